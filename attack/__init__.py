@@ -1,0 +1,30 @@
+"""The tensor attack on a shared gradient, and what each defense does to that gradient. Uses torch; any device."""
+
+import bounds
+
+if getattr(bounds, "__distribution__", None) != "reconbound":
+    raise ImportError(
+        f"reconbound's package 'bounds' is hidden by a foreign module of that name at {getattr(bounds, '__file__', '?')}; "
+        "install reconbound in an environment of its own"
+    )
+
+from attack.metrics import MatchedError, matched_error, matched_rmse
+from attack.network import TwoLayerNet
+from attack.observation import Observation, observe
+from attack.tensor_attack import Diagnostics, Reconstruction, ReconstructionError, tensor_attack
+
+#: Which distribution this package belongs to: the import name ``attack`` is not ours alone.
+__distribution__ = "reconbound"
+
+__all__ = [
+    "Diagnostics",
+    "MatchedError",
+    "Observation",
+    "Reconstruction",
+    "ReconstructionError",
+    "TwoLayerNet",
+    "matched_error",
+    "matched_rmse",
+    "observe",
+    "tensor_attack",
+]

@@ -1,0 +1,290 @@
+"""Pictures as private features: a seeded choice of real pictures, centred and scaled to unit norm.
+
+Four sources: the 8×8 digits and the two photographs that scikit-learn carries, and files in the MNIST idx and
+CIFAR-10 binary formats. Pixels are scaled to [0, 1]. With ``center=True`` each channel's mean over the whole
+data set is subtracted, as the training pipelines of MNIST and CIFAR-10 do; with ``center=False`` the raw
+pixels are kept, and since none of them is negative the features come out nearly parallel (small π_min), which
+is hard for the attack. Every row is then divided by its norm, and the norm is treated as publicly known.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from attack.streams import numpy_generator
+from bounds.checks import array, choice, integer
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+ByteArray = NDArray[np.uint8]
+
+PATCH = 32
+"""Side of a patch of the sample photographs, in pixels."""
+
+_MAX_DECLARED = 2**30  # bytes; a corrupt header must not make us allocate without limit
+_CIFAR_SHAPE = (3, 32, 32)
+_CLASSES = 10
+
+
+@dataclass(frozen=True, eq=False)
+class ImageBatch:
+    """A private batch of n pictures as features of dimension D = C·H·W.
+
+    Attributes:
+        features: (n, D) float64, C-ordered, rows of unit norm; a row is a picture in (C, H, W) order.
+        labels: (n,) float64, the regression labels +1, -1, +1, ... by position in the batch.
+        classes: (n,) int64, the data set's own class of each picture (for patches: which photograph, 0 or 1).
+        shape: (C, H, W) of one picture.
+        mean: (D,) what was subtracted from each picture, constant within a channel; zeros if it was kept raw.
+        norms: (n,) norms of the centred pictures before they were scaled to unit norm.
+        indices: (n,) int64, the positions of the chosen pictures in the data set, all distinct.
+        name: the data set's name.
+    """
+
+    features: FloatArray
+    labels: FloatArray
+    classes: IntArray
+    shape: tuple[int, int, int]
+    mean: FloatArray
+    norms: FloatArray
+    indices: IntArray
+    name: str
+
+    def pictures(self, features: ArrayLike) -> FloatArray:
+        """Feature rows as pictures: undo the norm, add the mean back, clip to [0, 1].
+
+        Args:
+            features: (n, D), row i in the place of this batch's row i: a reconstruction is first brought into
+                the batch's order with the permutation of the matched error. Rows are used as they are, of any
+                norm.
+
+        Returns:
+            (n, C, H, W) float64 pixels in [0, 1].
+
+        Raises:
+            ValueError: another shape than ``self.features``, or values that are not finite.
+        """
+        rows = array("features", features, self.features.shape)
+        pixels = rows * self.norms[:, None] + self.mean
+        return np.clip(pixels, 0.0, 1.0).reshape(len(rows), *self.shape)
+
+
+def load_digits(B: int, seed: int, center: bool = True) -> ImageBatch:
+    """B of the 1797 handwritten digits of scikit-learn: 8×8, one channel, D = 64, pixel values k/16.
+
+    ``center`` subtracts the mean over all pixels of the data set. Source: the test part of the UCI data set
+    *Optical Recognition of Handwritten Digits*, as ``sklearn.datasets.load_digits`` carries it.
+
+    Raises:
+        ValueError, TypeError: B outside 1..1797, a negative seed, or an argument of the wrong type.
+    """
+    from sklearn.datasets import load_digits as sklearn_digits
+
+    digits = sklearn_digits()
+    pictures = digits.images.astype(np.uint8)[:, None]
+    return _batch("digits", pictures, digits.target, 16, _channel_mean(pictures), B, seed, center)
+
+
+def load_patches(B: int, seed: int, center: bool = True) -> ImageBatch:
+    """B of the 520 disjoint 32×32×3 patches of scikit-learn's two sample photographs, D = 3072.
+
+    Each photograph (427×640) is cut into 13×20 patches from its top left corner, so two chosen patches never
+    share a pixel; no patch is constant. ``classes`` tells the photograph. ``center`` subtracts each channel's
+    mean over all pixels of both photographs. Source: ``sklearn.datasets.load_sample_images``.
+
+    Raises:
+        ValueError, TypeError: B outside 1..520, a negative seed, or an argument of the wrong type.
+    """
+    from sklearn.datasets import load_sample_images
+
+    photographs = np.stack(load_sample_images().images).transpose(0, 3, 1, 2)
+    count, channels, height, width = photographs.shape
+    down, across = height // PATCH, width // PATCH
+    tiles = photographs[:, :, : down * PATCH, : across * PATCH].reshape(
+        count, channels, down, PATCH, across, PATCH
+    )
+    patches = tiles.transpose(0, 2, 4, 1, 3, 5).reshape(-1, channels, PATCH, PATCH)
+    classes = np.repeat(np.arange(count), down * across)
+    return _batch("patches", patches, classes, 255, _channel_mean(photographs), B, seed, center)
+
+
+def load_mnist_idx(
+    images_path: str | os.PathLike[str],
+    labels_path: str | os.PathLike[str],
+    B: int,
+    seed: int,
+    center: bool = True,
+) -> ImageBatch:
+    """B pictures of a pair of files in MNIST's idx format, plain or gzip-compressed: one channel, D = H·W.
+
+    The format: big-endian 32-bit integers (magic number, 2051 for images, 2049 for labels; count; for images
+    rows and columns), then one unsigned byte per pixel or label. ``center`` subtracts the mean of all pixels.
+
+    Raises:
+        ValueError: a file that is missing or unreadable, or is not what it claims (magic number, declared
+            size against length, counts that differ, a label outside 0..9); B outside 1..count; seed below 0.
+        TypeError: an argument of the wrong type.
+    """
+    images_file = _regular_file("images_path", images_path)
+    labels_file = _regular_file("labels_path", labels_path)
+    images = _read_idx("images_path", images_file, magic=2051, rank=3)
+    labels = _read_idx("labels_path", labels_file, magic=2049, rank=1)
+    if len(images) != len(labels):
+        raise ValueError(
+            f"labels_path must hold one label per picture, {len(images)}; got {len(labels)} in {labels_file}"
+        )
+    _check_classes("labels_path", labels_file, labels)
+    pictures = images[:, None]
+    return _batch("mnist", pictures, labels, 255, _channel_mean(pictures), B, seed, center)
+
+
+def load_cifar10_binary(path: str | os.PathLike[str], B: int, seed: int, center: bool = True) -> ImageBatch:
+    """B pictures of one file in CIFAR-10's binary format: 32×32×3, D = 3072.
+
+    The format has no header: rows of 3073 bytes, a class in 0..9, then 1024 bytes each of red, green, blue.
+    ``center`` subtracts each channel's mean over the file.
+
+    Raises:
+        ValueError: a file that is missing or unreadable, whose length is not a positive multiple of 3073, or
+            with a class outside 0..9; B outside 1..count; a negative seed.
+        TypeError: an argument of the wrong type.
+    """
+    file = _regular_file("path", path)
+    row = 1 + math.prod(_CIFAR_SHAPE)
+    size = file.stat().st_size
+    if size == 0 or size % row:
+        raise ValueError(
+            f"path must be CIFAR-10's binary format, a positive multiple of {row} bytes; got {size} in {file}"
+        )
+    with _open("path", file) as stream:
+        rows = np.frombuffer(stream.read(), dtype=np.uint8).reshape(-1, row)
+    _check_classes("path", file, rows[:, 0])
+    pictures = rows[:, 1:].reshape(-1, *_CIFAR_SHAPE)
+    return _batch("cifar10", pictures, rows[:, 0], 255, _channel_mean(pictures), B, seed, center)
+
+
+_EMBEDDED: dict[str, Callable[[int, int, bool], ImageBatch]] = {
+    "digits": load_digits,
+    "patches": load_patches,
+}
+
+
+def load_images(name: str, B: int, seed: int, center: bool = True) -> ImageBatch:
+    """The data set ``name`` among those that need no file: "digits" or "patches".
+
+    Raises:
+        ValueError, TypeError: an unknown name, or as the data set's own function says.
+    """
+    return _EMBEDDED[choice("name", name, tuple(_EMBEDDED))](B, seed, center)
+
+
+def _channel_mean(pictures: ByteArray) -> FloatArray:
+    """Mean of each channel over all of the (n, C, H, W) pictures, in the pictures' own units: (C,)."""
+    return pictures.mean(axis=(0, 2, 3), dtype=np.float64)
+
+
+def _batch(
+    name: str,
+    pictures: ByteArray,
+    classes: NDArray[np.integer],
+    scale: int,
+    channel_mean: FloatArray,
+    B: int,
+    seed: int,
+    center: bool,
+) -> ImageBatch:
+    """Choose B of the (n, C, H, W) pictures, whose full intensity is ``scale``, and make features of them.
+
+    A larger B with the same seed keeps the pictures of a smaller one and adds to them.
+    """
+    B = integer("B", B, 1, len(pictures), f"pictures in {name}")
+    if not isinstance(center, bool):
+        raise TypeError(f"center must be True or False; got {center!r}")
+
+    indices = numpy_generator(seed, "data").permutation(len(pictures))[:B].astype(np.int64)
+    channels, height, width = pictures.shape[1:]
+    mean = np.repeat(channel_mean / scale if center else np.zeros(channels), height * width)
+    rows = pictures[indices].reshape(B, -1) / scale - mean
+    norms = np.linalg.norm(rows, axis=1)
+    if not norms.all():
+        blank = indices[norms == 0].tolist()
+        raise ValueError(f"{name}: a picture needs a positive norm; got 0 at indices {blank} of the data set")
+    return ImageBatch(
+        features=np.ascontiguousarray(rows / norms[:, None]),
+        labels=np.where(np.arange(B) % 2 == 0, 1.0, -1.0),
+        classes=np.asarray(classes)[indices].astype(np.int64),
+        shape=(channels, height, width),
+        mean=mean,
+        norms=norms,
+        indices=indices,
+        name=name,
+    )
+
+
+def _check_classes(argument: str, file: Path, classes: ByteArray) -> None:
+    wrong = np.flatnonzero(classes >= _CLASSES)
+    if len(wrong):
+        found = f"{classes[wrong[0]]} at position {wrong[0]}"
+        raise ValueError(f"{argument} must hold classes in 0..{_CLASSES - 1}; got {found} in {file}")
+
+
+def _regular_file(argument: str, path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{argument} must be the path of a file; got {path!r}")
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"{argument} must be an existing regular file; got {file}")
+    return file
+
+
+def _open(argument: str, file: Path) -> BufferedReader:
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise ValueError(f"{argument} must be a readable file; got {file} ({error.strerror})") from None
+
+
+def _read_idx(argument: str, file: Path, *, magic: int, rank: int) -> ByteArray:
+    """The array of a plain or gzip-compressed idx file of unsigned bytes with ``rank`` dimensions."""
+    with _open(argument, file) as raw:
+        # Told by content, whatever the name: a plain idx file starts with two zero bytes.
+        compressed = raw.peek(2)[:2] == b"\x1f\x8b"
+        try:
+            return _parse_idx(argument, file, gzip.GzipFile(fileobj=raw) if compressed else raw, magic, rank)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{argument} must be an intact gzip file; got {file} ({error})") from None
+
+
+def _parse_idx(
+    argument: str, file: Path, stream: BufferedReader | gzip.GzipFile, magic: int, rank: int
+) -> ByteArray:
+    length = 4 * (1 + rank)
+    header = stream.read(length)
+    found = int.from_bytes(header[:4], "big")
+    if found != magic:
+        raise ValueError(f"{argument} must start with idx magic number {magic}; got {found} in {file}")
+    if len(header) < length:
+        raise ValueError(f"{argument} must have a header of {length} bytes; got {len(header)} in {file}")
+    shape = struct.unpack(f">{rank}I", header[4:])
+    declared = math.prod(shape)
+    if not 1 <= declared <= _MAX_DECLARED:
+        sizes = "×".join(map(str, shape))
+        raise ValueError(f"{argument} must declare 1..{_MAX_DECLARED} bytes of data; got {sizes} in {file}")
+    data = stream.read(declared + 1)  # one more than declared, to notice a file that is too long
+    if len(data) != declared:
+        got = str(len(data)) if len(data) < declared else "more"
+        raise ValueError(
+            f"{argument} must hold the {declared} bytes its header declares; got {got} in {file}"
+        )
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)

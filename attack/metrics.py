@@ -1,0 +1,66 @@
+"""Matched reconstruction error: ``R = min_pi sqrt((1/B) sum_i |x_i - xhat_pi(i)|^2)``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class MatchedError:
+    """``rmse`` = R, its parts orthogonal to and inside span{x_i} (``rmse^2 = orthogonal^2 + inplane^2``), and the matching:
+    row i of X is paired with row ``permutation[i]`` of the reconstruction, times ``signs[i]``."""
+
+    rmse: float
+    orthogonal: float
+    inplane: float
+    permutation: tuple[int, ...]
+    signs: tuple[int, ...]
+
+
+def _array(name: str, value: Any) -> Array:
+    result = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value, dtype=float)
+    if result.ndim != 2 or 0 in result.shape:
+        raise ValueError(f"{name} must have shape (B, d); got {result.shape}")
+    if not np.all(np.isfinite(result)):
+        raise ValueError(f"{name} must be finite; got {np.count_nonzero(~np.isfinite(result))} values that are not")
+    return result
+
+
+def matched_error(X: Any, reconstruction: Any, sign_free: bool = False) -> MatchedError:
+    """Error of a reconstruction (B, d) of the features X (B, d) under the best matching (Hungarian method).
+
+    sign_free: also minimise over a sign for each feature (where a model cannot tell x from -x; report it as such).
+    Guessing zero scores 1 for unit features. Raises ``ValueError`` on wrong shapes or non-finite values.
+    """
+    truth, guess = _array("X", X), _array("reconstruction", reconstruction)
+    if truth.shape != guess.shape:
+        raise ValueError(f"reconstruction must have the shape of X, {truth.shape}; got {guess.shape}")
+    # Differences, not expanded squares: those would lose small errors to cancellation.
+    plus = np.sum((truth[:, None] - guess[None]) ** 2, axis=2)
+    minus = np.sum((truth[:, None] + guess[None]) ** 2, axis=2) if sign_free else np.full_like(plus, np.inf)
+    rows, columns = linear_sum_assignment(np.minimum(plus, minus))
+    signs = np.where(plus[rows, columns] <= minus[rows, columns], 1, -1)
+    difference = truth - signs[:, None] * guess[columns]
+    basis = np.linalg.qr(truth.T)[0]
+    inside = difference @ basis
+    return MatchedError(
+        rmse=math.sqrt(np.sum(difference**2) / len(truth)),
+        orthogonal=math.sqrt(np.sum((difference - inside @ basis.T) ** 2) / len(truth)),
+        inplane=math.sqrt(np.sum(inside**2) / len(truth)),
+        permutation=tuple(int(c) for c in columns),
+        signs=tuple(int(s) for s in signs),
+    )
+
+
+def matched_rmse(X: Any, reconstruction: Any, sign_free: bool = False) -> float:
+    """``matched_error(...).rmse``."""
+    return matched_error(X, reconstruction, sign_free).rmse

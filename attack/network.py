@@ -1,0 +1,201 @@
+"""The two-layer network that the curious server sends out, its weights in fixed logical blocks, its gradients."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+
+from attack.streams import Device, normal
+from bounds import ACTIVATIONS, Activation, checks, resolve_activation
+
+#: Weights per logical block. A block is the unit of generation and of every sum, so that results do not depend on how much
+#: of W is kept in memory; larger on a GPU, where small blocks would be bound by kernel launches.
+BLOCK_ELEMENTS: Mapping[str, int] = MappingProxyType({"cpu": 2**19, "cuda": 2**26})
+
+#: W is held in memory up to this many bytes and regenerated block by block in every pass beyond it.
+MEMORY_BUDGET = 2 * 2**30
+
+_NATIVE: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = MappingProxyType(
+    {
+        "relu": torch.relu,
+        "leaky_relu": lambda t: torch.nn.functional.leaky_relu(t, 0.01),
+        "gelu": torch.nn.functional.gelu,
+        "silu": torch.nn.functional.silu,
+        # torch's own softplus turns linear above its threshold 20: a jump of 2e-9
+        "softplus": lambda t: torch.logaddexp(t, torch.zeros_like(t)),
+        "tanh": torch.tanh,
+        "sigmoid": torch.sigmoid,
+        "z2z3": lambda t: t * t * (1 + t),
+        "elu": torch.nn.functional.elu,
+    }
+)
+
+
+def apply_activation(activation: Activation, t: torch.Tensor) -> torch.Tensor:
+    """``activation`` elementwise. Built-in ones run natively on the tensor's device; user-supplied ones are NumPy functions
+    and take the way through host memory."""
+    if ACTIVATIONS.get(activation.name) is activation:
+        return _NATIVE[activation.name](t)
+    return _through_numpy(activation.function, t)
+
+
+def _through_numpy(function: Callable[[Any], Any], t: torch.Tensor) -> torch.Tensor:
+    values = np.asarray(function(t.detach().cpu().double().numpy()), dtype=float)
+    return torch.from_numpy(np.broadcast_to(values, t.shape).copy()).to(device=t.device, dtype=t.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class TwoLayerNet:
+    """``f(x) = (1/m) sum_j sigma(w_j.x)``: weights W (m, d), either held or regenerated from the seed block by block.
+
+    Make one with ``sample`` (w_j ~ N(0, I_d), the setting of the theory) or ``from_weights``. ``chunk`` is the number of
+    rows of a regenerated W that are kept in memory at once (rounded up to whole blocks); no result depends on it.
+    """
+
+    d: int
+    m: int
+    activation: Activation
+    seed: int
+    device: torch.device
+    dtype: torch.dtype
+    chunk: int
+    weights: torch.Tensor | None
+
+    @staticmethod
+    def sample(
+        d: int,
+        m: int,
+        activation: str | Activation | Callable[[Any], Any] = "relu",
+        seed: int = 0,
+        device: Device = "cpu",
+        dtype: torch.dtype = torch.float64,
+        memory_budget: int = MEMORY_BUDGET,
+        chunk: int = 1,
+    ) -> TwoLayerNet:
+        """Gaussian weights from ``seed``. W is held when its m d entries fit ``memory_budget`` bytes.
+
+        Raises ``ValueError`` or ``TypeError`` for sizes that are not positive, an unknown activation, or a dtype that is
+        not float32 or float64.
+        """
+        checks.integer("d", d, 1)
+        checks.integer("m", m, 1)
+        checks.integer("seed", seed, 0)
+        checks.integer("memory_budget", memory_budget, 0)
+        checks.integer("chunk", chunk, 1)
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
+        net = TwoLayerNet(d, m, resolve_activation(activation), seed, torch.device(device), dtype, chunk, None)
+        if m * d * dtype.itemsize > memory_budget:
+            return net
+        held = torch.empty(m, d, device=device, dtype=dtype)
+        for rows, block in net.blocks():
+            held[rows] = block
+        return TwoLayerNet(d, m, net.activation, seed, net.device, dtype, chunk, held)
+
+    @staticmethod
+    def from_weights(weights: torch.Tensor, activation: str | Activation = "relu") -> TwoLayerNet:
+        """A network with given first-layer weights (m, d); raises ``ValueError`` on another shape or non-finite values."""
+        if weights.ndim != 2 or 0 in weights.shape:
+            raise ValueError(f"weights must have shape (m, d); got {tuple(weights.shape)}")
+        if not torch.isfinite(weights).all():
+            raise ValueError("weights must be finite; got values that are not")
+        m, d = weights.shape
+        return TwoLayerNet(d, m, resolve_activation(activation), 0, weights.device, weights.dtype, 1, weights)
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of one logical block: a power of two fixed by d and the kind of device alone."""
+        wanted = max(16, BLOCK_ELEMENTS.get(self.device.type, BLOCK_ELEMENTS["cuda"]) // self.d)
+        return 1 << (wanted.bit_length() - 1)
+
+    def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """One pass over W: ``(rows, W[rows])`` for every logical block, in order."""
+        slices = [slice(s, min(s + self.block_rows, self.m)) for s in range(0, self.m, self.block_rows)]
+        if self.weights is not None:
+            for rows in slices:
+                yield rows, self.weights[rows]
+        elif self.device.type != "cpu":
+            for index, rows in enumerate(slices):
+                yield rows, self._generate(index, rows)
+        else:
+            yield from self._generated_ahead(slices)
+
+    def _generate(self, index: int, rows: slice) -> torch.Tensor:
+        # A block is always drawn whole, so that the last one does not depend on m.
+        shape = (self.block_rows, self.d)
+        block = normal(shape, self.seed, "weights", index, device=self.device, dtype=self.dtype)
+        return block[: rows.stop - rows.start]
+
+    def _generated_ahead(self, slices: list[slice]) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Blocks drawn by threads (NumPy's generators release the interpreter lock) while earlier ones are used."""
+        workers = torch.get_num_threads()
+        ahead = max(workers, -(-self.chunk // self.block_rows))
+        jobs = enumerate(slices)
+        with ThreadPoolExecutor(workers) as pool:
+            pending = deque((rows, pool.submit(self._generate, i, rows)) for i, rows in itertools.islice(jobs, ahead))
+            try:
+                while pending:
+                    rows, future = pending.popleft()
+                    block = future.result()
+                    for i, upcoming in itertools.islice(jobs, 1):
+                        pending.append((upcoming, pool.submit(self._generate, i, upcoming)))
+                    yield rows, block
+            finally:
+                for _, future in pending:
+                    future.cancel()
+
+    def hidden(self, X: torch.Tensor) -> torch.Tensor:
+        """``sigma(X W^T)``, shape (B, m), in one pass."""
+        X = self.features(X)
+        out = torch.empty(X.shape[0], self.m, device=self.device, dtype=self.dtype)
+        for rows, W in self.blocks():
+            out[:, rows] = apply_activation(self.activation, X @ W.T)
+        return out
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """``f(x_i)``, shape (B,)."""
+        return self.hidden(X).double().mean(dim=1)
+
+    def output_gradient(self, X: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The gradient with respect to the output weights ``g_j = sum_i r_i sigma(w_j.x_i)`` (m,) and the residuals r (B,).
+
+        Loss ``1/2 sum_i (f(x_i) - y_i)^2``, summed over the batch.
+        """
+        hidden = self.hidden(X)
+        residuals = hidden.double().mean(dim=1) - y.to(self.device).double()
+        return residuals.to(self.dtype) @ hidden, residuals
+
+    def first_layer_gradient(self, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """``dL/dW``, rows ``(1/m) sum_i r_i sigma'(w_j.x_i) x_i``: shape (m, d), so only for sizes where that fits.
+
+        Raises ``ValueError`` for an activation without a derivative.
+        """
+        if self.activation.derivative is None:
+            raise ValueError(f"activation {self.activation.name!r} has no derivative; give it as a sympy expression")
+        X = self.features(X)
+        residuals = (self.forward(X) - y.to(self.device).double()).to(self.dtype)
+        out = torch.empty(self.m, self.d, device=self.device, dtype=self.dtype)
+        for rows, W in self.blocks():
+            slopes = _through_numpy(self.activation.derivative, W @ X.T)
+            out[rows] = (slopes * residuals) @ X / self.m
+        return out
+
+    def features(self, X: Any) -> torch.Tensor:
+        """``X`` as a finite (B, d) tensor of this network's device and dtype; ``ValueError`` if it is not one, or if B is
+        not in 1..d and below m."""
+        X = torch.as_tensor(X)
+        if X.ndim != 2 or X.shape[1] != self.d:
+            raise ValueError(f"X must have shape (B, d = {self.d}); got {tuple(X.shape)}")
+        if not 1 <= X.shape[0] <= self.d or X.shape[0] >= self.m:
+            raise ValueError(f"X must have 1 <= B <= d = {self.d} rows and B < m = {self.m}; got B = {X.shape[0]}")
+        if not torch.isfinite(X).all():
+            raise ValueError(f"X must be finite; got {int((~torch.isfinite(X)).sum())} values that are not")
+        return X.to(device=self.device, dtype=self.dtype)

@@ -1,0 +1,70 @@
+"""What the server sees, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from attack.network import TwoLayerNet
+from bounds import Defense, checks
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """One observed gradient with respect to the output weights.
+
+    gradient: (m,), the entries the server sees, on the scale ``g_j = sum_i r_i sigma(w_j.x_i)``; batch_size: the number B of
+    features in it; norms: their publicly known norms, sorted (an order would tell more than the server knows); defense:
+    the specification, which is public.
+
+    Raises ``ValueError`` on wrong shapes or non-finite values.
+    """
+
+    gradient: torch.Tensor
+    batch_size: int
+    norms: tuple[float, ...]
+    defense: Defense
+
+    def __post_init__(self) -> None:
+        if self.gradient.ndim != 1:
+            raise ValueError(f"gradient must have shape (m,); got {tuple(self.gradient.shape)}")
+        bad = int((~torch.isfinite(self.gradient)).sum())
+        if bad:
+            raise ValueError(f"gradient must be finite; got {bad} of {self.gradient.numel()} entries that are not")
+        checks.integer("batch_size", self.batch_size, 1)
+        if len(self.norms) != self.batch_size:
+            raise ValueError(f"norms must have batch_size = {self.batch_size} entries; got {len(self.norms)}")
+        for norm in self.norms:
+            if checks.real("norms", norm, 0.0) == 0.0:
+                raise ValueError("norms must be positive; got 0")
+        object.__setattr__(self, "norms", tuple(sorted(float(n) for n in self.norms)))
+
+
+def observe(
+    defense: Defense, net: TwoLayerNet, X: Any, y: Any, seed: int = 1, groups: Sequence[int] | None = None
+) -> Observation:
+    """What the server sees of the features ``X`` (B, d) with labels ``y`` (B,) under ``defense``.
+
+    ``groups`` (B,) partitions the features over clients or local batches, for the defenses that aggregate. The same
+    ``seed`` gives the same observation. Raises ``ValueError`` or ``TypeError`` on bad input.
+    """
+    if not isinstance(defense, Defense):
+        raise TypeError(f"defense must be a Defense such as GradientNoise(sigma=1.0); got {defense!r}")
+    checks.integer("seed", seed, 0)
+    X = net.features(X)
+    labels = torch.as_tensor(y, dtype=torch.float64)
+    if tuple(labels.shape) != (X.shape[0],):
+        raise ValueError(f"y must have shape (B,) = ({X.shape[0]},); got {tuple(labels.shape)}")
+    if not torch.isfinite(labels).all():
+        raise ValueError("y must be finite; got values that are not")
+    parts = tuple(groups) if groups is not None else (0,) * X.shape[0]
+    if len(parts) != X.shape[0]:
+        raise ValueError(f"groups must have B = {X.shape[0]} entries; got {len(parts)}")
+    # The channel of a defense lives in the file of the same name: bounds/foo.py, attack/channels/foo.py.
+    channel = import_module(f"attack.channels.{defense.name}").channel
+    gradient = channel(defense, net, X, labels, parts, seed)
+    return Observation(gradient, X.shape[0], tuple(torch.linalg.vector_norm(X.double(), dim=1).tolist()), defense)

@@ -1,0 +1,221 @@
+"""First-order error of the tensor attack, with its constants, for channels that leave the gradient unbiased.
+
+To first order in 1/sqrt(m), with U an orthonormal basis of the span and z = U^T w (derivation: paper_notes.md),
+
+    E|e_perp,i|^2 = |x_i|^2 (d - B)/m * E[s (z.A^-1 u_i)^2],
+    E|e_par,i|^2  = |x_i|^2 / m * sum_t E[(h_2 <L_it, He_2(z)> + h_q <M_it, He_q(z)>)^2],
+
+where ``u_i`` are unit directions in the span, ``A = sum_i r_i c_2 u_i u_i^T``, ``h_k`` is the (residualized) gradient entry
+that enters the k-th moment, ``s = E[h_2^2 | z]``, and L, M are the rows of the least-squares solution map of the fit in B
+dimensions. Every expectation is a sum over pairs of features of Gaussian integrals in the plane of the pair: the product
+formula of Hermite polynomials turns the B-dimensional integral into contractions, so no grid of n^B points appears.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+
+import numpy as np
+
+from bounds.activations import Activation
+from bounds.bound import Bound, Kind, UnsupportedBound
+from bounds.defense import Defense
+from bounds.quadrature import Array, hermite, plane_moments
+from bounds.setting import SYMBOLS, Setting
+from bounds.tensor_attack import TensorAttack, core_order
+
+#: Residuals below this fraction of the largest leave no usable trace of their sample.
+ILL_POSED = 1e-6
+
+
+@dataclass(frozen=True)
+class FirstOrder:
+    """Constants of the prediction, per feature: ``E|e_perp,i|^2 = (d - B)/m orthogonal_i``, ``E|e_par,i|^2 = inplane_i/m``."""
+
+    orthogonal: Array
+    inplane: Array
+
+
+def first_order(setting: Setting, attack: TensorAttack, noise_variance: float = 0.0) -> FirstOrder:
+    """The constants for an observation ``g_j + noise`` with independent noise of the given variance on every entry.
+
+    Raises ``UnsupportedBound`` for a setting that is ill-posed (a residual that vanishes, features that are linearly
+    dependent), an activation this attack does not cover, or ``same_neuron="ignored"`` (its bias is not in the formula).
+    """
+    if attack.same_neuron != "leave_one_out":
+        raise UnsupportedBound("not proved: with same_neuron='ignored' a bias of order d/m is not part of the formula")
+    try:
+        order = core_order(setting.activation)
+    except ValueError as error:
+        raise UnsupportedBound(f"not proved for this activation: {error}") from error
+    if setting.kappa > 1 / ILL_POSED:
+        raise UnsupportedBound(f"ill-posed: a residual vanishes, r* = {setting.residuals.tolist()}")
+    directions, norms = setting.directions, setting.norms
+    c2 = np.array([setting.activation.coefficient(2, n) for n in norms])
+    cq = np.array([setting.activation.coefficient(order, n) for n in norms])
+    alpha = setting.residuals * c2
+    second = (directions.T * alpha) @ directions
+    if np.linalg.cond(second) > 1e12:
+        raise UnsupportedBound(f"ill-posed: the features are linearly dependent, pi_min = {setting.pi_min:.3g}")
+    pairs = _PairTable.build(setting, attack.residualized, order, directions)
+    # Orthogonal part: s (z.a)^2 with a = A^-1 u_i.
+    a = np.linalg.solve(second, directions.T).T
+    orthogonal = pairs.second_moment(0, 0, a, a) + noise_variance * np.sum(a * a, axis=1)
+    # In-plane part: rows of the pseudo-inverse of the fit's Jacobian.
+    rows_2, rows_q = _solution_map(directions, alpha, cq / c2, order, attack.weight(order))
+    inplane = np.zeros(setting.B)
+    if setting.B > 1:
+        white = 2 * _inner(rows_2, rows_2) + math.factorial(order) * _inner(rows_q, rows_q)
+        coloured = (
+            pairs.second_moment(0, 0, rows_2, rows_2)
+            + 2 * pairs.second_moment(0, 1, rows_2, rows_q)
+            + pairs.second_moment(1, 1, rows_q, rows_q)
+        )
+        inplane = (coloured + noise_variance * white).reshape(setting.B, setting.B - 1).sum(axis=1)
+    return FirstOrder(norms**2 * orthogonal, norms**2 * inplane)
+
+
+def predicted_bound(noise_variance: Callable[[Defense], float]) -> Bound:
+    """PREDICTED for a defense whose channel adds independent noise of the given variance to every entry (or nothing)."""
+
+    def numeric(defense: Defense, setting: Setting, attack: TensorAttack, delta: float) -> tuple[float, dict[str, float]]:
+        constants = first_order(setting, attack, noise_variance(defense))
+        k_perp, k_par = float(constants.orthogonal.mean()), float(constants.inplane.mean())
+        perp = (setting.d - setting.B) * k_perp / setting.m
+        par = k_par / setting.m
+        parts = {"orthogonal": math.sqrt(perp), "inplane": math.sqrt(par), "K_perp": k_perp, "K_par": k_par}
+        return math.sqrt(perp + par), parts
+
+    d, m, size, k_perp, k_par = (SYMBOLS[name] for name in ("d", "m", "B", "K_perp", "K_par"))
+    return Bound(
+        kind=Kind.PREDICTED,
+        statement="first-order root mean square error, constants by quadrature",
+        source="paper_notes.md, 'First-order error' (ours)",
+        statistic="root mean square over trials of R",
+        assumptions=(
+            "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
+            "features linearly independent with known norms, no vanishing residual",
+            "mu_2 != 0 and mu_3 or mu_4 != 0",
+            "first order in 1/sqrt(m): exact as m grows with d fixed, off by a relative O(R) before",
+        ),
+        numeric=numeric,
+        symbolic=((d - size) * k_perp / m + k_par / m) ** 0.5,
+    )
+
+
+def _inner(left: Array, right: Array) -> Array:
+    return np.asarray(np.sum((left * right).reshape(left.shape[0], -1), axis=1))
+
+
+def _power(vector: Array, order: int) -> Array:
+    return reduce(np.multiply.outer, [vector] * order)
+
+
+def _solution_map(directions: Array, alpha: Array, ratio: Array, order: int, weight: float) -> tuple[Array, Array]:
+    """How the fitted unit directions move with the moments: tensors L (K, B, B), M (K, B, ..., B), K = B (B - 1).
+
+    The fit minimises ``|P - sum alpha_i u_i u_i^T|^2 + weight |T - sum alpha_i ratio_i u_i^q|^2`` over alpha and unit u.
+    At an exact fit its solution map is the pseudo-inverse of the Jacobian (Gauss-Newton is exact there). Row i (B - 1) + t
+    gives the displacement of u_i along its t-th tangent direction, per unit of (dP, dT).
+    """
+    size = alpha.size
+    root = math.sqrt(weight)
+
+    def stacked(second: Array, core: Array) -> Array:
+        return np.concatenate([second.ravel(), root * core.ravel()])
+
+    def tangent(u: Array, t: Array, k: int) -> Array:
+        return sum((reduce(np.multiply.outer, [t if s == slot else u for s in range(k)]) for slot in range(k)), 0 * _power(u, k))
+
+    weights = [stacked(_power(u, 2), c * _power(u, order)) for u, c in zip(directions, ratio, strict=True)]
+    moves = [
+        a * stacked(tangent(u, t, 2), c * tangent(u, t, order))
+        for u, a, c in zip(directions, alpha, ratio, strict=True)
+        for t in np.linalg.svd(u[None, :])[2][1:]
+    ]
+    jacobian = np.stack(weights + moves, axis=1)
+    q, r = np.linalg.qr(jacobian)
+    rows = np.linalg.solve(r, q.T)[size:]
+    split = size**2
+    return rows[:, :split].reshape(-1, size, size), root * rows[:, split:].reshape(-1, *(size,) * order)
+
+
+@lru_cache(maxsize=4096)
+def _plane_moments(activation: Activation, residualized: bool, order: int, norms: tuple[float, float], cosine: float) -> Array:
+    """Moments of the pair: index [p, q] with 0 the function that enters the second moment, 1 the one of the core."""
+
+    def functions(norm: float) -> Callable[[Array], Array]:
+        c0, c1, c2 = (activation.coefficient(k, norm) for k in range(3))
+
+        def stack(t: Array) -> Array:
+            raw = activation.function(norm * t)
+            if not residualized:
+                return np.stack([raw, raw])
+            once = raw - c0 - c1 * t
+            return np.stack([once, once - c2 / 2 * hermite(2, t)[2]])
+
+        return stack
+
+    kinks = [[k / n for k in activation.kinks] for n in norms]
+    return plane_moments(functions(norms[0]), functions(norms[1]), cosine, 2 * order, *kinks)
+
+
+@dataclass(frozen=True)
+class _PairTable:
+    """``h_p h_q = sum_il r_i r_l tau_p,i tau_q,l`` split over pairs: (weight, basis of the pair's plane (B, 2), moments)."""
+
+    pairs: tuple[tuple[float, Array, Array], ...]
+
+    @staticmethod
+    def build(setting: Setting, residualized: bool, order: int, directions: Array) -> _PairTable:
+        table = []
+        for i, k in itertools.combinations_with_replacement(range(setting.B), 2):
+            cosine = 1.0 if i == k else float(np.clip(directions[i] @ directions[k], -1.0, 1.0))
+            across = directions[k] - cosine * directions[i]
+            length = np.linalg.norm(across)
+            if i != k and length < 1e-12:
+                raise UnsupportedBound("ill-posed: two features are parallel")
+            plane = np.column_stack([directions[i], across / length if i != k else 0 * across])
+            norms = (float(setting.norms[i]), float(setting.norms[k]))
+            moments = _plane_moments(setting.activation, residualized, order, norms, round(cosine, 15))
+            if i != k:
+                moments = moments + moments.swapaxes(0, 1)
+            table.append((float(setting.residuals[i] * setting.residuals[k]), plane, moments))
+        return _PairTable(tuple(table))
+
+    def second_moment(self, p: int, q: int, left: Array, right: Array) -> Array:
+        """``E[h_p h_q He_a(left_n) He_b(right_n)]`` for symmetric tensors stacked on axis 0: shape (n,).
+
+        Product formula: ``He_a(L) He_b(M) = sum_k k! C(a, k) C(b, k) He_{a+b-2k}(L x_k M)``, x_k contracting k slots.
+        """
+        a, b = left.ndim - 1, right.ndim - 1
+        total = np.zeros(left.shape[0])
+        for weight, plane, moments in self.pairs:
+            lefts, rights = _contractions(left, plane), _contractions(right, plane)
+            for k in range(min(a, b) + 1):
+                factor = weight * math.factorial(k) * math.comb(a, k) * math.comb(b, k)
+                grid = _symmetric_grid(moments[p, q], a - k, b - k)
+                total += factor * np.einsum("nix,niy,xy->n", lefts[a - k], rights[b - k], grid, optimize=True)
+        return total
+
+
+def _contractions(tensors: Array, plane: Array) -> list[Array]:
+    """Entry j: j slots contracted with the plane's basis, shape (n, B^(order - j), 2^j)."""
+    result = []
+    current = tensors
+    for j in range(tensors.ndim):
+        result.append(current.reshape(tensors.shape[0], -1, 2**j))
+        if j < tensors.ndim - 1:
+            current = np.tensordot(current, plane, axes=([1], [0]))
+    return result
+
+
+def _symmetric_grid(moments: Array, rows: int, columns: int) -> Array:
+    """The tensor E[f g He_n(z1, z2)], n = rows + columns, as a (2^rows, 2^columns) matrix; entry with b ones is N[n-b, b]."""
+    ones = np.array([x.bit_count() for x in range(2 ** max(rows, columns))])
+    b = ones[: 2**rows, None] + ones[None, : 2**columns]
+    return np.asarray(moments[rows + columns - b, b])

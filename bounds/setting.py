@@ -1,0 +1,148 @@
+"""The setting that every bound speaks about, and the one table of symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from bounds import checks
+from bounds.activations import Activation, resolve_activation
+from bounds.quadrature import Array
+
+#: Every symbol that a bound's expression may use. K_perp and K_par are the constants of the first-order prediction.
+SYMBOLS: Mapping[str, sp.Symbol] = MappingProxyType(
+    {
+        **{name: sp.Symbol(name, positive=True) for name in ("d", "m", "B", "K_perp", "K_par")},
+        **{name: sp.Symbol(name, nonnegative=True) for name in ("sigma",)},
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A two-layer network of width m and B private features in dimension d, as far as theory needs to know them.
+
+    The network is ``f(x) = (1/m) sum_j sigma(w_j.x)`` with ``w_j ~ N(0, I_d)``, the loss ``1/2 sum_i (f(x_i) - y_i)^2``
+    summed over the batch, the observation ``g_j = sum_i r_i sigma(w_j.x_i)`` (the gradient with respect to the j-th
+    output weight). Everything is invariant under rotations, so the features enter through their Gram matrix alone.
+
+    Attributes: ``d``, ``m`` integers; ``gram`` (B, B) symmetric positive semidefinite, the squared norms on its diagonal
+    (publicly known); ``labels`` (B,); ``activation``; ``groups`` (B,) integers that partition the features over clients
+    or local batches (all zero: one batch). Arrays are read-only.
+
+    Raises ``ValueError`` or ``TypeError`` on B > d, B >= m, wrong shapes, values that are not finite, a Gram matrix that
+    is not symmetric positive semidefinite with a positive diagonal and rank at most d.
+    """
+
+    d: int
+    m: int
+    gram: Array
+    labels: Array
+    activation: Activation
+    groups: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        gram = checks.array("gram", self.gram, (None, None))
+        if gram.shape[0] != gram.shape[1]:
+            raise ValueError(f"gram must be square; got shape {gram.shape}")
+        size = gram.shape[0]
+        checks.integer("d", self.d, 1)
+        checks.integer("m", self.m, 1)
+        if size > self.d:
+            raise ValueError(f"B must be at most d = {self.d} (features are linearly independent); got B = {size}")
+        if size >= self.m:
+            raise ValueError(f"m must be larger than B = {size}; got m = {self.m}")
+        if np.any(np.diag(gram) <= 0):
+            raise ValueError(f"gram must have a positive diagonal (squared norms); got {np.diag(gram).tolist()}")
+        if not np.allclose(gram, gram.T, rtol=1e-10, atol=1e-12 * np.max(np.diag(gram))):
+            raise ValueError("gram must be symmetric; got a matrix that is not")
+        gram = (gram + gram.T) / 2
+        smallest = np.linalg.eigvalsh(gram)[0]
+        if smallest < -1e-9 * np.max(np.diag(gram)):
+            raise ValueError(f"gram must be positive semidefinite; its smallest eigenvalue is {smallest:.3g}")
+        labels = checks.array("labels", self.labels, (size,))
+        groups = tuple(self.groups) or (0,) * size
+        if len(groups) != size:
+            raise ValueError(f"groups must have one entry for each of the {size} features; got {len(groups)}")
+        for values in (gram, labels):
+            values.setflags(write=False)
+        object.__setattr__(self, "gram", gram)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "groups", tuple(checks.integer("groups", g, 0) for g in groups))
+        object.__setattr__(self, "activation", resolve_activation(self.activation))
+
+    @staticmethod
+    def orthonormal(
+        d: int = 100, m: int = 160_000, B: int = 2, activation: str | Activation = "relu", labels: Any = None
+    ) -> Setting:
+        """B orthonormal features; labels +1, -1, +1, ... unless given."""
+        size = checks.integer("B", B, 1)
+        return Setting(d, m, np.eye(size), alternating(size) if labels is None else labels, resolve_activation(activation))
+
+    @staticmethod
+    def from_features(
+        X: Any,
+        y: Any,
+        m: int,
+        activation: str | Activation | sp.Expr | Callable[[Array], Array] = "relu",
+        groups: Sequence[int] | None = None,
+    ) -> Setting:
+        """The setting of features ``X`` (B, d), every feature in the observation, with labels ``y`` (B,)."""
+        features = checks.array("X", X, (None, None))
+        if features.shape[0] > features.shape[1]:
+            raise ValueError(f"X must have at most d = {features.shape[1]} rows; got B = {features.shape[0]}")
+        labels = checks.array("y", y, (features.shape[0],))
+        gram = features @ features.T
+        return Setting(features.shape[1], m, gram, labels, resolve_activation(activation), tuple(groups or ()))
+
+    def with_width(self, m: int) -> Setting:
+        """The same setting at another width."""
+        return replace(self, m=m)
+
+    @property
+    def B(self) -> int:
+        """Number of features in the observation."""
+        return int(self.gram.shape[0])
+
+    @property
+    def norms(self) -> Array:
+        """``|x_i|``, shape (B,)."""
+        return np.sqrt(np.diag(self.gram))
+
+    @property
+    def cosines(self) -> Array:
+        """Gram matrix of the unit directions, (B, B)."""
+        return np.asarray(self.gram / np.outer(self.norms, self.norms))
+
+    @property
+    def directions(self) -> Array:
+        """Unit directions in an orthonormal basis of their span: (B, B), row i is feature i. Basis by QR-free symmetric
+        square root of the cosines, so that nearly parallel features stay accurate."""
+        values, vectors = np.linalg.eigh(self.cosines)
+        return np.asarray(vectors * np.sqrt(np.clip(values, 0.0, None)))
+
+    @property
+    def residuals(self) -> Array:
+        """Wide-limit residuals ``r_i* = E sigma(|x_i| Z) - y_i``, shape (B,)."""
+        return np.array([self.activation.coefficient(0, n) for n in self.norms]) - self.labels
+
+    @property
+    def kappa(self) -> float:
+        """``max |r*| / min |r*|``; infinite when a residual vanishes."""
+        sizes = np.abs(self.residuals)
+        return float(sizes.max() / sizes.min()) if sizes.min() > 1e-12 * max(1.0, sizes.max()) else float("inf")
+
+    @property
+    def pi_min(self) -> float:
+        """``sqrt(lambda_min(G))``, the smallest singular value of X."""
+        return float(np.sqrt(max(0.0, np.linalg.eigvalsh(self.gram)[0])))
+
+
+def alternating(size: int) -> Array:
+    """Labels +1, -1, +1, ... of the given length."""
+    return np.where(np.arange(size) % 2 == 0, 1.0, -1.0)

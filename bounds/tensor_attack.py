@@ -1,0 +1,55 @@
+"""The inert description of the estimator: one object for theory and experiment, so that defaults cannot drift."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bounds import checks
+from bounds.activations import Activation
+
+
+@dataclass(frozen=True)
+class TensorAttack:
+    """Which tensor attack.
+
+    moments: ``"residualized"`` (ours: the gradient less its mean and linear part) or ``"plain"`` (Wang, Lee, Lei 2023).
+    core_weight: weight omega of the core tensor's squared misfit against the second moment's in the final fit;
+        None means ``2 / q!``, which makes both equally noisy under white noise (E He_k(L)^2 = k! |L|^2).
+    starts: number of starts of the fit in B dimensions, 1 to 64.
+    same_neuron: ``"leave_one_out"`` evaluates neuron j's Hermite polynomials at the span that the other neurons give (to
+        first order), which removes the bias of order d/m; ``"ignored"`` does not, as in the literature.
+    """
+
+    moments: str = "residualized"
+    core_weight: float | None = None
+    starts: int = 8
+    same_neuron: str = "leave_one_out"
+
+    def __post_init__(self) -> None:
+        checks.choice("moments", self.moments, ("residualized", "plain"))
+        checks.choice("same_neuron", self.same_neuron, ("leave_one_out", "ignored"))
+        checks.integer("starts", self.starts, 1, 64)
+        if self.core_weight is not None and checks.real("core_weight", self.core_weight, 0.0) == 0.0:
+            raise ValueError("core_weight must be positive (the second moment alone does not identify features); got 0")
+
+    @property
+    def residualized(self) -> bool:
+        return self.moments == "residualized"
+
+    def weight(self, order: int) -> float:
+        """omega for a core of the given order."""
+        return 2 / math.factorial(order) if self.core_weight is None else float(self.core_weight)
+
+
+def core_order(activation: Activation) -> int:
+    """Order of the core; raises ``ValueError`` where this attack does not apply: mu_2 = 0 (odd activations) or no core."""
+    even = abs(activation.coefficient(2)) > 1e-9
+    order = activation.core_order
+    if not even or order is None:
+        missing = "mu_2 = 0: odd-type activations need another moment" if not even else "mu_3 = mu_4 = 0"
+        raise ValueError(
+            f"activation must have mu_2 != 0 and mu_3 or mu_4 != 0 for the second-moment tensor attack; "
+            f"{activation.name!r} has {missing}"
+        )
+    return order

@@ -1,0 +1,83 @@
+"""Records as a run would leave them, with errors drawn around what theory predicts. No attack is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from bounds import NoDefense, TensorAttack
+from verify.compare import bounds_at
+from verify.experiment import Experiment, Features, Point, PredictedCheck
+from verify.record import Record
+
+
+def make_point(experiment: str = "demo", moments: str = "residualized", **changes: object) -> Point:
+    values = {"features": Features("orthonormal", seed=3), "d": 50, "m": 20_000, "B": 2} | changes
+    return Point(experiment, attack=TensorAttack(moments=moments), **{"defense": NoDefense(), **values})  # type: ignore[arg-type]
+
+
+def make_experiment(points: Sequence[Point] | None = None, **changes: object) -> Experiment:
+    chosen = tuple(points or [make_point(m=m) for m in (20_000, 40_000)])
+    values = {"name": chosen[0].experiment, "title": "A demonstration", "points": chosen, "trials": 3}
+    return Experiment(**{"rules": (PredictedCheck(),), **values, **changes})  # type: ignore[arg-type]
+
+
+def make_record(point: Point, trial: int = 0, rmse: float | None = 0.1, seed: int = 0) -> Record:
+    """A record of error ``rmse``; None makes a failed trial."""
+    ok = rmse is not None
+    return Record(
+        experiment=point.experiment,
+        point=point.to_dict(),
+        point_key=point.key,
+        trial=trial,
+        seeds={"experiment": seed, "network": 1, "observation": 2, "attack": 3},
+        status="ok" if ok else "failed",
+        reason="" if ok else "no gap between signal and noise",
+        rmse=rmse,
+        rmse_orthogonal=0.8 * rmse if ok else None,
+        rmse_inplane=0.6 * rmse if ok else None,
+        label_accuracy=1.0 if ok else None,
+        residual_error=0.01 if ok else None,
+        diagnostics={"status": "ok" if ok else "failed"},
+        seconds=0.5,
+        device="cpu",
+        dtype=point.dtype,
+        threads=1,
+        versions={"python": "3.11"},
+    )
+
+
+def fake_run(point: Point, trial: int, seed: int, device: str = "auto", threads: int | None = None) -> Record:
+    """Stands in for ``run_trial``: the error is a function of the arguments alone."""
+    error = float(np.random.default_rng([seed, trial, point.m]).uniform(0.1, 0.2))
+    return make_record(point, trial, error, seed)
+
+
+def simulated_errors(rms: float, n: int, scatter: float, rng: np.random.Generator) -> np.ndarray:
+    """n errors whose root mean square is ``rms`` in expectation and whose relative scatter is ``scatter``:
+    R^2 is Gamma."""
+    shape = 1 / (4 * scatter**2)  # the relative scatter of R^2 is twice that of R
+    return rms * np.sqrt(rng.gamma(shape, 1 / shape, n))
+
+
+def simulated_records(
+    points: Iterable[Point],
+    n: int,
+    factor: float = 1.0,
+    failures: int = 0,
+    scatter: float = 0.1,
+    seed: int = 0,
+) -> list[Record]:
+    """n trials at each point, the last ``failures`` of them failed, with rms ``factor`` times the predicted
+    one."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for point in points:
+        predicted = bounds_at(point).predicted
+        assert predicted is not None
+        errors = simulated_errors(factor * predicted, n, scatter, rng)
+        records += [
+            make_record(point, t, None if t >= n - failures else float(e)) for t, e in enumerate(errors)
+        ]
+    return records

@@ -1,0 +1,377 @@
+"""The judge is judged: verdicts against simulated truth, coverage of intervals, negative controls that must
+go red."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+from synthetic_records import make_experiment, make_point, make_record, simulated_errors, simulated_records
+
+from bounds import SYMBOLS, BoundValue, GradientNoise, Kind, NoDefense, expression
+from verify import compare
+from verify.compare import corrupted, rate_exponent, series
+from verify.experiment import Check, ImprovementCheck, LowerCheck, PredictedCheck, RateCheck, UpperCheck
+from verify.rules import (
+    LowerResult,
+    Measured,
+    RateResult,
+    RatioResult,
+    UpperResult,
+    judge_improvement,
+    judge_lower,
+    judge_predicted,
+    judge_rate,
+    judge_upper,
+)
+
+REPETITIONS = 2000
+RMS = 0.1
+
+
+def stated(value: float | None, why: str = "a statement") -> BoundValue:
+    return BoundValue(value, why)
+
+
+def sample(
+    n: int, rng: np.random.Generator, rms: float = RMS, scatter: float = 0.1, failed: int = 0
+) -> Measured:
+    return Measured.of(simulated_errors(rms, n, scatter, rng), failed)
+
+
+# --- the statistics -----------------------------------------------------------------------------------------
+
+
+def test_the_simulated_errors_are_what_they_claim() -> None:
+    errors = simulated_errors(RMS, 200_000, 0.1, np.random.default_rng(0))
+    assert math.sqrt(np.mean(errors**2)) == pytest.approx(RMS, rel=2e-3)
+    assert errors.std() / RMS == pytest.approx(0.1, rel=2e-2)
+
+
+def test_the_interval_is_student_s_for_the_mean_square() -> None:
+    errors = simulated_errors(RMS, 17, 0.1, np.random.default_rng(1))
+    found = Measured.of(errors, level=0.95)
+    oracle = stats.ttest_1samp(errors**2, 0).confidence_interval(0.95)
+    assert (found.low**2, found.high**2) == pytest.approx((oracle.low, oracle.high), rel=1e-12)
+    assert found.rms == pytest.approx(math.sqrt(np.mean(errors**2)), rel=1e-12)
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_the_interval_covers_as_often_as_it_says(level: float) -> None:
+    """n = 30, scatter 10 %. Allowed: three binomial standard errors, and 0.3 % for the skewness of R^2 at
+    this n."""
+    rng = np.random.default_rng(2)
+    intervals = [Measured.of(simulated_errors(RMS, 30, 0.1, rng), level=level) for _ in range(REPETITIONS)]
+    coverage = np.mean([m.low <= RMS <= m.high for m in intervals])
+    assert abs(coverage - level) <= 3 * math.sqrt(level * (1 - level) / REPETITIONS) + 0.003
+
+
+@pytest.mark.parametrize("level", [0.9, 0.99])
+def test_the_interval_of_the_exponent_covers_as_often_as_it_says(level: float) -> None:
+    """Four widths, 12 trials each, scatter different at each. Allowed as above."""
+    rng = np.random.default_rng(3)
+    scatters = {1e4: 0.05, 2e4: 0.15, 4e4: 0.08, 8e4: 0.12}
+
+    def covered() -> bool:
+        points = {m: sample(12, rng, m**-0.5, s) for m, s in scatters.items()}
+        found = judge_rate(points, -0.5, level=level)
+        return found.low <= -0.5 <= found.high
+
+    coverage = np.mean([covered() for _ in range(REPETITIONS)])
+    assert abs(coverage - level) <= 3 * math.sqrt(level * (1 - level) / REPETITIONS) + 0.003
+
+
+def test_the_slope_is_least_squares() -> None:
+    rng = np.random.default_rng(4)
+    points = {m: sample(20, rng, 3 * m**-0.45) for m in (1e4, 3e4, 9e4, 2e5)}
+    oracle = stats.linregress(np.log(list(points)), np.log([m.rms for m in points.values()]))
+    assert judge_rate(points, -0.5).slope == pytest.approx(oracle.slope, rel=1e-10)
+
+
+def test_lack_of_fit_is_calibrated_and_sees_a_curve() -> None:
+    rng = np.random.default_rng(5)
+    widths = (1e4, 2e4, 4e4, 8e4)
+    p_values = [
+        judge_rate({m: sample(40, rng, m**-0.5) for m in widths}, -0.5).lack_of_fit for _ in range(400)
+    ]
+    assert stats.kstest(p_values, "uniform").pvalue > 0.01
+    to_a_floor = {m: sample(40, rng, math.hypot(10 * m**-0.5, 0.05)) for m in widths}
+    found = judge_rate(to_a_floor, -0.5)
+    assert found.lack_of_fit < 1e-6 and "not a straight line" in found.text and found.verdict == "fails"
+
+
+@pytest.mark.parametrize(
+    ("defense", "variable", "exponent"),
+    [
+        (NoDefense, "m", -0.5),
+        (NoDefense, "d", 0.5),
+        (NoDefense, "B", 1.0),
+        (NoDefense, "sigma", 0.0),
+        (GradientNoise, "m", -0.5),
+        (GradientNoise, "d", 0.5),
+        (GradientNoise, "sigma", 1.0),
+    ],
+)
+def test_the_exponent_of_a_rate_is_its_limit(defense: type, variable: str, exponent: float) -> None:
+    rate, symbol = expression(defense, Kind.RATE), SYMBOLS[variable]
+    assert rate_exponent(rate, symbol) == exponent
+    # An independent look: the logarithmic slope far out, by numbers alone.
+    others = {s: 2 for s in rate.free_symbols - {symbol}}
+    low, high = (float(rate.subs(others).subs(symbol, x)) for x in (1e8, 1e9))
+    assert math.log10(high / low) == pytest.approx(exponent, abs=1e-6)
+
+
+# --- PREDICTED ----------------------------------------------------------------------------------------------
+
+
+def verdicts(factor: float, count: int = 100) -> list[str]:
+    """Of 200 trials of scatter 10 %, over and over, against a prediction that is wrong by ``factor``."""
+    rng = np.random.default_rng(6)
+    return [judge_predicted(sample(200, rng), corrupted(stated(RMS), factor)).verdict for _ in range(count)]
+
+
+@pytest.mark.parametrize("factor", [1.15, 1 / 1.15])
+def test_a_prediction_wrong_by_15_percent_always_goes_red(factor: float) -> None:
+    assert set(verdicts(factor)) == {"fails"}
+
+
+def test_a_true_prediction_holds_and_never_fails() -> None:
+    """Half the 99 % interval is 1.8 %, so it leaves the 3 % band when the mean is off by 1.2 %: in about 8 %
+    of cases."""
+    found = verdicts(1.0)
+    assert found.count("holds") >= 80 and "fails" not in found
+
+
+@pytest.mark.parametrize("factor", [1.03, 1 / 1.03])
+def test_a_prediction_on_the_edge_is_not_decided(factor: float) -> None:
+    found = verdicts(factor)
+    assert found.count("inconclusive") >= 95
+
+
+def test_few_trials_cannot_decide_and_say_so() -> None:
+    found = judge_predicted(sample(10, np.random.default_rng(7)), stated(RMS))
+    assert found.verdict == "inconclusive" and found.text.endswith("inconclusive; consistent, n = 10")
+
+
+def test_a_failed_trial_is_never_counted_out() -> None:
+    rng = np.random.default_rng(8)
+    assert judge_predicted(sample(5000, rng), stated(RMS)).verdict == "holds"
+    found = judge_predicted(sample(5000, rng, failed=1), stated(RMS))
+    assert (found.verdict, found.failed) == ("inconclusive", 1) and "1 FAILED" in found.text
+    assert judge_predicted(sample(5000, rng, failed=1), stated(2 * RMS)).verdict == "fails"
+
+
+@pytest.mark.parametrize("rms", [0.9, 1.0, 1.4])
+def test_an_attack_no_better_than_guessing_verifies_nothing(rms: float) -> None:
+    exact = Measured.of([rms] * 1000)
+    assert judge_predicted(exact, stated(rms)).verdict == "uninformative"
+    assert judge_predicted(exact, stated(rms), baseline=2.0).verdict == "holds"
+    assert judge_lower(exact, stated(0.1)).verdict == "uninformative"
+    assert judge_upper([rms] * 1000, 0, stated(1.5), 0.05).verdict == "uninformative"
+    assert judge_rate({1e4: exact, 2e4: Measured.of([0.5] * 10)}, -0.5).verdict == "uninformative"
+
+
+@pytest.mark.parametrize(
+    ("errors", "failed", "bound", "verdict"),
+    [
+        ([], 0, stated(RMS), "inconclusive"),
+        ([RMS], 0, stated(RMS), "inconclusive"),
+        ([], 7, stated(RMS), "uninformative"),
+        ([RMS] * 9, 0, stated(None, "not proved"), "uninformative"),
+    ],
+)
+def test_too_little_to_judge(errors: list[float], failed: int, bound: BoundValue, verdict: str) -> None:
+    m = Measured.of(errors, failed)
+    results = [
+        judge_predicted(m, bound),
+        judge_lower(m, bound),
+        judge_improvement(m, m, bound.value or math.nan),
+        judge_rate({1e4: m, 2e4: m}, -0.5, unproved="" if bound.value else bound.why),
+    ]
+    assert {r.verdict for r in results} == {verdict}, [r.text for r in results]
+    for r in results:
+        json.dumps(r.to_dict(), allow_nan=False)
+
+
+# --- improvement, RATE, UPPER, LOWER ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("true", "verdict"), [(2.0, "holds"), (1.7, "fails"), (2.3, "fails"), (2.1, "inconclusive")]
+)
+def test_the_factor_of_improvement(true: float, verdict: str) -> None:
+    rng = np.random.default_rng(9)
+    found = judge_improvement(sample(300, rng, true * RMS), sample(300, rng, RMS), 2.0)
+    assert found.verdict == verdict and found.measured == pytest.approx(true, rel=0.03)
+
+
+def test_no_improvement_is_not_an_improvement_though_predicted() -> None:
+    same = Measured.of([0.1, 0.1001] * 500)
+    assert judge_improvement(same, same, 1.0).verdict == "inconclusive"
+    failed = replace(same, failed=1)
+    double = replace(same, rms=2 * same.rms)
+    assert judge_improvement(double, same, 2.0).verdict == "holds"
+    assert judge_improvement(double, failed, 2.0).verdict == "inconclusive"
+
+
+@pytest.mark.parametrize("n", [4, 60])
+@pytest.mark.parametrize("shift", [0.25, -0.25])
+def test_an_exponent_wrong_by_a_quarter_never_holds_and_with_enough_trials_fails(
+    n: int, shift: float
+) -> None:
+    rng = np.random.default_rng(10)
+    for _ in range(50):
+        points = {m: sample(n, rng, 10 * m**-0.5) for m in (2e4, 4e4, 8e4, 1.6e5)}
+        found = judge_rate(points, -0.5 + shift)
+        assert found.verdict != "holds"
+        assert n == 4 or (found.verdict == "fails" and judge_rate(points, -0.5).verdict == "holds")
+
+
+def test_a_rate_needs_every_one_of_its_values() -> None:
+    rng = np.random.default_rng(11)
+    points = {m: sample(60, rng, 10 * m**-0.5) for m in (2e4, 4e4, 8e4, 1.6e5)}
+    assert judge_rate({**points, 3.2e5: Measured.of([])}, -0.5).verdict == "inconclusive"
+    assert judge_rate({**points, 4e4: replace(points[4e4], failed=1)}, -0.5).verdict == "inconclusive"
+    assert judge_rate({2e4: points[2e4]}, -0.5).verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("above", "n", "failed", "verdict"),
+    [
+        (0, 100, 0, "holds"),
+        (0, 50, 0, "inconclusive"),  # 0.95^50 = 8 %: not enough to claim a probability of 5 % at level 99 %
+        (5, 100, 0, "inconclusive"),
+        (12, 100, 0, "fails"),
+        (4, 92, 8, "fails"),  # failures are violations
+        (1000, 1000, 0, "fails"),
+    ],
+)
+def test_violations_of_an_upper_bound(above: int, n: int, failed: int, verdict: str) -> None:
+    errors = [0.3] * above + [0.1] * (n - above)
+    found = judge_upper(errors, failed, stated(0.2), 0.05)
+    assert (found.verdict, found.violations) == (verdict, above + failed)
+    oracle = stats.binomtest(above + failed, n + failed, 0.05, alternative="greater")
+    assert found.p_value == pytest.approx(oracle.pvalue, rel=1e-9)
+    limit = stats.binomtest(above + failed, n + failed, alternative="less").proportion_ci(0.99, "exact").high
+    assert (verdict == "holds") == (limit <= 0.05)
+
+
+def test_a_vacuous_bound_is_not_verified() -> None:
+    assert judge_upper([0.1] * 500, 0, stated(1.0), 0.05).verdict == "uninformative"
+    assert judge_upper([0.1] * 500, 0, stated(0.99), 0.05).verdict == "holds"
+    assert judge_lower(Measured.of([0.1] * 500), stated(0.0)).verdict == "uninformative"
+
+
+@pytest.mark.parametrize(
+    ("bound", "failed", "verdict"),
+    [
+        (0.08, 0, "holds"),
+        (0.1, 0, "inconclusive"),
+        (0.12, 0, "fails"),
+        (0.08, 1, "inconclusive"),
+        (0.12, 1, "fails"),
+    ],
+)
+def test_a_lower_bound(bound: float, failed: int, verdict: str) -> None:
+    found = judge_lower(sample(200, np.random.default_rng(12), failed=failed), stated(bound))
+    assert found.verdict == verdict
+
+
+# --- compare: from records to results -----------------------------------------------------------------------
+
+WIDTHS = (20_000, 40_000, 80_000, 160_000)
+POINTS = [make_point(m=m, moments=moments) for m in WIDTHS for moments in ("residualized", "plain")]
+RULES: tuple[Check, ...] = (PredictedCheck(), ImprovementCheck(), RateCheck("m"))
+EXPERIMENT = make_experiment(POINTS, rules=RULES, trials=200)
+
+
+def test_records_drawn_around_the_prediction_hold_throughout() -> None:
+    results = compare(simulated_records(POINTS, 300, seed=1), EXPERIMENT)
+    assert [type(r) for r in results] == [RatioResult] * 3 + [RateResult] * 2
+    assert [r.verdict for r in results] == ["holds"] * 5, [r.text for r in results]
+    assert ["m = 160 000" in r.series for r in results] == [True] * 3 + [False] * 2
+
+
+@pytest.mark.parametrize("factor", [1.15, 1 / 1.15])
+def test_negative_control_every_corrupted_bound_goes_red(factor: float) -> None:
+    records = simulated_records(POINTS, 200, seed=1)
+    shift = 0.25 if factor > 1 else -0.25
+    results = compare(records, EXPERIMENT, corrupt_factor=factor, corrupt_exponent=shift)
+    assert [r.verdict for r in results] == ["fails"] * 5, [r.text for r in results]
+
+
+def test_failures_block_every_rule_they_touch() -> None:
+    results = compare(simulated_records(POINTS, 300, failures=1, seed=1), EXPERIMENT)
+    assert {r.verdict for r in results} == {"inconclusive"} and all(r.failed for r in results)
+
+
+def test_a_point_without_records_is_undecided_and_not_left_out() -> None:
+    records = [r for r in simulated_records(POINTS, 300) if r.point["m"] < 160_000]
+    results = compare(records, EXPERIMENT)
+    assert len(results) == 5 and {r.verdict for r in results} == {"inconclusive"}
+    assert [r.n for r in results[:3]] == [0, 0, 0]
+
+
+def test_without_an_experiment_a_kind_judges_every_point() -> None:
+    records = simulated_records(POINTS, 300)
+    assert len(compare(records, kind="predicted")) == len(POINTS)
+    assert len(compare(records, kind=Kind.RATE)) == 2
+    assert {r.verdict for r in compare(records, kind="upper")} == {"uninformative"}, (
+        "no upper bound is proved yet"
+    )
+    assert all("not proved" in r.text for r in compare(records, kind="lower"))
+    assert [type(compare(records, check=c)[0]) for c in (UpperCheck(), LowerCheck())] == [
+        UpperResult,
+        LowerResult,
+    ]
+
+
+def test_the_exponent_of_the_noise_is_judged_across_defenses() -> None:
+    points = [make_point(d=20, m=1_000_000, defense=GradientNoise(s)) for s in (8.0, 4.0, 16.0)]
+    (result,) = compare(simulated_records(points, 100), check=RateCheck("sigma"))
+    assert isinstance(result, RateResult) and result.verdict == "holds" and result.exponent == 1.0
+    (apart,) = compare(simulated_records(points, 100), check=RateCheck("sigma"), corrupt_exponent=0.25)
+    assert apart.verdict == "fails"
+
+
+def test_series_differ_in_one_variable_alone_and_are_sorted() -> None:
+    shuffled = [POINTS[i] for i in (6, 1, 4, 3, 2, 5, 0, 7)]
+    found = series(shuffled, "m")
+    assert sorted(tuple(p.m for p in s) for s in found) == [WIDTHS, WIDTHS]
+    assert all(len({p.attack for p in s}) == 1 for s in found)
+
+
+def test_compare_refuses_what_it_cannot_judge() -> None:
+    records = simulated_records(POINTS[:2], 3)
+    with pytest.raises(ValueError, match="there is no rule yet for floor"):
+        compare(records, kind="floor")
+    with pytest.raises(ValueError, match="kind must be one of"):
+        compare(records, kind="bound")
+    with pytest.raises(ValueError, match="compare needs an experiment, or one of check and kind"):
+        compare(records)
+    with pytest.raises(ValueError, match="level must lie strictly between 0 and 1; got 1"):
+        compare(records, kind="rate", level=1.0)
+    with pytest.raises(ValueError, match=r"trial 0 at point .* is there twice"):
+        compare([*records, records[0]], kind="predicted")
+    with pytest.raises(ValueError, match="its point does not have its key"):
+        compare([replace(records[0], point=POINTS[5].to_dict())], kind="predicted")
+    with pytest.raises(ValueError, match="records must belong to experiment 'demo'; got a trial at"):
+        compare([make_record(make_point(m=30_000))], EXPERIMENT)
+    with pytest.raises(ValueError, match="variable 'sigma' must be a parameter of the defense"):
+        compare(records, check=RateCheck("sigma"))
+    with pytest.raises(ValueError, match="an ImprovementCheck needs points that differ"):
+        compare(records[:3], check=ImprovementCheck())
+
+
+def test_results_are_strict_json() -> None:
+    for result in compare(simulated_records(POINTS, 1), EXPERIMENT):
+        raw = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+        assert (
+            raw["verdict"] == "inconclusive"
+            and raw["text"] == result.text
+            and raw["kind"] == result.kind.value
+        )

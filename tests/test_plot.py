@@ -1,0 +1,195 @@
+"""Figures: drawn from records alone, every trial and every failure visible, theory where theory says, kinds
+told apart."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from PIL import Image
+from synthetic_records import make_experiment, make_point, make_record, simulated_records
+
+from bounds import GradientNoise, Kind
+from verify import plot, plot_summary
+from verify.compare import bound_at
+from verify.experiment import RateCheck
+from verify.record import append_record
+
+module = importlib.import_module("verify.plot")  # the name verify.plot is the function
+
+WIDTHS = (20_000, 40_000, 80_000)
+POINTS = [make_point(m=m, moments=moments) for moments in ("residualized", "plain") for m in WIDTHS]
+TRIALS = 12
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Figures as objects, in place of files."""
+    caught: list[Figure] = []
+    monkeypatch.setattr(module, "_save", lambda figure, path: caught.append(figure))
+    return caught
+
+
+def words(figure: Figure) -> str:
+    figure.draw_without_rendering()
+    texts = [t.get_text() for axes in figure.axes for t in axes.texts]
+    for axes in figure.axes:
+        for legend in [axes.get_legend(), *axes.artists]:
+            texts += [t.get_text() for t in legend.get_texts()] if legend is not None else []
+    return "\n".join([*texts, figure.get_suptitle()])
+
+
+def lines(axes: Axes, **wanted: object) -> list[np.ndarray]:
+    """(x, y) of the lines with these properties."""
+    return [
+        np.array(line.get_data(), dtype=float)
+        for line in axes.lines
+        if all(getattr(line, f"get_{k}")() == v for k, v in wanted.items())
+    ]
+
+
+def test_the_file_is_a_small_picture_and_equal_records_give_equal_bytes(tmp_path: Path) -> None:
+    records = simulated_records(POINTS, TRIALS)
+    for name in ("a.png", "b.png"):
+        plot(records, tmp_path / name)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.format == "PNG" and 800 < picture.width < 1300
+        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50
+    data = (tmp_path / "a.png").read_bytes()
+    assert data == (tmp_path / "b.png").read_bytes() and len(data) < 300_000
+
+
+def test_every_trial_is_a_dot_at_its_error(figures: list[Figure]) -> None:
+    records = simulated_records(POINTS, TRIALS, failures=2)
+    plot(records, "unused")
+    dots = lines(figures[0].axes[0], marker="o", alpha=0.35)
+    assert [d.shape for d in dots] == [(2, TRIALS - 2)] * len(POINTS)
+    drawn = np.sort(np.concatenate([d[1] for d in dots]))
+    np.testing.assert_array_equal(drawn, sorted(r.rmse for r in records if r.rmse is not None))
+    for at, d in zip(WIDTHS * 2, dots, strict=True):
+        assert np.all(np.abs(np.log(d[0] / at)) < 0.03), "jitter must not move a trial to another width"
+
+
+def test_failures_are_marked_and_counted_where_they_happened(figures: list[Figure]) -> None:
+    records = simulated_records(POINTS[:2], TRIALS, failures=2)
+    records += [make_record(POINTS[2], t, None) for t in range(5)]
+    plot(records, "unused")
+    main = figures[0].axes[0]
+    assert [float(c[0, 0]) for c in lines(main, marker="x")] == list(WIDTHS)
+    text = words(figures[0])
+    assert text.count("2 of 12 failed") == 2 and text.count("5 of 5 failed") == 1
+    assert "all 5 trials failed" in text and "uninformative" in text
+    top = main.get_ylim()[1]
+    height = (np.log(max(r.rmse or 0 for r in records)) - np.log(main.get_ylim()[0])) / np.log(
+        top / main.get_ylim()[0]
+    )
+    assert height < 0.95, "the row of failures stands clear of the data"
+
+
+def test_theory_is_drawn_where_theory_says(figures: list[Figure]) -> None:
+    plot(simulated_records(POINTS, TRIALS), "unused")
+    solid = [s for s in lines(figures[0].axes[0], linestyle="-") if s.shape[1] == len(WIDTHS)]
+    assert len(solid) == 2
+    for (x, y), points in zip(solid, (POINTS[:3], POINTS[3:]), strict=True):
+        assert x.tolist() == list(WIDTHS)
+        assert y.tolist() == [bound_at(p, Kind.PREDICTED).value for p in points]
+
+
+def test_the_rate_is_a_thin_grey_guide_off_the_data_that_says_it_has_no_constant(
+    figures: list[Figure],
+) -> None:
+    plot(simulated_records(POINTS, TRIALS), "unused")
+    main = figures[0].axes[0]
+    (guide,) = [line for line in main.lines if line.get_linestyle() == "--"]
+    colour = to_hex(guide.get_color())
+    assert colour[1:3] == colour[3:5] == colour[5:7] and guide.get_linewidth() < 1
+    x, y = (np.asarray(v, dtype=float) for v in guide.get_data())
+    assert np.log(y[1] / y[0]) / np.log(x[1] / x[0]) == pytest.approx(-0.5)
+    predicted = [bound_at(p, Kind.PREDICTED).value for p in (POINTS[3], POINTS[5])]
+    assert all(g > 1.2 * p for g, p in zip(y, predicted, strict=True) if p is not None)
+    assert "RATE slope −1/2 (fitted offset,\nraised): order only,\nno constant" in words(figures[0])
+
+
+def test_the_ratio_panel_shows_measured_over_predicted(figures: list[Figure]) -> None:
+    records = simulated_records(POINTS[:3], TRIALS, factor=1.05)
+    plot(records, "unused")
+    ratios = [float(r[1, 0]) for r in lines(figures[0].axes[1], marker="o")]
+    for ratio, point in zip(ratios, POINTS[:3], strict=True):
+        rms = np.sqrt(np.mean([r.rmse**2 for r in records if r.point["m"] == point.m and r.rmse is not None]))
+        assert ratio == pytest.approx(rms / bound_at(point, Kind.PREDICTED).value)
+
+
+def test_plain_and_residualized_are_told_apart_by_colour_and_marker(figures: list[Figure]) -> None:
+    plot(simulated_records(POINTS, TRIALS), "unused")
+    text = words(figures[0])
+    assert "residualized" in text and "plain" in text
+    assert "relu, orthonormal (seed 3), d = 50, B = 2, no defense" in text, "the title has what they share"
+    looks = {
+        (line.get_color(), line.get_marker())
+        for line in figures[0].axes[1].lines
+        if line.get_marker() != "None"
+    }
+    assert len({c for c, _ in looks}) == len({m for _, m in looks}) == 2
+
+
+def test_verdicts_in_the_figure_are_the_ones_returned(figures: list[Figure]) -> None:
+    experiment = make_experiment(POINTS)
+    results = plot(simulated_records(POINTS, 300, factor=1.2), "unused", experiment)
+    assert [r.verdict for r in results] == ["fails", "fails"]
+    assert words(figures[0]).replace("\n", " ").count("fails, n = 300") == 2
+
+
+def test_an_experiment_about_another_variable_is_drawn_against_it(figures: list[Figure]) -> None:
+    points = [make_point(d=20, m=400_000, defense=GradientNoise(s)) for s in (4.0, 8.0)]
+    (result,) = plot(
+        simulated_records(points, 30), "unused", make_experiment(points, rules=(RateCheck("sigma"),))
+    )
+    assert "exponent of sigma" in result.text
+    assert figures[0].axes[1].get_xlabel() == "standard deviation of the noise σ"
+    assert "slope 1 " in words(figures[0])
+    with pytest.raises(ValueError, match="x must be one of m, d, sigma; got 'B'"):
+        plot(simulated_records(points, 3), "unused", x="B")
+
+
+def test_the_summary_has_a_row_for_every_series_failed_ones_too(figures: list[Figure]) -> None:
+    lost = make_point("lost")
+    records = [*simulated_records(POINTS, 100, factor=1.2), *(make_record(lost, t, None) for t in range(4))]
+    results = plot_summary(records, "unused")
+    assert [r.verdict for r in results] == ["fails", "fails", "uninformative"]
+    text = words(figures[0])
+    assert text.count("n = 100") == 2 and "n = 0, 4 failed" in text
+    labels = [t.get_text() for t in figures[0].axes[0].get_yticklabels()]
+    assert len(labels) == 3 and labels[2].startswith("lost: relu") and "m = 80 000" in labels[0]
+
+
+def test_no_records_no_figure() -> None:
+    for draw in (plot, plot_summary):
+        with pytest.raises(ValueError, match="records must hold at least one trial"):
+            draw([], "unused")
+
+
+WITHOUT_ATTACK = """
+import sys
+sys.path[:0] = {path!r}
+from verify import plot, plot_summary, read_records
+records = read_records({file!r})
+plot(records, {out!r})
+plot_summary(records, {out!r} + ".summary.png")
+sys.exit("imported needlessly" if {{"torch", "attack"}} & set(sys.modules) else 0)
+"""
+
+
+def test_drawing_needs_no_attack_and_no_torch(tmp_path: Path) -> None:
+    file, out = tmp_path / "r.jsonl", tmp_path / "r.png"
+    for record in simulated_records(POINTS[:2], 2):
+        append_record(file, record)
+    script = WITHOUT_ATTACK.format(path=sys.path, file=str(file), out=str(out))
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert out.exists() and Path(f"{out}.summary.png").exists()

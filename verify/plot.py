@@ -1,0 +1,402 @@
+"""Figures from saved records alone; no attack is run.
+
+Every trial is shown, and every failure. Kinds of statement are drawn differently: PREDICTED as a solid line;
+RATE, which has no constant, as a thin grey guide that says so; UPPER and LOWER with triangles pointing where
+the truth has to be.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
+
+from bounds import SYMBOLS, Evaluation, Kind, UnsupportedBound, expression
+from verify.compare import bounds_at, compare, group_records, measured, rate_exponent, series, value_of
+from verify.experiment import Check, Experiment, Point, PredictedCheck, RateCheck
+from verify.record import Record
+from verify.rules import LEVEL, Measured, RatioResult, Result
+
+DPI = 110
+#: Okabe and Ito's palette, told apart with any colour vision; markers repeat the distinction without colour.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B5A2B")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+VERDICTS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "holds": ("#00795A", "o"),
+        "fails": ("#C03A00", "X"),
+        "inconclusive": ("#0072B2", "D"),
+        "uninformative": ("#666666", "s"),
+    }
+)
+STYLES: Mapping[Kind, dict[str, Any]] = MappingProxyType(
+    {
+        Kind.PREDICTED: {"linestyle": "-", "linewidth": 1.6},
+        Kind.UPPER: {
+            "linestyle": "-.",
+            "linewidth": 1.2,
+            "marker": "v",
+            "markersize": 5,
+            "fillstyle": "none",
+        },
+        Kind.LOWER: {"linestyle": ":", "linewidth": 1.4, "marker": "^", "markersize": 5, "fillstyle": "none"},
+        Kind.FLOOR: {"linestyle": (0, (8, 3)), "linewidth": 1.0},
+    }
+)
+GUIDE: Mapping[str, Any] = MappingProxyType({"color": "0.6", "linestyle": "--", "linewidth": 0.8})
+GUIDE_SHIFT = 1.5  # a fitted guide would lie on the prediction and could be taken for it
+AXES = {"m": "width m", "d": "dimension d", "sigma": "standard deviation of the noise σ"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One series as it is drawn: its points in order of x, what was measured and what theory states at
+    each."""
+
+    name: str
+    colour: str
+    marker: str
+    x: tuple[float, ...]
+    records: tuple[tuple[Record, ...], ...]
+    measured: tuple[Measured, ...]
+    theory: tuple[Evaluation, ...]
+    points: tuple[Point, ...]
+
+    def values(self, kind: Kind) -> list[float]:
+        """What theory states at each point, nan where it states nothing."""
+        return [math.nan if (v := e[kind].value) is None else v for e in self.theory]
+
+
+def plot(
+    records: Iterable[Record],
+    path: str | Path,
+    experiment: Experiment | None = None,
+    *,
+    x: str | None = None,
+    tolerance: float = 0.03,
+    level: float = LEVEL,
+) -> list[Result]:
+    """Error against ``x`` ("m", "d" or "sigma"; None: what the experiment's rate is about, else "m"),
+    log-log, one colour for each series, with the ratio to PREDICTED below (band: 1 ± tolerance) and the
+    verdicts at the foot. Writes ``path`` and returns the verdicts.
+
+    Verdicts follow the experiment's rules, if one is given, else those natural to ``x``. Raises
+    ``ValueError`` for an unknown ``x`` or no records, and whatever ``compare`` raises.
+    """
+    x = x or _natural_axis(experiment)
+    if x not in AXES:
+        raise ValueError(f"x must be one of {', '.join(AXES)}; got {x!r}")
+    groups = group_records(records, experiment)
+    kept = [r for group in groups.values() for r in group]
+    if not kept:
+        raise ValueError("records must hold at least one trial; got none")
+    results = [
+        r for c in _checks(experiment, x, tolerance) for r in compare(kept, experiment, check=c, level=level)
+    ]
+    together = series([p for p, group in groups.items() if group], x)
+    common, names = _common_and_names(together)
+    curves = [_curve(s, n, i, groups, x, level) for i, (s, n) in enumerate(zip(together, names, strict=True))]
+
+    notes = _verdict_lines(results, common)
+    foot = 0.17 * len(notes) + 0.1
+    figure = Figure(figsize=(9.2, 5.9 + foot), layout="constrained")
+    grid = figure.add_gridspec(3, 2, width_ratios=(1, 0.36), height_ratios=(3.9, 1.6, foot))
+    main = figure.add_subplot(grid[0, 0])
+    below = figure.add_subplot(grid[1, 0], sharex=main)
+    guide = _draw_errors(main, curves, x)
+    _draw_ratios(below, curves, x, tolerance)
+    _draw_legend(figure.add_subplot(grid[:2, 1]), curves, guide, level, tolerance)
+    _draw_verdicts(figure.add_subplot(grid[2, :]), notes)
+    title = experiment.title if experiment else ", ".join(sorted({r.experiment for r in kept}))
+    figure.suptitle(f"{title}\n{', '.join(common)}", fontsize=11)
+    _save(figure, path)
+    return results
+
+
+def plot_summary(
+    records: Iterable[Record], path: str | Path, *, tolerance: float = 0.03, level: float = LEVEL
+) -> list[Result]:
+    """Measured over predicted at the largest m of every series of every experiment in ``records``, with
+    intervals, coloured by verdict. Writes ``path`` and returns the verdicts. ``ValueError`` if there are no
+    records."""
+    kept = list(records)
+    if not kept:
+        raise ValueError("records must hold at least one trial; got none")
+    results = compare(kept, check=PredictedCheck(tolerance), level=level)
+    ratios = [r for r in results if isinstance(r, RatioResult)]
+    figure = Figure(figsize=(10.5, 1.5 + 0.3 * len(ratios)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axvspan(1 - tolerance, 1 + tolerance, color="0.88", zorder=0)
+    axes.axvline(1, color="0.3", linewidth=0.8)
+    shown = [r.ratio for r in ratios if math.isfinite(r.ratio)]
+    lowest, highest = min([0.9, *(v - 0.05 for v in shown)]), max([1.1, *(v + 0.05 for v in shown)])
+    for row, r in enumerate(ratios):
+        colour, marker = VERDICTS[r.verdict]
+        if math.isfinite(r.ratio):
+            axes.plot(r.ratio, row, marker, color=colour, markersize=6)
+            axes.hlines(row, max(r.low, lowest), min(r.high, highest), color=colour, linewidth=1.4)
+        note = f"n = {r.n}" + (f", {r.failed} failed" if r.failed else "")
+        axes.annotate(
+            note, (1.01, row), xycoords=("axes fraction", "data"), fontsize=8, va="center", color=colour,
+            annotation_clip=False,
+        )  # fmt: skip
+    axes.set_yticks(range(len(ratios)), [f"{r.experiment}: {r.series}" for r in ratios], fontsize=7.5)
+    axes.set_ylim(len(ratios) - 0.4, -0.6)
+    axes.set_xlim(lowest, highest)
+    axes.grid(axis="x", color="0.9", linewidth=0.6)
+    axes.set_xlabel(f"measured / predicted rms, {level:.0%} interval (band: 1 ± {tolerance:g})")
+    handles = [Line2D([], [], color=c, marker=k, linestyle="", label=v) for v, (c, k) in VERDICTS.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    _save(figure, path)
+    return results
+
+
+# --- what is drawn ------------------------------------------------------------------------------------------
+
+
+def _natural_axis(experiment: Experiment | None) -> str:
+    rates = [c.variable for c in experiment.rules if isinstance(c, RateCheck)] if experiment else []
+    return rates[0] if rates else "m"
+
+
+def _checks(experiment: Experiment | None, x: str, tolerance: float) -> tuple[Check, ...]:
+    if experiment is not None:
+        return experiment.rules
+    return (PredictedCheck(tolerance), RateCheck("m")) if x == "m" else (RateCheck(x),)
+
+
+def _curve(
+    points: Sequence[Point],
+    name: str,
+    index: int,
+    groups: Mapping[Point, Sequence[Record]],
+    x: str,
+    level: float,
+) -> Curve:
+    return Curve(
+        name,
+        COLOURS[index % len(COLOURS)],
+        MARKERS[index % len(MARKERS)],
+        tuple(float(value_of(p, x)) for p in points),
+        tuple(tuple(groups[p]) for p in points),
+        tuple(measured(groups[p], level) for p in points),
+        tuple(bounds_at(p) for p in points),
+        tuple(points),
+    )
+
+
+def _common_and_names(together: Sequence[Sequence[Point]]) -> tuple[list[str], list[str]]:
+    """Which parts of the description all points share, and a name for each series from the parts that tell it
+    apart."""
+    words = [[p.describe() for p in s] for s in together]
+    parts = list(words[0][0])
+    one_in_all = {k for k in parts if len({w[k] for s in words for w in s}) == 1}
+    common = [words[0][0][k] for k in parts if k in one_in_all and words[0][0][k]]
+    names = [
+        ", ".join(s[0][k] for k in parts if k not in one_in_all and s[0][k] and len({w[k] for w in s}) == 1)
+        for s in words
+    ]
+    return common, names
+
+
+def _draw_errors(axes: Axes, curves: Sequence[Curve], x: str) -> str:
+    """The upper panel; returns the label of the rate's guide, empty if there is none."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    jitter = np.random.default_rng(0)  # only spreads the dots, so that all of them are seen
+    width = 0.012 * _log_range(curves)
+    seen: list[float] = []
+    for curve in curves:
+        for at, group, m in zip(curve.x, curve.records, curve.measured, strict=True):
+            errors = [r.rmse for r in group if r.rmse is not None]
+            spread = at * np.exp(width * jitter.uniform(-1, 1, len(errors)))
+            axes.plot(spread, errors, "o", color=curve.colour, markersize=2.6, alpha=0.35, markeredgewidth=0)
+            seen += errors
+            if m.n:
+                axes.plot(
+                    at,
+                    m.rms,
+                    curve.marker,
+                    color=curve.colour,
+                    markersize=5,
+                    markeredgecolor="white",
+                    zorder=4,
+                )
+            if m.n >= 2:
+                low = max(m.low, 1e-3 * m.rms)  # an interval that reaches zero leaves the frame
+                axes.vlines(at, low, m.high, color=curve.colour, linewidth=1.6, zorder=3)
+        for kind, style in STYLES.items():
+            values = curve.values(kind)
+            seen += [v for v in values if v > 0]
+            lone = {"marker": "_", "markersize": 28} if len(values) == 1 and "marker" not in style else {}
+            axes.plot(curve.x, values, color=curve.colour, zorder=2, **{**style, **lone})
+    guide = _draw_guide(axes, curves, x, seen)
+    top = _draw_failures(axes, curves)
+    if seen:
+        low, high = math.log(0.75 * min(seen)), math.log(1.35 * max(seen))
+        axes.set_ylim(math.exp(low), math.exp(low + (high - low) / (1 - top)))
+    axes.yaxis.set_major_formatter(FuncFormatter(_few_digits))
+    axes.yaxis.set_minor_formatter(FuncFormatter(_few_digits))
+    if seen and max(seen) > 0.6:
+        axes.axhline(1.0, color="0.3", linewidth=0.7, linestyle=(0, (1, 2)))
+        axes.annotate(
+            "guessing zero", (0.01, 1.0), xycoords=("axes fraction", "data"), fontsize=7.5, va="bottom"
+        )
+    axes.set_ylabel("error R")
+    axes.grid(which="both", color="0.92", linewidth=0.5)
+    axes.tick_params(labelbottom=False, which="both")
+    return guide
+
+
+def _draw_failures(axes: Axes, curves: Sequence[Curve]) -> float:
+    """A cross and a count at the top wherever trials failed, a row for each series. Returns the share of the
+    height used."""
+    failing = [c for c in curves if any(m.failed for m in c.measured)]
+    last = max(at for c in curves for at in c.x)
+    for row, curve in enumerate(failing):
+        for at, m in zip(curve.x, curve.measured, strict=True):
+            if not m.failed:
+                continue
+            height = 0.965 - 0.05 * row
+            axes.plot(at, height, "x", color=curve.colour, transform=axes.get_xaxis_transform(), markersize=6)
+            axes.annotate(
+                f"{m.failed} of {m.failed + m.n} failed",
+                (at, height),
+                xycoords=axes.get_xaxis_transform(),
+                xytext=(-7 if at == last else 7, 0),
+                textcoords="offset points",
+                color=curve.colour,
+                fontsize=7.5,
+                va="center",
+                ha="right" if at == last else "left",
+            )
+    return 0.05 * len(failing)
+
+
+def _few_digits(value: float, _: int | None = None) -> str:
+    """Tick labels at 1, 2, 3, 5 times a power of ten."""
+    leading = round(value / 10 ** math.floor(math.log10(value)), 6) if value > 0 else 0
+    return f"{value:g}" if leading in (1, 2, 3, 5) else ""
+
+
+def _draw_guide(axes: Axes, curves: Sequence[Curve], x: str, seen: list[float]) -> str:
+    """The rate's slope, once, above the highest series: a slope has no height of its own."""
+    usable = [c for c in curves if sum(m.n > 0 for m in c.measured) >= 2]
+    if not usable:
+        return ""
+    top = max(usable, key=lambda c: max(m.rms for m in c.measured if m.n))
+    try:
+        exponent = rate_exponent(expression(top.points[0].defense, Kind.RATE), SYMBOLS[x])
+    except UnsupportedBound:
+        return ""
+    pairs = [(at, m.rms) for at, m in zip(top.x, top.measured, strict=True) if m.n]
+    offset = np.mean([math.log(rms) - exponent * math.log(at) for at, rms in pairs])
+    ends = np.array([pairs[0][0], pairs[-1][0]])
+    heights = GUIDE_SHIFT * np.exp(offset) * ends**exponent
+    axes.plot(ends, heights, zorder=1, **GUIDE)
+    seen += heights.tolist()
+    slope = str(Fraction(exponent).limit_denominator(24)).replace("-", "−")
+    return f"slope {slope} (fitted offset,\nraised): order only,\nno constant"
+
+
+def _draw_ratios(axes: Axes, curves: Sequence[Curve], x: str, tolerance: float) -> None:
+    axes.axhspan(1 - tolerance, 1 + tolerance, color="0.88", zorder=0)
+    axes.axhline(1, color="0.3", linewidth=0.8)
+    dodge = 0.022 * _log_range(curves)
+    shown = [0.92, 1.08]
+    for k, curve in enumerate(curves):
+        shift = math.exp(dodge * (k - (len(curves) - 1) / 2))
+        for at, m, predicted in zip(curve.x, curve.measured, curve.values(Kind.PREDICTED), strict=True):
+            if not m.n or not predicted > 0:
+                continue
+            axes.plot(at * shift, m.rms / predicted, curve.marker, color=curve.colour, markersize=5)
+            if m.n >= 2:
+                axes.vlines(
+                    at * shift, m.low / predicted, m.high / predicted, color=curve.colour, linewidth=1.4
+                )
+            shown += [m.rms / predicted - 0.04, m.rms / predicted + 0.04]
+    axes.set_ylim(min(shown), max(shown))
+    axes.set_ylabel("measured /\npredicted")
+    axes.set_xlabel(AXES[x])
+    ticks = sorted({at for c in curves for at in c.x})
+    axes.set_xticks(ticks, [f"{t:,.0f}".replace(",", " ") if t >= 1000 else f"{t:g}" for t in ticks])
+    axes.set_xticks([], minor=True)
+    pad = math.exp(0.07 * _log_range(curves))
+    axes.set_xlim(ticks[0] / pad, ticks[-1] * pad)
+    axes.grid(color="0.92", linewidth=0.5)
+
+
+def _draw_legend(axes: Axes, curves: Sequence[Curve], guide: str, level: float, tolerance: float) -> None:
+    axes.axis("off")
+    named = [
+        Line2D(
+            [],
+            [],
+            color=c.colour,
+            marker=c.marker,
+            linestyle="",
+            label=textwrap.fill(c.name or "measured", 30),
+        )
+        for c in curves
+    ]
+    stated = [k for k in STYLES if any(v == v for c in curves for v in c.values(k))]
+    how = [
+        Line2D([], [], color="0.3", marker=".", linestyle="", markersize=4, alpha=0.6, label="one trial"),
+        Line2D(
+            [], [], color="0.3", marker="|", linestyle="", markersize=11, label=f"rms, {level:.0%} interval"
+        ),
+        *(Line2D([], [], color="0.3", label=k.name, **STYLES[k]) for k in stated),
+        *([Line2D([], [], label=f"RATE {guide}", **GUIDE)] if guide else []),
+        Patch(color="0.88", label=f"1 ± {tolerance:g}"),
+    ]
+    first = axes.legend(handles=named, loc="upper left", fontsize=8.5, frameon=False, borderaxespad=0)
+    axes.add_artist(first)
+    axes.legend(handles=how, loc="lower left", fontsize=8.5, frameon=False, borderaxespad=0)
+
+
+def _verdict_lines(results: Sequence[Result], common: Sequence[str]) -> list[tuple[str, str]]:
+    """(text, colour), wrapped; what the title already says is left out."""
+    known = {word for part in common for word in part.split(", ")}
+    lines = []
+    for r in results:
+        name = ", ".join(word for word in r.series.split(", ") if word not in known)
+        text = f"{r.kind.name} {name}: {r.text}" if name else f"{r.kind.name}: {r.text}"
+        wrapped = textwrap.wrap(text, 150, subsequent_indent="      ")
+        lines += [(line, VERDICTS[r.verdict][0]) for line in wrapped]
+    return lines
+
+
+def _draw_verdicts(axes: Axes, lines: Sequence[tuple[str, str]]) -> None:
+    axes.axis("off")
+    for row, (text, colour) in enumerate(lines):
+        axes.text(
+            0,
+            1 - (row + 0.5) / len(lines),
+            text,
+            color=colour,
+            fontsize=7.5,
+            va="center",
+            transform=axes.transAxes,
+        )
+
+
+def _log_range(curves: Sequence[Curve]) -> float:
+    every = [at for c in curves for at in c.x]
+    return math.log(max(every) / min(every)) or math.log(4)
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    # No software version in the file: equal records give equal bytes.
+    figure.savefig(path, dpi=DPI, metadata={"Software": None} if str(path).endswith(".png") else None)
