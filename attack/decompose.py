@@ -56,7 +56,9 @@ class _Fit:
     def atoms(self, U: Array) -> Array:
         """The weighted rank-one tensors of every component: (B, N)."""
         (i2, iq), (w2, wq) = self.indices, self.weights
-        return np.hstack([np.prod(U[:, i2], axis=2) * w2, np.prod(U[:, iq], axis=2) * wq * self.ratio[:, None]])
+        return np.hstack(
+            [np.prod(U[:, i2], axis=2) * w2, np.prod(U[:, iq], axis=2) * wq * self.ratio[:, None]]
+        )
 
     def jacobian(self, alpha: Array, U: Array, tangents: Array) -> Array:
         """d(model)/d(alpha, tangent coordinates): (N, B + B (B - 1)); tangents (B, B - 1, B)."""
@@ -69,10 +71,12 @@ class _Fit:
                 others = np.prod(np.delete(entries, slot, axis=2), axis=2)
                 total += others[:, None] * shifts[:, :, :, slot]
             moves.append(total * weight * (alpha * scale)[:, None, None])
-        return np.vstack([self.atoms(U), np.concatenate(moves, axis=2).reshape(size * (size - 1), self.data.size)]).T
+        return np.vstack(
+            [self.atoms(U), np.concatenate(moves, axis=2).reshape(size * (size - 1), self.data.size)]
+        ).T
 
     def best_alpha(self, U: Array) -> Array:
-        return np.linalg.lstsq(self.atoms(U).T, self.data, rcond=None)[0]
+        return np.asarray(np.linalg.lstsq(self.atoms(U).T, self.data, rcond=None)[0])
 
     def minimise(self, U: Array, iterations: int = 100) -> tuple[float, Array, Array]:
         """Levenberg-Marquardt on the product of spheres: (objective, alpha, U)."""
@@ -120,8 +124,8 @@ def decompose(
 
     ratio (B,): known ratio of a component's weight in the core to its weight in the second moment. For even q directions
     come up to sign. ``guess`` (B, B): known directions to start from, in the order of ``ratio``, instead of the usual
-    starts, whose order is arbitrary. Deterministic given the generator's state. Starts are simultaneous diagonalisations (Kuleshov,
-    Chaganty, Liang 2015): a random contraction M of the core shares its components with the second moment P, and M P^-1
+    starts, whose order is arbitrary. Deterministic given the generator's state. Starts are simultaneous
+    diagonalisations (Kuleshov, Chaganty, Liang 2015): a random contraction M of the core shares its components with the second moment P, and M P^-1
     has them as eigenvectors (not M against P as a pencil, whose eigenvectors are the dual basis).
     """
     fit = _Fit.of(second, core, ratio, omega)

@@ -31,7 +31,9 @@ def _array(name: str, value: Any) -> Array:
     if result.ndim != 2 or 0 in result.shape:
         raise ValueError(f"{name} must have shape (B, d); got {result.shape}")
     if not np.all(np.isfinite(result)):
-        raise ValueError(f"{name} must be finite; got {np.count_nonzero(~np.isfinite(result))} values that are not")
+        raise ValueError(
+            f"{name} must be finite; got {np.count_nonzero(~np.isfinite(result))} values that are not"
+        )
     return result
 
 

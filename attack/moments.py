@@ -87,11 +87,14 @@ def core_moments(
     columns = torch.cat([V, response.slope.unsqueeze(1)], dim=1).T.to(net.dtype).contiguous()
     shrink = (net.d - B) / (net.m * eigenvalues) if leave_one_out else torch.zeros_like(eigenvalues)
     pairs = torch.triu_indices(B, B, device=net.device)
-    zero = {"device": net.device, "dtype": torch.float64}
-    power, mass, core_mass = (torch.zeros((), **zero) for _ in range(3))
-    second, core_second = torch.zeros(B, B, **zero), torch.zeros(B, B, **zero)
-    core_first = torch.zeros(B, **zero)
-    raw = torch.zeros(pairs.shape[1], B if order == 3 else pairs.shape[1], **zero)
+
+    def zeros(*shape: int) -> torch.Tensor:
+        return torch.zeros(shape, device=net.device, dtype=torch.float64)
+
+    power, mass, core_mass = (zeros() for _ in range(3))
+    second, core_second = zeros(B, B), zeros(B, B)
+    core_first = zeros(B)
+    raw = zeros(pairs.shape[1], B if order == 3 else pairs.shape[1])
     for rows, W in net.blocks():
         projected = (columns @ W.T).double()
         h = response.of(rows, projected[-1])
@@ -105,7 +108,7 @@ def core_moments(
         core_first += z @ h_core
         core_second += (h_core * z) @ z.T
         raw += (h_core * zz) @ (z if order == 3 else zz).T
-    identity = torch.eye(B, **zero)
+    identity = torch.eye(B, device=net.device, dtype=torch.float64)
     where = torch.zeros(B, B, device=net.device, dtype=torch.long)
     where[pairs[0], pairs[1]] = torch.arange(pairs.shape[1], device=net.device)
     where[pairs[1], pairs[0]] = where[pairs[0], pairs[1]]
@@ -121,4 +124,6 @@ def _symmetric_sum(spec: str, terms: int, left: torch.Tensor, right: torch.Tenso
     """Sum of the ``terms`` distinct index arrangements of the outer product of two symmetric tensors."""
     product = torch.einsum(spec, left, right)
     arrangements = list(itertools.permutations(range(product.ndim)))
-    return sum((product.permute(p) for p in arrangements), torch.zeros_like(product)) * (terms / len(arrangements))
+    return sum((product.permute(p) for p in arrangements), torch.zeros_like(product)) * (
+        terms / len(arrangements)
+    )

@@ -92,13 +92,12 @@ class TwoLayerNet:
         checks.integer("chunk", chunk, 1)
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
-        net = TwoLayerNet(d, m, resolve_activation(activation), seed, torch.device(device), dtype, chunk, None)
+        net = TwoLayerNet(
+            d, m, resolve_activation(activation), seed, torch.device(device), dtype, chunk, None
+        )
         if m * d * dtype.itemsize > memory_budget:
             return net
-        held = torch.empty(m, d, device=device, dtype=dtype)
-        for rows, block in net.blocks():
-            held[rows] = block
-        return TwoLayerNet(d, m, net.activation, seed, net.device, dtype, chunk, held)
+        return TwoLayerNet(d, m, net.activation, seed, net.device, dtype, chunk, net._generate_all())
 
     @staticmethod
     def from_weights(weights: torch.Tensor, activation: str | Activation = "relu") -> TwoLayerNet:
@@ -118,7 +117,7 @@ class TwoLayerNet:
 
     def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """One pass over W: ``(rows, W[rows])`` for every logical block, in order."""
-        slices = [slice(s, min(s + self.block_rows, self.m)) for s in range(0, self.m, self.block_rows)]
+        slices = self._slices()
         if self.weights is not None:
             for rows in slices:
                 yield rows, self.weights[rows]
@@ -128,11 +127,28 @@ class TwoLayerNet:
         else:
             yield from self._generated_ahead(slices)
 
-    def _generate(self, index: int, rows: slice) -> torch.Tensor:
-        # A block is always drawn whole, so that the last one does not depend on m.
-        shape = (self.block_rows, self.d)
-        block = normal(shape, self.seed, "weights", index, device=self.device, dtype=self.dtype)
+    def _slices(self) -> list[slice]:
+        return [slice(s, min(s + self.block_rows, self.m)) for s in range(0, self.m, self.block_rows)]
+
+    def _generate(self, index: int, rows: slice, out: torch.Tensor | None = None) -> torch.Tensor:
+        # Normals are drawn row by row, so a shorter last block holds the first rows of a whole one on the CPU; on other
+        # devices a block is drawn whole, so that it does not depend on m either.
+        cpu = self.device.type == "cpu"
+        shape = (rows.stop - rows.start if cpu else self.block_rows, self.d)
+        block = normal(shape, self.seed, "weights", index, device=self.device, dtype=self.dtype, out=out)
         return block[: rows.stop - rows.start]
+
+    def _generate_all(self) -> torch.Tensor:
+        held = torch.empty(self.m, self.d, device=self.device, dtype=self.dtype)
+        if self.device.type != "cpu":
+            for rows, block in self.blocks():
+                held[rows] = block
+            return held
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            jobs = [pool.submit(self._generate, i, rows, held[rows]) for i, rows in enumerate(self._slices())]
+            for job in jobs:
+                job.result()
+        return held
 
     def _generated_ahead(self, slices: list[slice]) -> Iterator[tuple[slice, torch.Tensor]]:
         """Blocks drawn by threads (NumPy's generators release the interpreter lock) while earlier ones are used."""
@@ -140,7 +156,9 @@ class TwoLayerNet:
         ahead = max(workers, -(-self.chunk // self.block_rows))
         jobs = enumerate(slices)
         with ThreadPoolExecutor(workers) as pool:
-            pending = deque((rows, pool.submit(self._generate, i, rows)) for i, rows in itertools.islice(jobs, ahead))
+            pending = deque(
+                (rows, pool.submit(self._generate, i, rows)) for i, rows in itertools.islice(jobs, ahead)
+            )
             try:
                 while pending:
                     rows, future = pending.popleft()
@@ -179,7 +197,9 @@ class TwoLayerNet:
         Raises ``ValueError`` for an activation without a derivative.
         """
         if self.activation.derivative is None:
-            raise ValueError(f"activation {self.activation.name!r} has no derivative; give it as a sympy expression")
+            raise ValueError(
+                f"activation {self.activation.name!r} has no derivative; give it as a sympy expression"
+            )
         X = self.features(X)
         residuals = (self.forward(X) - y.to(self.device).double()).to(self.dtype)
         out = torch.empty(self.m, self.d, device=self.device, dtype=self.dtype)
@@ -195,7 +215,9 @@ class TwoLayerNet:
         if X.ndim != 2 or X.shape[1] != self.d:
             raise ValueError(f"X must have shape (B, d = {self.d}); got {tuple(X.shape)}")
         if not 1 <= X.shape[0] <= self.d or X.shape[0] >= self.m:
-            raise ValueError(f"X must have 1 <= B <= d = {self.d} rows and B < m = {self.m}; got B = {X.shape[0]}")
+            raise ValueError(
+                f"X must have 1 <= B <= d = {self.d} rows and B < m = {self.m}; got B = {X.shape[0]}"
+            )
         if not torch.isfinite(X).all():
             raise ValueError(f"X must be finite; got {int((~torch.isfinite(X)).sum())} values that are not")
         return X.to(device=self.device, dtype=self.dtype)

@@ -34,7 +34,9 @@ class Observation:
             raise ValueError(f"gradient must have shape (m,); got {tuple(self.gradient.shape)}")
         bad = int((~torch.isfinite(self.gradient)).sum())
         if bad:
-            raise ValueError(f"gradient must be finite; got {bad} of {self.gradient.numel()} entries that are not")
+            raise ValueError(
+                f"gradient must be finite; got {bad} of {self.gradient.numel()} entries that are not"
+            )
         checks.integer("batch_size", self.batch_size, 1)
         if len(self.norms) != self.batch_size:
             raise ValueError(f"norms must have batch_size = {self.batch_size} entries; got {len(self.norms)}")
@@ -67,4 +69,6 @@ def observe(
     # The channel of a defense lives in the file of the same name: bounds/foo.py, attack/channels/foo.py.
     channel = import_module(f"attack.channels.{defense.name}").channel
     gradient = channel(defense, net, X, labels, parts, seed)
-    return Observation(gradient, X.shape[0], tuple(torch.linalg.vector_norm(X.double(), dim=1).tolist()), defense)
+    return Observation(
+        gradient, X.shape[0], tuple(torch.linalg.vector_norm(X.double(), dim=1).tolist()), defense
+    )

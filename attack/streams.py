@@ -23,12 +23,27 @@ def numpy_generator(seed: int, purpose: str, *keys: int) -> np.random.Generator:
     return np.random.Generator(np.random.SFC64(seed_sequence(seed, purpose, *keys)))
 
 
-def normal(shape: tuple[int, ...], seed: int, purpose: str, *keys: int, device: Device, dtype: torch.dtype) -> torch.Tensor:
-    """Standard normals of that stream on the device. The same arguments give the same bits on the same kind of device;
-    the CPU and CUDA streams differ (each uses its own fast generator)."""
+def normal(
+    shape: tuple[int, ...],
+    seed: int,
+    purpose: str,
+    *keys: int,
+    device: Device,
+    dtype: torch.dtype,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Standard normals of that stream on the device, float32 or float64; into ``out``, a contiguous CPU tensor, if given.
+
+    The same arguments give the same bits on the same kind of device; the CPU and CUDA streams differ (each uses its own
+    fast generator).
+    """
     if torch.device(device).type == "cpu":
+        target = torch.empty(shape, dtype=dtype) if out is None else out
         kind = np.float32 if dtype == torch.float32 else np.float64
-        return torch.from_numpy(numpy_generator(seed, purpose, *keys).standard_normal(shape, dtype=kind)).to(dtype)
+        numpy_generator(seed, purpose, *keys).standard_normal(out=target.numpy(), dtype=kind)
+        return target
     generator = torch.Generator(device=device)
-    generator.manual_seed(int(seed_sequence(seed, purpose, *keys).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+    generator.manual_seed(
+        int(seed_sequence(seed, purpose, *keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    )
     return torch.randn(shape, generator=generator, device=device, dtype=dtype)

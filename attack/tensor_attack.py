@@ -12,7 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from attack.decompose import Decomposition, decompose
-from attack.moments import CoreMoments, Response, core_moments, first_moment, apply_second_moment
+from attack.moments import CoreMoments, Response, apply_second_moment, core_moments, first_moment
 from attack.network import TwoLayerNet, apply_activation
 from attack.observation import Observation
 from attack.span import Span, dominant_span
@@ -61,7 +61,10 @@ class ReconstructionError(RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """features (B, d), residuals (B,), labels (B,), in no particular order, and diagnostics. Float64, on the net's device."""
+    """features (B, d), residuals (B,), labels (B,), in no particular order, and diagnostics.
+
+    Float64, on the network's device.
+    """
 
     features: torch.Tensor
     residuals: torch.Tensor
@@ -98,10 +101,20 @@ def tensor_attack(
     mean, slope = first_moment(net, gradient)
     zero = torch.zeros_like(slope)
     # The mean and linear part that the response loses; kept in the weights' dtype for the streamed passes.
-    response = Response(gradient, mean.to(net.dtype), slope) if attack.residualized else Response(gradient, 0 * mean, zero)
+    response = (
+        Response(gradient, mean.to(net.dtype), slope)
+        if attack.residualized
+        else Response(gradient, 0 * mean, zero)
+    )
     span = _span(net, response, slope, B, seed)
     core = core_moments(
-        net, response, span.V, span.eigenvalues, order, attack.residualized, attack.same_neuron == "leave_one_out"
+        net,
+        response,
+        span.V,
+        span.eigenvalues,
+        order,
+        attack.residualized,
+        attack.same_neuron == "leave_one_out",
     )
     gap, edge = _gap(net, span, core, B)
     passes = span.passes + 2
@@ -172,11 +185,19 @@ def _fit(
         return run(norms), norms
     # Unequal norms: fit with a common ratio, give each component the norm that brings its label nearest to +-1, fit again.
     first = run(np.full_like(norms, norms.mean()))
-    labels = _coefficients(net, 0, norms)[None, :] - first.alpha[:, None] / _coefficients(net, 2, norms)[None, :]
+    labels = (
+        _coefficients(net, 0, norms)[None, :] - first.alpha[:, None] / _coefficients(net, 2, norms)[None, :]
+    )
     assigned = norms[linear_sum_assignment(np.abs(np.abs(labels) - 1))[1]]
     ratio = _coefficients(net, order, assigned) / _coefficients(net, 2, assigned)
     again = decompose(
-        second, tensor, ratio, attack.weight(order), attack.starts, numpy_generator(seed, "starts", 1), first.directions
+        second,
+        tensor,
+        ratio,
+        attack.weight(order),
+        attack.starts,
+        numpy_generator(seed, "starts", 1),
+        first.directions,
     )
     return again, assigned
 
@@ -200,7 +221,9 @@ def _signed(
     return fitted.directions * signs[:, None], ()
 
 
-def _refit_residuals(net: TwoLayerNet, gradient: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _refit_residuals(
+    net: TwoLayerNet, gradient: torch.Tensor, features: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Least squares of g on sigma(W xhat_i), and f(xhat_i), in one pass."""
     B = features.shape[0]
     gram = torch.zeros(B, B, device=net.device, dtype=torch.float64)

@@ -232,7 +232,9 @@ def resolve_activation(activation: str | Activation | sp.Expr | Callable[[Array]
 def _from_expression(expr: sp.Expr) -> Activation:
     symbols = sorted(expr.free_symbols, key=str)
     if len(symbols) != 1:
-        raise ValueError(f"activation must be an expression in exactly one symbol; got {expr} with {len(symbols)}")
+        raise ValueError(
+            f"activation must be an expression in exactly one symbol; got {expr} with {len(symbols)}"
+        )
     expr = expr.subs(symbols[0], Z)
     derivative = sp.diff(expr, Z)
     return _checked(
@@ -272,4 +274,3 @@ def _checked(activation: Activation) -> Activation:
             f"on [-6, 6] it gave shape {values.shape}, {np.count_nonzero(~np.isfinite(values))} values not finite"
         )
     return activation
-

@@ -66,7 +66,9 @@ class Bound:
         except UnsupportedBound as reason:
             return BoundValue(None, str(reason), self.assumptions, self.source, None, self.statistic)
         if not math.isfinite(number):
-            raise ArithmeticError(f"{self.kind} of {defense!r} is not finite: {number} (a defect of the bound)")
+            raise ArithmeticError(
+                f"{self.kind} of {defense!r} is not finite: {number} (a defect of the bound)"
+            )
         return BoundValue(
             number, self.statement, self.assumptions, self.source, probability, self.statistic, dict(details)
         )

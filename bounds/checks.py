@@ -15,19 +15,21 @@ def integer(name: str, value: Any, lo: int, hi: float = math.inf, why: str = "")
     """``value`` as an int with lo <= value <= hi; ``TypeError`` if it is none, ``ValueError`` if out of range."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer; got {value!r} ({type(value).__name__})")
-    if not lo <= value <= hi:
+    result = int(value)
+    if not lo <= result <= hi:
         limits = f"at least {lo}" if hi == math.inf else f"between {lo} and {hi}"
         raise ValueError(f"{name} must be {limits}{f' ({why})' if why else ''}; got {value}")
-    return int(value)
+    return result
 
 
 def real(name: str, value: Any, lo: float = -math.inf, hi: float = math.inf) -> float:
     """``value`` as a finite float with lo <= value <= hi; ``TypeError`` or ``ValueError`` otherwise."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number; got {value!r} ({type(value).__name__})")
-    if not (math.isfinite(value) and lo <= value <= hi):
+    result = float(value)
+    if not (math.isfinite(result) and lo <= result <= hi):
         raise ValueError(f"{name} must be a finite number in [{lo:g}, {hi:g}]; got {value!r}")
-    return float(value)
+    return result
 
 
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
@@ -40,7 +42,7 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
 def array(name: str, value: Any, shape: tuple[int | None, ...]) -> Array:
     """``value`` as a finite float64 array of the given shape (None: any positive size). Copies."""
     try:
-        result = np.array(value, dtype=float)
+        result = np.array(np.asarray(value), dtype=float)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be an array of real numbers; got {type(value).__name__}") from error
     fits = result.ndim == len(shape) and all(
@@ -50,5 +52,7 @@ def array(name: str, value: Any, shape: tuple[int | None, ...]) -> Array:
         wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
         raise ValueError(f"{name} must have shape {wanted}; got {result.shape}")
     if not np.all(np.isfinite(result)):
-        raise ValueError(f"{name} must be finite; got {np.count_nonzero(~np.isfinite(result))} values that are not")
+        raise ValueError(
+            f"{name} must be finite; got {np.count_nonzero(~np.isfinite(result))} values that are not"
+        )
     return result

@@ -47,7 +47,9 @@ class Defense:
     @classmethod
     def parameters(cls) -> tuple[Param, ...]:
         """The declared parameters, in order."""
-        return tuple(Param(f.name, *f.metadata["param"]) for f in dataclasses.fields(cls) if "param" in f.metadata)
+        return tuple(
+            Param(f.name, *f.metadata["param"]) for f in dataclasses.fields(cls) if "param" in f.metadata
+        )
 
     @classmethod
     def off(cls) -> Defense:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache, reduce
 
 import numpy as np
+import sympy as sp
 
 from bounds.activations import Activation
 from bounds.bound import Bound, Kind, UnsupportedBound
@@ -34,7 +35,7 @@ ILL_POSED = 1e-6
 
 @dataclass(frozen=True)
 class FirstOrder:
-    """Constants of the prediction, per feature: ``E|e_perp,i|^2 = (d - B)/m orthogonal_i``, ``E|e_par,i|^2 = inplane_i/m``."""
+    """Constants per feature, (B,): ``E|e_perp,i|^2 = (d - B)/m orthogonal_i`` and ``E|e_par,i|^2 = inplane_i/m``."""
 
     orthogonal: Array
     inplane: Array
@@ -47,7 +48,9 @@ def first_order(setting: Setting, attack: TensorAttack, noise_variance: float = 
     dependent), an activation this attack does not cover, or ``same_neuron="ignored"`` (its bias is not in the formula).
     """
     if attack.same_neuron != "leave_one_out":
-        raise UnsupportedBound("not proved: with same_neuron='ignored' a bias of order d/m is not part of the formula")
+        raise UnsupportedBound(
+            "not proved: with same_neuron='ignored' a bias of order d/m is not part of the formula"
+        )
     try:
         order = core_order(setting.activation)
     except ValueError as error:
@@ -60,7 +63,9 @@ def first_order(setting: Setting, attack: TensorAttack, noise_variance: float = 
     alpha = setting.residuals * c2
     second = (directions.T * alpha) @ directions
     if np.linalg.cond(second) > 1e12:
-        raise UnsupportedBound(f"ill-posed: the features are linearly dependent, pi_min = {setting.pi_min:.3g}")
+        raise UnsupportedBound(
+            f"ill-posed: the features are linearly dependent, pi_min = {setting.pi_min:.3g}"
+        )
     pairs = _PairTable.build(setting, attack.residualized, order, directions)
     # Orthogonal part: s (z.a)^2 with a = A^-1 u_i.
     a = np.linalg.solve(second, directions.T).T
@@ -82,7 +87,9 @@ def first_order(setting: Setting, attack: TensorAttack, noise_variance: float = 
 def predicted_bound(noise_variance: Callable[[Defense], float]) -> Bound:
     """PREDICTED for a defense whose channel adds independent noise of the given variance to every entry (or nothing)."""
 
-    def numeric(defense: Defense, setting: Setting, attack: TensorAttack, delta: float) -> tuple[float, dict[str, float]]:
+    def numeric(
+        defense: Defense, setting: Setting, attack: TensorAttack, delta: float
+    ) -> tuple[float, dict[str, float]]:
         constants = first_order(setting, attack, noise_variance(defense))
         k_perp, k_par = float(constants.orthogonal.mean()), float(constants.inplane.mean())
         perp = (setting.d - setting.B) * k_perp / setting.m
@@ -103,7 +110,7 @@ def predicted_bound(noise_variance: Callable[[Defense], float]) -> Bound:
             "first order in 1/sqrt(m): exact as m grows with d fixed, off by a relative O(R) before",
         ),
         numeric=numeric,
-        symbolic=((d - size) * k_perp / m + k_par / m) ** 0.5,
+        symbolic=sp.sqrt(((d - size) * k_perp + k_par) / m),
     )
 
 
@@ -115,7 +122,9 @@ def _power(vector: Array, order: int) -> Array:
     return reduce(np.multiply.outer, [vector] * order)
 
 
-def _solution_map(directions: Array, alpha: Array, ratio: Array, order: int, weight: float) -> tuple[Array, Array]:
+def _solution_map(
+    directions: Array, alpha: Array, ratio: Array, order: int, weight: float
+) -> tuple[Array, Array]:
     """How the fitted unit directions move with the moments: tensors L (K, B, B), M (K, B, ..., B), K = B (B - 1).
 
     The fit minimises ``|P - sum alpha_i u_i u_i^T|^2 + weight |T - sum alpha_i ratio_i u_i^q|^2`` over alpha and unit u.
@@ -129,7 +138,10 @@ def _solution_map(directions: Array, alpha: Array, ratio: Array, order: int, wei
         return np.concatenate([second.ravel(), root * core.ravel()])
 
     def tangent(u: Array, t: Array, k: int) -> Array:
-        return sum((reduce(np.multiply.outer, [t if s == slot else u for s in range(k)]) for slot in range(k)), 0 * _power(u, k))
+        return sum(
+            (reduce(np.multiply.outer, [t if s == slot else u for s in range(k)]) for slot in range(k)),
+            0 * _power(u, k),
+        )
 
     weights = [stacked(_power(u, 2), c * _power(u, order)) for u, c in zip(directions, ratio, strict=True)]
     moves = [
@@ -145,7 +157,9 @@ def _solution_map(directions: Array, alpha: Array, ratio: Array, order: int, wei
 
 
 @lru_cache(maxsize=4096)
-def _plane_moments(activation: Activation, residualized: bool, order: int, norms: tuple[float, float], cosine: float) -> Array:
+def _plane_moments(
+    activation: Activation, residualized: bool, order: int, norms: tuple[float, float], cosine: float
+) -> Array:
     """Moments of the pair: index [p, q] with 0 the function that enters the second moment, 1 the one of the core."""
 
     def functions(norm: float) -> Callable[[Array], Array]:
@@ -215,7 +229,7 @@ def _contractions(tensors: Array, plane: Array) -> list[Array]:
 
 
 def _symmetric_grid(moments: Array, rows: int, columns: int) -> Array:
-    """The tensor E[f g He_n(z1, z2)], n = rows + columns, as a (2^rows, 2^columns) matrix; entry with b ones is N[n-b, b]."""
+    """E[f g He_n(z1, z2)], n = rows + columns, as a (2^rows, 2^columns) matrix; an entry with b ones is N[n-b, b]."""
     ones = np.array([x.bit_count() for x in range(2 ** max(rows, columns))])
     b = ones[: 2**rows, None] + ones[None, : 2**columns]
     return np.asarray(moments[rows + columns - b, b])

@@ -18,6 +18,8 @@ class NoDefense(Defense):
 
     name: ClassVar[str] = "none"
     bounds: ClassVar[tuple[Bound, ...]] = (
-        rate_bound(SYMBOLS["B"], lambda defense, setting: setting.B, "Wang, Lee, Lei, AISTATS 2023, Theorem 5.1"),
+        rate_bound(
+            SYMBOLS["B"], lambda defense, setting: setting.B, "Wang, Lee, Lei, AISTATS 2023, Theorem 5.1"
+        ),
         predicted_bound(lambda defense: 0.0),
     )

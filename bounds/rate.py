@@ -26,7 +26,11 @@ def rate_bound(factor: sp.Expr, numeric_factor: Callable[[Defense, Setting], flo
         statement="order of growth only, up to logarithms and powers of 1/pi_min and kappa; no constant",
         source=source,
         statistic="exponents of R",
-        assumptions=("w_j ~ N(0, I_d), a_j = 1/m", "unit features, linearly independent", "1-Lipschitz activation"),
+        assumptions=(
+            "w_j ~ N(0, I_d), a_j = 1/m",
+            "unit features, linearly independent",
+            "1-Lipschitz activation",
+        ),
         numeric=numeric,
         symbolic=factor * sp.sqrt(SYMBOLS["d"] / SYMBOLS["m"]),
     )

@@ -54,11 +54,15 @@ class Setting:
         checks.integer("d", self.d, 1)
         checks.integer("m", self.m, 1)
         if size > self.d:
-            raise ValueError(f"B must be at most d = {self.d} (features are linearly independent); got B = {size}")
+            raise ValueError(
+                f"B must be at most d = {self.d} (features are linearly independent); got B = {size}"
+            )
         if size >= self.m:
             raise ValueError(f"m must be larger than B = {size}; got m = {self.m}")
         if np.any(np.diag(gram) <= 0):
-            raise ValueError(f"gram must have a positive diagonal (squared norms); got {np.diag(gram).tolist()}")
+            raise ValueError(
+                f"gram must have a positive diagonal (squared norms); got {np.diag(gram).tolist()}"
+            )
         if not np.allclose(gram, gram.T, rtol=1e-10, atol=1e-12 * np.max(np.diag(gram))):
             raise ValueError("gram must be symmetric; got a matrix that is not")
         gram = (gram + gram.T) / 2
@@ -82,7 +86,13 @@ class Setting:
     ) -> Setting:
         """B orthonormal features; labels +1, -1, +1, ... unless given."""
         size = checks.integer("B", B, 1)
-        return Setting(d, m, np.eye(size), alternating(size) if labels is None else labels, resolve_activation(activation))
+        return Setting(
+            d,
+            m,
+            np.eye(size),
+            alternating(size) if labels is None else labels,
+            resolve_activation(activation),
+        )
 
     @staticmethod
     def from_features(
@@ -98,7 +108,9 @@ class Setting:
             raise ValueError(f"X must have at most d = {features.shape[1]} rows; got B = {features.shape[0]}")
         labels = checks.array("y", y, (features.shape[0],))
         gram = features @ features.T
-        return Setting(features.shape[1], m, gram, labels, resolve_activation(activation), tuple(groups or ()))
+        return Setting(
+            features.shape[1], m, gram, labels, resolve_activation(activation), tuple(groups or ())
+        )
 
     def with_width(self, m: int) -> Setting:
         """The same setting at another width."""
@@ -135,7 +147,9 @@ class Setting:
     def kappa(self) -> float:
         """``max |r*| / min |r*|``; infinite when a residual vanishes."""
         sizes = np.abs(self.residuals)
-        return float(sizes.max() / sizes.min()) if sizes.min() > 1e-12 * max(1.0, sizes.max()) else float("inf")
+        return (
+            float(sizes.max() / sizes.min()) if sizes.min() > 1e-12 * max(1.0, sizes.max()) else float("inf")
+        )
 
     @property
     def pi_min(self) -> float:

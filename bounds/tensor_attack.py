@@ -31,7 +31,9 @@ class TensorAttack:
         checks.choice("same_neuron", self.same_neuron, ("leave_one_out", "ignored"))
         checks.integer("starts", self.starts, 1, 64)
         if self.core_weight is not None and checks.real("core_weight", self.core_weight, 0.0) == 0.0:
-            raise ValueError("core_weight must be positive (the second moment alone does not identify features); got 0")
+            raise ValueError(
+                "core_weight must be positive (the second moment alone does not identify features); got 0"
+            )
 
     @property
     def residualized(self) -> bool:

@@ -99,7 +99,7 @@ def test_lack_of_fit_is_calibrated_and_sees_a_curve() -> None:
         judge_rate({m: sample(40, rng, m**-0.5) for m in widths}, -0.5).lack_of_fit for _ in range(400)
     ]
     assert stats.kstest(p_values, "uniform").pvalue > 0.01
-    to_a_floor = {m: sample(40, rng, math.hypot(10 * m**-0.5, 0.05)) for m in widths}
+    to_a_floor = {m: sample(400, rng, math.hypot(10 * m**-0.5, 0.05)) for m in widths}
     found = judge_rate(to_a_floor, -0.5)
     assert found.lack_of_fit < 1e-6 and "not a straight line" in found.text and found.verdict == "fails"
 

@@ -59,14 +59,14 @@ def write_cifar(folder: Path, data: bytes | None = None) -> Path:
 
 @pytest.fixture(params=["digits", "patches", "mnist", "cifar10"])
 def loader(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., ImageBatch]:
-    """Each of the four sources as a function of (B, seed, center)."""
+    """Each of the four sources as a function of (B, seed, center, max_cosine)."""
     if request.param in EMBEDDED:
-        return lambda B, seed, center=True: load_images(request.param, B, seed, center)
+        return lambda B, seed, center=True, **rule: load_images(request.param, B, seed, center, **rule)
     if request.param == "mnist":
         paths = write_mnist(tmp_path)
-        return lambda B, seed, center=True: load_mnist_idx(*paths, B, seed, center)
+        return lambda B, seed, center=True, **rule: load_mnist_idx(*paths, B, seed, center, **rule)
     path = write_cifar(tmp_path)
-    return lambda B, seed, center=True: load_cifar10_binary(path, B, seed, center)
+    return lambda B, seed, center=True, **rule: load_cifar10_binary(path, B, seed, center, **rule)
 
 
 # --- what every batch is
@@ -135,6 +135,63 @@ def test_a_seed_fixes_the_choice_and_another_changes_it(loader: Callable[..., Im
 
 def test_a_larger_batch_keeps_the_pictures_of_a_smaller_one(loader: Callable[..., ImageBatch]) -> None:
     np.testing.assert_array_equal(loader(8, 7).indices[:4], loader(4, 7).indices)
+
+
+def largest_cosine(features: np.ndarray) -> float:
+    return float(np.abs(features @ features.T - np.diag(np.diag(features @ features.T))).max())
+
+
+def greedy(candidates: np.ndarray, limit: float, B: int) -> list[int]:
+    """Positions of ``candidates`` that the rule takes, from the whole matrix of cosines."""
+    cosines = np.abs(candidates @ candidates.T)
+    taken: list[int] = []
+    for i in range(len(candidates)):
+        if len(taken) < B and all(cosines[i, j] <= limit for j in taken):
+            taken.append(i)
+    return taken
+
+
+@pytest.mark.parametrize(("name", "center", "limit"), [("digits", True, 0.5), ("patches", False, 0.9)])
+def test_near_copies_are_skipped_in_the_seeded_order(name: str, center: bool, limit: float) -> None:
+    everything = load_images(name, EMBEDDED[name][0], 3, center)
+    expected = everything.indices[greedy(everything.features, limit, 6)]
+    batch = load_images(name, 6, 3, center, max_cosine=limit)
+    np.testing.assert_array_equal(batch.indices, expected)
+    assert expected.tolist() != everything.indices[:6].tolist(), "the rule had nothing to skip"
+    assert largest_cosine(batch.features) <= limit < largest_cosine(everything.features[:6])
+
+
+def test_a_cosine_of_one_skips_nothing(loader: Callable[..., ImageBatch]) -> None:
+    batch, plain = loader(5, 7, max_cosine=1.0), loader(5, 7)
+    np.testing.assert_array_equal(batch.indices, plain.indices)
+    np.testing.assert_array_equal(batch.features, plain.features)
+
+
+def test_the_seeded_choice_is_this_one() -> None:
+    """What experiments were stated with: the choice of a seed is not to change."""
+    assert load_digits(4, 13).indices.tolist() == [109, 1202, 298, 1281]
+    assert load_patches(4, 13).indices.tolist() == [73, 37, 50, 322]
+
+
+def test_files_obey_the_rule_too(loader: Callable[..., ImageBatch]) -> None:
+    limit = 0.3
+    assert largest_cosine(loader(8, 7, False).features) > limit
+    with pytest.raises(
+        ValueError, match=r"max_cosine must leave B = 8 pictures of \w+; 0.3 leaves [1-7] in the order"
+    ):
+        loader(8, 7, False, max_cosine=limit)  # raw pictures are never that far from parallel
+
+
+def test_a_larger_batch_under_the_rule_keeps_the_smaller_one() -> None:
+    np.testing.assert_array_equal(
+        load_patches(8, 7, max_cosine=0.5).indices[:4], load_patches(4, 7, max_cosine=0.5).indices
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, -0.5, 1.0001])
+def test_the_largest_cosine_is_one(value: float) -> None:
+    with pytest.raises(ValueError, match=rf"max_cosine must lie in \(0, 1\]; got {value}"):
+        load_digits(2, 0, max_cosine=value)
 
 
 @pytest.mark.parametrize("name", EMBEDDED)

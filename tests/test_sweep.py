@@ -150,7 +150,7 @@ def test_bad_input_is_named(tmp_path: Path, name: str) -> None:
         sweep(EXPERIMENT, tmp_path, run=fake_run, **{name: 0})
 
 
-# --- one real trial ---
+# --- one real trial -----------------------------------------------------------------------------------------
 
 SMALL = make_point(d=20, m=20_000)
 

@@ -46,7 +46,9 @@ def _doubling(first: int, count: int) -> tuple[int, ...]:
     return tuple(first * 2**i for i in range(count))
 
 
-def _experiment(name: str, title: str, claims: tuple[str, ...], rules: Sequence[Check], **rest: Any) -> Experiment:
+def _experiment(
+    name: str, title: str, claims: tuple[str, ...], rules: Sequence[Check], **rest: Any
+) -> Experiment:
     """An experiment on the grid of the remaining arguments, but for those that are the experiment's own."""
     own = {k: rest.pop(k) for k in ("trials", "seed", "quick_width", "quick_trials") if k in rest}
     return Experiment(name, title, grid(name, **rest), tuple(rules), claims, **own)

@@ -121,7 +121,7 @@ def plot(
     _draw_verdicts(figure.add_subplot(grid[2, :]), notes)
     title = experiment.title if experiment else ", ".join(sorted({r.experiment for r in kept}))
     figure.suptitle(f"{title}\n{', '.join(common)}", fontsize=11)
-    _save(figure, path)
+    save_figure(figure, path)
     return results
 
 
@@ -159,7 +159,7 @@ def plot_summary(
     axes.set_xlabel(f"measured / predicted rms, {level:.0%} interval (band: 1 ± {tolerance:g})")
     handles = [Line2D([], [], color=c, marker=k, linestyle="", label=v) for v, (c, k) in VERDICTS.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
     return results
 
 
@@ -239,6 +239,8 @@ def _draw_errors(axes: Axes, curves: Sequence[Curve], x: str) -> str:
                 axes.vlines(at, low, m.high, color=curve.colour, linewidth=1.6, zorder=3)
         for kind, style in STYLES.items():
             values = curve.values(kind)
+            if all(math.isnan(v) for v in values):
+                continue
             seen += [v for v in values if v > 0]
             lone = {"marker": "_", "markersize": 28} if len(values) == 1 and "marker" not in style else {}
             axes.plot(curve.x, values, color=curve.colour, zorder=2, **{**style, **lone})
@@ -397,6 +399,8 @@ def _log_range(curves: Sequence[Curve]) -> float:
     return math.log(max(every) / min(every)) or math.log(4)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure, making its directory where there is none."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     # No software version in the file: equal records give equal bytes.
     figure.savefig(path, dpi=DPI, metadata={"Software": None} if str(path).endswith(".png") else None)

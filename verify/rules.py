@@ -24,6 +24,9 @@ Verdict: TypeAlias = Literal["holds", "fails", "inconclusive", "uninformative"]
 
 LEVEL = 0.99  #: of every confidence interval and test, unless told otherwise
 BASELINE = 0.9  #: a root mean square error at or above this is no better than guessing zero, which scores 1
+FIRST_ORDER = (
+    0.25  #: PREDICTED is off by a relative O(R): beyond this predicted error it is not put to the test
+)
 
 
 @dataclass(frozen=True)
@@ -195,10 +198,13 @@ def judge_predicted(
     m: Measured, bound: BoundValue, tolerance: float = 0.03, baseline: float = BASELINE, **where: str
 ) -> RatioResult:
     """PREDICTED holds iff the whole interval of measured/predicted lies in [1 - tolerance, 1 + tolerance] and
-    no trial failed; it fails iff the interval lies wholly outside."""
+    no trial failed; it fails iff the interval lies wholly outside. Beyond ``FIRST_ORDER`` the ratio is stated but
+    not judged."""
     predicted = bound.value or math.nan
     ratio, low, high = (x / predicted for x in (m.rms, m.low, m.high))
     nothing = m.learns_nothing(baseline) if bound.value else f"no prediction ({bound.why})"
+    if not nothing and predicted > FIRST_ORDER:
+        nothing = f"a predicted error above {FIRST_ORDER:g} is beyond first order"
     verdict = _settle(_within(low, high, 1 - tolerance, 1 + tolerance), m.failed, nothing)
     text = (
         f"rms {m.rms:.4f}, predicted {predicted:.4f}, ratio {ratio:.3f} [{low:.3f}, {high:.3f}] "
@@ -239,6 +245,8 @@ def judge_improvement(
     failed, n = plain.failed + better.failed, min(plain.n, better.n)
     nothing = plain.learns_nothing(baseline) or better.learns_nothing(baseline)
     nothing = nothing or ("" if predicted > 0 else "no prediction")
+    if not nothing and plain.rms > FIRST_ORDER:
+        nothing = f"a plain error above {FIRST_ORDER:g} is beyond first order"
     verdict = _within(low, high, 1 - tolerance, 1 + tolerance)
     if verdict == "holds" and low * predicted <= 1:
         verdict = "inconclusive"

@@ -10,7 +10,12 @@ from bounds import GradientNoise
 
 
 def channel(
-    defense: GradientNoise, net: TwoLayerNet, X: torch.Tensor, y: torch.Tensor, groups: tuple[int, ...], seed: int
+    defense: GradientNoise,
+    net: TwoLayerNet,
+    X: torch.Tensor,
+    y: torch.Tensor,
+    groups: tuple[int, ...],
+    seed: int,
 ) -> torch.Tensor:
     """``g + sigma N`` with N of the stream "noise"."""
     gradient = net.output_gradient(X, y)[0]

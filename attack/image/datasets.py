@@ -5,6 +5,11 @@ CIFAR-10 binary formats. Pixels are scaled to [0, 1]. With ``center=True`` each 
 data set is subtracted, as the training pipelines of MNIST and CIFAR-10 do; with ``center=False`` the raw
 pixels are kept, and since none of them is negative the features come out nearly parallel (small π_min), which
 is hard for the attack. Every row is then divided by its norm, and the norm is treated as publicly known.
+
+``max_cosine`` in (0, 1] keeps near-copies out of a batch: pictures are taken in the seeded random order, and
+one whose feature has a larger |cosine| with a feature already taken is skipped. Tiles of sky in the
+photographs are parallel up to a cosine of 0.99997, and such a pair says nothing about an attack. 1 skips
+nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from attack.streams import numpy_generator
-from bounds.checks import array, choice, integer
+from bounds.checks import array, choice, integer, real
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -80,23 +85,24 @@ class ImageBatch:
         return np.clip(pixels, 0.0, 1.0).reshape(len(rows), *self.shape)
 
 
-def load_digits(B: int, seed: int, center: bool = True) -> ImageBatch:
+def load_digits(B: int, seed: int, center: bool = True, max_cosine: float = 1.0) -> ImageBatch:
     """B of the 1797 handwritten digits of scikit-learn: 8×8, one channel, D = 64, pixel values k/16.
 
     ``center`` subtracts the mean over all pixels of the data set. Source: the test part of the UCI data set
     *Optical Recognition of Handwritten Digits*, as ``sklearn.datasets.load_digits`` carries it.
 
     Raises:
-        ValueError, TypeError: B outside 1..1797, a negative seed, or an argument of the wrong type.
+        ValueError, TypeError: B outside 1..1797, a negative seed, max_cosine outside (0, 1] or leaving fewer
+            than B pictures, or an argument of the wrong type.
     """
     from sklearn.datasets import load_digits as sklearn_digits
 
     digits = sklearn_digits()
     pictures = digits.images.astype(np.uint8)[:, None]
-    return _batch("digits", pictures, digits.target, 16, _channel_mean(pictures), B, seed, center)
+    return _batch("digits", pictures, digits.target, 16, _channel_mean(pictures), B, seed, center, max_cosine)
 
 
-def load_patches(B: int, seed: int, center: bool = True) -> ImageBatch:
+def load_patches(B: int, seed: int, center: bool = True, max_cosine: float = 1.0) -> ImageBatch:
     """B of the 520 disjoint 32×32×3 patches of scikit-learn's two sample photographs, D = 3072.
 
     Each photograph (427×640) is cut into 13×20 patches from its top left corner, so two chosen patches never
@@ -104,7 +110,8 @@ def load_patches(B: int, seed: int, center: bool = True) -> ImageBatch:
     mean over all pixels of both photographs. Source: ``sklearn.datasets.load_sample_images``.
 
     Raises:
-        ValueError, TypeError: B outside 1..520, a negative seed, or an argument of the wrong type.
+        ValueError, TypeError: B outside 1..520, a negative seed, max_cosine outside (0, 1] or leaving fewer
+            than B patches, or an argument of the wrong type.
     """
     from sklearn.datasets import load_sample_images
 
@@ -116,7 +123,7 @@ def load_patches(B: int, seed: int, center: bool = True) -> ImageBatch:
     )
     patches = tiles.transpose(0, 2, 4, 1, 3, 5).reshape(-1, channels, PATCH, PATCH)
     classes = np.repeat(np.arange(count), down * across)
-    return _batch("patches", patches, classes, 255, _channel_mean(photographs), B, seed, center)
+    return _batch("patches", patches, classes, 255, _channel_mean(photographs), B, seed, center, max_cosine)
 
 
 def load_mnist_idx(
@@ -125,6 +132,7 @@ def load_mnist_idx(
     B: int,
     seed: int,
     center: bool = True,
+    max_cosine: float = 1.0,
 ) -> ImageBatch:
     """B pictures of a pair of files in MNIST's idx format, plain or gzip-compressed: one channel, D = H·W.
 
@@ -133,7 +141,8 @@ def load_mnist_idx(
 
     Raises:
         ValueError: a file that is missing or unreadable, or is not what it claims (magic number, declared
-            size against length, counts that differ, a label outside 0..9); B outside 1..count; seed below 0.
+            size against length, counts that differ, a label outside 0..9); B outside 1..count; seed below 0;
+            max_cosine outside (0, 1] or leaving fewer than B pictures.
         TypeError: an argument of the wrong type.
     """
     images_file = _regular_file("images_path", images_path)
@@ -146,10 +155,12 @@ def load_mnist_idx(
         )
     _check_classes("labels_path", labels_file, labels)
     pictures = images[:, None]
-    return _batch("mnist", pictures, labels, 255, _channel_mean(pictures), B, seed, center)
+    return _batch("mnist", pictures, labels, 255, _channel_mean(pictures), B, seed, center, max_cosine)
 
 
-def load_cifar10_binary(path: str | os.PathLike[str], B: int, seed: int, center: bool = True) -> ImageBatch:
+def load_cifar10_binary(
+    path: str | os.PathLike[str], B: int, seed: int, center: bool = True, max_cosine: float = 1.0
+) -> ImageBatch:
     """B pictures of one file in CIFAR-10's binary format: 32×32×3, D = 3072.
 
     The format has no header: rows of 3073 bytes, a class in 0..9, then 1024 bytes each of red, green, blue.
@@ -157,7 +168,8 @@ def load_cifar10_binary(path: str | os.PathLike[str], B: int, seed: int, center:
 
     Raises:
         ValueError: a file that is missing or unreadable, whose length is not a positive multiple of 3073, or
-            with a class outside 0..9; B outside 1..count; a negative seed.
+            with a class outside 0..9; B outside 1..count; a negative seed; max_cosine outside (0, 1] or
+            leaving fewer than B pictures.
         TypeError: an argument of the wrong type.
     """
     file = _regular_file("path", path)
@@ -171,22 +183,22 @@ def load_cifar10_binary(path: str | os.PathLike[str], B: int, seed: int, center:
         rows = np.frombuffer(stream.read(), dtype=np.uint8).reshape(-1, row)
     _check_classes("path", file, rows[:, 0])
     pictures = rows[:, 1:].reshape(-1, *_CIFAR_SHAPE)
-    return _batch("cifar10", pictures, rows[:, 0], 255, _channel_mean(pictures), B, seed, center)
+    return _batch("cifar10", pictures, rows[:, 0], 255, _channel_mean(pictures), B, seed, center, max_cosine)
 
 
-_EMBEDDED: dict[str, Callable[[int, int, bool], ImageBatch]] = {
+_EMBEDDED: dict[str, Callable[[int, int, bool, float], ImageBatch]] = {
     "digits": load_digits,
     "patches": load_patches,
 }
 
 
-def load_images(name: str, B: int, seed: int, center: bool = True) -> ImageBatch:
+def load_images(name: str, B: int, seed: int, center: bool = True, max_cosine: float = 1.0) -> ImageBatch:
     """The data set ``name`` among those that need no file: "digits" or "patches".
 
     Raises:
         ValueError, TypeError: an unknown name, or as the data set's own function says.
     """
-    return _EMBEDDED[choice("name", name, tuple(_EMBEDDED))](B, seed, center)
+    return _EMBEDDED[choice("name", name, tuple(_EMBEDDED))](B, seed, center, max_cosine)
 
 
 def _channel_mean(pictures: ByteArray) -> FloatArray:
@@ -203,18 +215,29 @@ def _batch(
     B: int,
     seed: int,
     center: bool,
+    max_cosine: float,
 ) -> ImageBatch:
     """Choose B of the (n, C, H, W) pictures, whose full intensity is ``scale``, and make features of them.
 
-    A larger B with the same seed keeps the pictures of a smaller one and adds to them.
+    A larger B with the same seed and ``max_cosine`` keeps the pictures of a smaller one and adds to them.
     """
     B = integer("B", B, 1, len(pictures), f"pictures in {name}")
     if not isinstance(center, bool):
         raise TypeError(f"center must be True or False; got {center!r}")
+    if not 0 < real("max_cosine", max_cosine) <= 1:
+        raise ValueError(f"max_cosine must lie in (0, 1]; got {max_cosine}")
 
-    indices = numpy_generator(seed, "data").permutation(len(pictures))[:B].astype(np.int64)
     channels, height, width = pictures.shape[1:]
     mean = np.repeat(channel_mean / scale if center else np.zeros(channels), height * width)
+    order = numpy_generator(seed, "data").permutation(len(pictures)).astype(np.int64)
+    if max_cosine < 1:
+        order = _spread(pictures, scale, mean, order, B, max_cosine)
+    if len(order) < B:
+        raise ValueError(
+            f"max_cosine must leave B = {B} pictures of {name}; "
+            f"{max_cosine} leaves {len(order)} in the order of seed {seed}"
+        )
+    indices = order[:B]
     rows = pictures[indices].reshape(B, -1) / scale - mean
     norms = np.linalg.norm(rows, axis=1)
     if not norms.all():
@@ -230,6 +253,24 @@ def _batch(
         indices=indices,
         name=name,
     )
+
+
+def _spread(
+    pictures: ByteArray, scale: int, mean: FloatArray, order: IntArray, B: int, max_cosine: float
+) -> IntArray:
+    """The first B of ``order``, or as many as there are, with |cosine| <= max_cosine between all features."""
+    chosen: list[int] = []
+    features = np.empty((B, mean.size))
+    for index in order.tolist():
+        row = pictures[index].reshape(-1) / scale - mean
+        # A blank picture has no direction: it is taken here as it is, and refused with the chosen ones.
+        feature = row / (np.linalg.norm(row) or 1.0)
+        if np.abs(features[: len(chosen)] @ feature).max(initial=0.0) <= max_cosine:
+            features[len(chosen)] = feature
+            chosen.append(index)
+            if len(chosen) == B:
+                break
+    return np.array(chosen, dtype=np.int64)
 
 
 def _check_classes(argument: str, file: Path, classes: ByteArray) -> None:

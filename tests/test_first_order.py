@@ -1,0 +1,335 @@
+"""The first-order prediction: closed forms, brute force in place of the pair table, a real minimiser in place of the
+solution map, and the laws it has to obey."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import EVEN, Array, correlated, labels, power, problems, rotation, symmetric
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from attack.decompose import decompose
+from bounds import ACTIVATIONS, GradientNoise, Kind, NoDefense, Setting, TensorAttack, evaluate
+from bounds.first_order import _PairTable, _solution_map, first_order
+
+PLAIN = TensorAttack(moments="plain")
+RESIDUALIZED = TensorAttack()
+
+
+def setting_of(X: Array, y: Any, activation: str = "gelu", m: int = 10_000) -> Setting:
+    return Setting.from_features(X, y, m, activation)
+
+
+# --- closed forms -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("y", [(1.0, -1.0), (-0.3, 2.0)])
+def test_orthonormal_relu_pair_in_closed_form(y: tuple[float, float]) -> None:
+    """E[g^2 (z.A^-1 u_i)^2] = (3/2 r_i^2 + 4 c^2 r_i r_l + r_l^2 / 2) / (r_i c)^2 with c = mu_2 = 1/sqrt(2 pi)."""
+    c = 1 / math.sqrt(2 * math.pi)
+    r = c - np.array(y)
+    found = first_order(Setting.orthonormal(50, 1000, 2, labels=y), PLAIN).orthogonal
+    expected = (1.5 * r**2 + 4 * c**2 * r * r[::-1] + 0.5 * r[::-1] ** 2) / (r * c) ** 2
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_orthonormal_relu_pair_with_noise() -> None:
+    """Noise adds sigma^2 E[(z.A^-1 u_i)^2] = sigma^2 / (r_i mu_2)^2; d = 100, m = 160 000: 0.0882, and 0.1817 at sigma = 2."""
+    setting = Setting.orthonormal(100, 160_000, 2)
+    quiet, noisy = first_order(setting, PLAIN), first_order(setting, PLAIN, 4.0)
+    c = 1 / math.sqrt(2 * math.pi)
+    np.testing.assert_allclose(
+        noisy.orthogonal - quiet.orthogonal, 4 / (setting.residuals * c) ** 2, rtol=1e-10
+    )
+    for defense, expected in ((NoDefense(), 0.0882), (GradientNoise(sigma=2.0), 0.1817)):
+        found = evaluate(defense, setting, PLAIN)[Kind.PREDICTED].details["orthogonal"]
+        assert found == pytest.approx(expected, abs=5e-5)
+
+
+def test_one_relu_feature_residualized() -> None:
+    """B = 1: K = E[h(Z)^2 Z^2] / mu_2^2 with h = sigma - mu_0 - mu_1 Z; for ReLU h = |Z|/2 - mu_0 and
+    E h^2 Z^2 = 3/4 - 2 mu_0^2 + mu_0^2 (E|Z|^3 = 2 sqrt(2/pi) = 4 mu_0)."""
+    c = 1 / math.sqrt(2 * math.pi)
+    found = first_order(Setting.orthonormal(50, 1000, 1), RESIDUALIZED)
+    np.testing.assert_allclose(found.orthogonal, [(0.75 - 4 * c**2 + c**2) / c**2], rtol=1e-11)
+    np.testing.assert_array_equal(found.inplane, [0.0])
+
+
+# --- the pair table against brute force -------------------------------------------------------------------------------
+
+
+def response(setting: Setting, z: Array, residualized: bool) -> Array:
+    """h_2 and h_q at coordinates z (N, B), from their definition: (2, N)."""
+    t = z @ setting.directions.T
+    norms, r = setting.norms, setting.residuals
+    raw = setting.activation(t * norms)
+    if not residualized:
+        return np.stack([raw @ r] * 2)
+    c = np.array([[setting.activation.coefficient(k, n) for n in norms] for k in range(3)])
+    once = raw - c[0] - c[1] * t
+    return np.stack([once @ r, (once - c[2] * (t**2 - 1) / 2) @ r])
+
+
+def wick(tensor: Array, z: Array) -> Array:
+    """<tensor, He_k(z)> for a symmetric tensor with k axes and points (N, B), by subtracting traces."""
+    identity = np.eye(z.shape[1])
+    if tensor.ndim == 1:
+        return z @ tensor
+    if tensor.ndim == 2:
+        return np.einsum("ab,na,nb->n", tensor, z, z) - np.trace(tensor)
+    if tensor.ndim == 3:
+        return np.einsum("abc,na,nb,nc->n", tensor, z, z, z) - 3 * z @ np.einsum("aab->b", tensor)
+    trace = np.einsum("abcd,cd->ab", tensor, identity)
+    power = np.einsum("abcd,na,nb,nc,nd->n", tensor, z, z, z, z, optimize=True)
+    return power - 6 * np.einsum("ab,na,nb->n", trace, z, z) + 3 * np.trace(trace)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "z2z3"])
+@pytest.mark.parametrize("residualized", [False, True])
+def test_second_moments_on_a_full_grid(residualized: bool, activation: str) -> None:
+    """B = 3, smooth: every Gaussian integral once more on a grid of 50^3 Gauss-Hermite points."""
+    setting = setting_of(correlated(3, 8, norms=(1.0, 0.8, 1.2)), [1.0, -1.0, -0.4], activation)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(50)
+    z = np.stack(np.meshgrid(nodes, nodes, nodes, indexing="ij"), axis=-1).reshape(-1, 3)
+    w = np.einsum("a,b,c->abc", *[weights / math.sqrt(2 * math.pi)] * 3).ravel()
+    h = response(setting, z, residualized)
+    rng = np.random.default_rng(0)
+    for order in (3, 4):
+        table = _PairTable.build(setting, residualized, order, setting.directions)
+        tensors = {k: np.stack([symmetric(3, k, rng) for _ in range(2)]) for k in (1, 2, order)}
+        for p, q, a, b in (
+            (0, 0, 1, 1),
+            (0, 0, 2, 2),
+            (0, 1, 2, order),
+            (1, 1, order, order),
+            (1, 0, order, 2),
+        ):
+            found = table.second_moment(p, q, tensors[a], tensors[b])
+            expected = [
+                w @ (h[p] * h[q] * wick(left, z) * wick(right, z))
+                for left, right in zip(tensors[a], tensors[b], strict=True)
+            ]
+            np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9, err_msg=str((order, p, q)))
+
+
+@pytest.mark.parametrize(("activation", "B"), [("relu", 3), ("elu", 4)])
+def test_second_moments_by_sampling(activation: str, B: int) -> None:
+    """Kinked activations against 400 000 samples (seed 1), within five standard errors. For squares these are below 12 % of
+    the value, and a wrong combinatorial factor (off by 1/6 or more) cannot pass."""
+    setting = setting_of(correlated(B, 9, norms=np.linspace(0.8, 1.2, B)), labels(B), activation)
+    order = setting.activation.core_order
+    assert order is not None
+    rng = np.random.default_rng(1)
+    z = rng.standard_normal((400_000, B))
+    h = response(setting, z, True)
+    table = _PairTable.build(setting, True, order, setting.directions)
+    powers = {k: np.stack([power(u, k) for u in setting.directions]) for k in (2, order)}
+    for p, q, a, b in ((0, 0, 2, 2), (0, 1, 2, order), (1, 1, order, order)):
+        right = 0 if a == b else 1
+        samples = h[p] * h[q] * wick(powers[a][0], z) * wick(powers[b][right], z)
+        error = samples.std() / math.sqrt(len(samples))
+        found = table.second_moment(p, q, powers[a][:1], powers[b][right : right + 1])[0]
+        assert a != b or 5 * error < 0.12 * found
+        assert found == pytest.approx(samples.mean(), abs=5 * error)
+
+
+# --- the solution map against a minimiser -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("order", "B"), [(3, 2), (4, 2), (3, 4), (4, 3)])
+def test_the_solution_map_is_the_derivative_of_the_fit(order: int, B: int) -> None:
+    """Displacements of fitted directions under small changes of both moments, by central differences. Their size is of
+    order 1, the error of the differences about 1e-6."""
+    rng = np.random.default_rng(3)
+    u = Setting.from_features(correlated(B, B, 1), np.ones(B), 100).directions
+    alpha = rng.uniform(0.5, 1.5, B) * labels(B)
+    ratio, omega, step = rng.uniform(0.6, 1.4, B), 0.4, 1e-4
+    powers = [np.stack([power(v, k) for v in u]) for k in (2, order)]
+    moments = [np.tensordot(alpha, powers[0], 1), np.tensordot(alpha * ratio, powers[1], 1)]
+    left, right = _solution_map(u, alpha, ratio, order, omega)
+    for _ in range(3):
+        change = [symmetric(B, 2, rng) / 10, symmetric(B, order, rng) / 10]
+        moved = []
+        for sign in (1, -1):
+            second, core = (a + sign * step * b for a, b in zip(moments, change, strict=True))
+            moved.append(decompose(second, core, ratio, omega, 1, rng, u).directions)
+        displacement = (moved[0] - moved[1]) / (2 * step)
+        rows = np.tensordot(left, change[0], 2) + np.tensordot(right, change[1], order)
+        found = np.sqrt(np.sum(rows.reshape(B, B - 1) ** 2, axis=1))
+        np.testing.assert_allclose(found, np.linalg.norm(displacement, axis=1), rtol=1e-5)
+
+
+def test_the_solution_map_gives_directions_too() -> None:
+    """B = 2: there is one tangent direction, so the signed displacement can be compared."""
+    u = Setting.from_features(correlated(2, 2, 1, 0.7), np.ones(2), 100).directions
+    alpha, ratio = np.array([1.0, -0.6]), np.array([-0.9, -0.9])
+    left, right = _solution_map(u, alpha, ratio, 4, 1 / 12)
+    turn = np.array([[0.0, -1.0], [1.0, 0.0]])
+    eps = 1e-6  # turning the first direction changes the moments; the map must give that turn back
+    turned = u[0] * math.cos(eps) + turn @ u[0] * math.sin(eps)
+    second = alpha[0] * (np.outer(turned, turned) - np.outer(u[0], u[0])) / eps
+    core = alpha[0] * ratio[0] * (power(turned, 4) - power(u[0], 4)) / eps
+    found = np.tensordot(left, second, 2) + np.tensordot(right, core, 4)
+    np.testing.assert_allclose(np.abs(found), [1.0, 0.0], atol=1e-5)
+
+
+# --- laws -------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=12)
+@given(problems(), st.integers(0, 100), st.sampled_from(["gelu", "z2z3"]), st.booleans())
+def test_rotations_change_nothing(
+    problem: tuple[Array, Array], seed: int, activation: str, plain: bool
+) -> None:
+    X, y = problem
+    attack = PLAIN if plain else RESIDUALIZED
+    one = first_order(setting_of(X, y, activation), attack)
+    other = first_order(setting_of(X @ rotation(6, seed), y, activation), attack)
+    np.testing.assert_allclose(one.orthogonal, other.orthogonal, rtol=1e-8)
+    np.testing.assert_allclose(one.inplane, other.inplane, rtol=1e-7)
+
+
+@settings(max_examples=12)
+@given(problems(), st.randoms(use_true_random=False), st.sampled_from(["relu", "elu"]))
+def test_permutations_carry_over(problem: tuple[Array, Array], random: Any, activation: str) -> None:
+    X, y = problem
+    order = list(range(len(y)))
+    random.shuffle(order)
+    one = first_order(setting_of(X, y, activation), RESIDUALIZED, 0.3)
+    other = first_order(setting_of(X[order], y[order], activation), RESIDUALIZED, 0.3)
+    np.testing.assert_allclose(one.orthogonal[order], other.orthogonal, rtol=1e-8)
+    np.testing.assert_allclose(one.inplane[order], other.inplane, rtol=1e-7)
+
+
+@settings(max_examples=12)
+@given(problems(), st.floats(0, 5), st.floats(0, 5))
+def test_noise_enters_by_its_variance(problem: tuple[Array, Array], one: float, other: float) -> None:
+    """Both constants are affine and increasing in sigma^2."""
+    assume(abs(one - other) > 1e-3)
+    setting = setting_of(*problem)
+    low, high = sorted((one, other))
+    at = {v: first_order(setting, RESIDUALIZED, v) for v in (0.0, 1.0, low**2, high**2)}
+    for part in ("orthogonal", "inplane"):
+        base, unit = getattr(at[0.0], part), getattr(at[1.0], part) - getattr(at[0.0], part)
+        assert np.all(unit > 0)
+        np.testing.assert_allclose(getattr(at[low**2], part), base + low**2 * unit, rtol=1e-9)
+        assert np.all(getattr(at[high**2], part) > getattr(at[low**2], part))
+
+
+@given(st.integers(3, 10**7), st.floats(0, 10))
+def test_the_error_falls_like_one_over_the_root_of_m(m: int, sigma: float) -> None:
+    setting = setting_of(correlated(2, 6), [1.0, -1.0])
+    values = [evaluate(GradientNoise(sigma=sigma), setting.with_width(k)).predicted for k in (m, 4 * m)]
+    assert values[0] == pytest.approx(2 * values[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("activation", EVEN)
+def test_scaling_labels_and_activation_together_changes_nothing(activation: str) -> None:
+    """sigma -> 3 sigma with residuals three times as large multiplies g by 9 and leaves the directions alone."""
+    base = ACTIVATIONS[activation]
+    tripled = replace(
+        base, name="tripled", function=lambda t: 3 * base.function(t), closed_form=None, expr=None
+    )
+    X, y = correlated(2, 6, norms=(1.0, 1.2)), labels(2, activation) - 2.5
+    one = first_order(setting_of(X, y, activation), RESIDUALIZED)
+    other = first_order(Setting.from_features(X, 3 * y, 10_000, tripled), RESIDUALIZED)
+    np.testing.assert_allclose(one.orthogonal, other.orthogonal, rtol=1e-9)
+    np.testing.assert_allclose(one.inplane, other.inplane, rtol=1e-8)
+
+
+def test_homogeneous_activations_scale_with_the_norms() -> None:
+    """ReLU, all norms n times as large with labels n times as large: errors grow with n, their ratio to the norm stays."""
+    X, y = correlated(3, 6), np.array([1.0, -1.0, -2.0])
+    one = first_order(setting_of(X, y, "relu"), RESIDUALIZED)
+    other = first_order(setting_of(2.5 * X, 2.5 * y, "relu"), RESIDUALIZED)
+    np.testing.assert_allclose(2.5**2 * one.orthogonal, other.orthogonal, rtol=1e-9)
+    np.testing.assert_allclose(2.5**2 * one.inplane, other.inplane, rtol=1e-8)
+
+
+def test_parts_that_vanish() -> None:
+    alone = evaluate(NoDefense(), setting_of(correlated(1, 6), [1.0]))[Kind.PREDICTED]
+    assert alone.details["inplane"] == 0
+    assert alone.details["orthogonal"] > 0
+    full = evaluate(NoDefense(), setting_of(correlated(3, 3), labels(3)))[Kind.PREDICTED]
+    assert full.details["orthogonal"] == 0
+    assert full.details["inplane"] > 0
+
+
+@pytest.mark.parametrize("activation", ["relu", "softplus", "gelu"])
+def test_residualizing_helps(activation: str) -> None:
+    setting = setting_of(correlated(2, 20), [1.0, -1.0], activation)
+    plain, better = (evaluate(NoDefense(), setting, a).predicted for a in (PLAIN, RESIDUALIZED))
+    assert better is not None and plain is not None
+    assert better < 0.7 * plain
+
+
+def test_nearly_parallel_features_cost_more() -> None:
+    found = [
+        evaluate(NoDefense(), setting_of(correlated(2, 20, cosine=c), [1.0, -1.0], "relu")).predicted
+        for c in (0.0, 0.5, 0.8, 0.95, 0.99)
+    ]
+    assert np.all(np.diff(found) > 0)
+    assert found[-1] > 10 * found[0]
+
+
+def test_eight_features() -> None:
+    """B = 8 and the three-feature answer inside it: features far from and orthogonal to the others, with tiny residuals,
+    leave the first three's orthogonal constants almost as they were."""
+    X = np.zeros((8, 8))
+    X[:3, :3] = correlated(3, 3)
+    X[3:, 3:] = np.eye(5)
+    r0 = ACTIVATIONS["gelu"].coefficient(0)
+    y = np.concatenate([[1.0, -1.0, -1.0], np.full(5, r0 - 1e-4)])
+    many = first_order(setting_of(X, y), RESIDUALIZED)
+    few = first_order(setting_of(X[:3, :3], y[:3]), RESIDUALIZED)
+    np.testing.assert_allclose(many.orthogonal[:3], few.orthogonal, rtol=1e-2)
+    assert np.all(many.orthogonal[3:] > 1e6)
+
+
+# --- where there is no prediction -------------------------------------------------------------------------------------
+
+PARALLEL = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("setting", "attack", "reason"),
+    [
+        (Setting.orthonormal(6, 100, 2, "z2z3"), RESIDUALIZED, "ill-posed: a residual vanishes"),
+        (setting_of(PARALLEL, [1.0, -1.0], "relu"), RESIDUALIZED, "ill-posed.*(parallel|linearly dependent)"),
+        (setting_of(PARALLEL, [-1.0, -1.0], "relu"), PLAIN, "ill-posed.*(parallel|linearly dependent)"),
+        (
+            setting_of(PARALLEL * [[1], [-1]], [1.0, -1.0], "relu"),
+            PLAIN,
+            "ill-posed.*(parallel|linearly dependent)",
+        ),
+        (
+            setting_of(np.array([[1.0, 0, 0], [0, 1, 0], [0.6, 0.8, 0]]), [1.0, -1.0, 1.0], "relu"),
+            RESIDUALIZED,
+            "ill-posed.*linearly dependent",
+        ),
+        (Setting.orthonormal(6, 100, 2, "tanh"), RESIDUALIZED, "not proved for this activation.*mu_2 = 0"),
+        (Setting.orthonormal(6, 100, 2, "sigmoid"), PLAIN, "not proved for this activation.*mu_2 = 0"),
+        (
+            Setting.orthonormal(6, 100, 2),
+            TensorAttack(same_neuron="ignored"),
+            "not proved: .*same_neuron='ignored'",
+        ),
+    ],
+)
+def test_reasons_instead_of_numbers(setting: Setting, attack: TensorAttack, reason: str) -> None:
+    found = evaluate(NoDefense(), setting, attack)[Kind.PREDICTED]
+    assert found.value is None
+    assert re.search(reason, found.why), found.why
+
+
+@pytest.mark.parametrize("gap", [1e-3, 1e-4])
+def test_almost_parallel_features_still_have_a_prediction(gap: float) -> None:
+    setting = setting_of(np.array([[1.0, 0.0, 0.0], [1.0, gap, 0.0]]), [1.0, -1.0], "relu")
+    found = evaluate(NoDefense(), setting).predicted
+    assert found is not None and found > 0.1 / gap**0.9

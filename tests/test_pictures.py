@@ -1,0 +1,277 @@
+"""Pictures under attack: rows in the batch's order, failures with their reason, a file that redraws all."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attack import matched_rmse
+from attack.image.datasets import ImageBatch, load_images
+from bounds import GradientNoise, NoDefense, Setting, TensorAttack, evaluate
+from verify import pictures as module
+from verify.pictures import PictureRow, draw_pictures, load_pictures, reconstruct_pictures, save_pictures
+from verify.record import RecordError
+
+WIDTHS = (1_000, 60_000)
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageBatch:
+    return load_images("digits", 2, 4)
+
+
+@pytest.fixture(scope="module")
+def rows(digits: ImageBatch) -> list[PictureRow]:
+    """One attack that fails for want of neurons, one that succeeds."""
+    return reconstruct_pictures(digits, WIDTHS, seed=3, defense=GradientNoise(2.0), device="cpu")
+
+
+def made_up(batch: ImageBatch, **changes: Any) -> PictureRow:
+    """A row that no attack was run for."""
+    noise = 0.02 * np.random.default_rng(0).standard_normal(batch.features.shape)
+    return replace(
+        PictureRow(
+            100_000, 0.12, 0.11, "", (), 0, "relu", NoDefense(), TensorAttack(), batch.features + noise
+        ),
+        **changes,
+    )
+
+
+# --- attacks
+
+
+def test_rows_are_matched_to_the_batch(digits: ImageBatch, rows: list[PictureRow]) -> None:
+    failed, found = rows
+    assert (failed.m, found.m) == WIDTHS
+    assert failed.failed and failed.features is None and failed.rmse is None
+    assert failed.reason.startswith("ill-posed: ")
+    assert not found.failed and found.features is not None and found.rmse is not None
+    in_place = np.sqrt(np.mean(np.sum((digits.features - found.features) ** 2, axis=1)))
+    assert found.rmse == pytest.approx(in_place, rel=1e-12), "row i belongs to picture i"
+    assert found.rmse == pytest.approx(matched_rmse(digits.features, found.features), rel=1e-12)
+
+
+def test_rows_carry_the_prediction(digits: ImageBatch, rows: list[PictureRow]) -> None:
+    for row in rows:
+        setting = Setting.from_features(digits.features, digits.labels, row.m)
+        assert row.predicted == evaluate(GradientNoise(2.0), setting).predicted
+    assert rows[1].rmse == pytest.approx(rows[1].predicted, rel=0.4)
+
+
+def test_a_seed_fixes_the_rows(digits: ImageBatch, rows: list[PictureRow]) -> None:
+    seen: list[PictureRow] = []
+    again = reconstruct_pictures(
+        digits, WIDTHS[1:], seed=3, defense=GradientNoise(2.0), device="cpu", progress=seen.append
+    )
+    assert seen == again
+    np.testing.assert_array_equal(again[0].features, rows[1].features)
+    other = reconstruct_pictures(digits, WIDTHS[1:], seed=4, defense=GradientNoise(2.0), device="cpu")
+    assert other[0].rmse != again[0].rmse
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"widths": ()}, ValueError, "widths must hold at least one width"),
+        ({"widths": (10_000, 2)}, ValueError, "m must be larger than B = 2; got m = 2"),
+        ({"widths": (10_000, 1e5)}, TypeError, "m must be an integer; got 100000.0"),
+        ({"seed": -1}, ValueError, "seed must be at least 0; got -1"),
+        ({"activation": "swish"}, ValueError, "activation must be one of"),
+        ({"activation": "tanh"}, ValueError, "mu_2"),
+        ({"defense": "none"}, TypeError, "defense must be a Defense"),
+        ({"attack": "plain"}, TypeError, "attack must be a TensorAttack"),
+        ({"device": "abacus"}, ValueError, "device must be"),
+    ],
+)
+def test_bad_input_is_told_before_any_attack(
+    digits: ImageBatch,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    import attack
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("an attack was prepared")
+
+    monkeypatch.setattr(attack.TwoLayerNet, "sample", never)
+    with pytest.raises(error, match=re.escape(message)):
+        reconstruct_pictures(**({"batch": digits, "widths": WIDTHS, "seed": 0} | changes))
+
+
+# --- a row
+
+
+def test_labels_say_what_was_measured(digits: ImageBatch) -> None:
+    assert made_up(digits).label == "m = 100 000, R = 0.12 (predicted 0.11)"
+    failed = made_up(digits, reason="too few neurons", rmse=None, features=None)
+    assert failed.label == "m = 100 000, failed (predicted 0.11)"
+    assert made_up(digits, predicted=None).label == "m = 100 000, R = 0.12 (no prediction)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reason": "too few neurons"}, "a row must have either a reason or an error"),
+        ({"rmse": None}, "a row must have either a reason or an error"),
+        ({"reason": "too few neurons", "rmse": None}, "a row must have either a reason or an error"),
+        ({"rmse": -1.0}, "rmse must be a finite number"),
+        ({"predicted": float("nan")}, "predicted must be a finite number"),
+        ({"m": 0}, "m must be at least 1; got 0"),
+    ],
+)
+def test_a_row_does_not_contradict_itself(digits: ImageBatch, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        made_up(digits, **changes)
+
+
+# --- the figure
+
+
+def texts(monkeypatch: pytest.MonkeyPatch, draw: Callable[[], None]) -> tuple[list[str], Any]:
+    """All text of the figure that ``draw`` saves, and the figure."""
+    kept: list[Any] = []
+    save = module.Figure.savefig
+
+    def keep(figure: Any, *args: Any, **kwargs: Any) -> None:
+        kept.append(figure)
+        save(figure, *args, **kwargs)
+
+    monkeypatch.setattr(module.Figure, "savefig", keep)
+    draw()
+    (figure,) = kept
+    return [t.get_text() for a in figure.axes for t in a.texts], figure
+
+
+@pytest.mark.parametrize(("name", "B"), [("digits", 1), ("digits", 4), ("patches", 2)])
+def test_a_figure_shows_every_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, B: int
+) -> None:
+    batch = load_images(name, B, 0)
+    row = made_up(batch)
+    failed = made_up(batch, m=1_000, reason="ill-posed: too few neurons", rmse=None, features=None)
+    path = tmp_path / "figure.png"
+    written, figure = texts(monkeypatch, lambda: draw_pictures(batch, [failed, row], path))
+    assert "m = 100 000\nR = 0.12 (predicted 0.11)" in written
+    assert "m = 1 000\nfailed (predicted 0.11)" in written
+    assert "ill-posed: too few neurons" in written
+    shown = [a.images[0] for a in figure.axes if a.images]
+    assert len(shown) == 2 * B, "originals and one row; the failed attack has empty frames"
+    expected = [*batch.pictures(batch.features), *batch.pictures(row.features)]
+    for image, picture in zip(shown, expected, strict=True):
+        pixels = np.asarray(image.get_array())
+        np.testing.assert_array_equal(pixels, picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0))
+        assert image.get_clim() == (0.0, 1.0)
+    empty = [a for a in figure.axes if not a.images and a.axison]
+    assert len(empty) == B
+    assert path.stat().st_size < 400_000
+    with Image.open(path) as drawn:
+        assert drawn.format == "PNG"
+
+
+def test_equal_rows_give_equal_bytes(tmp_path: Path, digits: ImageBatch) -> None:
+    for name in ("a.png", "b.png"):
+        draw_pictures(digits, [made_up(digits)], tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_what_cannot_be_drawn_is_told(tmp_path: Path, digits: ImageBatch) -> None:
+    path = tmp_path / "figure.png"
+    with pytest.raises(ValueError, match="rows must hold at least one"):
+        draw_pictures(digits, [], path)
+    with pytest.raises(ValueError, match="batch must be a batch of pictures; got None"):
+        draw_pictures(None, [made_up(digits)], path)
+    with pytest.raises(ValueError, match="that of m = 100000 was saved without them"):
+        draw_pictures(digits, [made_up(digits, features=None)], path)
+    with pytest.raises(ValueError, match="1 or 3 channels to be drawn; got 2"):
+        draw_pictures(replace(digits, shape=(2, 4, 8)), [made_up(digits)], path)
+    assert not path.exists()
+
+
+# --- the file
+
+
+def test_a_file_gives_back_batch_and_rows(tmp_path: Path, digits: ImageBatch, rows: list[PictureRow]) -> None:
+    path = tmp_path / "digits.json"
+    save_pictures(path, digits, rows)
+    batch, again = load_pictures(path)
+    assert batch is not None
+    np.testing.assert_array_equal(batch.features.astype(np.float32), digits.features.astype(np.float32))
+    for name in ("labels", "classes", "mean", "norms", "indices"):
+        np.testing.assert_array_equal(getattr(batch, name), getattr(digits, name))
+    assert (batch.shape, batch.name) == (digits.shape, digits.name)
+    for row, same in zip(rows, again, strict=True):
+        assert replace(row, features=None).__dict__ == replace(same, features=None).__dict__
+    first, second = again[0].features, again[1].features
+    assert first is None and second is not None and rows[1].features is not None
+    np.testing.assert_array_equal(second.astype(np.float32), rows[1].features.astype(np.float32))
+    assert [p.name for p in tmp_path.iterdir()] == ["digits.json"]
+    draw_pictures(batch, again, tmp_path / "again.png")
+
+
+def test_many_numbers_are_not_kept(tmp_path: Path) -> None:
+    batch = load_images("patches", 8, 0)
+    path = tmp_path / "patches.json"
+    save_pictures(path, batch, [made_up(batch), made_up(batch)])
+    again, rows = load_pictures(path)
+    assert again is None
+    assert [(r.rmse, r.features) for r in rows] == [(0.12, None)] * 2
+    assert path.stat().st_size < 10_000
+
+
+def damaged(raw: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> str:
+    change(raw)
+    return json.dumps(raw)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.update(schema_version=2), "schema_version must be 1; got 2"),
+        (lambda r: r.pop("schema_version"), "schema_version must be 1; got None"),
+        (lambda r: r.update(more=1), "fields missing or unknown: more"),
+        (lambda r: r["batch"].pop("norms"), "fields missing or unknown: norms"),
+        (lambda r: r["batch"].update(shape=[1, 8]), "shape must be a list of 3 integers; got [1, 8]"),
+        (lambda r: r["batch"].update(shape=[1, 8, 9]), "features must have shape (2, 72); got (2, 64)"),
+        (lambda r: r["batch"].update(name=3), "name must be a string; got 3"),
+        (lambda r: r["batch"]["features"][0].pop(), "features must be an array"),
+        (lambda r: r["batch"].update(labels=None), "labels must"),
+        (lambda r: r["batch"].update(classes=[1, 2.5]), "classes must be an integer; got 2.5"),
+        (lambda r: r.update(rows={}), "rows must be a list; got dict"),
+        (lambda r: r["rows"][0].pop("seed"), "fields missing or unknown: seed"),
+        (lambda r: r["rows"][0].update(rmse="nan"), "rmse must be a real number; got 'nan'"),
+        (lambda r: r["rows"][0].update(rmse=None), "a row must have either a reason or an error"),
+        (lambda r: r["rows"][0].update(warnings="none"), "warnings must be a list"),
+        (lambda r: r["rows"][0]["defense"].update(name="moat"), "defense must be one of none"),
+        (lambda r: r["rows"][0]["defense"].update(height=3), "height"),
+        (lambda r: r["rows"][0]["attack"].update(starts=0), "starts must be between 1 and 64; got 0"),
+        (lambda r: r["rows"][0].update(features=[[1.0]]), "features must have shape (2, 64); got (1, 1)"),
+    ],
+)
+def test_a_damaged_file_is_told(
+    tmp_path: Path, digits: ImageBatch, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    path = tmp_path / "digits.json"
+    save_pictures(path, digits, [made_up(digits)])
+    path.write_text(damaged(json.loads(path.read_text()), change))
+    with pytest.raises(RecordError, match=re.escape(message)) as caught:
+        load_pictures(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"[1, 2", b"\x80\x04\x95", b'{"schema_version": NaN}', b"[]"])
+def test_another_file_is_told(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "digits.json"
+    path.write_bytes(data)
+    with pytest.raises(RecordError, match=re.escape(str(path))):
+        load_pictures(path)

@@ -1,0 +1,41 @@
+"""The README's example runs, and says what it prints."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_python_example_runs_and_reconstructs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    namespace: dict[str, object] = {}
+    exec(compile(example, "README.md", "exec"), namespace)
+    printed = capsys.readouterr().out
+    assert "sqrt(d)*(B + sigma)/sqrt(m)" in printed
+    found, X = namespace["found"], namespace["X"]
+    error = namespace["matched_rmse"](X, found.features)  # type: ignore[operator, attr-defined]
+    predicted = namespace["bound"].predicted  # type: ignore[attr-defined]
+    assert 0.5 * predicted < error < 2 * predicted  # one trial scatters by about 15 %
+
+
+def test_every_option_the_readme_names_exists() -> None:
+    from typer.main import get_command
+
+    from verify.cli import app
+
+    known = {"--json", "--latex"}
+
+    def collect(command: object) -> None:
+        for parameter in getattr(command, "params", []):
+            known.update(parameter.opts)
+        for child in getattr(command, "commands", {}).values():
+            collect(child)
+
+    collect(get_command(app))
+    shell = re.findall(r"```\n(reconbound.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert shell
+    assert set(re.findall(r"--[a-zA-Z][\w-]*", shell[0])) <= known

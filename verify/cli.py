@@ -1,0 +1,370 @@
+"""The command line: a thin layer over ``bounds``, ``attack`` and ``verify``. Bad input exits with code 2."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import sympy as sp
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bounds import (
+    DEFENSES,
+    Defense,
+    Kind,
+    Setting,
+    TensorAttack,
+    UnsupportedBound,
+    checks,
+    evaluate,
+    expression,
+)
+from verify.catalogue import EXPERIMENTS
+from verify.compare import compare
+from verify.experiment import Experiment
+from verify.pictures import PictureRow, draw_pictures, reconstruct_pictures, save_pictures
+from verify.plot import plot, plot_summary
+from verify.record import Record, read_records
+from verify.rules import Result
+from verify.sweep import sweep
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Data-reconstruction attacks on shared gradients, and the bounds that speak about them, side by side.",
+)
+attack_app = typer.Typer(no_args_is_help=True, help="Run an attack and draw what it reconstructs.")
+app.add_typer(attack_app, name="attack")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output instead of a table.")]
+Out = Annotated[Path, typer.Option(help="Directory for records and figures.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Moments = Annotated[str, typer.Option(help="residualized or plain.")]
+Activation = Annotated[str, typer.Option(help="Name of the activation.")]
+
+
+class Interrupted(Exception):
+    """The user stopped a run; carries how to go on. (An exception of its own, as typer swallows the message of Ctrl-C.)"""
+
+
+#: Command-line spelling of every defense.
+NAMES = {cls.name.replace("_", "-"): cls for cls in DEFENSES}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits 0, 1 (a verdict "fails"), 2 (bad input, one line on stderr) or 130 (interrupted)."""
+    try:
+        app(args=arguments, standalone_mode=True)
+    except (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        print(f"reconbound: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except Interrupted as stop:
+        print(f"reconbound: {stop}", file=sys.stderr)
+        sys.exit(130)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _defense(name: str, parameters: dict[str, float | None]) -> Defense:
+    cls = NAMES[checks.choice("DEFENSE", name, tuple(NAMES))]
+    own = {p.name for p in cls.parameters()}
+    given = {k: v for k, v in parameters.items() if v is not None}
+    foreign = sorted(set(given) - own)
+    if foreign:
+        allowed = ", ".join(f"--{p}" for p in sorted(own)) or "no parameter"
+        raise ValueError(f"{name} takes {allowed}; got --{foreign[0].replace('_', '-')}")
+    return cls(**given)
+
+
+def with_defense_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option for every parameter that any defense declares, collected in its argument ``parameters``:
+    a new defense brings its options along with no line here."""
+    declared = {p.name: p for cls in DEFENSES for p in cls.parameters()}
+
+    def wrapper(**values: Any) -> None:
+        parameters = {name: values.pop(name) for name in declared}
+        command(**values, parameters=parameters)
+
+    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "parameters"]
+    extra = [
+        inspect.Parameter(
+            p.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                float | None,
+                typer.Option(
+                    f"--{p.name.replace('_', '-')}", help=f"In [{p.lo:g}, {p.hi:g}], off at {p.off:g}."
+                ),
+            ],
+        )
+        for p in declared.values()
+    ]
+    wrapper.__signature__ = inspect.Signature(own + extra)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in own + extra}
+    wrapper.__doc__ = command.__doc__
+    wrapper.__name__ = command.__name__
+    return wrapper
+
+
+DefenseName = Annotated[str, typer.Argument(metavar="DEFENSE", help=f"One of {', '.join(NAMES)}.")]
+
+
+@app.command()
+@with_defense_options
+def bound(
+    defense: DefenseName,
+    d: Annotated[int, typer.Option("--d", help="Feature dimension.")] = 100,
+    m: Annotated[int, typer.Option("--m", help="Hidden width.")] = 160_000,
+    B: Annotated[int, typer.Option("--B", help="Number of features (orthonormal, labels +1, -1, ...).")] = 2,
+    activation: Activation = "relu",
+    moments: Moments = "residualized",
+    delta: Annotated[float, typer.Option(help="Failure probability of an upper bound.")] = 0.05,
+    as_json: Json = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print the symbolic statements as LaTeX.")] = False,
+    parameters: dict[str, float | None] | None = None,
+) -> None:
+    """Every kind of statement about DEFENSE, with assumptions and sources."""
+    spec = _defense(defense, parameters or {})
+    evaluation = evaluate(
+        spec, Setting.orthonormal(d, m, B, activation), TensorAttack(moments=moments), delta
+    )
+    symbolic = {kind: _symbolic(spec, kind) for kind in Kind}
+    if as_json:
+        _print_json(
+            {
+                "defense": spec.name,
+                "parameters": dataclasses.asdict(spec),
+                "setting": {"d": d, "m": m, "B": B, "activation": activation, "moments": moments},
+                "bounds": {
+                    str(kind): dataclasses.asdict(value)
+                    | {"expression": None if symbolic[kind] is None else str(symbolic[kind])}
+                    for kind, value in evaluation.items()
+                },
+            }
+        )
+        return
+    if latex:
+        for kind, formula in symbolic.items():
+            if formula is not None:
+                print(f"% {kind}\n{sp.latex(formula)}")
+        return
+    table = Table(
+        "kind",
+        "value",
+        "what it is",
+        "expression",
+        "source",
+        title=f"{spec!r}, d = {d}, m = {m}, B = {B}, {activation}",
+    )
+    for kind, value in evaluation.items():
+        number = "—" if value.value is None else f"{value.value:.5g}"
+        table.add_row(str(kind), number, value.why, str(symbolic[kind] or "—"), value.source)
+    console = Console()
+    console.print(table)
+    for kind, value in evaluation.items():
+        if value.value is not None:
+            console.print(f"{kind} assumes: {'; '.join(value.assumptions)}")
+
+
+def _symbolic(defense: Defense, kind: Kind) -> sp.Expr | None:
+    try:
+        return expression(defense, kind)
+    except UnsupportedBound:
+        return None
+
+
+@app.command()
+def verify(
+    defense: Annotated[
+        str, typer.Argument(metavar="DEFENSE|all", help=f"all, or one of {', '.join(NAMES)}.")
+    ],
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller widths and few trials.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="Only this experiment (may be repeated).")] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Trials at each point; default: the experiment's own.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of all trials; default: the experiment's own.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes, each with one thread.")] = 2,
+    device: Device = "auto",
+    out: Out = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Run the experiments on DEFENSE, compare them with theory, draw the figures. Interrupted, it resumes when called
+    again with the same arguments."""
+    chosen = _experiments(defense, only or [])
+    if trials is not None:
+        checks.integer("trials", trials, 1)
+    results: list[Result] = []
+    records: list[Record] = []
+    for experiment in chosen:
+        experiment = experiment.quick() if quick else experiment
+        try:
+            found = sweep(experiment, out / "records", trials=trials, seed=seed, jobs=jobs, device=device)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(str(stop) or "interrupted") from None
+        records += found
+        results += compare(found, experiment)
+        plot(found, out / f"{experiment.name}.png", experiment)
+    plot_summary(records, out / "summary.png")
+    _report(results, records, out, as_json)
+
+
+def _experiments(defense: str, only: Sequence[str]) -> list[Experiment]:
+    checks.choice("DEFENSE", defense, ("all", *NAMES))
+    for name in only:
+        checks.choice("only", name, tuple(EXPERIMENTS))
+    wanted = list(EXPERIMENTS.values())
+    if defense != "all":
+        wanted = [e for e in wanted if any(isinstance(p.defense, NAMES[defense]) for p in e.points)]
+    return [e for e in wanted if not only or e.name in only]
+
+
+def _report(results: Sequence[Result], records: Sequence[Record], out: Path, as_json: bool) -> None:
+    """Print verdicts and where the figures are; exit 1 if any statement fails."""
+    failed = sum(r.failed for r in records)
+    if as_json:
+        summary = {"trials": len(records), "failed_trials": failed, "figures": str(out)}
+        _print_json(summary | {"results": [r.to_dict() for r in results]})
+    else:
+        table = Table("kind", "verdict", "what was compared")
+        for result in results:
+            table.add_row(str(result.kind), result.verdict, result.text)
+        console = Console()
+        console.print(table)
+        counts = {
+            v: sum(r.verdict == v for r in results)
+            for v in ("holds", "fails", "inconclusive", "uninformative")
+        }
+        console.print(
+            ", ".join(f"{n} {v}" for v, n in counts.items())
+            + f"; {len(records)} trials, {failed} failed; figures in {out}"
+        )
+    if any(r.verdict == "fails" for r in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def figures(
+    source: Annotated[Path, typer.Option("--from", help="Directory with saved records (*.jsonl).")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the figures go; default: the directory above the records.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Redraw every figure from saved records, running no attack."""
+    if not source.is_dir():
+        raise ValueError(f"--from must be a directory with records; got {source}")
+    paths = sorted(source.glob("*.jsonl"))
+    if not paths:
+        raise ValueError(f"--from must hold files of records (*.jsonl); got none in {source}")
+    target = source.parent if out is None else out
+    known = {e.name: e for full in EXPERIMENTS.values() for e in (full, full.quick())}
+    results: list[Result] = []
+    records: list[Record] = []
+    for path in paths:
+        found = read_records(path)
+        experiment = known.get(path.stem)
+        plot(found, target / f"{path.stem}.png", experiment)
+        results += compare(found, experiment) if experiment else compare(found, kind=Kind.PREDICTED)
+        records += found
+    plot_summary(records, target / "summary.png")
+    _report(results, records, target, as_json)
+
+
+@attack_app.command("tensor")
+@with_defense_options
+def attack_tensor(
+    images: Annotated[str, typer.Option(help="digits, patches, mnist or cifar10.")] = "digits",
+    path: Annotated[
+        Path | None, typer.Option(help="File with the images (mnist: idx images; cifar10: binary batch).")
+    ] = None,
+    labels_path: Annotated[Path | None, typer.Option(help="MNIST: the idx labels.")] = None,
+    B: Annotated[int, typer.Option("--B", help="Pictures in the batch.")] = 4,
+    m: Annotated[list[int] | None, typer.Option("--m", help="Hidden width (may be repeated).")] = None,
+    defense: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = "none",
+    activation: Activation = "relu",
+    moments: Moments = "residualized",
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Keep the mean of the pictures (nearly parallel features).")
+    ] = False,
+    max_cosine: Annotated[float, typer.Option(help="Skip a picture closer than this to a chosen one.")] = 1.0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the choice of pictures, the network and the attack.")
+    ] = 0,
+    device: Device = "auto",
+    out: Out = Path("results"),
+    as_json: Json = False,
+    parameters: dict[str, float | None] | None = None,
+) -> None:
+    """Reconstruct real pictures from a gradient at growing widths; writes the originals over the reconstructions."""
+    from attack.image.datasets import load_cifar10_binary, load_images, load_mnist_idx
+
+    spec = _defense(defense, parameters or {})
+    checks.choice("images", images, ("digits", "patches", "mnist", "cifar10"))
+    estimator = TensorAttack(moments=moments)
+    widths = tuple(m or (10_000, 100_000))
+    if images in ("digits", "patches"):
+        batch = load_images(images, B, seed, not raw, max_cosine)
+    elif path is None or (images == "mnist" and labels_path is None):
+        raise ValueError(
+            f"path{' and labels-path' if images == 'mnist' else ''} must be given for images = {images}"
+        )
+    elif images == "mnist":
+        assert labels_path is not None
+        batch = load_mnist_idx(path, labels_path, B, seed, not raw, max_cosine)
+    else:
+        batch = load_cifar10_binary(path, B, seed, not raw, max_cosine)
+    rows = reconstruct_pictures(batch, widths, seed, activation, spec, estimator, device)
+    stem = f"pictures-{images}-B{B}" + ("-raw" if raw else "")
+    draw_pictures(batch, rows, out / f"{stem}.png")
+    save_pictures(out / f"{stem}.json", batch, rows)
+    if as_json:
+        _print_json({"picture": str(out / f"{stem}.png"), "rows": [_without_pixels(row) for row in rows]})
+        return
+    for row in rows:
+        print(row.label)
+    print(f"picture: {out / stem}.png")
+
+
+def _without_pixels(row: PictureRow) -> dict[str, Any]:
+    return {k: getattr(row, k) for k in ("m", "rmse", "predicted", "reason", "warnings", "seed")}
+
+
+@app.command()
+def bench(
+    large: Annotated[
+        bool, typer.Option("--large", help="Also m = 1 000 000, d = 3072, B = 4 (minutes).")
+    ] = False,
+    repeats: Annotated[int, typer.Option(help="Repetitions; the median counts.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Speed and memory, as ratios against references measured in the same run."""
+    from verify.bench import bench as run
+
+    _print_bench(run(large=large, repeats=repeats), as_json)
+
+
+def _print_bench(results: Iterable[Any], as_json: bool) -> None:
+    rows = [r.to_dict() for r in results]
+    if as_json:
+        _print_json(rows)
+    else:
+        table = Table(*rows[0])
+        for row in rows:
+            table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+        Console().print(table)
+    if not all(row["met"] for row in rows):
+        raise typer.Exit(1)
