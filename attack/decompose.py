@@ -125,8 +125,8 @@ def decompose(
     ratio (B,): known ratio of a component's weight in the core to its weight in the second moment. For even q directions
     come up to sign. ``guess`` (B, B): known directions to start from, in the order of ``ratio``, instead of the usual
     starts, whose order is arbitrary. Deterministic given the generator's state. Starts are simultaneous
-    diagonalisations (Kuleshov, Chaganty, Liang 2015): a random contraction M of the core shares its components with the second moment P, and M P^-1
-    has them as eigenvectors (not M against P as a pencil, whose eigenvectors are the dual basis).
+    diagonalisations (Kuleshov, Chaganty, Liang 2015): a random contraction M of the core shares its components with the
+    second moment P, and M P^-1 has them as eigenvectors (not M against P as a pencil: those are the dual basis).
     """
     fit = _Fit.of(second, core, ratio, omega)
     size, order = second.shape[0], core.ndim

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-Array = NDArray[np.float64]
+from bounds import checks
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,24 +24,14 @@ class MatchedError:
     signs: tuple[int, ...]
 
 
-def _array(name: str, value: Any) -> Array:
-    result = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value, dtype=float)
-    if result.ndim != 2 or 0 in result.shape:
-        raise ValueError(f"{name} must have shape (B, d); got {result.shape}")
-    if not np.all(np.isfinite(result)):
-        raise ValueError(
-            f"{name} must be finite; got {np.count_nonzero(~np.isfinite(result))} values that are not"
-        )
-    return result
-
-
 def matched_error(X: Any, reconstruction: Any, sign_free: bool = False) -> MatchedError:
     """Error of a reconstruction (B, d) of the features X (B, d) under the best matching (Hungarian method).
 
     sign_free: also minimise over a sign for each feature (where a model cannot tell x from -x; report it as such).
     Guessing zero scores 1 for unit features. Raises ``ValueError`` on wrong shapes or non-finite values.
     """
-    truth, guess = _array("X", X), _array("reconstruction", reconstruction)
+    truth = checks.array("X", X, (None, None))
+    guess = checks.array("reconstruction", reconstruction, (None, None))
     if truth.shape != guess.shape:
         raise ValueError(f"reconstruction must have the shape of X, {truth.shape}; got {guess.shape}")
     # Differences, not expanded squares: those would lose small errors to cancellation.

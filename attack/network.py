@@ -49,7 +49,25 @@ def apply_activation(activation: Activation, t: torch.Tensor) -> torch.Tensor:
 
 def _through_numpy(function: Callable[[Any], Any], t: torch.Tensor) -> torch.Tensor:
     values = np.asarray(function(t.detach().cpu().double().numpy()), dtype=float)
+    if values.shape not in ((), tuple(t.shape)):  # a constant derivative may come as a scalar
+        raise ValueError(
+            f"the activation must keep the shape {tuple(t.shape)} of its argument; it gave {values.shape}"
+        )
     return torch.from_numpy(np.broadcast_to(values, t.shape).copy()).to(device=t.device, dtype=t.dtype)
+
+
+def resolve_device(device: Device) -> torch.device:
+    """The torch device; "auto" is CUDA where there is one. ``ValueError`` if it does not exist."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch built without CUDA asserts
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"device must be auto, cpu or an available accelerator; got {device!r} ({reason})"
+        ) from None
+    return torch.device(device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,23 +103,27 @@ class TwoLayerNet:
         Raises ``ValueError`` or ``TypeError`` for sizes that are not positive, an unknown activation, or a dtype that is
         not float32 or float64.
         """
-        checks.integer("d", d, 1)
-        checks.integer("m", m, 1)
-        checks.integer("seed", seed, 0)
+        d, m = checks.integer("d", d, 1), checks.integer("m", m, 1)
+        seed, chunk = checks.integer("seed", seed, 0), checks.integer("chunk", chunk, 1)
         checks.integer("memory_budget", memory_budget, 0)
-        checks.integer("chunk", chunk, 1)
+        place = resolve_device(device)
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
-        net = TwoLayerNet(
-            d, m, resolve_activation(activation), seed, torch.device(device), dtype, chunk, None
-        )
+        net = TwoLayerNet(d, m, resolve_activation(activation), seed, place, dtype, chunk, None)
         if m * d * dtype.itemsize > memory_budget:
             return net
         return TwoLayerNet(d, m, net.activation, seed, net.device, dtype, chunk, net._generate_all())
 
     @staticmethod
     def from_weights(weights: torch.Tensor, activation: str | Activation = "relu") -> TwoLayerNet:
-        """A network with given first-layer weights (m, d); raises ``ValueError`` on another shape or non-finite values."""
+        """A network with given first-layer weights (m, d), float32 or float64, which it shares and must not change.
+
+        Raises ``ValueError`` or ``TypeError`` on another type or shape, or non-finite values.
+        """
+        checks.instance("weights", weights, torch.Tensor)
+        weights = weights.detach()
+        if weights.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"weights must be float32 or float64; got {weights.dtype}")
         if weights.ndim != 2 or 0 in weights.shape:
             raise ValueError(f"weights must have shape (m, d); got {tuple(weights.shape)}")
         if not torch.isfinite(weights).all():
@@ -187,8 +209,9 @@ class TwoLayerNet:
 
         Loss ``1/2 sum_i (f(x_i) - y_i)^2``, summed over the batch.
         """
+        labels = self.labels(y, self.features(X).shape[0])
         hidden = self.hidden(X)
-        residuals = hidden.double().mean(dim=1) - y.to(self.device).double()
+        residuals = hidden.double().mean(dim=1) - labels
         return residuals.to(self.dtype) @ hidden, residuals
 
     def first_layer_gradient(self, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -201,7 +224,8 @@ class TwoLayerNet:
                 f"activation {self.activation.name!r} has no derivative; give it as a sympy expression"
             )
         X = self.features(X)
-        residuals = (self.forward(X) - y.to(self.device).double()).to(self.dtype)
+        labels = self.labels(y, X.shape[0])
+        residuals = (self.forward(X) - labels).to(self.dtype)
         out = torch.empty(self.m, self.d, device=self.device, dtype=self.dtype)
         for rows, W in self.blocks():
             slopes = _through_numpy(self.activation.derivative, W @ X.T)
@@ -209,15 +233,41 @@ class TwoLayerNet:
         return out
 
     def features(self, X: Any) -> torch.Tensor:
-        """``X`` as a finite (B, d) tensor of this network's device and dtype; ``ValueError`` if it is not one, or if B is
-        not in 1..d and below m."""
-        X = torch.as_tensor(X)
+        """``X`` as a finite (B, d) tensor of this network's device and dtype, off any graph, no row zero.
+
+        ``ValueError`` or ``TypeError`` if it is not one, or if B is not in 1..d and below m.
+        """
+        X = _real_tensor("X", X)
         if X.ndim != 2 or X.shape[1] != self.d:
             raise ValueError(f"X must have shape (B, d = {self.d}); got {tuple(X.shape)}")
         if not 1 <= X.shape[0] <= self.d or X.shape[0] >= self.m:
             raise ValueError(
                 f"X must have 1 <= B <= d = {self.d} rows and B < m = {self.m}; got B = {X.shape[0]}"
             )
-        if not torch.isfinite(X).all():
-            raise ValueError(f"X must be finite; got {int((~torch.isfinite(X)).sum())} values that are not")
+        norms = torch.linalg.vector_norm(X.double(), dim=1)
+        if not (torch.isfinite(norms).all() and (norms > 0).all()):
+            raise ValueError(f"X must have finite rows of positive norm; got norms {norms.tolist()}")
         return X.to(device=self.device, dtype=self.dtype)
+
+    def labels(self, y: Any, B: int) -> torch.Tensor:
+        """``y`` as B finite float64 labels on this network's device; ``ValueError`` or ``TypeError`` if it is not that."""
+        labels = _real_tensor("y", y).double()
+        if tuple(labels.shape) != (B,):
+            raise ValueError(f"y must have shape (B,) = ({B},); got {tuple(labels.shape)}")
+        if not torch.isfinite(labels).all():
+            raise ValueError(
+                f"y must be finite; got {int((~torch.isfinite(labels)).sum())} values that are not"
+            )
+        return labels.to(self.device)
+
+
+def _real_tensor(name: str, value: Any) -> torch.Tensor:
+    try:
+        # through float64, as torch would read a list as float32
+        given = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
+        tensor: torch.Tensor = given.detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be an array of real numbers; got {value!r}") from error
+    if tensor.dtype == torch.bool or tensor.is_complex():
+        raise TypeError(f"{name} must be an array of real numbers; got values of type {tensor.dtype}")
+    return tensor

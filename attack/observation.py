@@ -30,14 +30,20 @@ class Observation:
     defense: Defense
 
     def __post_init__(self) -> None:
-        if self.gradient.ndim != 1:
-            raise ValueError(f"gradient must have shape (m,); got {tuple(self.gradient.shape)}")
+        checks.instance("gradient", self.gradient, torch.Tensor)
+        checks.instance("defense", self.defense, Defense, "GradientNoise(sigma=1.0)")
+        object.__setattr__(self, "gradient", self.gradient.detach())
+        if self.gradient.ndim != 1 or not self.gradient.numel() or not self.gradient.is_floating_point():
+            kind = self.gradient.dtype
+            raise ValueError(
+                f"gradient must be real with shape (m,); got {tuple(self.gradient.shape)} of type {kind}"
+            )
         bad = int((~torch.isfinite(self.gradient)).sum())
         if bad:
             raise ValueError(
                 f"gradient must be finite; got {bad} of {self.gradient.numel()} entries that are not"
             )
-        checks.integer("batch_size", self.batch_size, 1)
+        object.__setattr__(self, "batch_size", checks.integer("batch_size", self.batch_size, 1))
         if len(self.norms) != self.batch_size:
             raise ValueError(f"norms must have batch_size = {self.batch_size} entries; got {len(self.norms)}")
         for norm in self.norms:
@@ -54,18 +60,16 @@ def observe(
     ``groups`` (B,) partitions the features over clients or local batches, for the defenses that aggregate. The same
     ``seed`` gives the same observation. Raises ``ValueError`` or ``TypeError`` on bad input.
     """
-    if not isinstance(defense, Defense):
-        raise TypeError(f"defense must be a Defense such as GradientNoise(sigma=1.0); got {defense!r}")
+    checks.instance("defense", defense, Defense, "GradientNoise(sigma=1.0)")
+    checks.instance("net", net, TwoLayerNet)
+    if not hasattr(defense, "name"):
+        raise TypeError(
+            f"defense must be a member of a family such as GradientNoise(sigma=1.0); got {defense!r}"
+        )
     checks.integer("seed", seed, 0)
     X = net.features(X)
-    labels = torch.as_tensor(y, dtype=torch.float64)
-    if tuple(labels.shape) != (X.shape[0],):
-        raise ValueError(f"y must have shape (B,) = ({X.shape[0]},); got {tuple(labels.shape)}")
-    if not torch.isfinite(labels).all():
-        raise ValueError("y must be finite; got values that are not")
-    parts = tuple(groups) if groups is not None else (0,) * X.shape[0]
-    if len(parts) != X.shape[0]:
-        raise ValueError(f"groups must have B = {X.shape[0]} entries; got {len(parts)}")
+    labels = net.labels(y, X.shape[0])
+    parts = checks.groups(() if groups is None else groups, X.shape[0])
     # The channel of a defense lives in the file of the same name: bounds/foo.py, attack/channels/foo.py.
     channel = import_module(f"attack.channels.{defense.name}").channel
     gradient = channel(defense, net, X, labels, parts, seed)

@@ -18,12 +18,15 @@ from attack.observation import Observation
 from attack.span import Span, dominant_span
 from attack.streams import normal, numpy_generator
 from bounds import TensorAttack, checks
-from bounds.tensor_attack import core_order
+from bounds.activations import ZERO
+from bounds.tensor_attack import EQUAL_NORMS, core_order
 
 #: The weakest eigenvalue must stand above the noise of the second moment by this factor, else there is no result.
 MIN_GAP = 1.05
 #: Below this factor the result is returned with a warning.
 CLEAR_GAP = 1.5
+#: With unequal norms, a label further than this from +-1 makes their assignment doubtful.
+LABEL_DOUBT = 0.25
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,10 @@ def tensor_attack(
     Raises ``ValueError`` on bad input or an activation this attack does not cover, ``ReconstructionError`` when the
     observation carries no usable trace of B features (a vanishing residual, or too few neurons).
     """
+    checks.instance("observation", observation, Observation)
+    checks.instance("net", net, TwoLayerNet)
     attack = TensorAttack() if attack is None else attack
+    checks.instance("attack", attack, TensorAttack)
     B = observation.batch_size if batch_size is None else checks.integer("batch_size", batch_size, 1)
     if observation.batch_size != B:
         raise ValueError(f"batch_size must be the observation's, {observation.batch_size}; got {B}")
@@ -126,13 +132,13 @@ def tensor_attack(
         )
         raise ReconstructionError(reason, Diagnostics("failed", (reason,), gap, eigenvalues, edge, passes))
 
-    fitted, norms = _fit(net, observation, core, order, attack, seed)
+    fitted, norms, norm_warnings = _fit(net, observation, core, order, attack, seed)
     strengths = _coefficients(net, 2, norms)
     residuals = fitted.alpha / strengths
     directions, sign_warnings = _signed(net, fitted, span.V.T @ slope, residuals, norms, order)
     features = torch.as_tensor(norms[:, None] * directions, device=net.device, dtype=torch.float64) @ span.V.T
     residuals_t, forward = _refit_residuals(net, gradient, features)
-    warnings = sign_warnings + _warnings(span, gap, fitted)
+    warnings = norm_warnings + sign_warnings + _warnings(span, gap, fitted)
     diagnostics = Diagnostics(
         "suspect" if warnings else "ok",
         warnings,
@@ -171,35 +177,34 @@ def _coefficients(net: TwoLayerNet, order: int, norms: np.ndarray) -> np.ndarray
 
 def _fit(
     net: TwoLayerNet, observation: Observation, core: CoreMoments, order: int, attack: TensorAttack, seed: int
-) -> tuple[Decomposition, np.ndarray]:
-    """The decomposition and the norm of each of its components."""
+) -> tuple[Decomposition, np.ndarray, tuple[str, ...]]:
+    """The decomposition, the norm of each of its components, and warnings."""
     norms = np.array(observation.norms)
     second, tensor = core.second.cpu().numpy(), core.core.cpu().numpy()
 
-    def run(norms: np.ndarray) -> Decomposition:
+    def run(norms: np.ndarray, guess: np.ndarray | None = None) -> Decomposition:
         ratio = _coefficients(net, order, norms) / _coefficients(net, 2, norms)
         generator = numpy_generator(seed, "starts", 1)
-        return decompose(second, tensor, ratio, attack.weight(order), attack.starts, generator)
+        return decompose(second, tensor, ratio, attack.weight(order), attack.starts, generator, guess)
 
-    if np.ptp(norms) <= 1e-6 * norms.max():
-        return run(norms), norms
+    if np.ptp(norms) <= EQUAL_NORMS * norms.max():
+        return run(norms), norms, ()
     # Unequal norms: fit with a common ratio, give each component the norm that brings its label nearest to +-1, fit again.
     first = run(np.full_like(norms, norms.mean()))
-    labels = (
-        _coefficients(net, 0, norms)[None, :] - first.alpha[:, None] / _coefficients(net, 2, norms)[None, :]
+    labels = _coefficients(net, 0, norms) - first.alpha[:, None] / _coefficients(net, 2, norms)
+    distance = np.abs(np.abs(labels) - 1)
+    rows, columns = linear_sum_assignment(distance)
+    assigned = norms[columns]
+    again = run(assigned, first.directions)
+    # The second fit has one start; how far its starts agree is known from the first.
+    fitted = dataclasses.replace(
+        again, agreeing=first.agreeing, starts=first.starts, complex_starts=first.complex_starts
     )
-    assigned = norms[linear_sum_assignment(np.abs(np.abs(labels) - 1))[1]]
-    ratio = _coefficients(net, order, assigned) / _coefficients(net, 2, assigned)
-    again = decompose(
-        second,
-        tensor,
-        ratio,
-        attack.weight(order),
-        attack.starts,
-        numpy_generator(seed, "starts", 1),
-        first.directions,
+    worst = float(distance[rows, columns].max())
+    warnings = (
+        (f"norms assigned by labels that are up to {worst:.2f} away from +-1",) if worst > LABEL_DOUBT else ()
     )
-    return again, assigned
+    return fitted, assigned, warnings
 
 
 def _signed(
@@ -214,7 +219,7 @@ def _signed(
     if order % 2:
         return fitted.directions, ()
     linear = _coefficients(net, 1, norms)
-    if np.min(np.abs(linear)) < 1e-9:
+    if np.min(np.abs(linear)) <= ZERO:
         return fitted.directions, ("signs are not identified: mu_1 = 0",)
     weights = np.linalg.lstsq(fitted.directions.T, first.cpu().numpy(), rcond=None)[0]
     signs = np.where(weights * residuals * linear < 0, -1.0, 1.0)

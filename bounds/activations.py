@@ -17,7 +17,8 @@ import numpy as np
 import sympy as sp
 from scipy import special
 
-from bounds.quadrature import Array, gaussian_rule, hermite
+from bounds import checks
+from bounds.quadrature import TAIL, Array, gaussian_rule, hermite
 
 #: The variable of every symbolic activation.
 Z = sp.Symbol("z", real=True)
@@ -57,7 +58,11 @@ class Activation:
         return self.function(t)
 
     def coefficient(self, k: int, norm: float = 1.0) -> float:
-        """``c_k(norm)``, numerically (piecewise Gauss-Legendre, absolute error below 1e-12 for k <= 8)."""
+        """``c_k(norm)``, numerically, for k up to 8 and norm > 0 (piecewise Gauss-Legendre; the absolute error is below
+        1e-12 at unit norm). ``ValueError`` or ``TypeError`` for another k or norm."""
+        checks.integer("k", k, 0, _MAX_ORDER)
+        if checks.real("norm", norm, 0.0, 1e6) == 0.0:
+            raise ValueError("norm must be positive; got 0")
         return float(_coefficients(self, float(norm))[k])
 
     def symbolic_coefficient(self, k: int) -> sp.Expr:
@@ -83,8 +88,8 @@ _MAX_ORDER = 8
 
 
 @lru_cache(maxsize=512)
-def _coefficients(activation: Activation, norm: float) -> Array:
-    x, w = gaussian_rule([k / norm for k in activation.kinks])
+def _coefficients(activation: Activation, norm: float, refinement: float = 1.0) -> Array:
+    x, w = gaussian_rule([k / norm for k in activation.kinks], refinement * norm)
     return hermite(_MAX_ORDER, x) @ (w * activation.function(norm * x))
 
 
@@ -210,12 +215,13 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType({a.name: a for a in _TA
 def resolve_activation(activation: str | Activation | sp.Expr | Callable[[Array], Array]) -> Activation:
     """The ``Activation`` for a name of the table, a sympy expression in one symbol, a callable, or an ``Activation``.
 
-    A callable maps a float64 array to an array of the same shape and must be smooth; give an ``Activation`` with
-    ``kinks`` for one that is not. Raises ``ValueError`` for an unknown name or a function that is not finite or does not
-    keep the shape, ``TypeError`` for another type.
+    A callable maps a float64 array to a real array of the same shape and must be smooth; give an ``Activation`` with
+    ``kinks`` for one that is not. Raises ``ValueError`` for an unknown name, kinks that cannot be found, a function that
+    cannot be evaluated, is not finite, does not keep the shape, grows too fast for Gaussian moments or is not smooth
+    between its kinks; ``TypeError`` for another type.
     """
     if isinstance(activation, Activation):
-        return activation
+        return _checked(activation)
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
@@ -236,20 +242,28 @@ def _from_expression(expr: sp.Expr) -> Activation:
             f"activation must be an expression in exactly one symbol; got {expr} with {len(symbols)}"
         )
     expr = expr.subs(symbols[0], Z)
-    derivative = sp.diff(expr, Z)
-    return _checked(
-        Activation(
-            str(expr),
-            sp.lambdify(Z, expr, modules=["scipy", "numpy"]),
-            sp.lambdify(Z, derivative, modules=["scipy", "numpy"]),
-            kinks=_symbolic_kinks(expr),
-            expr=expr,
-        )
-    )
+    kinks = _symbolic_kinks(expr)
+    try:
+        slope = sp.diff(expr, Z)
+        function, derivative = (sp.lambdify(Z, e, modules=["scipy", "numpy"]) for e in (expr, slope))
+    except Exception as error:  # sympy raises many kinds
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"activation must be an expression that can be computed; got {expr}: {reason}"
+        ) from error
+    jumps = slope.has(sp.DiracDelta, sp.Derivative)  # no derivative to compute with
+    return _checked(Activation(str(expr), function, None if jumps else derivative, kinks=kinks, expr=expr))
+
+
+#: Functions are probed on [-REACH, REACH].
+REACH = 40
 
 
 def _symbolic_kinks(expr: sp.Expr) -> tuple[float, ...]:
-    """Where Max, Min, Abs, sign, Heaviside or Piecewise inside ``expr`` switch (real roots of the switching conditions)."""
+    """Where Max, Min, Abs, sign, Heaviside or Piecewise inside ``expr`` switch: real roots of their conditions."""
+    unclear = ValueError(
+        f"activation {expr} has kinks that cannot be found; give Activation(..., kinks=(...))"
+    )
     switches: set[sp.Expr] = set()
     for node in sp.preorder_traversal(expr):
         if isinstance(node, sp.Max | sp.Min):
@@ -257,20 +271,44 @@ def _symbolic_kinks(expr: sp.Expr) -> tuple[float, ...]:
             switches |= {args[i] - args[j] for i in range(len(args)) for j in range(i)}
         elif isinstance(node, sp.Abs | sp.sign | sp.Heaviside):
             switches.add(node.args[0])
-        elif isinstance(node, sp.Piecewise):
-            switches |= {c.lhs - c.rhs for _, c in node.args if isinstance(c, sp.core.relational.Relational)}
+        elif isinstance(node, sp.core.relational.Relational):
+            switches.add(node.lhs - node.rhs)
+        elif isinstance(node, sp.floor | sp.ceiling | sp.Mod | sp.frac):
+            raise unclear
     roots: set[float] = set()
     for switch in switches:
-        roots |= {float(r) for r in sp.solveset(switch, Z, sp.S.Reals) if r.is_real}
+        found = sp.solveset(switch, Z, sp.S.Reals)
+        if not isinstance(found, sp.FiniteSet) and found is not sp.S.EmptySet:
+            raise unclear
+        roots |= {float(r) for r in found}
     return tuple(sorted(roots))
 
 
+@lru_cache(maxsize=256)
 def _checked(activation: Activation) -> Activation:
-    probe = np.linspace(-6.0, 6.0, 25)
-    values = np.asarray(activation.function(probe))
-    if values.shape != probe.shape or not np.all(np.isfinite(values)):
+    """``activation`` itself, once it has been found to be a real function with Gaussian moments, smooth between kinks."""
+    name = activation.name
+    probe = np.linspace(-REACH, REACH, 161)
+    try:
+        with np.errstate(all="ignore"):
+            values = np.asarray(activation.function(probe))
+    except Exception as error:  # a user's function may raise anything
+        reason = " ".join(str(error).split())
         raise ValueError(
-            f"activation {activation.name!r} must map an array to finite values of the same shape; "
-            f"on [-6, 6] it gave shape {values.shape}, {np.count_nonzero(~np.isfinite(values))} values not finite"
+            f"activation {name!r} must map a float64 array to an array; it raised {reason}"
+        ) from error
+    if values.dtype.kind not in "iuf" or values.shape != probe.shape or not np.all(np.isfinite(values)):
+        raise ValueError(
+            f"activation {name!r} must map an array to finite real values of the same shape; for {probe.size} values on "
+            f"[-{REACH}, {REACH}] it gave shape {values.shape} of type {values.dtype}"
+        )
+    ends = np.asarray(activation.function(np.array([-TAIL, TAIL])))
+    if np.max(ends**2) * math.exp(-(TAIL**2) / 2) > 1e-9:
+        raise ValueError(f"activation {name!r} must have Gaussian moments; E sigma(Z)^2 does not converge")
+    coarse, fine = _coefficients(activation, 1.0), _coefficients(activation, 1.0, 7.0)
+    if np.max(np.abs(coarse - fine)) > 1e-9 * max(1.0, np.max(np.abs(fine))):
+        raise ValueError(
+            f"activation {name!r} must be smooth between its kinks {activation.kinks}: two quadratures of its Hermite "
+            f"coefficients differ by {np.max(np.abs(coarse - fine)):.1g}; give Activation(..., kinks=(...))"
         )
     return activation

@@ -49,7 +49,8 @@ class BoundValue:
 @dataclass(frozen=True)
 class Bound:
     """One statement about one defense. ``numeric(defense, setting, attack, delta)`` returns the value and its named
-    parts, and raises ``UnsupportedBound`` where the statement does not apply; ``symbolic`` is the same in ``SYMBOLS``."""
+    parts, and raises ``UnsupportedBound`` where the statement does not apply; ``symbolic`` is the same over ``SYMBOLS``
+    (for PREDICTED with two constants K_perp and K_par, whose numbers are among the named parts)."""
 
     kind: Kind
     statement: str
@@ -119,13 +120,12 @@ def evaluate(
     delta in (0, 1): an UPPER holds with probability at least 1 - delta. A kind without a proof has value None and a
     reason. Raises ``TypeError`` or ``ValueError`` on bad input.
     """
-    if not isinstance(defense, Defense):
-        raise TypeError(f"defense must be a Defense such as GradientNoise(sigma=1.0); got {defense!r}")
-    if not isinstance(setting, Setting):
-        raise TypeError(f"setting must be a Setting; got {type(setting).__name__}")
+    checks.instance("defense", defense, Defense, "GradientNoise(sigma=1.0)")
+    checks.instance("setting", setting, Setting)
     if not 0 < checks.real("delta", delta) < 1:
         raise ValueError(f"delta must lie strictly between 0 and 1; got {delta}")
     attack = TensorAttack() if attack is None else attack
+    checks.instance("attack", attack, TensorAttack)
     stated = {bound.kind: bound for bound in defense.bounds}
     return Evaluation(
         {
@@ -142,6 +142,8 @@ def expression(defense: Defense | type[Defense], kind: Kind | str) -> sp.Expr:
 
     Raises ``UnsupportedBound`` when that kind is not stated for the defense, ``ValueError`` for an unknown kind.
     """
+    if not (isinstance(defense, Defense) or (isinstance(defense, type) and issubclass(defense, Defense))):
+        raise TypeError(f"defense must be a Defense or a class of them; got {defense!r}")
     wanted = Kind(checks.choice("kind", str(kind), tuple(Kind)))
     for bound in defense.bounds:
         if bound.kind is wanted:

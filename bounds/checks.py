@@ -40,11 +40,20 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
 
 
 def array(name: str, value: Any, shape: tuple[int | None, ...]) -> Array:
-    """``value`` as a finite float64 array of the given shape (None: any positive size). Copies."""
+    """``value`` as a finite float64 array of the given shape (None: any positive size). Copies.
+
+    Tensors of any library are taken off their graph and device first (by their own ``detach`` and ``cpu``).
+    """
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
     try:
-        result = np.array(np.asarray(value), dtype=float)
-    except (TypeError, ValueError) as error:
+        raw = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be an array of real numbers; got {type(value).__name__}") from error
+    if raw.dtype.kind not in "iuf":
+        what = type(value).__name__ if raw.ndim == 0 else f"values of type {raw.dtype}"
+        raise TypeError(f"{name} must be an array of real numbers; got {what}")
+    result = np.array(raw, dtype=float)
     fits = result.ndim == len(shape) and all(
         size > 0 and wanted in (None, size) for size, wanted in zip(result.shape, shape, strict=False)
     )
@@ -56,3 +65,21 @@ def array(name: str, value: Any, shape: tuple[int | None, ...]) -> Array:
             f"{name} must be finite; got {np.count_nonzero(~np.isfinite(result))} values that are not"
         )
     return result
+
+
+def groups(value: Any, size: int) -> tuple[int, ...]:
+    """A partition of ``size`` features into groups as a tuple of non-negative integers; empty means one group."""
+    try:
+        labels = tuple(value)
+    except TypeError as error:
+        raise TypeError(f"groups must be a sequence of integers; got {value!r}") from error
+    if labels and len(labels) != size:
+        raise ValueError(f"groups must have B = {size} entries; got {len(labels)}")
+    return tuple(integer("groups", g, 0) for g in labels) or (0,) * size
+
+
+def instance(name: str, value: Any, wanted: type, example: str = "") -> None:
+    """``TypeError`` unless ``value`` is an instance of ``wanted``."""
+    if not isinstance(value, wanted):
+        hint = f" such as {example}" if example else ""
+        raise TypeError(f"{name} must be a {wanted.__name__}{hint}; got {value!r} ({type(value).__name__})")

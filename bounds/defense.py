@@ -25,9 +25,13 @@ class Param:
     grid: tuple[float, ...]
 
 
-def param(*, lo: float, hi: float, off: float, grid: Iterable[float]) -> Any:
-    """Declare a real parameter of a ``Defense`` once; its default is ``off``."""
-    return dataclasses.field(default=off, metadata={"param": (lo, hi, off, tuple(grid))})
+def param(*, lo: float, hi: float, off: float, grid: Iterable[float] = ()) -> Any:
+    """Declare a real parameter of a ``Defense`` once; its default is ``off``. Without a ``grid`` a sweep tries the middle
+    of the range and the end away from ``off``."""
+    far = hi if abs(hi - off) >= abs(lo - off) else lo
+    return dataclasses.field(
+        default=off, metadata={"param": (lo, hi, off, tuple(grid) or ((lo + hi) / 2, far))}
+    )
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ from functools import lru_cache, reduce
 import numpy as np
 import sympy as sp
 
-from bounds.activations import Activation
+from bounds.activations import ZERO, Activation
 from bounds.bound import Bound, Kind, UnsupportedBound
 from bounds.defense import Defense
 from bounds.quadrature import Array, hermite, plane_moments
 from bounds.setting import SYMBOLS, Setting
-from bounds.tensor_attack import TensorAttack, core_order
+from bounds.tensor_attack import EQUAL_NORMS, TensorAttack, core_order
 
 #: Residuals below this fraction of the largest leave no usable trace of their sample.
 ILL_POSED = 1e-6
@@ -35,17 +35,23 @@ ILL_POSED = 1e-6
 
 @dataclass(frozen=True)
 class FirstOrder:
-    """Constants per feature, (B,): ``E|e_perp,i|^2 = (d - B)/m orthogonal_i`` and ``E|e_par,i|^2 = inplane_i/m``."""
+    """Constants per feature, (B,): ``E|e_perp,i|^2 = (d - B)/m orthogonal_i`` and ``E|e_par,i|^2 = inplane_i/m``.
+
+    ``noise``: the edge of the second moment's noise over its weakest eigenvalue is ``noise * sqrt((d - B)/m)``. First order
+    needs this to be small too.
+    """
 
     orthogonal: Array
     inplane: Array
+    noise: float
 
 
 def first_order(setting: Setting, attack: TensorAttack, noise_variance: float = 0.0) -> FirstOrder:
     """The constants for an observation ``g_j + noise`` with independent noise of the given variance on every entry.
 
     Raises ``UnsupportedBound`` for a setting that is ill-posed (a residual that vanishes, features that are linearly
-    dependent), an activation this attack does not cover, or ``same_neuron="ignored"`` (its bias is not in the formula).
+    dependent), an activation this attack does not cover or gives no signs for, or ``same_neuron="ignored"`` (its bias
+    is not in the formula). With unequal norms the constants are those of a correct assignment of norms.
     """
     if attack.same_neuron != "leave_one_out":
         raise UnsupportedBound(
@@ -60,6 +66,13 @@ def first_order(setting: Setting, attack: TensorAttack, noise_variance: float = 
     directions, norms = setting.directions, setting.norms
     c2 = np.array([setting.activation.coefficient(2, n) for n in norms])
     cq = np.array([setting.activation.coefficient(order, n) for n in norms])
+    c1 = np.array([setting.activation.coefficient(1, n) for n in norms])
+    if min(np.min(np.abs(c2)), np.min(np.abs(cq))) <= ZERO:
+        raise UnsupportedBound(
+            f"not proved: a Hermite coefficient vanishes at one of the norms {norms.tolist()}"
+        )
+    if order % 2 == 0 and np.min(np.abs(c1)) <= ZERO:
+        raise UnsupportedBound("not proved: mu_1 = 0, so features are found up to their sign only")
     alpha = setting.residuals * c2
     second = (directions.T * alpha) @ directions
     if np.linalg.cond(second) > 1e12:
@@ -81,7 +94,10 @@ def first_order(setting: Setting, attack: TensorAttack, noise_variance: float = 
             + pairs.second_moment(1, 1, rows_q, rows_q)
         )
         inplane = (coloured + noise_variance * white).reshape(setting.B, setting.B - 1).sum(axis=1)
-    return FirstOrder(norms**2 * orthogonal, norms**2 * inplane)
+    one = np.ones(1)
+    power = float(pairs.second_moment(0, 0, one, one)[0]) + noise_variance
+    noise = 2 * math.sqrt(power) / float(np.min(np.abs(np.linalg.eigvalsh(second))))
+    return FirstOrder(norms**2 * orthogonal, norms**2 * inplane, noise)
 
 
 def predicted_bound(noise_variance: Callable[[Defense], float]) -> Bound:
@@ -90,12 +106,18 @@ def predicted_bound(noise_variance: Callable[[Defense], float]) -> Bound:
     def numeric(
         defense: Defense, setting: Setting, attack: TensorAttack, delta: float
     ) -> tuple[float, dict[str, float]]:
+        norms = setting.norms
+        if np.ptp(norms) > EQUAL_NORMS * norms.max() and np.any(np.abs(setting.labels) != 1):
+            raise UnsupportedBound(
+                "not proved: with unequal norms labels must be +-1, by which norms are assigned"
+            )
         constants = first_order(setting, attack, noise_variance(defense))
         k_perp, k_par = float(constants.orthogonal.mean()), float(constants.inplane.mean())
         perp = (setting.d - setting.B) * k_perp / setting.m
         par = k_par / setting.m
+        noise = constants.noise * math.sqrt((setting.d - setting.B) / setting.m)
         parts = {"orthogonal": math.sqrt(perp), "inplane": math.sqrt(par), "K_perp": k_perp, "K_par": k_par}
-        return math.sqrt(perp + par), parts
+        return math.sqrt(perp + par), parts | {"noise_over_signal": noise}
 
     d, m, size, k_perp, k_par = (SYMBOLS[name] for name in ("d", "m", "B", "K_perp", "K_par"))
     return Bound(
@@ -106,8 +128,9 @@ def predicted_bound(noise_variance: Callable[[Defense], float]) -> Bound:
         assumptions=(
             "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
             "features linearly independent with known norms, no vanishing residual",
-            "mu_2 != 0 and mu_3 or mu_4 != 0",
-            "first order in 1/sqrt(m): exact as m grows with d fixed, off by a relative O(R) before",
+            "mu_1, mu_2 != 0 and mu_3 or mu_4 != 0; sigma of polynomial growth",
+            "with unequal norms: labels +-1, and the assignment of norms by them correct",
+            "first order: exact as m grows with d fixed; before, off by terms that grow with R and noise_over_signal",
         ),
         numeric=numeric,
         symbolic=sp.sqrt(((d - size) * k_perp + k_par) / m),
@@ -174,8 +197,9 @@ def _plane_moments(
 
         return stack
 
-    kinks = [[k / n for k in activation.kinks] for n in norms]
-    return plane_moments(functions(norms[0]), functions(norms[1]), cosine, 2 * order, *kinks)
+    f_kinks, g_kinks = ([k / n for k in activation.kinks] for n in norms)
+    f, g = (functions(n) for n in norms)
+    return plane_moments(f, g, cosine, 2 * order, f_kinks, g_kinks, scale=max(norms))
 
 
 @dataclass(frozen=True)

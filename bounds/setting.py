@@ -44,15 +44,15 @@ class Setting:
     gram: Array
     labels: Array
     activation: Activation
-    groups: tuple[int, ...] = ()
+    groups: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         gram = checks.array("gram", self.gram, (None, None))
         if gram.shape[0] != gram.shape[1]:
             raise ValueError(f"gram must be square; got shape {gram.shape}")
         size = gram.shape[0]
-        checks.integer("d", self.d, 1)
-        checks.integer("m", self.m, 1)
+        object.__setattr__(self, "d", checks.integer("d", self.d, 1))
+        object.__setattr__(self, "m", checks.integer("m", self.m, 1))
         if size > self.d:
             raise ValueError(
                 f"B must be at most d = {self.d} (features are linearly independent); got B = {size}"
@@ -70,14 +70,12 @@ class Setting:
         if smallest < -1e-9 * np.max(np.diag(gram)):
             raise ValueError(f"gram must be positive semidefinite; its smallest eigenvalue is {smallest:.3g}")
         labels = checks.array("labels", self.labels, (size,))
-        groups = tuple(self.groups) or (0,) * size
-        if len(groups) != size:
-            raise ValueError(f"groups must have one entry for each of the {size} features; got {len(groups)}")
+        groups = checks.groups(self.groups, size)
         for values in (gram, labels):
             values.setflags(write=False)
         object.__setattr__(self, "gram", gram)
         object.__setattr__(self, "labels", labels)
-        object.__setattr__(self, "groups", tuple(checks.integer("groups", g, 0) for g in groups))
+        object.__setattr__(self, "groups", groups)
         object.__setattr__(self, "activation", resolve_activation(self.activation))
 
     @staticmethod
@@ -105,11 +103,18 @@ class Setting:
         """The setting of features ``X`` (B, d), every feature in the observation, with labels ``y`` (B,)."""
         features = checks.array("X", X, (None, None))
         if features.shape[0] > features.shape[1]:
-            raise ValueError(f"X must have at most d = {features.shape[1]} rows; got B = {features.shape[0]}")
+            raise ValueError(
+                f"B must be at most d = {features.shape[1]}; got X with B = {features.shape[0]} rows"
+            )
         labels = checks.array("y", y, (features.shape[0],))
         gram = features @ features.T
         return Setting(
-            features.shape[1], m, gram, labels, resolve_activation(activation), tuple(groups or ())
+            features.shape[1],
+            m,
+            gram,
+            labels,
+            resolve_activation(activation),
+            () if groups is None else groups,
         )
 
     def with_width(self, m: int) -> Setting:
@@ -133,8 +138,10 @@ class Setting:
 
     @property
     def directions(self) -> Array:
-        """Unit directions in an orthonormal basis of their span: (B, B), row i is feature i. Basis by QR-free symmetric
-        square root of the cosines, so that nearly parallel features stay accurate."""
+        """Unit directions in an orthonormal basis of their span: (B, B), row i is feature i.
+
+        A square root of the cosines from their eigenvectors, which stays accurate for nearly parallel features.
+        """
         values, vectors = np.linalg.eigh(self.cosines)
         return np.asarray(vectors * np.sqrt(np.clip(values, 0.0, None)))
 

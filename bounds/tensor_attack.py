@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass
 
 from bounds import checks
-from bounds.activations import Activation
+from bounds.activations import ZERO, Activation
+
+#: Public norms closer than this fraction count as equal; else the attack has to find out which feature has which.
+EQUAL_NORMS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class TensorAttack:
 
 def core_order(activation: Activation) -> int:
     """Order of the core; raises ``ValueError`` where this attack does not apply: mu_2 = 0 (odd activations) or no core."""
-    even = abs(activation.coefficient(2)) > 1e-9
+    even = abs(activation.coefficient(2)) > ZERO
     order = activation.core_order
     if not even or order is None:
         missing = "mu_2 = 0: odd-type activations need another moment" if not even else "mu_3 = mu_4 = 0"

@@ -11,9 +11,8 @@ import mpmath as mp
 import numpy as np
 import pytest
 import sympy as sp
-from mpmath.calculus.quadrature import GaussLegendre
-
 from helpers import time_limit
+from mpmath.calculus.quadrature import GaussLegendre
 
 from bounds import ACTIVATIONS, Activation, Setting, resolve_activation
 from bounds.activations import Z
@@ -241,9 +240,9 @@ def test_names_and_activations_resolve_to_themselves() -> None:
         (None, TypeError, r"activation must be a name.*NoneType"),
         (x + sp.Symbol("y"), ValueError, r"exactly one symbol.*with 2"),
         (sp.Integer(3), ValueError, r"exactly one symbol.*with 0"),
-        (lambda t: np.full_like(t, np.nan), ValueError, r"finite values.*25 values not finite"),
-        (lambda t: t[:-1], ValueError, r"same shape.*\(24,\)"),
-        (sp.log(x), ValueError, r"finite values"),
+        (lambda t: np.full_like(t, np.nan), ValueError, r"finite real values"),
+        (lambda t: t[:-1], ValueError, r"same shape.*\(160,\)"),
+        (sp.log(x), ValueError, r"finite real values"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
@@ -308,13 +307,12 @@ def test_kinks_that_have_no_closed_form(expression: sp.Expr) -> None:
 
 def test_infinitely_many_kinks_are_refused() -> None:
     """|sin x| has a kink at every multiple of pi: walking through them never ends."""
-    with time_limit(3), pytest.raises(ValueError, match="kink"):
-        resolve_activation(sp.Abs(sp.sin(x)))
+    for endless in (sp.Abs(sp.sin(x)), sp.floor(x) + x**2):
+        with time_limit(3), pytest.raises(ValueError, match="kink"):
+            resolve_activation(endless)
 
 
-@pytest.mark.parametrize(
-    "expression", [sp.sign(x) + x**2, x * sp.Heaviside(x - sp.Rational(1, 3)), sp.floor(x) + x**2]
-)
+@pytest.mark.parametrize("expression", [sp.sign(x) + x**2, x * sp.Heaviside(x - sp.Rational(1, 3))])
 def test_a_jump_has_no_derivative(expression: sp.Expr) -> None:
     """A function that jumps is a valid activation for the output weights; its derivative must be None, or work."""
     activation = resolve_activation(expression)

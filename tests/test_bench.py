@@ -105,6 +105,11 @@ def test_memory_is_that_of_a_process_of_its_own() -> None:
     json.dumps(r.to_dict(), allow_nan=False)
 
 
+def test_a_failed_attack_in_that_process_gives_its_reason() -> None:
+    with pytest.raises(RuntimeError, match="ill-posed: the weakest of 3 eigenvalues"):
+        peak_memory(d=16, m=30, B=3)
+
+
 @pytest.mark.parametrize("large", [False, True])
 def test_bench_is_all_of_its_parts(monkeypatch: pytest.MonkeyPatch, large: bool) -> None:
     calls: list[tuple[str, dict[str, int]]] = []

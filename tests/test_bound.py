@@ -81,7 +81,7 @@ def test_defaults() -> None:
     [
         ((NoDefense, SETTING), TypeError, "defense must be a Defense.*NoDefense"),
         (("none", SETTING), TypeError, "defense must be a Defense.*'none'"),
-        ((NoDefense(), "setting"), TypeError, "setting must be a Setting; got str"),
+        ((NoDefense(), "setting"), TypeError, "setting must be a Setting"),
         ((NoDefense(), SETTING, None, 0.0), ValueError, "delta must lie strictly between 0 and 1; got 0"),
         ((NoDefense(), SETTING, None, 1.0), ValueError, "delta must lie strictly between 0 and 1; got 1"),
         ((NoDefense(), SETTING, None, math.nan), ValueError, "delta.*nan"),
@@ -98,7 +98,7 @@ def test_not_proved_differs_from_unknown() -> None:
     with pytest.raises(UnsupportedBound, match="no lower is stated for none"):
         expression(NoDefense, Kind.LOWER)
     assert not issubclass(UnsupportedBound, ValueError)
-    with pytest.raises(ValueError, match="kind must be one of rate, upper, .*'best'"):
+    with pytest.raises(ValueError, match=r"kind must be one of rate, upper, .*'best'"):
         expression(NoDefense, "best")
 
 

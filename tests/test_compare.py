@@ -165,11 +165,27 @@ def test_a_failed_trial_is_never_counted_out() -> None:
     assert judge_predicted(sample(5000, rng, failed=1), stated(2 * RMS)).verdict == "fails"
 
 
+def test_a_prediction_beyond_first_order_is_stated_but_not_judged() -> None:
+    for predicted, verdict in ((0.24, "holds"), (0.26, "uninformative")):
+        found = judge_predicted(Measured.of([predicted] * 1000), stated(predicted))
+        assert found.verdict == verdict and found.ratio == pytest.approx(1.0)
+
+
+def test_a_broken_attack_refutes_and_does_not_pass_as_uninformative() -> None:
+    """Negative control: the vacuity guard forbids "holds", it does not excuse a refuted statement."""
+    broken = Measured.of([1.4] * 50)
+    assert judge_predicted(broken, stated(0.05)).verdict == "fails"
+    assert judge_predicted(Measured.of([], failed=50), stated(0.05)).verdict == "fails"
+    assert judge_upper([1.4] * 50, 0, stated(0.3), 0.05).verdict == "fails"
+    assert judge_upper([], 50, stated(0.3), 0.05).verdict == "fails"
+    assert judge_lower(broken, stated(1.45)).verdict == "fails"
+
+
 @pytest.mark.parametrize("rms", [0.9, 1.0, 1.4])
 def test_an_attack_no_better_than_guessing_verifies_nothing(rms: float) -> None:
     exact = Measured.of([rms] * 1000)
     assert judge_predicted(exact, stated(rms)).verdict == "uninformative"
-    assert judge_predicted(exact, stated(rms), baseline=2.0).verdict == "holds"
+    assert judge_predicted(exact, stated(rms), baseline=2.0, reach=2.0).verdict == "holds"
     assert judge_lower(exact, stated(0.1)).verdict == "uninformative"
     assert judge_upper([rms] * 1000, 0, stated(1.5), 0.05).verdict == "uninformative"
     assert judge_rate({1e4: exact, 2e4: Measured.of([0.5] * 10)}, -0.5).verdict == "uninformative"
@@ -192,7 +208,10 @@ def test_too_little_to_judge(errors: list[float], failed: int, bound: BoundValue
         judge_improvement(m, m, bound.value or math.nan),
         judge_rate({1e4: m, 2e4: m}, -0.5, unproved="" if bound.value else bound.why),
     ]
-    assert {r.verdict for r in results} == {verdict}, [r.text for r in results]
+    wanted = [verdict] * len(results)
+    if not errors and failed:
+        wanted[0] = "fails"  # a prediction is refuted when every trial fails
+    assert [r.verdict for r in results] == wanted, [r.text for r in results]
     for r in results:
         json.dumps(r.to_dict(), allow_nan=False)
 

@@ -33,7 +33,7 @@ TRIALS = 12
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures as objects, in place of files."""
     caught: list[Figure] = []
-    monkeypatch.setattr(module, "_save", lambda figure, path: caught.append(figure))
+    monkeypatch.setattr(module, "save_figure", lambda figure, path: caught.append(figure))
     return caught
 
 

@@ -123,7 +123,7 @@ def from_gram(gram: Any, y: Any, d: Any = 5, m: Any = 100, **more: Any) -> Setti
         (
             lambda: Setting.from_features(X.T, np.ones(7), m=9),
             ValueError,
-            "X must have at most d = 3 rows; got B = 7",
+            "B must be at most d = 3; got X with B = 7 rows",
         ),
         (lambda: Setting.from_features(X, Y[:2], m=9), ValueError, r"y must have shape \(3\); got \(2,\)"),
         (lambda: Setting.from_features(X * np.nan, Y, m=9), ValueError, "X must be finite; got 21 values"),
@@ -137,7 +137,7 @@ def from_gram(gram: Any, y: Any, d: Any = 5, m: Any = 100, **more: Any) -> Setti
         (
             lambda: Setting.from_features(X, Y, m=9, groups=[0, 1]),
             ValueError,
-            "groups must have one entry.*3.*got 2",
+            "groups must have B = 3 entries; got 2",
         ),
         (
             lambda: Setting.from_features(X, Y, m=9, groups=[0, 1, -1]),

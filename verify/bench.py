@@ -219,7 +219,8 @@ def peak_memory(d: int = 3072, m: int = 1_000_000, B: int = 4) -> BenchResult:
     drawn anew in every pass.
 
     A fresh process does it, and measures itself with ``getrusage``. On Linux a process inherits the peak of
-    the one that started it, so the number may be too large, never too small.
+    the one that started it, so the number may be too large, never too small. Raises
+    ``RuntimeError`` with the attack's reason if it has no result.
     """
     import torch
 
@@ -245,13 +246,16 @@ def _attack_regenerated(d: int, m: int, B: int, threads: int) -> dict[str, float
 
     import torch
 
-    from attack import matched_rmse, tensor_attack
+    from attack import ReconstructionError, matched_rmse, tensor_attack
 
     torch.set_num_threads(threads)
     start = time.perf_counter()
     X, net, seen = _problem(d, m, B, "relu", alternating(B), memory_budget=0)
     observed = time.perf_counter()
-    found = tensor_attack(seen, net)
+    try:
+        found = tensor_attack(seen, net)
+    except ReconstructionError as error:
+        raise RuntimeError(str(error)) from None  # its diagnostics do not travel between processes
     done = time.perf_counter()
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

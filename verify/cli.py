@@ -29,7 +29,7 @@ from bounds import (
 from verify.catalogue import EXPERIMENTS
 from verify.compare import compare
 from verify.experiment import Experiment
-from verify.pictures import PictureRow, draw_pictures, reconstruct_pictures, save_pictures
+from verify.pictures import PictureRow, draw_pictures, load_pictures, reconstruct_pictures, save_pictures
 from verify.plot import plot, plot_summary
 from verify.record import Record, read_records
 from verify.rules import Result
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits 0, 1 (a verdict "fails"), 2 (bad input, one line on stderr) or 130 (interrupted)."""
     try:
         app(args=arguments, standalone_mode=True)
-    except (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"reconbound: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stop:
@@ -135,6 +135,8 @@ def bound(
     parameters: dict[str, float | None] | None = None,
 ) -> None:
     """Every kind of statement about DEFENSE, with assumptions and sources."""
+    if as_json and latex:
+        raise ValueError("json and latex must not be given together; got both")
     spec = _defense(defense, parameters or {})
     evaluation = evaluate(
         spec, Setting.orthonormal(d, m, B, activation), TensorAttack(moments=moments), delta
@@ -207,6 +209,7 @@ def verify(
     chosen = _experiments(defense, only or [])
     if trials is not None:
         checks.integer("trials", trials, 1)
+    out.mkdir(parents=True, exist_ok=True)
     results: list[Result] = []
     records: list[Record] = []
     for experiment in chosen:
@@ -229,7 +232,12 @@ def _experiments(defense: str, only: Sequence[str]) -> list[Experiment]:
     wanted = list(EXPERIMENTS.values())
     if defense != "all":
         wanted = [e for e in wanted if any(isinstance(p.defense, NAMES[defense]) for p in e.points)]
-    return [e for e in wanted if not only or e.name in only]
+    chosen = [e for e in wanted if not only or e.name in only]
+    if not chosen:
+        raise ValueError(
+            f"only must name an experiment about {defense}: {', '.join(e.name for e in wanted)}; got {only}"
+        )
+    return chosen
 
 
 def _report(results: Sequence[Result], records: Sequence[Record], out: Path, as_json: bool) -> None:
@@ -264,23 +272,35 @@ def figures(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Redraw every figure from saved records, running no attack."""
+    """Redraw every figure from saved records and saved pictures, running no attack."""
     if not source.is_dir():
         raise ValueError(f"--from must be a directory with records; got {source}")
-    paths = sorted(source.glob("*.jsonl"))
-    if not paths:
-        raise ValueError(f"--from must hold files of records (*.jsonl); got none in {source}")
+    paths, pictures = sorted(source.glob("*.jsonl")), sorted(source.glob("pictures-*.json"))
+    if not paths and not pictures:
+        raise ValueError(
+            f"--from must hold records (*.jsonl) or pictures (pictures-*.json); got none in {source}"
+        )
     target = source.parent if out is None else out
+    for path in pictures:
+        batch, rows = load_pictures(path)
+        if batch is None:
+            print(f"{path.name}: too large to be kept, not redrawn", file=sys.stderr)
+        else:
+            draw_pictures(batch, rows, target / f"{path.stem}.png")
     known = {e.name: e for full in EXPERIMENTS.values() for e in (full, full.quick())}
     results: list[Result] = []
     records: list[Record] = []
     for path in paths:
         found = read_records(path)
+        if not found:
+            print(f"{path.name}: no trials yet", file=sys.stderr)
+            continue
         experiment = known.get(path.stem)
         plot(found, target / f"{path.stem}.png", experiment)
         results += compare(found, experiment) if experiment else compare(found, kind=Kind.PREDICTED)
         records += found
-    plot_summary(records, target / "summary.png")
+    if records:
+        plot_summary(records, target / "summary.png")
     _report(results, records, target, as_json)
 
 
@@ -312,6 +332,8 @@ def attack_tensor(
     """Reconstruct real pictures from a gradient at growing widths; writes the originals over the reconstructions."""
     from attack.image.datasets import load_cifar10_binary, load_images, load_mnist_idx
 
+    if images in ("digits", "patches") and (path is not None or labels_path is not None):
+        raise ValueError(f"path and labels-path belong to mnist and cifar10; got them with images = {images}")
     spec = _defense(defense, parameters or {})
     checks.choice("images", images, ("digits", "patches", "mnist", "cifar10"))
     estimator = TensorAttack(moments=moments)
@@ -327,10 +349,11 @@ def attack_tensor(
         batch = load_mnist_idx(path, labels_path, B, seed, not raw, max_cosine)
     else:
         batch = load_cifar10_binary(path, B, seed, not raw, max_cosine)
-    rows = reconstruct_pictures(batch, widths, seed, activation, spec, estimator, device)
     stem = f"pictures-{images}-B{B}" + ("-raw" if raw else "")
+    out.mkdir(parents=True, exist_ok=True)
+    rows = reconstruct_pictures(batch, widths, seed, activation, spec, estimator, device)
     draw_pictures(batch, rows, out / f"{stem}.png")
-    save_pictures(out / f"{stem}.json", batch, rows)
+    save_pictures(out / "records" / f"{stem}.json", batch, rows)
     if as_json:
         _print_json({"picture": str(out / f"{stem}.png"), "rows": [_without_pixels(row) for row in rows]})
         return

@@ -254,7 +254,7 @@ def _lower(check: LowerCheck, groups: Groups, conduct: Conduct) -> Iterator[Resu
         yield rules.judge_lower(measured(records, conduct.level), bound, conduct.baseline, **_named(point))
 
 
-def _named(point: Point, without: Sequence[str] = ()) -> dict[str, str]:
+def _named(point: Point, without: Sequence[str] = ()) -> dict[str, Any]:
     return {"experiment": point.experiment, "series": label(point, without)}
 
 

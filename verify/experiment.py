@@ -136,17 +136,20 @@ class Point:
 
     @staticmethod
     def from_dict(raw: Mapping[str, Any]) -> Point:
-        """Inverse of ``to_dict``. ``ValueError`` or ``TypeError`` for an unknown defense or field."""
-        parameters = dict(raw["defense"])
-        by_name = {cls.name: cls for cls in DEFENSES}
-        defense = by_name[checks.choice("defense", parameters.pop("name"), tuple(by_name))]
-        values = dict(raw) | {
-            "features": Features(**raw["features"]),
-            "labels": tuple(raw["labels"]),
-            "defense": defense(**parameters),
-            "attack": TensorAttack(**raw["attack"]),
-        }
-        return Point(**values)
+        """Inverse of ``to_dict``. ``ValueError`` for anything that is not its result."""
+        try:
+            parameters = dict(raw["defense"])
+            by_name = {cls.name: cls for cls in DEFENSES}
+            defense = by_name[checks.choice("defense", parameters.pop("name"), tuple(by_name))]
+            values = dict(raw) | {
+                "features": Features(**raw["features"]),
+                "labels": tuple(raw["labels"]),
+                "defense": defense(**parameters),
+                "attack": TensorAttack(**raw["attack"]),
+            }
+            return Point(**values)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"point must be what Point.to_dict gives; got {dict(raw)} ({error})") from error
 
     @property
     def key(self) -> str:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from bounds import DEFENSES, Defense, NoDefense, Setting, TensorAttack, checks, evaluate
 from bounds.tensor_attack import core_order
 from verify.origin import own
+from verify.plot import save_figure
 from verify.record import RecordError, finite_json
-from verify.trial import resolve_device, versions
+from verify.trial import versions
 
 if TYPE_CHECKING:
     from attack.image.datasets import ImageBatch
@@ -30,7 +31,6 @@ FloatArray = NDArray[np.float64]
 PICTURES_VERSION = 1
 #: Pictures are kept in the file of numbers while they are fewer numbers than this, originals included.
 KEPT_NUMBERS = 60_000
-DPI = 110
 CELL = 1.15  # inches
 LABEL = 2.5  # inches, the column of labels on the left
 
@@ -108,6 +108,8 @@ def reconstruct_pictures(
     if not isinstance(attack, TensorAttack):
         raise TypeError(f"attack must be a TensorAttack; got {attack!r}")
     checks.integer("seed", seed, 0)
+    from attack.network import resolve_device
+
     place = resolve_device(device)
     settings = [Setting.from_features(batch.features, batch.labels, m, activation) for m in widths]
     if not settings:
@@ -185,8 +187,7 @@ def draw_pictures(batch: ImageBatch | None, rows: Sequence[PictureRow], path: st
             if line == 0:
                 axes.set_title(f"y = {batch.labels[column]:+g}".replace("-", "−"), fontsize=8)
             _draw_picture(axes, batch.shape, None if pictures is None else pictures[column])
-    # No software version in the file: equal rows give equal bytes.
-    figure.savefig(path, dpi=DPI, metadata={"Software": None} if str(path).endswith(".png") else None)
+    save_figure(figure, path)
 
 
 def _title(batch: ImageBatch, rows: Sequence[PictureRow]) -> str:
@@ -269,6 +270,7 @@ def save_pictures(path: str | Path, batch: ImageBatch, rows: Sequence[PictureRow
         ],
     }
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(finite_json(raw), allow_nan=False) + "\n", encoding="utf-8")
     os.replace(part, path)

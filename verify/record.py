@@ -151,9 +151,15 @@ def _parse(line: bytes, where: str) -> Record:
     if raw.keys() != expected:
         wrong = ", ".join(sorted(raw.keys() ^ expected))
         raise RecordError(f"{where}: fields missing or unknown: {wrong}")
+    if (
+        not isinstance(raw["point"], dict)
+        or not isinstance(raw["seeds"], dict)
+        or "experiment" not in raw["seeds"]
+    ):
+        raise RecordError(f"{where}: point and seeds must be objects, seeds with an entry 'experiment'")
     try:
         return Record(**raw)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise RecordError(f"{where}: {error}") from None
 
 

@@ -2,9 +2,10 @@
 
 There are four verdicts. "holds" and "fails" are decisions: the confidence interval lies inside, or wholly
 outside, what the statement allows. "inconclusive": neither; more trials would decide. "uninformative":
-nothing could have been learnt, because the attack was no better than guessing zero, gave no result, or the
-bound is vacuous or not proved. A failed trial is never counted out: with one, no statement about the size of
-the error "holds" (UPPER, which speaks of a fraction of trials, counts it as a violation).
+no statement applies (not proved, vacuous, beyond first order), or the attack was no better than guessing zero, which
+can confirm nothing (it can still refute). A failed trial is never counted out: with one, no statement about the size
+of the error "holds" (UPPER, which speaks of a fraction of trials, counts it as a violation), and where all failed a
+prediction fails.
 """
 
 from __future__ import annotations
@@ -144,8 +145,10 @@ def _within(low: float, high: float, lo: float, hi: float) -> Verdict:
     return "fails" if high < lo or low > hi else "inconclusive"
 
 
-def _settle(verdict: Verdict, failed: int, nothing: str) -> Verdict:
-    if nothing:
+def _settle(verdict: Verdict, failed: int, unstated: str, nothing: str = "") -> Verdict:
+    """``unstated``: why no statement applies here; nothing can then be said. ``nothing``: why these trials teach nothing
+    in favour of one; what they refute stays refuted."""
+    if unstated or (nothing and verdict != "fails"):
         return "uninformative"
     return "inconclusive" if failed and verdict == "holds" else verdict
 
@@ -195,17 +198,26 @@ def _where(where: Mapping[str, str]) -> tuple[str, str]:
 
 
 def judge_predicted(
-    m: Measured, bound: BoundValue, tolerance: float = 0.03, baseline: float = BASELINE, **where: str
+    m: Measured,
+    bound: BoundValue,
+    tolerance: float = 0.03,
+    baseline: float = BASELINE,
+    reach: float = FIRST_ORDER,
+    **where: str,
 ) -> RatioResult:
     """PREDICTED holds iff the whole interval of measured/predicted lies in [1 - tolerance, 1 + tolerance] and
-    no trial failed; it fails iff the interval lies wholly outside. Beyond ``FIRST_ORDER`` the ratio is stated but
-    not judged."""
+    no trial failed; it fails iff the interval lies wholly outside. Beyond ``reach`` the ratio is stated but not
+    judged."""
     predicted = bound.value or math.nan
     ratio, low, high = (x / predicted for x in (m.rms, m.low, m.high))
-    nothing = m.learns_nothing(baseline) if bound.value else f"no prediction ({bound.why})"
-    if not nothing and predicted > FIRST_ORDER:
-        nothing = f"a predicted error above {FIRST_ORDER:g} is beyond first order"
-    verdict = _settle(_within(low, high, 1 - tolerance, 1 + tolerance), m.failed, nothing)
+    unstated = "" if bound.value else f"no prediction ({bound.why})"
+    if predicted > reach or bound.details.get("noise_over_signal", 0.0) >= 1:
+        unstated = f"a predicted error above {reach:g}, or noise above the signal, is beyond first order"
+    nothing = m.learns_nothing(baseline)
+    all_failed = m.n == 0 and m.failed > 0
+    verdict: Verdict = "fails" if all_failed else _within(low, high, 1 - tolerance, 1 + tolerance)
+    verdict = _settle(verdict, m.failed, unstated, nothing)
+    nothing = unstated or nothing
     text = (
         f"rms {m.rms:.4f}, predicted {predicted:.4f}, ratio {ratio:.3f} [{low:.3f}, {high:.3f}] "
         f"for 1 ± {tolerance:g}: {_note(verdict, m.n, m.failed, nothing)}"
@@ -336,11 +348,11 @@ def judge_upper(
     violations = failed + sum(e > value for e in errors)
     p_value = float(stats.binom.sf(violations - 1, n, delta)) if n else 1.0
     limit = float(stats.beta.ppf(level, violations + 1, n - violations)) if violations < n else 1.0
-    nothing = bound.why if bound.value is None else Measured.of(errors, failed).learns_nothing(baseline)
-    if not nothing and value >= 1:
-        nothing = f"vacuous, bound {value:.3g} >= 1"
+    unstated = bound.why if bound.value is None else f"vacuous, bound {value:.3g} >= 1" if value >= 1 else ""
+    nothing = Measured.of(errors, failed).learns_nothing(baseline)
     verdict: Verdict = "fails" if p_value < 1 - level else "holds" if limit <= delta else "inconclusive"
-    verdict = "uninformative" if nothing else verdict
+    verdict = _settle(verdict, 0, unstated, nothing)  # failed trials are violations already
+    nothing = unstated or nothing
     text = f"{violations} of {n} above {value:.4f}, allowed {delta:g}: {_note(verdict, n, failed, nothing)}"
     return UpperResult(
         Kind.UPPER, *_where(where), verdict, text, n, failed, value, violations, delta, p_value
@@ -351,10 +363,10 @@ def judge_lower(m: Measured, bound: BoundValue, baseline: float = BASELINE, **wh
     """LOWER, a bound on the root mean square, holds iff the whole interval of the measured one lies at or
     above it; fails iff wholly below. A bound of zero is vacuous."""
     value = math.nan if bound.value is None else bound.value
-    nothing = bound.why if bound.value is None else m.learns_nothing(baseline)
-    if not nothing and value <= 0:
-        nothing = "vacuous, bound 0"
-    verdict = _settle(_within(m.low, m.high, value, math.inf), m.failed, nothing)
+    unstated = bound.why if bound.value is None else "vacuous, bound 0" if value <= 0 else ""
+    nothing = m.learns_nothing(baseline)
+    verdict = _settle(_within(m.low, m.high, value, math.inf), m.failed, unstated, nothing)
+    nothing = unstated or nothing
     note = _note(verdict, m.n, m.failed, nothing)
     text = f"rms {m.rms:.4f} [{m.low:.4f}, {m.high:.4f}], bound {value:.4f}: {note}"
     return LowerResult(Kind.LOWER, *_where(where), verdict, text, m.n, m.failed, value, m.rms, m.low, m.high)

@@ -48,6 +48,8 @@ def run_trial(
     own("attack")
     import torch
 
+    from attack.network import resolve_device
+
     place = resolve_device(device)
     with _torch_threads(threads):
         used = torch.get_num_threads()
@@ -108,22 +110,6 @@ def _measure(point: Point, seeds: Mapping[str, int], device: torch.device) -> di
         "residual_error": float((residuals - true_residuals).abs().max()),
         "diagnostics": finite_json(found.diagnostics.to_dict()),
     }
-
-
-def resolve_device(device: str) -> torch.device:
-    """The torch device; "auto" is CUDA where there is one. ``ValueError`` if it does not exist."""
-    import torch
-
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        reason = (str(error).splitlines() or [""])[0]
-        raise ValueError(
-            f"device must be auto, cpu or an available accelerator; got {device!r} ({reason})"
-        ) from None
-    return torch.device(device)
 
 
 def versions() -> dict[str, str]:

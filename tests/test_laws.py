@@ -1,0 +1,312 @@
+"""Laws that every defense obeys. All of them run over ``DEFENSES``: a new defense is covered with no further line."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sympy as sp
+import torch
+from helpers import correlated, defense_members, labels, sample_members, symbol_values
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+import attack.channels
+import bounds
+from attack import Observation, TwoLayerNet, observe
+from bounds import (
+    DEFENSES,
+    Defense,
+    GradientNoise,
+    Kind,
+    NoDefense,
+    Param,
+    Setting,
+    TensorAttack,
+    UnsupportedBound,
+    evaluate,
+    expression,
+)
+from verify.compare import compare
+from verify.experiment import Features, Point, PredictedCheck, RateCheck
+from verify.record import Record
+from verify.trial import run_trial
+
+Family = type[Defense]
+FAMILIES = pytest.mark.parametrize("family", DEFENSES, ids=lambda c: c.name)
+MEMBERS = pytest.mark.parametrize("defense", [d for c in DEFENSES for d in sample_members(c)], ids=repr)
+PARAMETERS = pytest.mark.parametrize(
+    ("family", "p"), [pytest.param(c, p, id=f"{c.name}.{p.name}") for c in DEFENSES for p in c.parameters()]
+)
+
+X, Y = torch.from_numpy(correlated(3, 8)), torch.from_numpy(labels(3))
+
+
+def seen(defense: Defense, seed: int = 1, m: int = 2000) -> Observation:
+    return observe(defense, TwoLayerNet.sample(8, m, "relu", seed=11), X, Y, seed=seed)
+
+
+def setting(m: int = 20_000, activation: str = "relu") -> Setting:
+    return Setting.from_features(X, Y, m, activation)
+
+
+# --- what belongs to a defense ----------------------------------------------------------------------------------------
+
+
+@FAMILIES
+def test_bound_and_channel_share_a_stem(family: Family) -> None:
+    for package in (bounds, attack.channels):
+        assert (Path(package.__path__[0]) / f"{family.name}.py").is_file()
+    assert family.__module__ == f"bounds.{family.name}"
+    assert getattr(bounds, family.__name__) is family
+    assert family.__doc__
+
+
+def test_every_channel_has_its_defense() -> None:
+    stems = {f.stem for f in Path(attack.channels.__path__[0]).glob("*.py")} - {"__init__"}
+    assert stems == {c.name for c in DEFENSES}
+    assert len({c.name for c in DEFENSES}) == len(DEFENSES)
+
+
+@FAMILIES
+def test_specs_are_inert_values(family: Family) -> None:
+    for member in sample_members(family):
+        assert member == dataclasses.replace(member)
+        assert hash(member) == hash(dataclasses.replace(member))
+        assert eval(repr(member), vars(bounds)) == member  # repr is how a person writes it
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            member.anything = 1  # type: ignore[attr-defined]
+
+
+@PARAMETERS
+def test_declared_ranges_make_sense(family: Family, p: Param) -> None:
+    assert p.lo <= p.off <= p.hi
+    assert p.grid
+    assert all(p.lo <= value <= p.hi for value in p.grid)
+
+
+@FAMILIES
+def test_statements_are_complete(family: Family) -> None:
+    kinds = [b.kind for b in family.bounds]
+    assert len(set(kinds)) == len(kinds)
+    assert Kind.RATE in kinds
+    for b in family.bounds:
+        assert b.statement and b.source and b.statistic and b.assumptions
+
+
+# --- parameters -------------------------------------------------------------------------------------------------------
+
+
+@PARAMETERS
+def test_out_of_range_is_refused(family: Family, p: Param) -> None:
+    outside = [
+        np.nextafter(p.lo, -np.inf),
+        np.nextafter(p.hi, np.inf),
+        p.lo - 1,
+        p.hi + 1,
+        math.nan,
+        math.inf,
+        -math.inf,
+    ]
+    for value in (v for v in outside if not p.lo <= v <= p.hi):
+        with pytest.raises(ValueError) as caught:
+            family(**{p.name: float(value)})
+        message = str(caught.value)
+        assert p.name in message
+        assert f"[{p.lo:g}, {p.hi:g}]" in message
+        assert repr(float(value)) in message
+
+
+@PARAMETERS
+@pytest.mark.parametrize("value", ["0.5", None, True, 1j, [0.5]])
+def test_what_is_no_number_is_refused(family: Family, p: Param, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"{p.name} must be a real number; got {re.escape(repr(value))}"):
+        family(**{p.name: value})
+
+
+@PARAMETERS
+def test_the_ends_of_the_range_are_allowed(family: Family, p: Param) -> None:
+    for value in (p.lo, p.hi, p.off, *p.grid):
+        assert getattr(family(**{p.name: value}), p.name) == value
+
+
+# --- the member that does nothing -------------------------------------------------------------------------------------
+
+
+@FAMILIES
+def test_off_leaves_the_observation_as_it_is(family: Family) -> None:
+    assert torch.equal(seen(family.off()).gradient, seen(NoDefense()).gradient)
+
+
+@FAMILIES
+@pytest.mark.parametrize("moments", ["plain", "residualized"])
+def test_off_has_the_undefended_bounds(family: Family, moments: str) -> None:
+    a = TensorAttack(moments=moments)
+    off, none = evaluate(family.off(), setting(), a), evaluate(NoDefense(), setting(), a)
+    for kind in Kind:
+        if none[kind].value is not None:
+            assert off[kind].value == pytest.approx(none[kind].value, rel=1e-12), kind
+
+
+@MEMBERS
+def test_other_members_do_something(defense: Defense) -> None:
+    changed = not torch.equal(seen(defense).gradient, seen(NoDefense()).gradient)
+    assert changed == (defense != type(defense).off())
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------------
+
+
+@FAMILIES
+@settings(max_examples=40)
+@given(data=st.data())
+def test_symbolic_rates_equal_numeric_ones(family: Family, data: st.DataObject) -> None:
+    defense = data.draw(defense_members(family))
+    B, d, m = data.draw(st.integers(1, 5)), data.draw(st.integers(5, 5000)), data.draw(st.integers(6, 10**9))
+    here = Setting.orthonormal(d, m, B, "relu")
+    rate = next(b for b in family.bounds if b.kind is Kind.RATE)
+    formula = expression(family, Kind.RATE)
+    values = symbol_values(formula, here, defense)
+    symbolic = sp.lambdify(list(values), formula, "math")(*values.values())
+    assert rate.value(defense, here, TensorAttack(), 0.05).value == pytest.approx(symbolic, rel=1e-14)
+
+
+@FAMILIES
+@settings(max_examples=10)
+@given(data=st.data())
+def test_symbolic_bounds_equal_numeric_ones(family: Family, data: st.DataObject) -> None:
+    """The other kinds: constants that come from quadrature are named in the details."""
+    defense, here = (
+        data.draw(defense_members(family, largest=1e3)),
+        setting(data.draw(st.integers(10, 10**7))),
+    )
+    for kind, value in evaluate(defense, here).items():
+        if value.value is None:
+            continue
+        formula = expression(defense, kind)
+        values = symbol_values(formula, here, defense, **value.details)
+        symbolic = float(sp.lambdify(list(values), formula, "math")(*values.values()))
+        assert value.value == pytest.approx(symbolic, rel=1e-12), kind
+
+
+@FAMILIES
+@settings(max_examples=15)
+@given(data=st.data())
+def test_bounds_are_finite_and_not_negative(family: Family, data: st.DataObject) -> None:
+    defense = data.draw(defense_members(family))
+    activation = data.draw(st.sampled_from(["relu", "gelu", "elu"]))
+    found = evaluate(defense, setting(activation=activation))
+    for kind, value in found.items():
+        assert value.why
+        assert value.value is None or (math.isfinite(value.value) and value.value >= 0), kind
+    if found.lower is not None and found.upper is not None:
+        assert found.lower <= found.upper
+
+
+@FAMILIES
+def test_not_proved_is_not_bad_input(family: Family) -> None:
+    """Where theory is silent there is a reason; where the question is wrong there is an error."""
+    odd = Setting.from_features(X, Y, 20_000, "tanh")
+    value = evaluate(family(), odd)[Kind.PREDICTED]
+    assert value.value is None
+    assert value.why.startswith("not proved")
+    missing = set(Kind) - {b.kind for b in family.bounds}
+    for kind in missing:
+        assert evaluate(family(), setting())[kind].why.startswith("not proved")
+        with pytest.raises(UnsupportedBound, match="not proved"):
+            expression(family, kind)
+    with pytest.raises(ValueError):
+        evaluate(family(), setting(), delta=2.0)
+    assert not issubclass(UnsupportedBound, ValueError | TypeError)
+
+
+# --- channels ---------------------------------------------------------------------------------------------------------
+
+
+@MEMBERS
+def test_the_seed_decides_the_observation(defense: Defense) -> None:
+    one, same, other = (seen(defense, seed).gradient for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    undefended = seen(NoDefense()).gradient
+    random = not torch.equal(one, other)
+    assert not (random and torch.equal(one, undefended))
+
+
+@MEMBERS
+def test_an_observation_keeps_its_form(defense: Defense) -> None:
+    found = seen(defense)
+    assert found.gradient.shape == (2000,)
+    assert found.defense == defense
+    assert (found.batch_size, len(found.norms)) == (3, 3)
+    assert bool(torch.isfinite(found.gradient).all())
+
+
+@pytest.mark.parametrize("sigma", [0.5, 2.0])
+def test_noise_is_what_its_spec_says(sigma: float) -> None:
+    """sum (noise / sigma)^2 is chi-square with m = 50 000 degrees of freedom, sum noise is N(0, m sigma^2), and noise is
+    uncorrelated with the gradient; each at level 1e-4, two-sided (seed 1). A standard deviation wrong by 2 % changes the
+    first by 6 of its standard deviations."""
+    m = 50_000
+    clean = seen(NoDefense(), m=m).gradient.numpy()
+    noise = seen(GradientNoise(sigma=sigma), m=m).gradient.numpy() - clean
+    low, high = stats.chi2.ppf([5e-5, 1 - 5e-5], m) / m
+    assert low < np.mean((noise / sigma) ** 2) < high
+    limit = stats.norm.ppf(1 - 5e-5) / math.sqrt(m)
+    assert abs(np.mean(noise / sigma)) < limit
+    assert abs(np.corrcoef(noise, clean)[0, 1]) < limit
+    assert not low < np.mean((1.02 * noise / sigma) ** 2) < high
+
+
+# --- end to end -------------------------------------------------------------------------------------------------------
+
+WIDTHS, TRIALS, SEED = (8_000, 32_000), 30, 5
+
+
+@cache
+def measured(defense: Defense) -> tuple[Record, ...]:
+    """Records of small attacks. Labels of size 3 make the signal strong enough for every default grid."""
+    features = Features("cosine", 1, 0.3)
+    points = [Point("laws", features, 16, m, 2, labels=(3.0, -3.0), defense=defense) for m in WIDTHS]
+    return tuple(run_trial(p, trial, SEED, "cpu") for p in points for trial in range(TRIALS))
+
+
+@MEMBERS
+def test_measured_is_predicted(defense: Defense) -> None:
+    """30 trials (seed 5), plus or minus 20 %: the 99 % interval, about +-12 %, has to lie inside.
+    Negative control: one and a half times the prediction must fail by the same rule."""
+    point = Point.from_dict(measured(defense)[0].point)
+    if evaluate(defense, point.setting()).predicted is None:
+        pytest.skip("no prediction is stated")
+    check = PredictedCheck(0.2, largest_m_only=True)
+    for factor, verdict in ((1.0, "holds"), (1.5, "fails"), (1 / 1.5, "fails")):
+        results = compare(measured(defense), check=check, corrupt_factor=factor)
+        assert [r.verdict for r in results] == [verdict], (factor, results[0].text)
+
+
+@MEMBERS
+def test_measured_exponents_are_the_rate_s(defense: Defense) -> None:
+    """The exponent of m between 8000 and 32 000, within 0.2: its 99 % interval is about +-0.1. Negative control: an
+    exponent raised by one half must fail."""
+    check = RateCheck("m", tolerance=0.2)
+    for shift, verdict in ((0.0, "holds"), (0.5, "fails")):
+        results = compare(measured(defense), check=check, corrupt_exponent=shift)
+        assert [r.verdict for r in results] == [verdict], (shift, results[0].text)
+
+
+@MEMBERS
+@pytest.mark.parametrize(("kind", "corruption"), [(Kind.UPPER, 1e-3), (Kind.LOWER, 1e3)])
+def test_measured_respects_proved_bounds(defense: Defense, kind: Kind, corruption: float) -> None:
+    point = Point.from_dict(measured(defense)[0].point)
+    if evaluate(defense, point.setting())[kind].value is None:
+        pytest.skip(f"no {kind} bound is proved")
+    for result in compare(measured(defense), kind=kind):
+        assert result.verdict != "fails", result.text
+    for result in compare(measured(defense), kind=kind, corrupt_factor=corruption):
+        assert result.verdict == "fails", result.text
