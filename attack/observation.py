@@ -36,7 +36,7 @@ class Observation:
         if self.gradient.ndim != 1 or not self.gradient.numel() or not self.gradient.is_floating_point():
             kind = self.gradient.dtype
             raise ValueError(
-                f"gradient must be real with shape (m,); got {tuple(self.gradient.shape)} of type {kind}"
+                f"gradient must have shape (m,); got {tuple(self.gradient.shape)} of type {kind}"
             )
         bad = int((~torch.isfinite(self.gradient)).sum())
         if bad:

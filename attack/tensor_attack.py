@@ -240,7 +240,8 @@ def _refit_residuals(
         gram += hidden @ hidden.T
         right += hidden @ gradient[rows].double()
         total += hidden.sum(dim=1)
-    return torch.linalg.lstsq(gram, right.unsqueeze(1)).solution.squeeze(1), total / net.m
+    # Not torch.linalg.lstsq, whose last bits depend on where its workspace lies in memory.
+    return torch.linalg.pinv(gram, hermitian=True) @ right, total / net.m
 
 
 def _warnings(span: Span, gap: float, fitted: Decomposition) -> tuple[str, ...]:

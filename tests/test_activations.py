@@ -266,7 +266,7 @@ def test_the_ninth_activation_has_even_and_odd_coefficients() -> None:
     assert all(abs(ACTIVATIONS["elu"].coefficient(k)) > 0.05 for k in range(5))
 
 
-# --- defects that these tests show (each stays red until it is dealt with) --------------------------------------------
+# --- kinks and norms that are easy to get wrong ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -305,11 +305,11 @@ def test_kinks_that_have_no_closed_form(expression: sp.Expr) -> None:
     assert len(activation.kinks) >= 1
 
 
-def test_infinitely_many_kinks_are_refused() -> None:
-    """|sin x| has a kink at every multiple of pi: walking through them never ends."""
-    for endless in (sp.Abs(sp.sin(x)), sp.floor(x) + x**2):
-        with time_limit(3), pytest.raises(ValueError, match="kink"):
-            resolve_activation(endless)
+@pytest.mark.parametrize("expression", [sp.Abs(sp.sin(x)), sp.floor(x) + x**2])
+def test_infinitely_many_kinks_are_refused(expression: sp.Expr) -> None:
+    """|sin x| has a kink at every multiple of pi: walking through them would never end."""
+    with time_limit(20), pytest.raises(ValueError, match="kinks"):
+        resolve_activation(expression)
 
 
 @pytest.mark.parametrize("expression", [sp.sign(x) + x**2, x * sp.Heaviside(x - sp.Rational(1, 3))])

@@ -162,7 +162,7 @@ def test_the_summary_has_a_row_for_every_series_failed_ones_too(figures: list[Fi
     lost = make_point("lost")
     records = [*simulated_records(POINTS, 100, factor=1.2), *(make_record(lost, t, None) for t in range(4))]
     results = plot_summary(records, "unused")
-    assert [r.verdict for r in results] == ["fails", "fails", "uninformative"]
+    assert [r.verdict for r in results] == ["fails", "fails", "fails"]
     text = words(figures[0])
     assert text.count("n = 100") == 2 and "n = 0, 4 failed" in text
     labels = [t.get_text() for t in figures[0].axes[0].get_yticklabels()]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -140,6 +141,7 @@ def bound_at(point: Point, kind: Kind, delta: float = 0.05) -> BoundValue:
     return bounds_at(point, delta)[kind]
 
 
+@lru_cache(maxsize=4096)
 def bounds_at(point: Point, delta: float = 0.05) -> Evaluation:
     """Every kind of statement at a point."""
     return evaluate(point.defense, point.setting(), point.attack, delta)

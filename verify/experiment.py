@@ -255,7 +255,7 @@ class Experiment:
     trials: int = 200
     seed: int = 0
     quick_width: int = 20_000
-    quick_trials: int = 6
+    quick_trials: int = 10
 
     def __post_init__(self) -> None:
         for name, value in (("trials", self.trials), ("quick_trials", self.quick_trials)):
