@@ -91,14 +91,19 @@ def wick(tensor: Array, z: Array) -> Array:
     return power - 6 * np.einsum("ab,na,nb->n", trace, z, z) + 3 * np.trace(trace)
 
 
+def grid(B: int) -> tuple[Array, Array]:
+    """Points (40^B, B) and weights of a Gauss-Hermite rule for the standard normal distribution in B dimensions."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    z = np.stack(np.meshgrid(*[nodes] * B, indexing="ij"), axis=-1).reshape(-1, B)
+    return z, power(weights / math.sqrt(2 * math.pi), B).ravel()
+
+
 @pytest.mark.parametrize("activation", ["gelu", "z2z3"])
 @pytest.mark.parametrize("residualized", [False, True])
 def test_second_moments_on_a_full_grid(residualized: bool, activation: str) -> None:
     """B = 3, smooth: every Gaussian integral once more on a grid of 40^3 Gauss-Hermite points."""
     setting = setting_of(correlated(3, 8, norms=(1.0, 0.8, 1.2)), [1.0, -1.0, -0.4], activation)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
-    z = np.stack(np.meshgrid(nodes, nodes, nodes, indexing="ij"), axis=-1).reshape(-1, 3)
-    w = np.einsum("a,b,c->abc", *[weights / math.sqrt(2 * math.pi)] * 3).ravel()
+    z, w = grid(3)
     h = response(setting, z, residualized)
     rng = np.random.default_rng(0)
     for order in (3, 4):
@@ -141,6 +146,27 @@ def test_second_moments_by_sampling(activation: str, B: int) -> None:
         found = table.second_moment(p, q, powers[a][:1], powers[b][right : right + 1])[0]
         assert a != b or 5 * error < 0.12 * found
         assert found == pytest.approx(samples.mean(), abs=5 * error)
+
+
+@pytest.mark.parametrize(("activation", "order"), [("gelu", 4), ("z2z3", 3)])
+@pytest.mark.parametrize("residualized", [False, True])
+def test_the_constants_on_a_full_grid(activation: str, order: int, residualized: bool) -> None:
+    """B = 3, unequal norms, noise of variance 0.7: both constants from their definition, cross terms and all."""
+    setting = setting_of(correlated(3, 8, norms=(1.0, 0.8, 1.2)), [-1.0, -2.0, -0.4], activation)
+    attack = TensorAttack(moments="residualized" if residualized else "plain")
+    z, w = grid(3)
+    h = response(setting, z, residualized)
+    u, norms = setting.directions, setting.norms
+    c2, cq = (np.array([setting.activation.coefficient(k, n) for n in norms]) for k in (2, order))
+    alpha = setting.residuals * c2
+    a = u @ np.linalg.inv((u.T * alpha) @ u)
+    orthogonal = [w @ ((h[0] ** 2 + 0.7) * (z @ row) ** 2) for row in a]
+    left, right = _solution_map(u, alpha, cq / c2, order, attack.weight(order))
+    moves = [(wick(two, z), wick(core, z)) for two, core in zip(left, right, strict=True)]
+    rows = [w @ ((h[0] * two + h[1] * core) ** 2 + 0.7 * (two + core) ** 2) for two, core in moves]
+    found = first_order(setting, attack, 0.7)
+    np.testing.assert_allclose(found.orthogonal, norms**2 * orthogonal, rtol=1e-7)
+    np.testing.assert_allclose(found.inplane, norms**2 * np.reshape(rows, (3, 2)).sum(axis=1), rtol=1e-7)
 
 
 # --- the solution map against a minimiser -----------------------------------------------------------------------------

@@ -78,7 +78,7 @@ _ALL = (
         d=100,
         m=(80_000, 320_000),
         B=4,
-        trials=100,
+        trials=65,
         quick_width=40_000,
     ),
     _experiment(
@@ -91,7 +91,7 @@ _ALL = (
         m=(80_000, 320_000),
         B=3,
         activation="gelu",
-        trials=72,
+        trials=36,
     ),
     _experiment(
         "leaky-relu",
@@ -102,7 +102,7 @@ _ALL = (
         d=100,
         m=(80_000, 320_000),
         activation="leaky_relu",
-        trials=120,
+        trials=78,
     ),
     _experiment(
         "softplus",
@@ -126,7 +126,7 @@ _ALL = (
         m=(250_000, 1_000_000, 4_000_000),
         activation="softplus",
         moments=("plain",),
-        trials=60,
+        trials=18,
         quick_width=100_000,
     ),
     _experiment(
@@ -162,7 +162,7 @@ _ALL = (
         d=64,
         m=(100_000, 1_000_000),
         B=(2, 4),
-        trials=150,
+        trials=110,
         quick_width=50_000,
     ),
     _experiment(
@@ -175,7 +175,7 @@ _ALL = (
         m=(1_000_000,),
         B=(2, 4),
         moments=("residualized",),
-        trials=40,
+        trials=36,
         quick_width=100_000,
     ),
     _experiment(
@@ -188,7 +188,7 @@ _ALL = (
         m=(20_000, 80_000),
         B=(2, 4, 8),
         moments=("residualized",),
-        trials=8,
+        trials=3,
         quick_width=20_000,
         quick_trials=1,
     ),
@@ -213,7 +213,7 @@ _ALL = (
         m=2_000_000,
         defenses=tuple(GradientNoise(s) for s in (4.0, 8.0, 16.0)),
         moments=("residualized",),
-        trials=80,
+        trials=90,
         quick_width=200_000,
     ),
     _experiment(
@@ -225,7 +225,7 @@ _ALL = (
         d=(50, 100, 200, 400, 800),
         m=160_000,
         moments=("residualized",),
-        trials=24,
+        trials=12,
     ),
     _experiment(
         "one-feature",
@@ -236,7 +236,7 @@ _ALL = (
         d=100,
         m=(20_000, 80_000, 320_000),
         B=1,
-        trials=120,
+        trials=100,
     ),
     _experiment(
         "eight-features",
@@ -247,7 +247,7 @@ _ALL = (
         d=100,
         m=(80_000, 640_000),
         B=8,
-        trials=40,
+        trials=18,
         quick_width=80_000,
     ),
     *(
@@ -260,7 +260,7 @@ _ALL = (
             d=50,
             m=(160_000, 640_000),
             moments=("residualized",),
-            trials=60,
+            trials=60 if cosine > 0.9 else 40,
             quick_width=160_000,
         )
         for cosine in (0.5, 0.8, 0.95)
