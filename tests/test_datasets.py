@@ -301,14 +301,17 @@ HUGE = struct.pack(">4I", 2051, 2**32 - 1, 2**32 - 1, 2**32 - 1)
         (IMAGES_FILE + b"\0", "images_path must hold the 420 bytes its header declares; got more"),
         (idx_bytes(2051, PICTURES[:0]), "images_path must declare 1..1073741824 bytes of data; got 0×5×7"),
         (HUGE, "images_path must declare 1..1073741824 bytes of data; got 4294967295×"),
-        (gzip.compress(IMAGES_FILE)[:-9], "images_path must be an intact gzip file"),
-        (gzip.compress(IMAGES_FILE)[:12] + b"\xff" * 99, "images_path must be an intact gzip file"),
-        (gzip.compress(IMAGES_FILE[:-1]), "images_path must hold the 420 bytes its header declares; got 419"),
+        (gzip.compress(IMAGES_FILE, mtime=0)[:-9], "images_path must be an intact gzip file"),
+        (gzip.compress(IMAGES_FILE, mtime=0)[:12] + b"\xff" * 99, "images_path must be an intact gzip file"),
         (
-            gzip.compress(IMAGES_FILE + b"\0"),
+            gzip.compress(IMAGES_FILE[:-1], mtime=0),
+            "images_path must hold the 420 bytes its header declares; got 419",
+        ),
+        (
+            gzip.compress(IMAGES_FILE + b"\0", mtime=0),
             "images_path must hold the 420 bytes its header declares; got more",
         ),
-        (gzip.compress(LABELS_FILE), "images_path must start with idx magic number 2051; got 2049"),
+        (gzip.compress(LABELS_FILE, mtime=0), "images_path must start with idx magic number 2051; got 2049"),
     ],
 )
 def test_mnist_rejects_other_images(tmp_path: Path, images: bytes, message: str) -> None:
