@@ -249,6 +249,7 @@ _ALL = (
         B=8,
         trials=18,
         quick_width=80_000,
+        quick_trials=5,
     ),
     *(
         _experiment(

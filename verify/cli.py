@@ -207,6 +207,8 @@ def verify(
     """Run the experiments on DEFENSE, compare them with theory, draw the figures. Interrupted, it resumes when called
     again with the same arguments."""
     chosen = _experiments(defense, only or [])
+    if quick and not only:
+        chosen = [e for e in chosen if e.rules]  # a quick run is for verdicts
     if trials is not None:
         checks.integer("trials", trials, 1)
     out.mkdir(parents=True, exist_ok=True)
