@@ -31,12 +31,15 @@ class Decomposition:
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """The least-squares problem on the distinct entries of the two symmetric tensors, weighted by multiplicity."""
+    """The least-squares problem on the distinct entries of the two symmetric tensors, weighted by multiplicity.
+
+    Every method takes several starts at once: alpha (S, B), U (S, B, B). Loops over a few starts cost more than the sums.
+    """
 
     data: Array
     ratio: Array
-    indices: tuple[Array, Array]  # (N_2, 2), (N_q, q) sorted multi-indices
-    weights: tuple[Array, Array]
+    indices: tuple[NDArray[np.intp], ...]  # (N_2, 2), (N_q, q) sorted multi-indices
+    weights: tuple[Array, ...]
 
     @staticmethod
     def of(second: Array, core: Array, ratio: Array, omega: float) -> _Fit:
@@ -51,64 +54,81 @@ class _Fit:
             indices.append(index)
             weights.append(np.sqrt(factor * multiplicity))
             data.append(tensor[tuple(index.T)] * weights[-1])
-        return _Fit(np.concatenate(data), ratio, (indices[0], indices[1]), (weights[0], weights[1]))
+        return _Fit(np.concatenate(data), ratio, tuple(indices), tuple(weights))
 
     def atoms(self, U: Array) -> Array:
-        """The weighted rank-one tensors of every component: (B, N)."""
-        (i2, iq), (w2, wq) = self.indices, self.weights
-        return np.hstack(
-            [np.prod(U[:, i2], axis=2) * w2, np.prod(U[:, iq], axis=2) * wq * self.ratio[:, None]]
+        """The weighted rank-one tensors of every component: (S, B, N)."""
+        second, core = (
+            np.prod(U[..., index], axis=-1) * weight
+            for index, weight in zip(self.indices, self.weights, strict=True)
         )
+        return np.concatenate([second, core * self.ratio[:, None]], axis=2)
 
     def jacobian(self, alpha: Array, U: Array, tangents: Array) -> Array:
-        """d(model)/d(alpha, tangent coordinates): (N, B + B (B - 1)); tangents (B, B - 1, B)."""
-        size = alpha.size
+        """d(model)/d(alpha, tangent coordinates): (S, B + B (B - 1), N); tangents (S, B, B - 1, B)."""
+        count, size = alpha.shape
         moves = []
         for index, weight, scale in zip(self.indices, self.weights, (np.ones(size), self.ratio), strict=True):
-            entries, shifts = U[:, index], tangents[:, :, index]
-            total = np.zeros((size, size - 1, len(index)))
+            move = np.zeros((count, size, len(index), size))
             for slot in range(index.shape[1]):
-                others = np.prod(np.delete(entries, slot, axis=2), axis=2)
-                total += others[:, None] * shifts[:, :, :, slot]
-            moves.append(total * weight * (alpha * scale)[:, None, None])
-        return np.vstack(
-            [self.atoms(U), np.concatenate(moves, axis=2).reshape(size * (size - 1), self.data.size)]
-        ).T
+                others = np.prod(U[..., np.delete(index, slot, axis=1)], axis=-1)
+                move += others[..., None] * np.eye(size)[index[:, slot]]
+            moves.append(
+                tangents @ np.swapaxes(move * weight[:, None], 2, 3) * (alpha * scale)[..., None, None]
+            )
+        turns = np.concatenate(moves, axis=3).reshape(count, size * (size - 1), self.data.size)
+        return np.concatenate([self.atoms(U), turns], axis=1)
 
-    def best_alpha(self, U: Array) -> Array:
-        return np.asarray(np.linalg.lstsq(self.atoms(U).T, self.data, rcond=None)[0])
+    def misfit(self, alpha: Array, U: Array) -> Array:
+        """Data minus model, (S, N)."""
+        return np.asarray(self.data - (alpha[:, None, :] @ self.atoms(U))[:, 0])
 
-    def minimise(self, U: Array, iterations: int = 100) -> tuple[float, Array, Array]:
-        """Levenberg-Marquardt on the product of spheres: (objective, alpha, U)."""
-        alpha = self.best_alpha(U)
-        size = alpha.size
-        misfit = self.data - alpha @ self.atoms(U)
-        value = float(misfit @ misfit)
+    def minimise(self, U: Array, iterations: int = 300) -> tuple[Array, Array, Array]:
+        """Levenberg-Marquardt on the product of spheres, from every start: (objective (S,), alpha, U)."""
+        U = U.copy()
+        alpha = self.data @ np.linalg.pinv(self.atoms(U))
+        misfit = self.misfit(alpha, U)
+        value = np.sum(misfit**2, axis=1)
         floor = 1e-28 * float(self.data @ self.data)
-        damping = 1e-3
+        count, size = alpha.shape
+        damping = np.full(count, 1e-3)
+        live = np.arange(count)
         for _ in range(iterations):
-            tangents = np.linalg.svd(U[:, None, :])[2][:, 1:]
-            jacobian = self.jacobian(alpha, U, tangents)
-            normal, slope = jacobian.T @ jacobian, jacobian.T @ misfit
-            scale = np.diag(np.diag(normal) + 1e-12 * np.trace(normal))
-            while damping < 1e12:
-                step = np.linalg.solve(normal + damping * scale, slope)
-                turn = np.einsum("it,itk->ik", step[size:].reshape(size, size - 1), tangents)
-                new_alpha, new_U = alpha + step[:size], U + turn
-                new_U = new_U / np.linalg.norm(new_U, axis=1, keepdims=True)
-                new_misfit = self.data - new_alpha @ self.atoms(new_U)
-                new_value = float(new_misfit @ new_misfit)
-                if new_value <= value:
-                    break
-                damping *= 4
-            else:
-                return value, alpha, U
-            small = float(np.linalg.norm(turn)) < 1e-11 or value - new_value <= 1e-15 * value
-            alpha, U, misfit, value = new_alpha, new_U, new_misfit, new_value
-            damping = max(damping / 10, 1e-14)
-            if small or value <= floor:
+            tangents = _complements(U[live])
+            jacobian = self.jacobian(alpha[live], U[live], tangents)
+            normal = jacobian @ np.swapaxes(jacobian, 1, 2)
+            scale = np.diagonal(normal, axis1=1, axis2=2)
+            scale = damping[live, None] * (scale + 1e-12 * scale.sum(axis=1, keepdims=True))
+            slope = jacobian @ misfit[live, :, None]
+            step = np.linalg.solve(normal + scale[:, :, None] * np.eye(scale.shape[1]), slope)[..., 0]
+            turn = (step[:, size:].reshape(len(live), size, 1, size - 1) @ tangents)[:, :, 0]
+            new_alpha, new_U = alpha[live] + step[:, :size], U[live] + turn
+            new_U /= np.linalg.norm(new_U, axis=2, keepdims=True)
+            new_misfit = self.misfit(new_alpha, new_U)
+            new_value = np.sum(new_misfit**2, axis=1)
+            better = new_value <= value[live]
+            small = np.linalg.norm(turn, axis=(1, 2)) < 1e-11
+            small |= value[live] - new_value <= 1e-15 * value[live]
+            taken = live[better]
+            alpha[taken], U[taken] = new_alpha[better], new_U[better]
+            misfit[taken], value[taken] = new_misfit[better], new_value[better]
+            damping[live] = np.where(better, np.maximum(damping[live] / 10, 1e-14), damping[live] * 4)
+            live = live[~(better & (small | (new_value <= floor))) & (damping[live] < 1e12)]
+            if not live.size:
                 break
         return value, alpha, U
+
+
+def _complements(U: Array) -> Array:
+    """Orthonormal bases of what is orthogonal to each of the last axis' unit vectors: (..., B) to (..., B - 1, B).
+
+    The Householder reflection that takes u to a multiple of the first axis is orthogonal, with first row along u.
+    """
+    mirror = U.copy()
+    mirror[..., 0] += np.where(U[..., 0] < 0, -1.0, 1.0)
+    size = np.sum(mirror**2, axis=-1)[..., None, None]
+    whole = np.eye(U.shape[-1]) - 2 * mirror[..., :, None] * mirror[..., None, :] / size
+    return np.asarray(whole[..., 1:, :])
 
 
 def decompose(
@@ -131,9 +151,7 @@ def decompose(
     fit = _Fit.of(second, core, ratio, omega)
     size, order = second.shape[0], core.ndim
     whitening = np.linalg.pinv(second)
-    results, complex_starts = [], 0
-    if guess is not None:
-        results, starts = [fit.minimise(guess)], 1
+    complex_starts, guesses = 0, []
     for _ in range(starts if guess is None else 0):
         weight = generator.standard_normal((size,) * (order - 2))
         contracted = np.tensordot(core, weight, axes=order - 2)
@@ -141,14 +159,14 @@ def decompose(
         complex_starts += bool(np.max(np.abs(vectors.imag)) > 1e-9)
         U = np.ascontiguousarray((vectors.real + vectors.imag).T)
         U = U / np.linalg.norm(U, axis=1, keepdims=True)
-        if order % 2:
-            U = _aligned(U, second, core, ratio)
-        results.append(fit.minimise(U))
-    results.sort(key=lambda result: result[0])
-    value, alpha, U = results[0]
+        guesses.append(_aligned(U, second, core, ratio) if order % 2 else U)
+    values, alphas, solutions = fit.minimise(np.array([guess] if guess is not None else guesses))
+    best = int(np.argmin(values))
+    value, alpha, U = float(values[best]), alphas[best], solutions[best]
     total = float(fit.data @ fit.data)
-    agreeing = sum(_same(U, other) and v <= value + 1e-6 * total for v, _, other in results)
-    return Decomposition(alpha, U, value / total if total else 0.0, agreeing, starts, complex_starts)
+    near = values <= value + 1e-6 * total
+    agreeing = sum(_same(U, other) for other in solutions[near])
+    return Decomposition(alpha, U, value / total if total else 0.0, agreeing, len(values), complex_starts)
 
 
 def _aligned(U: Array, second: Array, core: Array, ratio: Array) -> Array:
