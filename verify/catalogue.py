@@ -114,7 +114,7 @@ _ALL = (
         m=(160_000, 640_000),
         activation="softplus",
         moments=("residualized",),
-        trials=200,
+        trials=400,
     ),
     _experiment(
         "softplus-plain",
@@ -126,7 +126,7 @@ _ALL = (
         m=(250_000, 1_000_000, 4_000_000),
         activation="softplus",
         moments=("plain",),
-        trials=18,
+        trials=30,
         quick_width=100_000,
     ),
     _experiment(
@@ -162,7 +162,7 @@ _ALL = (
         d=64,
         m=(100_000, 1_000_000),
         B=(2, 4),
-        trials=110,
+        trials=300,
         quick_width=50_000,
     ),
     _experiment(
@@ -201,7 +201,7 @@ _ALL = (
         d=50,
         m=(80_000, 640_000),
         defenses=(GradientNoise(0.5), GradientNoise(2.0)),
-        trials=120,
+        trials=250,
     ),
     _experiment(
         "noise-exponent",
@@ -213,7 +213,7 @@ _ALL = (
         m=2_000_000,
         defenses=tuple(GradientNoise(s) for s in (4.0, 8.0, 16.0)),
         moments=("residualized",),
-        trials=90,
+        trials=150,
         quick_width=200_000,
     ),
     _experiment(
@@ -247,7 +247,7 @@ _ALL = (
         d=100,
         m=(80_000, 640_000),
         B=8,
-        trials=18,
+        trials=40,
         quick_width=80_000,
         quick_trials=5,
     ),
@@ -261,7 +261,7 @@ _ALL = (
             d=50,
             m=(160_000, 640_000),
             moments=("residualized",),
-            trials=60 if cosine > 0.9 else 40,
+            trials=150 if cosine > 0.9 else 40,
             quick_width=160_000,
         )
         for cosine in (0.5, 0.8, 0.95)
