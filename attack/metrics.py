@@ -15,11 +15,13 @@ from bounds import checks
 @dataclass(frozen=True, eq=False)
 class MatchedError:
     """``rmse`` = R, its parts orthogonal to and inside span{x_i} (``rmse^2 = orthogonal^2 + inplane^2``), and the matching:
-    row i of X is paired with row ``permutation[i]`` of the reconstruction, times ``signs[i]``."""
+    row i of X is paired with row ``permutation[i]`` of the reconstruction, times ``signs[i]``. ``span``: root
+    mean square distance of the features from the span of the reconstruction."""
 
     rmse: float
     orthogonal: float
     inplane: float
+    span: float
     permutation: tuple[int, ...]
     signs: tuple[int, ...]
 
@@ -42,10 +44,13 @@ def matched_error(X: Any, reconstruction: Any, sign_free: bool = False) -> Match
     difference = truth - signs[:, None] * guess[columns]
     basis = np.linalg.qr(truth.T)[0]
     inside = difference @ basis
+    found = np.linalg.qr(guess.T)[0]
+    outside = truth - (truth @ found) @ found.T
     return MatchedError(
         rmse=math.sqrt(np.sum(difference**2) / len(truth)),
         orthogonal=math.sqrt(np.sum((difference - inside @ basis.T) ** 2) / len(truth)),
         inplane=math.sqrt(np.sum(inside**2) / len(truth)),
+        span=math.sqrt(np.sum(outside**2) / len(truth)),
         permutation=tuple(int(c) for c in columns),
         signs=tuple(int(s) for s in signs),
     )

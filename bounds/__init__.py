@@ -1,7 +1,16 @@
 """Theory of data reconstruction from gradients: settings, defenses, bounds. Uses sympy, numpy, scipy; never torch."""
 
 from bounds.activations import ACTIVATIONS, Activation, resolve_activation
-from bounds.bound import Bound, BoundValue, Evaluation, Kind, UnsupportedBound, evaluate, expression
+from bounds.bound import (
+    Bound,
+    BoundValue,
+    Evaluation,
+    Kind,
+    TrivialBound,
+    UnsupportedBound,
+    evaluate,
+    expression,
+)
 from bounds.defense import Defense, Param, param
 from bounds.gradient_noise import GradientNoise
 from bounds.none import NoDefense
@@ -29,6 +38,7 @@ __all__ = [
     "Param",
     "Setting",
     "TensorAttack",
+    "TrivialBound",
     "UnsupportedBound",
     "evaluate",
     "expression",

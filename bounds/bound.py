@@ -29,12 +29,21 @@ class UnsupportedBound(Exception):
     """Not proved (or not defined) here: a fact about the theory, not bad input."""
 
 
+class TrivialBound(UnsupportedBound):
+    """Proved, but no better than what holds of anything: carries that value, and the named parts that are known."""
+
+    def __init__(self, value: float, why: str, details: Mapping[str, float]) -> None:
+        super().__init__(why)
+        self.value, self.details = value, details
+
+
 @dataclass(frozen=True)
 class BoundValue:
     """One evaluated statement.
 
     value: the number, or None when there is none; ``why`` then says the reason, else what the number is.
-    statistic: the statistic of experiment that it speaks about. details: named parts of the value.
+    statistic: the statistic of experiment that it speaks about. details: named parts of the value. trivial: the value is
+    no better than what holds of anything, and ``why`` says for what reason.
     """
 
     value: float | None
@@ -44,13 +53,14 @@ class BoundValue:
     probability: float | None = None
     statistic: str = ""
     details: Mapping[str, float] = field(default_factory=dict)
+    trivial: bool = False
 
 
 @dataclass(frozen=True)
 class Bound:
     """One statement about one defense. ``numeric(defense, setting, attack, delta)`` returns the value and its named
-    parts, and raises ``UnsupportedBound`` where the statement does not apply; ``symbolic`` is the same over ``SYMBOLS``
-    (for PREDICTED with two constants K_perp and K_par, whose numbers are among the named parts)."""
+    parts, and raises ``UnsupportedBound`` where the statement does not apply, ``TrivialBound`` where it is vacuous;
+    ``symbolic`` is the same over ``SYMBOLS`` (constants such as K_perp are among the named parts)."""
 
     kind: Kind
     statement: str
@@ -64,6 +74,17 @@ class Bound:
         probability = 1 - delta if self.kind is Kind.UPPER else None
         try:
             number, details = self.numeric(defense, setting, attack, delta)
+        except TrivialBound as found:
+            return BoundValue(
+                found.value,
+                str(found),
+                self.assumptions,
+                self.source,
+                probability,
+                self.statistic,
+                dict(found.details),
+                trivial=True,
+            )
         except UnsupportedBound as reason:
             return BoundValue(None, str(reason), self.assumptions, self.source, None, self.statistic)
         if not math.isfinite(number):

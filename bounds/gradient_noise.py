@@ -10,6 +10,7 @@ from bounds.defense import Defense, param
 from bounds.first_order import predicted_bound
 from bounds.rate import rate_bound
 from bounds.setting import SYMBOLS
+from bounds.upper import upper_bound
 
 
 def _sigma(defense: Any) -> float:
@@ -30,4 +31,5 @@ class GradientNoise(Defense):
             "Liu, Wang, Chen, Lei, AISTATS 2025 (as summaries give it)",
         ),
         predicted_bound(lambda defense: _sigma(defense) ** 2),
+        upper_bound(lambda defense: _sigma(defense) ** 2),
     )

@@ -10,6 +10,7 @@ from bounds.defense import Defense
 from bounds.first_order import predicted_bound
 from bounds.rate import rate_bound
 from bounds.setting import SYMBOLS
+from bounds.upper import upper_bound
 
 
 @dataclass(frozen=True)
@@ -22,4 +23,5 @@ class NoDefense(Defense):
             SYMBOLS["B"], lambda defense, setting: setting.B, "Wang, Lee, Lei, AISTATS 2023, Theorem 5.1"
         ),
         predicted_bound(lambda defense: 0.0),
+        upper_bound(lambda defense: 0.0),
     )

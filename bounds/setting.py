@@ -14,10 +14,11 @@ from bounds import checks
 from bounds.activations import Activation, resolve_activation
 from bounds.quadrature import Array
 
-#: Every symbol that a bound's expression may use. K_perp and K_par are the constants of the first-order prediction.
+#: Every symbol that a bound's expression may use. K_perp and K_par are the constants of the first-order
+#: prediction, K_upper is that of the proved upper bound (it depends on the setting, and weakly on d and m).
 SYMBOLS: Mapping[str, sp.Symbol] = MappingProxyType(
     {
-        **{name: sp.Symbol(name, positive=True) for name in ("d", "m", "B", "K_perp", "K_par")},
+        **{name: sp.Symbol(name, positive=True) for name in ("d", "m", "B", "K_perp", "K_par", "K_upper")},
         **{name: sp.Symbol(name, nonnegative=True) for name in ("sigma",)},
     }
 )

@@ -37,6 +37,7 @@ def make_record(point: Point, trial: int = 0, rmse: float | None = 0.1, seed: in
         rmse=rmse,
         rmse_orthogonal=0.8 * rmse if ok else None,
         rmse_inplane=0.6 * rmse if ok else None,
+        rmse_span=0.7 * rmse if ok else None,
         label_accuracy=1.0 if ok else None,
         residual_error=0.01 if ok else None,
         diagnostics={"status": "ok" if ok else "failed"},

@@ -42,7 +42,8 @@ def test_bound_as_json_agrees_with_evaluate(capsys: pytest.CaptureFixture[str]) 
     assert found["parameters"] == {"sigma": 2.0}
     assert found["bounds"]["predicted"]["value"] == expected.predicted
     assert found["bounds"]["rate"]["value"] == expected.rate_scale
-    assert found["bounds"]["upper"]["value"] is None and "not proved" in found["bounds"]["upper"]["why"]
+    assert found["bounds"]["upper"]["trivial"] and "trivial" in found["bounds"]["upper"]["why"]
+    assert found["bounds"]["lower"]["value"] is None and "not proved" in found["bounds"]["lower"]["why"]
 
 
 @pytest.mark.parametrize("name", sorted(cli.NAMES))

@@ -81,7 +81,7 @@ def damaged(line: bytes, **changes: object) -> bytes:
         (lambda line: b"", "not a line of strict JSON"),
         (lambda line: b"\xff\xfe", "not a line of strict JSON"),
         (lambda line: b"[1, 2]", "must be a JSON object; got list"),
-        (lambda line: damaged(line, schema_version=2), "schema_version must be 1; got 2"),
+        (lambda line: damaged(line, schema_version=3), "schema_version must be 1 to 2; got 3"),
         (lambda line: damaged(line, extra=1), "missing or unknown: extra"),
         (lambda line: line.replace(b'"trial": 1, ', b""), "missing or unknown: trial"),
         (lambda line: damaged(line, status="great"), "status must be one of ok, failed; got 'great'"),

@@ -7,7 +7,16 @@ from types import MappingProxyType
 from typing import Any
 
 from bounds import DEFENSES, Defense, GradientNoise, NoDefense, TensorAttack
-from verify.experiment import Check, Experiment, Features, ImprovementCheck, Point, PredictedCheck, RateCheck
+from verify.experiment import (
+    Check,
+    Experiment,
+    Features,
+    ImprovementCheck,
+    Point,
+    PredictedCheck,
+    RateCheck,
+    UpperCheck,
+)
 
 BOTH = ("residualized", "plain")
 STANDARD = (PredictedCheck(), ImprovementCheck())
@@ -265,6 +274,64 @@ _ALL = (
             quick_width=160_000,
         )
         for cosine in (0.5, 0.8, 0.95)
+    ),
+    _experiment(
+        "upper-one-feature",
+        "Proved upper bound, one feature",
+        ("C1", "C9"),
+        (UpperCheck(0.05), UpperCheck(0.3)),
+        features=ORTHONORMAL,
+        d=20,
+        m=160_000,
+        B=1,
+        defenses=(NoDefense(), GradientNoise(0.5)),
+        labels=(3.0,),
+        moments=("residualized",),
+        trials=2000,
+        quick_width=160_000,
+    ),
+    _experiment(
+        "upper-one-feature-plain",
+        "Proved upper bound, one feature, plain moments",
+        ("C1",),
+        (UpperCheck(0.05), UpperCheck(0.3)),
+        features=ORTHONORMAL,
+        d=20,
+        m=320_000,
+        B=1,
+        labels=(3.0,),
+        moments=("plain",),
+        trials=2000,
+        quick_width=320_000,
+    ),
+    _experiment(
+        "upper-span",
+        "Proved upper bound of the distance from the span, two features",
+        ("C1",),
+        (UpperCheck(0.05, "span"), UpperCheck(0.3, "span")),
+        features=RANDOM,
+        d=20,
+        m=160_000,
+        labels=(3.0, -3.0),
+        trials=2000,
+        quick_width=160_000,
+    ),
+    *(
+        _experiment(
+            f"upper-growing-{size}",
+            f"Proved upper bound over measured {part} as the width grows",
+            ("C1",),
+            (UpperCheck(0.05, part),),
+            features=ORTHONORMAL,
+            d=100,
+            m=(160_000, 320_000, 1_000_000),
+            B=size,
+            moments=("residualized",),
+            trials=40,
+            quick_width=160_000,
+            quick_trials=2,
+        )
+        for size, part in ((1, "error"), (2, "span"))
     ),
 )
 

@@ -242,11 +242,19 @@ def _rate(check: RateCheck, groups: Groups, conduct: Conduct) -> Iterator[Result
 
 def _upper(check: UpperCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
     for point, records in groups.items():
-        bound = corrupted(bound_at(point, Kind.UPPER, check.delta), conduct.factor)
-        errors = [r.rmse for r in records if r.rmse is not None]
-        failed = sum(r.failed for r in records)
+        stated = bound_at(point, Kind.UPPER, check.delta)
+        found = [r.rmse if check.part == "error" else r.rmse_span for r in records if not r.failed]
+        if check.part == "span":
+            stated = replace(stated, value=stated.details.get("span"), trivial=False)
         yield rules.judge_upper(
-            errors, failed, bound, check.delta, conduct.level, conduct.baseline, **_named(point)
+            [e for e in found if e is not None],
+            sum(r.failed for r in records),
+            corrupted(stated, conduct.factor),
+            check.delta,
+            conduct.level,
+            conduct.baseline,
+            check.part,
+            **_named(point),
         )
 
 

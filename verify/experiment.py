@@ -227,9 +227,15 @@ class ImprovementCheck:
 @dataclass(frozen=True)
 class UpperCheck:
     """R exceeds the upper bound in a fraction of at most ``delta`` of all trials (a failed trial counts as
-    exceeding)."""
+    exceeding). ``part`` "span": the same for the features' distance from the span, bounded in the details."""
 
     delta: float = 0.05
+    part: str = "error"
+
+    def __post_init__(self) -> None:
+        checks.choice("part", self.part, ("error", "span"))
+        if not 0 < checks.real("delta", self.delta) < 1:
+            raise ValueError(f"delta must lie strictly between 0 and 1; got {self.delta}")
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Curve:
 
     def values(self, kind: Kind) -> list[float]:
         """What theory states at each point, nan where it states nothing."""
-        return [math.nan if (v := e[kind].value) is None else v for e in self.theory]
+        return [math.nan if (v := e[kind].value) is None or e[kind].trivial else v for e in self.theory]
 
 
 def plot(

@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-SCHEMA_VERSION = 1
+#: Version 2 added ``rmse_span``; records of version 1 are read as such, without it.
+SCHEMA_VERSION = 2
+_ADDED = {2: ("rmse_span",)}
 
 STATUSES = ("ok", "failed")
-_ERRORS = ("rmse", "rmse_orthogonal", "rmse_inplane")
+_ERRORS = ("rmse", "rmse_orthogonal", "rmse_inplane", "rmse_span")
 _MEASURED = (*_ERRORS, "label_accuracy", "residual_error")
 
 
@@ -33,10 +35,12 @@ class Record:
 
     ``point`` is ``Point.to_dict()`` and ``point_key`` its hash. ``rmse`` is R = min_pi sqrt(mean_i |x_i -
     xhat_pi(i)|^2), and ``rmse_orthogonal``, ``rmse_inplane`` are its parts outside and inside the span of the
-    features (rmse^2 = orthogonal^2 + inplane^2). ``label_accuracy`` is the fraction of samples with |yhat_i -
-    y_i| < 1 (for labels +1, -1: the right one is nearest); ``residual_error`` the largest |rhat_i - r_i|
-    against the client's true residuals. These five are None exactly if ``status`` is "failed", and then
-    ``reason`` says why. ``seconds`` is the wall time of the trial, network and observation included. Raises
+    features (rmse^2 = orthogonal^2 + inplane^2). ``rmse_span`` is the root mean square distance of the features
+    from the span of the reconstructions (None in records of version 1). ``label_accuracy`` is the fraction
+    of samples with |yhat_i - y_i| < 1 (for labels +1, -1: the right one is nearest); ``residual_error`` the
+    largest |rhat_i - r_i| against the client's true residuals. All these are None exactly if ``status`` is
+    "failed", and then ``reason`` says why. ``seconds`` is the wall time of the trial, network and observation
+    included. Raises
     ``ValueError`` if the fields contradict one another.
     """
 
@@ -50,6 +54,7 @@ class Record:
     rmse: float | None
     rmse_orthogonal: float | None
     rmse_inplane: float | None
+    rmse_span: float | None
     label_accuracy: float | None
     residual_error: float | None
     diagnostics: Mapping[str, Any]
@@ -65,7 +70,9 @@ class Record:
             raise ValueError(f"status must be one of {', '.join(STATUSES)}; got {self.status!r}")
         if self.status == "failed" and not self.reason:
             raise ValueError("reason must be given where status is 'failed'; got an empty one")
-        for name in _MEASURED:
+        if self.schema_version == 1 and self.rmse_span is not None:
+            raise ValueError(f"rmse_span must be None in a record of version 1; got {self.rmse_span}")
+        for name in _MEASURED if self.schema_version > 1 else (n for n in _MEASURED if n != "rmse_span"):
             value = getattr(self, name)
             if self.status == "failed" and value is not None:
                 raise ValueError(f"{name} must be None where status is 'failed'; got {value}")
@@ -145,9 +152,10 @@ def _parse(line: bytes, where: str) -> Record:
     if not isinstance(raw, dict):
         raise RecordError(f"{where}: a record must be a JSON object; got {type(raw).__name__}")
     version = raw.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise RecordError(f"{where}: schema_version must be {SCHEMA_VERSION}; got {version!r}")
-    expected = {f.name for f in fields(Record)}
+    if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+        raise RecordError(f"{where}: schema_version must be 1 to {SCHEMA_VERSION}; got {version!r}")
+    later = {name for since, names in _ADDED.items() if since > version for name in names}
+    expected = {f.name for f in fields(Record)} - later
     if raw.keys() != expected:
         wrong = ", ".join(sorted(raw.keys() ^ expected))
         raise RecordError(f"{where}: fields missing or unknown: {wrong}")
@@ -158,6 +166,8 @@ def _parse(line: bytes, where: str) -> Record:
     ):
         raise RecordError(f"{where}: point and seeds must be objects, seeds with an entry 'experiment'")
     try:
+        for name in later:
+            raw[name] = None
         return Record(**raw)
     except (ValueError, TypeError) as error:
         raise RecordError(f"{where}: {error}") from None

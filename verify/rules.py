@@ -338,22 +338,34 @@ def judge_upper(
     delta: float,
     level: float = LEVEL,
     baseline: float = BASELINE,
+    part: str = "error",
     **where: str,
 ) -> UpperResult:
     """UPPER: violations against the allowed fraction ``delta``, failed trials counted as violations. Fails
     iff the exact binomial test refutes delta at ``level``; holds iff the exact (Clopper-Pearson) upper limit
-    of the violation probability is at most delta. A bound of 1 or more is vacuous: guessing zero scores 1."""
+    of the violation probability is at most delta. A bound of 1 or more is vacuous: guessing zero scores 1.
+    ``part`` says in words what the errors are of."""
     n = len(errors) + failed
     value = math.nan if bound.value is None else bound.value
     violations = failed + sum(e > value for e in errors)
     p_value = float(stats.binom.sf(violations - 1, n, delta)) if n else 1.0
     limit = float(stats.beta.ppf(level, violations + 1, n - violations)) if violations < n else 1.0
-    unstated = bound.why if bound.value is None else f"vacuous, bound {value:.3g} >= 1" if value >= 1 else ""
+    unstated = (
+        bound.why
+        if bound.value is None or bound.trivial
+        else f"vacuous, bound {value:.3g} >= 1"
+        if value >= 1
+        else ""
+    )
     nothing = Measured.of(errors, failed).learns_nothing(baseline)
     verdict: Verdict = "fails" if p_value < 1 - level else "holds" if limit <= delta else "inconclusive"
     verdict = _settle(verdict, 0, unstated, nothing)  # failed trials are violations already
     nothing = unstated or nothing
-    text = f"{violations} of {n} above {value:.4f}, allowed {delta:g}: {_note(verdict, n, failed, nothing)}"
+    rms = math.sqrt(sum(e * e for e in errors) / len(errors)) if errors else math.nan
+    text = (
+        f"{part}: {violations} of {n} above {value:.4f} = {value / rms:.2f} rms, allowed {delta:g}: "
+        f"{_note(verdict, n, failed, nothing)}"
+    )
     return UpperResult(
         Kind.UPPER, *_where(where), verdict, text, n, failed, value, violations, delta, p_value
     )

@@ -86,7 +86,7 @@ def _measure(point: Point, seeds: Mapping[str, int], device: torch.device) -> di
     except ReconstructionError as error:
         diagnostics = getattr(error, "diagnostics", None)
         unmeasured = dict.fromkeys(
-            ("rmse", "rmse_orthogonal", "rmse_inplane", "label_accuracy", "residual_error")
+            ("rmse", "rmse_orthogonal", "rmse_inplane", "rmse_span", "label_accuracy", "residual_error")
         )
         return unmeasured | {
             "status": "failed",
@@ -106,6 +106,7 @@ def _measure(point: Point, seeds: Mapping[str, int], device: torch.device) -> di
         "rmse": match.rmse,
         "rmse_orthogonal": match.orthogonal,
         "rmse_inplane": match.inplane,
+        "rmse_span": match.span,
         "label_accuracy": float(((labels - y).abs() < 1).double().mean()),
         "residual_error": float((residuals - true_residuals).abs().max()),
         "diagnostics": finite_json(found.diagnostics.to_dict()),
