@@ -123,7 +123,7 @@ _ALL = (
         m=(160_000, 640_000),
         activation="softplus",
         moments=("residualized",),
-        trials=400,
+        trials=800,
     ),
     _experiment(
         "softplus-plain",
@@ -171,7 +171,7 @@ _ALL = (
         d=64,
         m=(100_000, 1_000_000),
         B=(2, 4),
-        trials=300,
+        trials=450,
         quick_width=50_000,
     ),
     _experiment(
