@@ -28,9 +28,10 @@ from bounds import (
 )
 from verify.catalogue import EXPERIMENTS
 from verify.compare import compare
+from verify.concentration import CONCENTRATION, draw, load, study
 from verify.experiment import Experiment
 from verify.pictures import PictureRow, draw_pictures, load_pictures, reconstruct_pictures, save_pictures
-from verify.plot import plot, plot_summary
+from verify.plot import plot, plot_summary, save_figure
 from verify.record import Record, read_records
 from verify.rules import Result
 from verify.sweep import sweep
@@ -289,6 +290,8 @@ def figures(
             print(f"{path.name}: too large to be kept, not redrawn", file=sys.stderr)
         else:
             draw_pictures(batch, rows, target / f"{path.stem}.png")
+    if (source / CONCENTRATION).exists():
+        save_figure(draw(load(source / CONCENTRATION)), target / "concentration.png")
     known = {e.name: e for full in EXPERIMENTS.values() for e in (full, full.quick())}
     results: list[Result] = []
     records: list[Record] = []
@@ -366,6 +369,32 @@ def attack_tensor(
 
 def _without_pixels(row: PictureRow) -> dict[str, Any]:
     return {k: getattr(row, k) for k in ("m", "rmse", "predicted", "reason", "warnings", "seed")}
+
+
+@app.command()
+def concentration(
+    trials: Annotated[int, typer.Option(help="Trials at each value.")] = 20,
+    out: Annotated[Path, typer.Option(help="Directory for the numbers and the figure.")] = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """How span and core concentrate in m, d and B, on the same neurons and on fresh ones (minutes).
+
+    Interrupted, it resumes when called again with the same arguments."""
+    checks.integer("trials", trials, 2)
+    found = study(trials, out / "records" / CONCENTRATION)
+    save_figure(draw(found), out / "concentration.png")
+    rows = [
+        {"quantity": r.series, "variable": r.variable, "exponent": r.slope, "low": r.low, "high": r.high}
+        | {"stated": r.exponent}
+        for r in found.exponents()
+    ]
+    if as_json:
+        _print_json(rows)
+    else:
+        table = Table(*rows[0])
+        for row in rows:
+            table.add_row(*(f"{v:+.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+        Console().print(table)
 
 
 @app.command()
