@@ -9,6 +9,9 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import optimize
 
 from attack import TwoLayerNet, matched_error, observe, tensor_attack
 from attack.moments import Response, apply_second_moment, first_moment
@@ -23,7 +26,9 @@ from bounds import (
     TrivialBound,
     UnsupportedBound,
     evaluate,
+    resolve_activation,
 )
+from bounds.first_order import first_order
 from bounds.upper import MIN_GAP, RITZ_TOLERANCE, _theorem, error_bound, span_bound
 
 Numbers = dict[str, float]
@@ -246,3 +251,55 @@ def test_the_feature_s_size_scales_the_bound() -> None:
     two = Setting.from_features(2 * features(16, 1), [6.0], 256_000)
     small, large = (evaluate(NoDefense(), s).upper for s in (one, two))
     assert small is not None and large == pytest.approx(2 * small, rel=1e-2)
+
+
+def ratio(setting: Setting, attack: TensorAttack, noise_variance: float) -> float:
+    """Bound of the span over the first-order root mean square distance; infinite where the bound is vacuous."""
+    try:
+        bound = span_bound(setting, attack, noise_variance).rmse
+    except UnsupportedBound:
+        return math.inf
+    orthogonal = first_order(setting, attack, noise_variance).orthogonal
+    return bound / math.sqrt((setting.d - setting.B) / setting.m * float(np.mean(orthogonal)))
+
+
+@settings(max_examples=60)
+@given(
+    B=st.integers(1, 3),
+    cosine=st.floats(-0.4, 0.9),
+    y=st.lists(st.floats(-4.0, 4.0), min_size=3, max_size=3),
+    activation=st.sampled_from(["relu", "gelu", "elu", "z2z3"]),
+    moments=st.sampled_from(["residualized", "plain"]),
+    more=st.integers(1, 500),
+    width=st.floats(4.5, 9.0),
+    noise=st.sampled_from([0.0, 0.3, 4.0]),
+)
+def test_no_setting_brings_the_bound_below_what_is_typical(
+    B: int,
+    cosine: float,
+    y: list[float],
+    activation: str,
+    moments: str,
+    more: int,
+    width: float,
+    noise: float,
+) -> None:
+    """A bound of probability 95 % cannot lie below the first-order root mean square distance, where first order holds."""
+    gram = cosine + (1 - cosine) * np.eye(B)
+    setting = Setting(B + more, int(10**width), gram, np.array(y[:B]), resolve_activation(activation))
+    assume(setting.kappa < 1e3)
+    assert ratio(setting, TensorAttack(moments), noise) > 1.0
+
+
+def test_an_optimiser_finds_no_violation_either() -> None:
+    """Nelder-Mead over cosine and labels, d = 3 where the norm of one Gaussian coordinate scatters most, and d = 60."""
+    for d in (3, 60):
+
+        def objective(x: np.ndarray, d: int = d) -> float:
+            cosine = 0.9 * math.tanh(x[0])
+            gram = np.array([[1.0, cosine], [cosine, 1.0]])
+            setting = Setting(d, 10**8, gram, x[1:], resolve_activation("relu"))
+            return min(ratio(setting, TensorAttack(), 0.0), 1e3)
+
+        found = optimize.minimize(objective, [0.3, 3.0, -3.0], method="Nelder-Mead", options={"maxfev": 60})
+        assert 1.05 < found.fun < 4
