@@ -7,13 +7,14 @@ core are estimated on the same neurons. They are a priori: they take the setting
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 import sympy as sp
 
+from bounds.activations import ZERO
 from bounds.bound import Bound, Kind, TrivialBound, UnsupportedBound
 from bounds.concentration import Envelope, Sample, chi, covariance_deviation, hermite_norm, radius
 from bounds.defense import Defense
@@ -28,6 +29,8 @@ RITZ_TOLERANCE = 1e-4
 MIN_GAP = 1.05
 #: Shares of the failure probability: leading Gaussian vectors, radii; the rest goes to all the small terms together.
 LEADING, RADII = 0.6, 0.06
+#: Envelopes are known up to here, in standard deviations.
+_FARTHEST = 24.0
 #: max |a^2 b| over a^2 + b^2 = 1.
 _SQUARE_TIMES = 2 / (3 * math.sqrt(3))
 
@@ -100,6 +103,7 @@ def upper_bound(noise_variance: Callable[[Defense], float]) -> Bound:
             "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
             "equal known norms, no vanishing residual, features linearly independent",
             "the span step has converged to the dominant eigenvectors, to its stated tolerance",
+            "the activation has no feature narrower than 1/500",
         ),
         numeric=numeric,
         symbolic=SYMBOLS["K_upper"] * sp.sqrt((SYMBOLS["d"] - SYMBOLS["B"]) / SYMBOLS["m"]),
@@ -120,7 +124,10 @@ class _Budget:
 
 @dataclass(frozen=True)
 class _Functions:
-    """One feature's share of the gradient as a function of t = (unit direction).z: moments and envelopes."""
+    """One feature's share of the gradient as a function of t = (unit direction).z: moments and envelopes.
+
+    Where a mean of one feature's function is used for all of them, only the sum over features is bounded: the mean over
+    features has the same expectation and envelope, and for a function of one coordinate Chernoff's bound by convexity."""
 
     variance: float  # of sigma
     parallel: float  # E (sigma - c_0)^2 t^2
@@ -164,6 +171,10 @@ def _supported(setting: Setting) -> None:
         raise UnsupportedBound(f"not proved for this activation: {error}") from error
     if setting.kappa > 1 / ILL_POSED:
         raise UnsupportedBound(f"ill-posed: a residual vanishes, r* = {setting.residuals.tolist()}")
+    norm = float(norms[0])
+    needed = (2, core_order(setting.activation))
+    if any(abs(setting.activation.coefficient(k, norm)) <= ZERO for k in needed):
+        raise UnsupportedBound(f"not proved: a Hermite coefficient vanishes at the norm {norm}")
     if setting.d == setting.B:
         raise UnsupportedBound("not proved: d = B leaves no orthogonal part")
     if np.linalg.eigvalsh(setting.cosines)[0] < 1e-12:
@@ -194,7 +205,12 @@ class _Theorem:
         self.line = Sample(1, self.m, self.core.limit)
         self.z_only = Sample(self.B, self.m, self.core.limit)
         self.e_only = Sample(1, self.m, self.joint.limit)
+        self.ritz = 0.0
         self.longest_u = radius(self.n, self.m, share)
+        if max(self.core.limit, self.joint.limit) > _FARTHEST / 2:
+            raise UnsupportedBound(
+                f"not proved: some neurons may lie {self.core.limit:.1f} standard deviations out"
+            )
         self.leading_chi = chi(self.n, LEADING * delta / self.B)
         self.he2 = hermite_norm(2, self.B)
 
@@ -405,24 +421,38 @@ class _Theorem:
     # --- the span --------------------------------------------------------------------------------------------
 
     @cached_property
-    def span(self) -> SpanBound:
-        """Perturbation of the dominant subspace."""
-        m, shift = self.m, self.shift / self.sigma
-        if shift >= 1:
+    def blocks(self) -> tuple[float, float, float, float]:
+        """Of the matrix whose exact eigenvectors the span step returns: ``|A - A_*|``, ``|Y|`` with Y = C A^-1, the smallest
+        singular value of A, and ``|D - Y A Y^T|``; and what the step's tolerance adds to every block (in ``ritz``)."""
+        shift, graph, _, off = self._blocks(0.0)
+        # Rayleigh-Ritz: V is exact for P - E V^T - V E^T, with |E| at most this.
+        weakest = (self.sigma + shift) * (1 + graph**2) + off
+        self.ritz = math.sqrt(self.B) * RITZ_TOLERANCE * weakest
+        return self._blocks(self.ritz)
+
+    def _blocks(self, ritz: float) -> tuple[float, float, float, float]:
+        m, shift = self.m, self.shift + ritz
+        if shift >= self.sigma:
             raise UnsupportedBound(
-                f"vacuous: m = {m} is too small, the second moment in the span may be off by {shift:.2f} times its weakest "
-                f"eigenvalue"
+                f"vacuous: m = {m} is too small, the second moment in the span may be off by {shift / self.sigma:.2f} times "
+                f"its weakest eigenvalue"
             )
-        graph = (self.coupling + self.bent / self.sigma) / (1 - shift)  # |Y|, Y = C A^-1
-        floor = self.sigma * (1 - shift)
-        off = self.edge + (float(np.linalg.norm(self.limit, 2)) + self.shift) * graph**2
+        floor = self.sigma - shift
+        graph = (self.coupling + (self.bent + ritz) / self.sigma) / (1 - shift / self.sigma)
+        off = self.edge + ritz + (float(np.linalg.norm(self.limit, 2)) + shift) * graph**2
         if floor <= 2 * off:
             raise UnsupportedBound(
                 f"vacuous: m = {m} is too small, the noise of the second moment may reach {off / floor:.2f} times its "
                 f"weakest eigenvalue (less than 0.5 is needed)"
             )
-        slack = math.sqrt(self.B) * RITZ_TOLERANCE * (1 + graph)
-        sine = (graph + slack) * (floor - off) / (floor - 2 * off)
+        return shift, graph, floor, off
+
+    @cached_property
+    def span(self) -> SpanBound:
+        """Perturbation of the dominant subspace."""
+        m = self.m
+        shift, graph, floor, off = self.blocks
+        sine = graph * (floor - off) / (floor - 2 * off)
         cosine = math.sqrt(max(0.0, 1 - sine**2))
         if sine >= 0.7 or graph * sine / cosine >= 0.5:
             raise UnsupportedBound(
@@ -435,14 +465,13 @@ class _Theorem:
             raise UnsupportedBound(
                 f"vacuous: m = {m} is too small, the attack may see no gap between signal and noise"
             )
-        slack /= cosine
-        gain = 1 / (1 - graph * sine / cosine)
-        tangent = min(sine / cosine, (graph + slack) / (1 - off * gain / floor))
+        gain = 1 / (1 - graph * sine / cosine)  # at most 2, so that off * gain < floor
+        tangent = min(sine / cosine, graph / (1 - off * gain / floor))
         lengths = np.linalg.norm(self.slopes, axis=1)
-        features = self.leading + (self.bent + graph * self.shift) * lengths
-        features = features + off * tangent * gain * lengths / (1 - shift) + slack
+        features = self.leading + (self.bent + self.ritz + graph * shift) * lengths
+        features = features + off * tangent * gain * lengths / (1 - shift / self.sigma)
         parts = {
-            "shift": shift,
+            "shift": shift / self.sigma,
             "edge": self.edge / self.sigma,
             "bent": self.bent / self.sigma,
             "leading": self.norm * math.sqrt(float(np.mean(self.leading**2))),
@@ -500,9 +529,10 @@ class _Theorem:
         r = abs(float(self.setting.residuals[0]))
         e0, e1, beta, _ = self.linear
         rms_p, top = self.along_b
-        floor = self.sigma - self.shift
-        # Of the eigenvalue that the span step returns.
-        weakest = (1 - RITZ_TOLERANCE) * (floor - self.edge - (self.sigma + self.shift) * x**2)
+        shift, graph, floor, off = self.blocks
+        weakest = floor - off  # of the eigenvalue that the span step returns; positive, as floor > 2 off
+        if q % 2 == 0 and abs(c1) <= ZERO:
+            raise UnsupportedBound("not proved: mu_1 = 0, so the feature is found up to its sign only")
         removed = self.removed[2]
         leave = (self.n / (self.m * weakest)) if self.attack.same_neuron == "leave_one_out" else 0.0
         bend = x**2 / 2 + leave * (self.largest + removed * top)
@@ -519,10 +549,10 @@ class _Theorem:
             return total
 
         rms_h = self.rms + removed * rms_p
-        off_second = self.shift + rms_h * moved(2)
+        off_second = shift + rms_h * moved(2)
         he2 = math.sqrt(terms["z0,2"]) + 1
         if self.residualized:
-            eigenvalue = self.shift + (self.sigma + self.shift) * x**2
+            eigenvalue = shift + (self.sigma + shift) * graph * x
             other = removed * rms_p + (self.sigma + eigenvalue) / 2 * moved(2) + eigenvalue / 2 * he2
             rms_core = self.rms + self.sigma / 2 * he2
         else:
@@ -560,7 +590,8 @@ def _functions(setting: Setting, residualized: bool) -> _Functions:
     norm = float(setting.norms[0])
     activation = setting.activation
     c0, c1 = (activation.coefficient(k, norm) for k in (0, 1))
-    t, w = gaussian_rule([k / norm for k in activation.kinks], norm)
+    kinks = [k / norm for k in activation.kinks]
+    t, w = gaussian_rule(kinks, norm)
     centred = activation.function(norm * t) - c0
     kept = centred - c1 * t if residualized else centred + c0
     return _Functions(
@@ -569,14 +600,20 @@ def _functions(setting: Setting, residualized: bool) -> _Functions:
         power=float(w @ kept**2),
         power_t=float(w @ (kept * t) ** 2),
         slope=c1,
-        centred=_envelope(lambda x: activation.function(norm * x) - c0),
-        kept=_envelope(lambda x: activation.function(norm * x) - ((c0 + c1 * x) if residualized else 0.0)),
+        centred=_envelope(lambda x: activation.function(norm * x) - c0, kinks, norm),
+        kept=_envelope(
+            lambda x: activation.function(norm * x) - ((c0 + c1 * x) if residualized else 0.0), kinks, norm
+        ),
     )
 
 
-def _envelope(function: Callable[[Array], Array]) -> Envelope:
-    """``max |function(t)|`` over ``|t| <= s``, on a grid of spacing 1/500 and 0.1 % to spare for what lies between."""
-    grid = np.linspace(0.0, 24.0, 12001)
+def _envelope(function: Callable[[Array], Array], kinks: Sequence[float], norm: float) -> Envelope:
+    """``max |function(t)|`` over ``|t| <= s``: on a grid of spacing 1/500 in the activation's own argument, or finer, and
+    at its kinks, with 0.1 % to spare for what lies between. No radius gets near 24, where it ends."""
+    steps = 12_000 * max(1, math.ceil(norm / 3))
+    grid = np.unique(
+        np.concatenate([np.linspace(0.0, _FARTHEST, steps + 1), np.abs(np.asarray(kinks, dtype=float))])
+    )
     both = np.maximum(np.abs(function(grid)), np.abs(function(-grid)))
     largest = 1.001 * np.maximum.accumulate(both)
     return lambda s: np.asarray(np.interp(s, grid, largest))
