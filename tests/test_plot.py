@@ -18,8 +18,8 @@ from synthetic_records import make_experiment, make_point, make_record, simulate
 
 from bounds import GradientNoise, Kind
 from verify import plot, plot_summary
-from verify.compare import bound_at
-from verify.experiment import RateCheck
+from verify.compare import bound_at, compare
+from verify.experiment import Experiment, Features, Point, RateCheck, UpperCheck
 from verify.record import append_record
 
 module = importlib.import_module("verify.plot")  # the name verify.plot is the function
@@ -193,3 +193,16 @@ def test_drawing_needs_no_attack_and_no_torch(tmp_path: Path) -> None:
     script = WITHOUT_ATTACK.format(path=sys.path, file=str(file), out=str(out))
     subprocess.run([sys.executable, "-c", script], check=True)
     assert out.exists() and Path(f"{out}.summary.png").exists()
+
+
+def test_bounds_of_the_span_are_drawn_with_the_distance_from_it(tmp_path: Path) -> None:
+    """Points of two features where R's bound is trivial and the span's is not."""
+    point = Point("span", Features("orthonormal", 1), 20, 1_000_000, 2, labels=(3.0, -3.0))
+    experiment = Experiment("span", "Span", (point,), (UpperCheck(0.05, "span"),))
+    records = [make_record(point, t, 0.01) for t in range(5)]
+    results = plot(records, tmp_path / "span.png", experiment)
+    assert [r.verdict for r in results] == ["inconclusive"]
+    assert "span: 0 of 5" in results[0].text
+    assert (tmp_path / "span.png").stat().st_size > 5_000
+    high = [make_record(point, t, 1.0) for t in range(5)]
+    assert [r.verdict for r in compare(high, experiment, baseline=9.0)] == ["fails"]

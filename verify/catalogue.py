@@ -319,7 +319,7 @@ _ALL = (
     *(
         _experiment(
             f"upper-growing-{size}",
-            f"Proved upper bound over measured {part} as the width grows",
+            f"Proved upper bound and measured {what} as the width grows",
             ("C1",),
             (UpperCheck(0.05, part),),
             features=ORTHONORMAL,
@@ -331,7 +331,7 @@ _ALL = (
             quick_width=160_000,
             quick_trials=2,
         )
-        for size, part in ((1, "error"), (2, "span"))
+        for size, part, what in ((1, "error", "error"), (2, "span", "distance from the span"))
     ),
 )
 

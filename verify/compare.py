@@ -130,10 +130,21 @@ def group_records(
     return groups
 
 
-def measured(records: Iterable[Record], level: float = LEVEL) -> Measured:
+def errors_of(records: Iterable[Record], part: str = "error") -> list[float]:
+    """R of every trial that returned a result, or (``part`` "span") the features' distance from the span."""
+    found = [r.rmse if part == "error" else r.rmse_span for r in records]
+    return [e for e in found if e is not None]
+
+
+def bound_of(stated: BoundValue, part: str) -> BoundValue:
+    """An UPPER as it stands, or (``part`` "span") what its details say of the span."""
+    return stated if part == "error" else replace(stated, value=stated.details.get("span"), trivial=False)
+
+
+def measured(records: Iterable[Record], level: float = LEVEL, part: str = "error") -> Measured:
     """Root mean square of these records' errors, failures counted beside it."""
     records = list(records)
-    return Measured.of([r.rmse for r in records if r.rmse is not None], sum(r.failed for r in records), level)
+    return Measured.of(errors_of(records, part), sum(r.failed for r in records), level)
 
 
 def bound_at(point: Point, kind: Kind, delta: float = 0.05) -> BoundValue:
@@ -243,13 +254,10 @@ def _rate(check: RateCheck, groups: Groups, conduct: Conduct) -> Iterator[Result
 def _upper(check: UpperCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
     for point, records in groups.items():
         stated = bound_at(point, Kind.UPPER, check.delta)
-        found = [r.rmse if check.part == "error" else r.rmse_span for r in records if not r.failed]
-        if check.part == "span":
-            stated = replace(stated, value=stated.details.get("span"), trivial=False)
         yield rules.judge_upper(
-            [e for e in found if e is not None],
+            errors_of(records, check.part),
             sum(r.failed for r in records),
-            corrupted(stated, conduct.factor),
+            corrupted(bound_of(stated, check.part), conduct.factor),
             check.delta,
             conduct.level,
             conduct.baseline,

@@ -23,9 +23,19 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from bounds import SYMBOLS, Evaluation, Kind, UnsupportedBound, expression
-from verify.compare import bounds_at, compare, group_records, measured, rate_exponent, series, value_of
-from verify.experiment import Check, Experiment, Point, PredictedCheck, RateCheck
+from bounds import SYMBOLS, BoundValue, Evaluation, Kind, UnsupportedBound, expression
+from verify.compare import (
+    bound_of,
+    bounds_at,
+    compare,
+    errors_of,
+    group_records,
+    measured,
+    rate_exponent,
+    series,
+    value_of,
+)
+from verify.experiment import Check, Experiment, Point, PredictedCheck, RateCheck, UpperCheck
 from verify.record import Record
 from verify.rules import LEVEL, Measured, RatioResult, Result
 
@@ -73,6 +83,7 @@ class Curve:
     measured: tuple[Measured, ...]
     theory: tuple[Evaluation, ...]
     points: tuple[Point, ...]
+    part: str
 
     def values(self, kind: Kind) -> list[float]:
         """What theory states at each point, nan where it states nothing."""
@@ -107,7 +118,10 @@ def plot(
     ]
     together = series([p for p, group in groups.items() if group], x)
     common, names = _common_and_names(together)
-    curves = [_curve(s, n, i, groups, x, level) for i, (s, n) in enumerate(zip(together, names, strict=True))]
+    part = _part(experiment)
+    curves = [
+        _curve(s, n, i, groups, x, level, part) for i, (s, n) in enumerate(zip(together, names, strict=True))
+    ]
 
     notes = _verdict_lines(results, common)
     foot = 0.17 * len(notes) + 0.1
@@ -171,6 +185,21 @@ def _natural_axis(experiment: Experiment | None) -> str:
     return rates[0] if rates else "m"
 
 
+def _part(experiment: Experiment | None) -> str:
+    """What is drawn: R, or the distance from the span where the experiment's bounds are about that."""
+    parts = {c.part for c in experiment.rules if isinstance(c, UpperCheck)} if experiment else set()
+    return "span" if parts == {"span"} else "error"
+
+
+def _statements(point: Point, part: str) -> Evaluation:
+    """Theory about that part: only UPPER speaks of the span."""
+    stated = bounds_at(point)
+    if part == "error":
+        return stated
+    silent = BoundValue(None, "not about the span")
+    return Evaluation({k: bound_of(v, part) if k is Kind.UPPER else silent for k, v in stated.items()})
+
+
 def _checks(experiment: Experiment | None, x: str, tolerance: float) -> tuple[Check, ...]:
     if experiment is not None:
         return experiment.rules
@@ -184,6 +213,7 @@ def _curve(
     groups: Mapping[Point, Sequence[Record]],
     x: str,
     level: float,
+    part: str,
 ) -> Curve:
     return Curve(
         name,
@@ -191,9 +221,10 @@ def _curve(
         MARKERS[index % len(MARKERS)],
         tuple(float(value_of(p, x)) for p in points),
         tuple(tuple(groups[p]) for p in points),
-        tuple(measured(groups[p], level) for p in points),
-        tuple(bounds_at(p) for p in points),
+        tuple(measured(groups[p], level, part) for p in points),
+        tuple(_statements(p, part) for p in points),
         tuple(points),
+        part,
     )
 
 
@@ -220,7 +251,7 @@ def _draw_errors(axes: Axes, curves: Sequence[Curve], x: str) -> str:
     seen: list[float] = []
     for curve in curves:
         for at, group, m in zip(curve.x, curve.records, curve.measured, strict=True):
-            errors = [r.rmse for r in group if r.rmse is not None]
+            errors = errors_of(group, curve.part)
             spread = at * np.exp(width * jitter.uniform(-1, 1, len(errors)))
             axes.plot(spread, errors, "o", color=curve.colour, markersize=2.6, alpha=0.35, markeredgewidth=0)
             seen += errors
@@ -256,7 +287,7 @@ def _draw_errors(axes: Axes, curves: Sequence[Curve], x: str) -> str:
         axes.annotate(
             "guessing zero", (0.01, 1.0), xycoords=("axes fraction", "data"), fontsize=7.5, va="bottom"
         )
-    axes.set_ylabel("error R")
+    axes.set_ylabel("error R" if curves[0].part == "error" else "distance from the span (rms over features)")
     axes.grid(which="both", color="0.92", linewidth=0.5)
     axes.tick_params(labelbottom=False, which="both")
     return guide
@@ -314,13 +345,16 @@ def _draw_guide(axes: Axes, curves: Sequence[Curve], x: str, seen: list[float]) 
 
 
 def _draw_ratios(axes: Axes, curves: Sequence[Curve], x: str, tolerance: float) -> None:
-    axes.axhspan(1 - tolerance, 1 + tolerance, color="0.88", zorder=0)
+    """The lower panel: measured over PREDICTED; of the span, of which nothing is predicted, over UPPER."""
+    kind = Kind.UPPER if curves[0].part == "span" else Kind.PREDICTED
+    if kind is Kind.PREDICTED:
+        axes.axhspan(1 - tolerance, 1 + tolerance, color="0.88", zorder=0)
     axes.axhline(1, color="0.3", linewidth=0.8)
     dodge = 0.022 * _log_range(curves)
     shown = [0.92, 1.08]
     for k, curve in enumerate(curves):
         shift = math.exp(dodge * (k - (len(curves) - 1) / 2))
-        for at, m, predicted in zip(curve.x, curve.measured, curve.values(Kind.PREDICTED), strict=True):
+        for at, m, predicted in zip(curve.x, curve.measured, curve.values(kind), strict=True):
             if not m.n or not predicted > 0:
                 continue
             axes.plot(at * shift, m.rms / predicted, curve.marker, color=curve.colour, markersize=5)
@@ -330,7 +364,7 @@ def _draw_ratios(axes: Axes, curves: Sequence[Curve], x: str, tolerance: float) 
                 )
             shown += [m.rms / predicted - 0.04, m.rms / predicted + 0.04]
     axes.set_ylim(min(shown), max(shown))
-    axes.set_ylabel("measured /\npredicted")
+    axes.set_ylabel(f"measured /\n{kind.name if kind is Kind.UPPER else 'predicted'}")
     axes.set_xlabel(AXES[x])
     ticks = sorted({at for c in curves for at in c.x})
     axes.set_xticks(ticks, [f"{t:,.0f}".replace(",", " ") if t >= 1000 else f"{t:g}" for t in ticks])
@@ -361,7 +395,7 @@ def _draw_legend(axes: Axes, curves: Sequence[Curve], guide: str, level: float, 
         ),
         *(Line2D([], [], color="0.3", label=k.name, **STYLES[k]) for k in stated),
         *([Line2D([], [], label=f"RATE {guide}", **GUIDE)] if guide else []),
-        Patch(color="0.88", label=f"1 ± {tolerance:g}"),
+        *([Patch(color="0.88", label=f"1 ± {tolerance:g}")] if curves[0].part == "error" else []),
     ]
     first = axes.legend(handles=named, loc="upper left", fontsize=8.5, frameon=False, borderaxespad=0)
     axes.add_artist(first)
