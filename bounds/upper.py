@@ -28,7 +28,7 @@ RITZ_TOLERANCE = 1e-4
 #: The attack returns nothing if its weakest eigenvalue is below 1.05 times the edge of the noise (attack/tensor_attack.py).
 MIN_GAP = 1.05
 #: Shares of the failure probability: leading Gaussian vectors, radii; the rest goes to all the small terms together.
-LEADING, RADII = 0.6, 0.06
+LEADING, RADII = 0.45, 0.03
 #: Envelopes are known up to here, in standard deviations.
 _FARTHEST = 24.0
 #: max |a^2 b| over a^2 + b^2 = 1.
@@ -221,7 +221,7 @@ class _Theorem:
 
     def response(self, s: Array) -> Array:
         """Envelope of h° = sum r_i* phi_i + nu N."""
-        return float(np.sum(np.abs(self.setting.residuals))) * self.functions.kept(s) + self.nu * s
+        return self.mixture(s) + self.nu * s
 
     def root(self, sample: Sample, envelope: Envelope, expectation: float) -> float:
         """Square root of an upper bound of the sample mean of a nonnegative function."""
@@ -270,6 +270,12 @@ class _Theorem:
         gamma += self.tau * self.B * self.root(self.line, lambda s: f.centred(s) ** 2, f.variance)
         length = self.chi(self.n)
         return e0, e1, gamma * length / math.sqrt(self.m), length + self.normal(2)
+
+    @cached_property
+    def mixture(self) -> Envelope:
+        """Envelope of ``sum r_i* phi_i``."""
+        top = float(np.linalg.eigvalsh(self.setting.cosines)[-1])
+        return _mixture(np.abs(self.setting.residuals), self.functions.kept, math.sqrt(top))
 
     @cached_property
     def removed(self) -> tuple[float, float, float, float]:
@@ -439,6 +445,9 @@ class _Theorem:
             )
         floor = self.sigma - shift
         graph = (self.coupling + (self.bent + ritz) / self.sigma) / (1 - shift / self.sigma)
+        lengths = np.linalg.norm(self.slopes, axis=1)
+        known = self.leading + (self.bent + ritz) * lengths  # |C a_i|
+        graph = self._tightened(graph, known, shift * lengths)
         off = self.edge + ritz + (float(np.linalg.norm(self.limit, 2)) + shift) * graph**2
         if floor <= 2 * off:
             raise UnsupportedBound(
@@ -446,6 +455,14 @@ class _Theorem:
                 f"weakest eigenvalue (less than 0.5 is needed)"
             )
         return shift, graph, floor, off
+
+    def _tightened(self, size: float, known: Array, slope: Array) -> float:
+        """A bound of ``|M|`` for a matrix with ``|M u_i| <= known_i + slope_i |M|``, from a bound that is known: M is
+        ``[M u_1, ..., M u_B]`` times the inverse of the directions. Every round gives a bound from the last one."""
+        weakest = float(np.linalg.svd(self.setting.directions, compute_uv=False)[-1])
+        for _ in range(30):
+            size = min(size, float(np.linalg.norm(known + slope * size)) / weakest)
+        return size
 
     @cached_property
     def span(self) -> SpanBound:
@@ -468,8 +485,10 @@ class _Theorem:
         gain = 1 / (1 - graph * sine / cosine)  # at most 2, so that off * gain < floor
         tangent = min(sine / cosine, graph / (1 - off * gain / floor))
         lengths = np.linalg.norm(self.slopes, axis=1)
-        features = self.leading + (self.bent + self.ritz + graph * shift) * lengths
-        features = features + off * tangent * gain * lengths / (1 - shift / self.sigma)
+        known = self.leading + (self.bent + self.ritz + graph * shift) * lengths  # |Y u_i|
+        slope = off * gain * lengths / (1 - shift / self.sigma)
+        tangent = self._tightened(tangent, known, slope)
+        features = known + slope * tangent
         parts = {
             "shift": shift / self.sigma,
             "edge": self.edge / self.sigma,
@@ -617,6 +636,25 @@ def _envelope(function: Callable[[Array], Array], kinks: Sequence[float], norm: 
     both = np.maximum(np.abs(function(grid)), np.abs(function(-grid)))
     largest = 1.001 * np.maximum.accumulate(both)
     return lambda s: np.asarray(np.interp(s, grid, largest))
+
+
+def _mixture(strengths: Array, kept: Envelope, stretch: float) -> Envelope:
+    """``max sum_i strength_i kept(|t_i|)`` over ``sum t_i^2 <= (stretch s)^2``: what coordinates with ``|z| <= s`` allow.
+
+    One feature after the other; with t_i in a cell of the grid, its share is taken at the upper end and what is left for the
+    others at the lower one."""
+    step = 0.025 * stretch
+    t = np.asarray(step * np.arange(round(_FARTHEST / 2 / 0.025) + 2), dtype=np.float64)
+    total = np.zeros_like(t)
+    for strength in strengths:
+        share = strength * kept(t + step)
+        left = [
+            np.ceil(np.sqrt(np.maximum(t[j] ** 2 - t[: j + 1] ** 2, 0)) / step - 1e-6).astype(int)
+            for j in range(len(t))
+        ]
+        total = np.array([np.max(total[cells] + share[: len(cells)]) for cells in left])
+    whole = float(np.sum(strengths))  # no |t_i| exceeds |z| either
+    return lambda s: np.minimum(np.interp(stretch * s + step, t, total), whole * kept(s))
 
 
 def _symmetric_basis(size: int) -> Array:
