@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from bounds.tensor_attack import RITZ_TOLERANCE
+
 
 @dataclass(frozen=True, eq=False)
 class Span:
@@ -24,7 +26,7 @@ def dominant_span(
     apply: Callable[[torch.Tensor], torch.Tensor],
     start: torch.Tensor,
     count: int,
-    tolerance: float = 1e-4,
+    tolerance: float = RITZ_TOLERANCE,
     max_passes: int = 40,
 ) -> Span:
     """Eigenvectors of a symmetric operator for its ``count`` eigenvalues largest in absolute value.

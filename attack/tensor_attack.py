@@ -19,10 +19,8 @@ from attack.span import Span, dominant_span
 from attack.streams import normal, numpy_generator
 from bounds import TensorAttack, checks
 from bounds.activations import ZERO
-from bounds.tensor_attack import EQUAL_NORMS, core_order
+from bounds.tensor_attack import EQUAL_NORMS, MIN_GAP, core_order
 
-#: The weakest eigenvalue must stand above the noise of the second moment by this factor, else there is no result.
-MIN_GAP = 1.05
 #: Below this factor the result is returned with a warning.
 CLEAR_GAP = 1.5
 #: With unequal norms, a label further than this from +-1 makes their assignment doubtful.

@@ -46,6 +46,22 @@ class FirstOrder:
     noise: float
 
 
+def supported_order(setting: Setting) -> int:
+    """Order of the core; ``UnsupportedBound`` where the attack does not apply or a residual or a coefficient vanishes."""
+    try:
+        order = core_order(setting.activation)
+    except ValueError as error:
+        raise UnsupportedBound(f"not proved for this activation: {error}") from error
+    if setting.kappa > 1 / ILL_POSED:
+        raise UnsupportedBound(f"ill-posed: a residual vanishes, r* = {setting.residuals.tolist()}")
+    norms = setting.norms
+    if min(abs(setting.activation.coefficient(k, float(n))) for k in (2, order) for n in norms) <= ZERO:
+        raise UnsupportedBound(
+            f"not proved: a Hermite coefficient vanishes at one of the norms {norms.tolist()}"
+        )
+    return order
+
+
 def first_order(setting: Setting, attack: TensorAttack, noise_variance: float = 0.0) -> FirstOrder:
     """The constants for an observation ``g_j + noise`` with independent noise of the given variance on every entry.
 
@@ -57,20 +73,11 @@ def first_order(setting: Setting, attack: TensorAttack, noise_variance: float = 
         raise UnsupportedBound(
             "not proved: with same_neuron='ignored' a bias of order d/m is not part of the formula"
         )
-    try:
-        order = core_order(setting.activation)
-    except ValueError as error:
-        raise UnsupportedBound(f"not proved for this activation: {error}") from error
-    if setting.kappa > 1 / ILL_POSED:
-        raise UnsupportedBound(f"ill-posed: a residual vanishes, r* = {setting.residuals.tolist()}")
+    order = supported_order(setting)
     directions, norms = setting.directions, setting.norms
     c2 = np.array([setting.activation.coefficient(2, n) for n in norms])
     cq = np.array([setting.activation.coefficient(order, n) for n in norms])
     c1 = np.array([setting.activation.coefficient(1, n) for n in norms])
-    if min(np.min(np.abs(c2)), np.min(np.abs(cq))) <= ZERO:
-        raise UnsupportedBound(
-            f"not proved: a Hermite coefficient vanishes at one of the norms {norms.tolist()}"
-        )
     if order % 2 == 0 and np.min(np.abs(c1)) <= ZERO:
         raise UnsupportedBound("not proved: mu_1 = 0, so features are found up to their sign only")
     alpha = setting.residuals * c2

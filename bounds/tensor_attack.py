@@ -10,6 +10,10 @@ from bounds.activations import ZERO, Activation
 
 #: Public norms closer than this fraction count as equal; else the attack has to find out which feature has which.
 EQUAL_NORMS = 1e-6
+#: The weakest eigenvalue must stand above the noise of the second moment by this factor, else there is no result.
+MIN_GAP = 1.05
+#: The span step stops when every residual is below this fraction of the weakest eigenvalue.
+RITZ_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)

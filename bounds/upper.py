@@ -18,15 +18,11 @@ from bounds.activations import ZERO
 from bounds.bound import Bound, Kind, TrivialBound, UnsupportedBound
 from bounds.concentration import Envelope, Sample, chi, covariance_deviation, hermite_norm, radius
 from bounds.defense import Defense
-from bounds.first_order import ILL_POSED, _PairTable
+from bounds.first_order import _PairTable, supported_order
 from bounds.quadrature import Array, gaussian_rule
 from bounds.setting import SYMBOLS, Setting
-from bounds.tensor_attack import EQUAL_NORMS, TensorAttack, core_order
+from bounds.tensor_attack import EQUAL_NORMS, MIN_GAP, RITZ_TOLERANCE, TensorAttack, core_order
 
-#: The span step stops at residuals of 1e-4 of the weakest eigenvalue (attack/span.py); the theorem allows for it.
-RITZ_TOLERANCE = 1e-4
-#: The attack returns nothing if its weakest eigenvalue is below 1.05 times the edge of the noise (attack/tensor_attack.py).
-MIN_GAP = 1.05
 #: Shares of the failure probability: leading Gaussian vectors, radii; the rest goes to all the small terms together.
 LEADING, RADII = 0.45, 0.03
 #: Envelopes are known up to here, in standard deviations.
@@ -81,10 +77,9 @@ def upper_bound(noise_variance: Callable[[Defense], float]) -> Bound:
         defense: Defense, setting: Setting, attack: TensorAttack, delta: float
     ) -> tuple[float, dict[str, float]]:
         variance = noise_variance(defense)
-        _supported(setting)
+        theorem = _theorem(setting, attack, variance, delta)
         details: dict[str, float] = {}
         try:
-            theorem = _theorem(setting, attack, variance, delta)
             details = {"span": theorem.span.rmse} | dict(theorem.span.parts)
             value = theorem.error
         except UnsupportedBound as reason:
@@ -165,16 +160,7 @@ def _supported(setting: Setting) -> None:
     norms = setting.norms
     if np.ptp(norms) > EQUAL_NORMS * norms.max():
         raise UnsupportedBound("not proved: norms must be equal")
-    try:
-        core_order(setting.activation)
-    except ValueError as error:
-        raise UnsupportedBound(f"not proved for this activation: {error}") from error
-    if setting.kappa > 1 / ILL_POSED:
-        raise UnsupportedBound(f"ill-posed: a residual vanishes, r* = {setting.residuals.tolist()}")
-    norm = float(norms[0])
-    needed = (2, core_order(setting.activation))
-    if any(abs(setting.activation.coefficient(k, norm)) <= ZERO for k in needed):
-        raise UnsupportedBound(f"not proved: a Hermite coefficient vanishes at the norm {norm}")
+    supported_order(setting)
     if setting.d == setting.B:
         raise UnsupportedBound("not proved: d = B leaves no orthogonal part")
     if np.linalg.eigvalsh(setting.cosines)[0] < 1e-12:
@@ -332,6 +318,10 @@ class _Theorem:
         return np.asarray(np.linalg.solve(self.limit, self.setting.directions.T).T)
 
     @cached_property
+    def lengths(self) -> Array:
+        return np.asarray(np.linalg.norm(self.slopes, axis=1))
+
+    @cached_property
     def rest(self) -> float:
         """Root mean square of ``(h^z - h°)(z.a)`` for unit a."""
         f = self.functions
@@ -351,7 +341,7 @@ class _Theorem:
     @cached_property
     def leading(self) -> Array:
         """``|C_z a_i|``, (B,)."""
-        lengths = np.linalg.norm(self.slopes, axis=1)
+        lengths = self.lengths
         expected = self.table.second_moment(0, 0, self.slopes, self.slopes)
         expected = expected + self.noise_variance * lengths**2
         sizes = [self.weighted(float(k), float(v)) for k, v in zip(lengths, expected, strict=True)]
@@ -445,7 +435,7 @@ class _Theorem:
             )
         floor = self.sigma - shift
         graph = (self.coupling + (self.bent + ritz) / self.sigma) / (1 - shift / self.sigma)
-        lengths = np.linalg.norm(self.slopes, axis=1)
+        lengths = self.lengths
         known = self.leading + (self.bent + ritz) * lengths  # |C a_i|
         graph = self._tightened(graph, known, shift * lengths)
         off = self.edge + ritz + (float(np.linalg.norm(self.limit, 2)) + shift) * graph**2
@@ -484,7 +474,7 @@ class _Theorem:
             )
         gain = 1 / (1 - graph * sine / cosine)  # at most 2, so that off * gain < floor
         tangent = min(sine / cosine, graph / (1 - off * gain / floor))
-        lengths = np.linalg.norm(self.slopes, axis=1)
+        lengths = self.lengths
         known = self.leading + (self.bent + self.ritz + graph * shift) * lengths  # |Y u_i|
         slope = off * gain * lengths / (1 - shift / self.sigma)
         tangent = self._tightened(tangent, known, slope)
