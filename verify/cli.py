@@ -72,6 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
+def _print_rows(rows: Sequence[dict[str, Any]], as_json: bool, number: str) -> None:
+    """Rows of equal keys as JSON or as a table, its floats in the format ``number``."""
+    if as_json:
+        _print_json(rows)
+    else:
+        table = Table(*rows[0])
+        for row in rows:
+            table.add_row(*(format(v, number) if isinstance(v, float) else str(v) for v in row.values()))
+        Console().print(table)
+
+
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
@@ -388,13 +399,7 @@ def concentration(
         | {"stated": r.exponent}
         for r in found.exponents()
     ]
-    if as_json:
-        _print_json(rows)
-    else:
-        table = Table(*rows[0])
-        for row in rows:
-            table.add_row(*(f"{v:+.3f}" if isinstance(v, float) else str(v) for v in row.values()))
-        Console().print(table)
+    _print_rows(rows, as_json, "+.3f")
 
 
 @app.command()
@@ -413,12 +418,6 @@ def bench(
 
 def _print_bench(results: Iterable[Any], as_json: bool) -> None:
     rows = [r.to_dict() for r in results]
-    if as_json:
-        _print_json(rows)
-    else:
-        table = Table(*rows[0])
-        for row in rows:
-            table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
-        Console().print(table)
+    _print_rows(rows, as_json, ".4g")
     if not all(row["met"] for row in rows):
         raise typer.Exit(1)
