@@ -19,7 +19,8 @@ from bounds.quadrature import Array
 
 #: Angles above this sine are not refined (the expansions ask for it).
 STEEPEST = 0.7
-_LEVELS, _MOST_CELLS = 10, 60_000
+#: Branch and bound stops here: halvings, cells that are left.
+_LEVELS, _MOST_CELLS = 10, 20_000
 
 
 @dataclass(frozen=True, eq=False)

@@ -152,6 +152,7 @@ def in_plane_theorem(
     found.evaluate()
     if budget.used != events:
         raise ArithmeticError(f"the theorem used {budget.used} events, {events} were counted")
+    found.check_grid()
     return found
 
 
@@ -205,6 +206,20 @@ class InPlaneTheorem(SpanTheorem):
             getattr(self, step)
         nearby = Coupling(1e-3, 1e-3, 1e-3, np.full(self.B, 1e-3))
         self.remainders(nearby)
+
+    def check_grid(self) -> None:
+        """Raises ``UnsupportedBound`` where the grid misses part of the functionals' second moments, which are known exactly:
+        the activation then varies too fast for it."""
+        g, table = self.functionals, self.table
+        _, _, h, f = self._values
+        values = h * self.polynomial(g.second) + f * self.polynomial(g.core)
+        exact = table.second_moment(0, 0, g.second, g.second)
+        exact = exact + 2 * table.second_moment(0, 1, g.second, g.core)
+        exact = exact + table.second_moment(1, 1, g.core, g.core)
+        if np.any(exact > self.ball.mean_slack * (values**2 @ self.ball.weights) + 1e-12):
+            raise UnsupportedBound(
+                f"not proved: {self.setting.activation.name} varies too fast for the grid in the span"
+            )
 
     # --- functions of z ------------------------------------------------------------------------------------------
 
@@ -869,6 +884,10 @@ class InPlaneTheorem(SpanTheorem):
         misfit = min(total, outside + second_order_misfit(self.model, rows, off))
         return Perturbation(total, second, misfit, rows, off)
 
+    @cached_property
+    def _known(self) -> Perturbation:
+        return self.perturbation(self.graph)
+
     @property
     def error(self) -> float:
         """The bound of R."""
@@ -878,8 +897,7 @@ class InPlaneTheorem(SpanTheorem):
         """The bound of R; ``misfit``: the fit's objective over the squared norm of its data, where it is known.
 
         Raises ``UnsupportedBound`` where it is vacuous."""
-        coupling = self.graph
-        known = self.perturbation(coupling)
+        coupling, known = self.graph, self._known
         if misfit is not None:
             data = self.model.size + self.model.atom * self.B * known.weights + known.total
             known = replace(known, misfit=math.sqrt(misfit) * data)
