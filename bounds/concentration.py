@@ -36,6 +36,16 @@ def chi(dimension: int, probability: float) -> float:
     return math.sqrt(float(stats.chi2.isf(probability, dimension))) if dimension else 0.0
 
 
+@lru_cache(maxsize=64)
+def _radial_grid(dimension: int, start: float, end: float, count: int) -> tuple[Array, Array]:
+    """Radii and the density of a standard Gaussian vector's norm at them; read-only."""
+    s = np.linspace(start, end, count)
+    density = np.asarray(stats.chi.pdf(s, dimension))
+    for values in (s, density):
+        values.setflags(write=False)
+    return s, density
+
+
 @dataclass(frozen=True)
 class Sample:
     """``count`` independent standard Gaussian vectors of the given dimension, all of norm at most ``limit``."""
@@ -55,9 +65,8 @@ class Sample:
         """
         if second is None and absolute is None:
             raise ValueError("second or absolute must be given; got neither")
-        s = np.linspace(0.0, self.limit, _RADII)
+        s, density = _radial_grid(self.dimension, 0.0, self.limit, _RADII)
         c = np.asarray(envelope(s), dtype=float)
-        density = stats.chi.pdf(s, self.dimension)
         inner = np.full_like(c, math.inf if second is None else second)
         if absolute is not None:
             inner = np.minimum(inner, c * absolute)
@@ -80,10 +89,16 @@ class Sample:
         """Upper bound of the sample mean of an F >= 0 of at most the given expectation."""
         return expectation + self.mean_excess(envelope, exponent, absolute=expectation)
 
+    def expectation(self, envelope: Envelope) -> float:
+        """Upper Riemann sum of ``E envelope(|zeta|)``."""
+        s, density = _radial_grid(self.dimension, 0.0, self.limit + 12.0, 8001)
+        values = np.asarray(envelope(s)) * density
+        return float(np.sum(np.maximum(values[1:], values[:-1])) * (s[1] - s[0]))
+
     def tail(self, envelope: Envelope) -> float:
         """E[envelope(|zeta|); |zeta| > limit]."""
-        s = np.linspace(self.limit, self.limit + 12.0, _RADII)
-        values = np.asarray(envelope(s)) * stats.chi.pdf(s, self.dimension)
+        s, density = _radial_grid(self.dimension, self.limit, self.limit + 12.0, _RADII)
+        values = np.asarray(envelope(s)) * density
         return float(np.sum(np.maximum(values[1:], values[:-1])) * (s[1] - s[0]))
 
 

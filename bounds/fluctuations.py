@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
-from scipy import stats
 
 from bounds.bound import UnsupportedBound
 from bounds.concentration import Ball, Envelope, chevet, covariance_deviation, hermite_norm
@@ -174,15 +173,9 @@ class MomentFluctuations(SpanTheorem):
         if key not in self._radial_means:
             values = self.product(key)
             self._radial_means[key] = self.core.nonnegative_mean(
-                values, self.budget.spend(), self.expectation(values)
+                values, self.budget.spend(), self.core.expectation(values)
             )
         return self._radial_means[key]
-
-    def expectation(self, values: Envelope) -> float:
-        """Upper Riemann sum of ``E values(|zeta|)``."""
-        s = np.linspace(0.0, self.core.limit + 12.0, 8001)
-        found = values(s) * stats.chi.pdf(s, self.core.dimension)
-        return float(np.sum(np.maximum(found[1:], found[:-1])) * (s[1] - s[0]))
 
     def forms(self, count: int, *factors: tuple[str, int]) -> float:
         """``sup over unit a of mean(envelope |a.u|^count)``, at most."""
