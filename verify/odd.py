@@ -1,10 +1,10 @@
-"""Odd activations as d grows: [W23], Remark 3, says that a third-order moment contracted with any unit vector keeps the rate.
+"""Odd activations as d grows. [W23], Remark 3: a third-order moment contracted with any unit vector keeps the rate.
 
 The error up to signs of each feature, at a fixed number of neurons per dimension, for the contraction with the gradient's
 own first moment (ours) and with a random unit vector (as stated). A random one leaves ``1/sqrt(d)`` of the signal, so its
-error should stay flat only when m grows like d^2: that is measured too. Quantities: ``error``, R up to signs; ``labels``, the
-share of labels within 1 of the truth; ``signs``, 1 where the attack claims to know the signs and has them right, 0 where it
-does not claim, -1 where it claims and is wrong.
+error should stay flat only when m grows like d^2: that is measured too. Quantities: ``error``, R up to signs; ``labels``,
+the share of labels within 1 of the truth; ``signs``, 1 where the attack claims to know the signs and has them right, 0 where
+it does not claim, -1 where it claims and is wrong.
 """
 
 from __future__ import annotations
