@@ -130,10 +130,12 @@ def tensor_attack(
         )
         raise ReconstructionError(reason, Diagnostics("failed", (reason,), gap, eigenvalues, edge, passes))
 
-    fitted, norms, norm_warnings = _fit(net, observation, core, order, attack, seed)
-    strengths = _coefficients(net, 2, norms)
+    fitted, norms, norm_warnings = fit_moments(
+        net, observation.norms, core.second.cpu().numpy(), core.core.cpu().numpy(), attack, seed
+    )
+    strengths = coefficients(net, 2, norms)
     residuals = fitted.alpha / strengths
-    directions, sign_warnings = _signed(net, fitted, span.V.T @ slope, residuals, norms, order)
+    directions, sign_warnings = signed_directions(net, fitted, span.V.T @ slope, residuals, norms, order)
     features = torch.as_tensor(norms[:, None] * directions, device=net.device, dtype=torch.float64) @ span.V.T
     residuals_t, forward = _refit_residuals(net, gradient, features)
     warnings = norm_warnings + sign_warnings + _warnings(span, gap, fitted)
@@ -169,27 +171,33 @@ def _gap(net: TwoLayerNet, span: Span, core: CoreMoments, B: int) -> tuple[float
     return (weakest / edge if edge > 0 else 0.0), edge
 
 
-def _coefficients(net: TwoLayerNet, order: int, norms: np.ndarray) -> np.ndarray:
+def coefficients(net: TwoLayerNet, order: int, norms: np.ndarray) -> np.ndarray:
     return np.array([net.activation.coefficient(order, float(n)) for n in norms])
 
 
-def _fit(
-    net: TwoLayerNet, observation: Observation, core: CoreMoments, order: int, attack: TensorAttack, seed: int
+def fit_moments(
+    net: TwoLayerNet,
+    public: tuple[float, ...],
+    low: np.ndarray,
+    core: np.ndarray,
+    attack: TensorAttack,
+    seed: int,
 ) -> tuple[Decomposition, np.ndarray, tuple[str, ...]]:
-    """The decomposition, the norm of each of its components, and warnings."""
-    norms = np.array(observation.norms)
-    second, tensor = core.second.cpu().numpy(), core.core.cpu().numpy()
+    """The decomposition of the low moment and the core, the norm of each of its components (out of the public ones), and
+    warnings."""
+    norms = np.array(public)
+    weight = attack.weight(core.ndim, low.ndim)
 
     def run(norms: np.ndarray, guess: np.ndarray | None = None) -> Decomposition:
-        ratio = _coefficients(net, order, norms) / _coefficients(net, 2, norms)
+        ratio = coefficients(net, core.ndim, norms) / coefficients(net, low.ndim, norms)
         generator = numpy_generator(seed, "starts", 1)
-        return decompose(second, tensor, ratio, attack.weight(order), attack.starts, generator, guess)
+        return decompose(low, core, ratio, weight, attack.starts, generator, guess)
 
     if np.ptp(norms) <= EQUAL_NORMS * norms.max():
         return run(norms), norms, ()
     # Unequal norms: fit with a common ratio, give each component the norm that brings its label nearest to +-1, fit again.
     first = run(np.full_like(norms, norms.mean()))
-    labels = _coefficients(net, 0, norms) - first.alpha[:, None] / _coefficients(net, 2, norms)
+    labels = coefficients(net, 0, norms) - first.alpha[:, None] / coefficients(net, low.ndim, norms)
     distance = np.abs(np.abs(labels) - 1)
     rows, columns = linear_sum_assignment(distance)
     assigned = norms[columns]
@@ -205,7 +213,7 @@ def _fit(
     return fitted, assigned, warnings
 
 
-def _signed(
+def signed_directions(
     net: TwoLayerNet,
     fitted: Decomposition,
     first: torch.Tensor,
@@ -216,7 +224,7 @@ def _signed(
     """Directions with the sign that the first moment ``sum_i r_i c_1 u_i`` gives (an odd core has fixed it already)."""
     if order % 2:
         return fitted.directions, ()
-    linear = _coefficients(net, 1, norms)
+    linear = coefficients(net, 1, norms)
     if np.min(np.abs(linear)) <= ZERO:
         return fitted.directions, ("signs are not identified: mu_1 = 0",)
     weights = np.linalg.lstsq(fitted.directions.T, first.cpu().numpy(), rcond=None)[0]
