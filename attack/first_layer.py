@@ -40,7 +40,7 @@ class FirstLayerObservation:
     """One observed gradient with respect to the first layer's weights.
 
     gradient: (m, d), the entries the server sees, with rows ``G_j = (1/m) sum_i r_i sigma'(w_j.x_i) x_i``: entries of
-    size 1/m, and so is the noise that matters; batch_size: the number B of features in it; norms: their publicly known norms,
+    size 1/m, and so is the noise that matters; batch_size: the number B of features in it; norms: their public norms,
     sorted; defense: the specification, which is public (``GradientNoise(sigma)``: sigma on every entry as seen).
 
     Raises ``ValueError`` or ``TypeError`` on wrong shapes or non-finite values.
