@@ -28,12 +28,13 @@ from bounds import (
 )
 from verify.catalogue import EXPERIMENTS
 from verify.compare import compare
-from verify.concentration import CONCENTRATION, draw, load, study
 from verify.experiment import Experiment
 from verify.pictures import PictureRow, draw_pictures, load_pictures, reconstruct_pictures, save_pictures
 from verify.plot import plot, plot_summary, save_figure
-from verify.record import Record, read_records
+from verify.record import Record, finite_json, read_records
 from verify.rules import Result
+from verify.studies import STUDIES
+from verify.study import Study, load, run
 from verify.sweep import sweep
 
 app = typer.Typer(
@@ -79,8 +80,14 @@ def _print_rows(rows: Sequence[dict[str, Any]], as_json: bool, number: str) -> N
     else:
         table = Table(*rows[0])
         for row in rows:
-            table.add_row(*(format(v, number) if isinstance(v, float) else str(v) for v in row.values()))
+            table.add_row(*(_cell(v, number) for v in row.values()))
         Console().print(table)
+
+
+def _cell(value: Any, number: str) -> str:
+    if value is None:
+        return "—"
+    return format(value, number) if isinstance(value, float) else str(value)
 
 
 def _print_json(value: Any) -> None:
@@ -286,13 +293,15 @@ def figures(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Redraw every figure from saved records and saved pictures, running no attack."""
+    """Redraw every figure from saved records, pictures and studies, running no attack."""
     if not source.is_dir():
         raise ValueError(f"--from must be a directory with records; got {source}")
     paths, pictures = sorted(source.glob("*.jsonl")), sorted(source.glob("pictures-*.json"))
-    if not paths and not pictures:
+    studies = [(study, source / study.file) for study in STUDIES if (source / study.file).exists()]
+    if not (paths or pictures or studies):
         raise ValueError(
-            f"--from must hold records (*.jsonl) or pictures (pictures-*.json); got none in {source}"
+            "--from must hold records (*.jsonl), pictures (pictures-*.json) or studies (study-*.json); "
+            f"got none in {source}"
         )
     target = source.parent if out is None else out
     for path in pictures:
@@ -301,8 +310,8 @@ def figures(
             print(f"{path.name}: too large to be kept, not redrawn", file=sys.stderr)
         else:
             draw_pictures(batch, rows, target / f"{path.stem}.png")
-    if (source / CONCENTRATION).exists():
-        save_figure(draw(load(source / CONCENTRATION)), target / "concentration.png")
+    for study, path in studies:
+        save_figure(study.draw(load(path)), target / study.figure)
     known = {e.name: e for full in EXPERIMENTS.values() for e in (full, full.quick())}
     results: list[Result] = []
     records: list[Record] = []
@@ -382,24 +391,49 @@ def _without_pixels(row: PictureRow) -> dict[str, Any]:
     return {k: getattr(row, k) for k in ("m", "rmse", "predicted", "reason", "warnings", "seed")}
 
 
-@app.command()
-def concentration(
-    trials: Annotated[int, typer.Option(help="Trials at each value.")] = 20,
+@app.command("study")
+def study_command(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|all", help=f"all, or one of {', '.join(s.name for s in STUDIES)}.")
+    ],
+    trials: Annotated[
+        int | None, typer.Option(help="Trials of each condition; default: the study's own.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Directory for the numbers and the figure.")] = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """How span and core concentrate in m, d and B, on the same neurons and on fresh ones (minutes).
+    """Measure what the experiments do not: parts of the attack, other networks, broken assumptions (minutes each).
 
-    Interrupted, it resumes when called again with the same arguments."""
-    checks.integer("trials", trials, 2)
-    found = study(trials, out / "records" / CONCENTRATION)
-    save_figure(draw(found), out / "concentration.png")
-    rows = [
-        {"quantity": r.series, "variable": r.variable, "exponent": r.slope, "low": r.low, "high": r.high}
-        | {"stated": r.exponent}
-        for r in found.exponents()
-    ]
-    _print_rows(rows, as_json, "+.3f")
+    Interrupted, it resumes when called again with the same arguments. The exit code does not depend on verdicts: a study
+    may break an assumption on purpose."""
+    checks.choice("NAME", name, ("all", *(s.name for s in STUDIES)))
+    reports = [_study(s, out, trials) for s in STUDIES if name in ("all", s.name)]
+    if as_json:
+        _print_json(reports)
+        return
+    for report in reports:
+        print(
+            f"{report['study']}: {report['title']}; {report['trials']} trials each, {report['failed']} failed"
+        )
+        _print_rows(report["rows"], False, ".4g")
+
+
+def _study(study: Study, out: Path, trials: int | None) -> dict[str, Any]:
+    """Measure what is missing, draw, and tell."""
+    path = out / "records" / study.file
+    try:
+        found = run(study, path, trials)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; finished conditions are in {path}; run it again to continue") from None
+    save_figure(study.draw(found), out / study.figure)
+    return {
+        "study": study.name,
+        "title": study.title,
+        "claims": list(study.claims),
+        "trials": found.trials,
+        "failed": found.failed,
+        "rows": finite_json(study.summary(found)),
+    }
 
 
 @app.command()

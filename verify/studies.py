@@ -1,0 +1,8 @@
+"""The studies, by name. A new one is a module with a ``STUDY`` and one entry here."""
+
+from __future__ import annotations
+
+from verify import concentration
+from verify.study import Study
+
+STUDIES: tuple[Study, ...] = (concentration.STUDY,)
