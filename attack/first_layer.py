@@ -113,6 +113,20 @@ def row_space(gradient: torch.Tensor, B: int) -> RowSpace:
     return RowSpace(V * signs, known[:B], edge)
 
 
+def moment_space(net: TwoLayerNet, gradient: torch.Tensor, B: int) -> RowSpace:
+    """As ``row_space``, of the symmetrised second moment ``sum_j sym(G_j w_j^T)`` (d, d): its eigenvectors for the B largest
+    absolute eigenvalues. Symmetrising mixes the weights' noise into a space that the rows know exactly, so this is there
+    for comparison: it is how the output weights' gradient has to be read."""
+    moment = torch.zeros(net.d, net.d, device=net.device, dtype=torch.float64)
+    for rows, W in net.blocks():
+        moment += gradient[rows].double().T @ W.double()
+    values, vectors = torch.linalg.eigh((moment + moment.T) / 2)
+    by_size = torch.argsort(values.abs(), descending=True)
+    sizes = values[by_size].abs()
+    edge = max(float(sizes[B]) if len(sizes) > B else 0.0, torch.finfo(gradient.dtype).eps * float(sizes[0]))
+    return RowSpace(vectors[:, by_size[:B]], sizes[:B], edge)
+
+
 @dataclass(frozen=True, eq=False)
 class Coordinates:
     """Rows and neurons in the span: ``rows`` (m, B), ``c_j = m V^T G_j``, and ``neurons`` (m, B), ``y_j = V^T w_j``."""
@@ -182,13 +196,16 @@ def first_layer_attack(
     batch_size: int | None = None,
     attack: TensorAttack | None = None,
     seed: int = 2,
+    span: str = "rows",
 ) -> Reconstruction:
     """Reconstruct the features from one observed gradient with respect to the first layer's weights.
 
     batch_size: the number B of features, which the server knows; must equal the observation's when given. Of ``attack``,
     ``moments``, ``core_weight`` and ``starts`` count; the span is exact but for noise, so that ``same_neuron`` and
     ``contraction`` have nothing to decide. Odd activations (tanh, sigmoid): features up to a common sign of feature and
-    residual, which leaves this gradient as it is. With unequal norms their assignment assumes labels in {-1, +1}.
+    residual, which leaves this gradient as it is. ``span``: "rows" (the row space of G, exact without noise) or "moment"
+    (eigenvectors of the symmetrised second moment, for comparison; needs mu_2 != 0). With unequal norms their assignment
+    assumes labels in {-1, +1}.
     Diagnostics: ``gap`` is the weaker of two, the weakest singular value of G over the next one and the weakest component
     of the low moment over its noise; ``eigenvalues`` are the B singular values, ``noise_edge`` the next one.
 
@@ -201,11 +218,14 @@ def first_layer_attack(
     checks.instance("attack", attack, TensorAttack)
     checks.integer("seed", seed, 0)
     B = expected_batch(observation, net, batch_size)
+    checks.choice("span", span, ("rows", "moment"))
     low, order = moment_orders(net.activation)
+    if span == "moment" and low == 1:
+        raise ValueError(f"span must be rows where mu_2 = 0; got moment for {net.activation.name!r}")
     apply_derivative(net.activation, torch.zeros(1))
     gradient = observation.gradient.to(device=net.device)
 
-    space = row_space(gradient, B)
+    space = row_space(gradient, B) if span == "rows" else moment_space(net, gradient, B)
     require_rank(space, MIN_GAP)
     found = coordinates(net, gradient, space.V)
     moments = hermite_moments(found, order, attack.residualized)
