@@ -8,9 +8,11 @@ if getattr(bounds, "__distribution__", None) != "reconbound":
         "install reconbound in an environment of its own"
     )
 
+from attack.first_layer import FirstLayerObservation, first_layer_attack, observe_first_layer
 from attack.metrics import MatchedError, matched_error, matched_rmse
 from attack.network import TwoLayerNet
 from attack.observation import Observation, observe
+from attack.sparse_recovery import sparse_recovery
 from attack.tensor_attack import Diagnostics, Reconstruction, ReconstructionError, tensor_attack
 
 #: Which distribution this package belongs to: the import name ``attack`` is not ours alone.
@@ -18,13 +20,17 @@ __distribution__ = "reconbound"
 
 __all__ = [
     "Diagnostics",
+    "FirstLayerObservation",
     "MatchedError",
     "Observation",
     "Reconstruction",
     "ReconstructionError",
     "TwoLayerNet",
+    "first_layer_attack",
     "matched_error",
     "matched_rmse",
     "observe",
+    "observe_first_layer",
+    "sparse_recovery",
     "tensor_attack",
 ]

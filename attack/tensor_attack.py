@@ -133,8 +133,10 @@ def tensor_attack(
             reason, Diagnostics("failed", (reason,), seen.gap, seen.values, seen.edge, seen.passes)
         )
 
-    fitted, norms, norm_warnings = _fit(net, observation, seen, orders, attack, seed)
-    directions, sign_warnings = _signed(net, fitted, seen.V.T @ slope, norms, orders)
+    fitted, norms, norm_warnings = fit_moments(
+        net, observation.norms, seen.low.cpu().numpy(), seen.core.cpu().numpy(), attack, seed
+    )
+    directions, sign_warnings = signed_directions(net, fitted, seen.V.T @ slope, norms, orders)
     features = torch.as_tensor(norms[:, None] * directions, device=net.device, dtype=torch.float64) @ seen.V.T
     if orders[0] == 1:
         signs, sign_free = _signs_by_mean(net, gradient, features)
@@ -185,37 +187,37 @@ def _second_moment_projection(
     )
 
 
-def _coefficients(net: TwoLayerNet, order: int, norms: np.ndarray) -> np.ndarray:
+def coefficients(net: TwoLayerNet, order: int, norms: np.ndarray) -> np.ndarray:
     return np.array([net.activation.coefficient(order, float(n)) for n in norms])
 
 
-def _fit(
+def fit_moments(
     net: TwoLayerNet,
-    observation: Observation,
-    seen: Projection,
-    orders: tuple[int, int],
+    public: tuple[float, ...],
+    low: np.ndarray,
+    core: np.ndarray,
     attack: TensorAttack,
     seed: int,
 ) -> tuple[Decomposition, np.ndarray, tuple[str, ...]]:
-    """The decomposition, the norm of each of its components, and warnings."""
-    norms = np.array(observation.norms)
-    low, order = orders
-    moment, tensor = seen.low.cpu().numpy(), seen.core.cpu().numpy()
+    """The decomposition of the low moment and the core, the norm of each of its components (out of the public ones), and
+    warnings."""
+    norms = np.array(public)
+    weight = attack.weight(core.ndim, low.ndim)
 
     def run(norms: np.ndarray, guess: np.ndarray | None = None) -> Decomposition:
-        ratio = _coefficients(net, order, norms) / _coefficients(net, low, norms)
+        ratio = coefficients(net, core.ndim, norms) / coefficients(net, low.ndim, norms)
         generator = numpy_generator(seed, "starts", 1)
-        return decompose(moment, tensor, ratio, attack.weight(order, low), attack.starts, generator, guess)
+        return decompose(low, core, ratio, weight, attack.starts, generator, guess)
 
     if np.ptp(norms) <= EQUAL_NORMS * norms.max():
         return run(norms), norms, ()
     # Unequal norms: fit with a common ratio, give each component the norm that brings its label nearest to +-1, fit again.
     first = run(np.full_like(norms, norms.mean()))
-    residuals = first.alpha[:, None] / _coefficients(net, low, norms)
-    if low % 2:  # known up to a sign
+    residuals = first.alpha[:, None] / coefficients(net, low.ndim, norms)
+    if low.ndim % 2:  # known up to a sign
         residuals = np.stack([residuals, -residuals])
-    distance = np.abs(np.abs(_coefficients(net, 0, norms) - residuals) - 1)
-    distance = distance.min(axis=0) if low % 2 else distance
+    distance = np.abs(np.abs(coefficients(net, 0, norms) - residuals) - 1)
+    distance = distance.min(axis=0) if low.ndim % 2 else distance
     rows, columns = linear_sum_assignment(distance)
     assigned = norms[columns]
     again = run(assigned, first.directions)
@@ -230,7 +232,7 @@ def _fit(
     return fitted, assigned, warnings
 
 
-def _signed(
+def signed_directions(
     net: TwoLayerNet, fitted: Decomposition, first: torch.Tensor, norms: np.ndarray, orders: tuple[int, int]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Directions with the sign that the first moment ``sum_i r_i c_1 u_i`` gives (an odd core has fixed it already, or, with
@@ -238,10 +240,10 @@ def _signed(
     low, order = orders
     if order % 2:
         return fitted.directions, ()
-    linear = _coefficients(net, 1, norms)
+    linear = coefficients(net, 1, norms)
     if np.min(np.abs(linear)) <= ZERO:
         return fitted.directions, ("signs are not identified: mu_1 = 0",)
-    residuals = fitted.alpha / _coefficients(net, low, norms)
+    residuals = fitted.alpha / coefficients(net, low, norms)
     weights = np.linalg.lstsq(fitted.directions.T, first.cpu().numpy(), rcond=None)[0]
     signs = np.where(weights * residuals * linear < 0, -1.0, 1.0)
     return fitted.directions * signs[:, None], ()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 
@@ -262,13 +262,7 @@ class _PairTable:
     @staticmethod
     def build(setting: Setting, residualized: bool, orders: tuple[int, int], directions: Array) -> _PairTable:
         table = []
-        for i, k in itertools.combinations_with_replacement(range(setting.B), 2):
-            cosine = 1.0 if i == k else float(np.clip(directions[i] @ directions[k], -1.0, 1.0))
-            across = directions[k] - cosine * directions[i]
-            length = np.linalg.norm(across)
-            if i != k and length < 1e-12:
-                raise UnsupportedBound("ill-posed: two features are parallel")
-            plane = np.column_stack([directions[i], across / length if i != k else 0 * across])
+        for i, k, cosine, plane in planes(directions):
             norms = (float(setting.norms[i]), float(setting.norms[k]))
             moments = _plane_moments(setting.activation, residualized, orders, norms, round(cosine, 15))
             if i != k:
@@ -277,19 +271,39 @@ class _PairTable:
         return _PairTable(tuple(table))
 
     def second_moment(self, p: int, q: int, left: Array, right: Array) -> Array:
-        """``E[h_p h_q He_a(left_n) He_b(right_n)]`` for symmetric tensors stacked on axis 0: shape (n,).
-
-        Product formula: ``He_a(L) He_b(M) = sum_k k! C(a, k) C(b, k) He_{a+b-2k}(L x_k M)``, x_k contracting k slots.
-        """
-        a, b = left.ndim - 1, right.ndim - 1
+        """``E[h_p h_q He_a(left_n) He_b(right_n)]`` for symmetric tensors stacked on axis 0: shape (n,)."""
         total = np.zeros(left.shape[0])
         for weight, plane, moments in self.pairs:
-            lefts, rights = _contractions(left, plane), _contractions(right, plane)
-            for k in range(min(a, b) + 1):
-                factor = weight * math.factorial(k) * math.comb(a, k) * math.comb(b, k)
-                grid = _symmetric_grid(moments[p, q], a - k, b - k)
-                total += factor * np.einsum("nix,niy,xy->n", lefts[a - k], rights[b - k], grid, optimize=True)
+            total += weight * product_moment(moments[p, q], plane, left, right)
         return total
+
+
+def planes(directions: Array) -> Iterator[tuple[int, int, float, Array]]:
+    """``(i, k, cosine, orthonormal basis (B, 2) of the plane)`` for every pair i <= k of unit directions (B, B); the basis
+    starts along feature i. Raises ``UnsupportedBound`` for parallel ones."""
+    for i, k in itertools.combinations_with_replacement(range(len(directions)), 2):
+        cosine = 1.0 if i == k else float(np.clip(directions[i] @ directions[k], -1.0, 1.0))
+        across = directions[k] - cosine * directions[i]
+        length = np.linalg.norm(across)
+        if i != k and length < 1e-12:
+            raise UnsupportedBound("ill-posed: two features are parallel")
+        yield i, k, cosine, np.column_stack([directions[i], across / length if i != k else 0 * across])
+
+
+def product_moment(moments: Array, plane: Array, left: Array, right: Array) -> Array:
+    """``E[f g He_a(left_n) He_b(right_n)]`` (n,) for f, g that depend on w through a plane, and symmetric tensors stacked on
+    axis 0. ``moments[s, t] = E[f g He_s(z_1) He_t(z_2)]`` in the coordinates of ``plane`` (B, 2).
+
+    Product formula: ``He_a(L) He_b(M) = sum_k k! C(a, k) C(b, k) He_{a+b-2k}(L x_k M)``, x_k contracting k slots.
+    """
+    a, b = left.ndim - 1, right.ndim - 1
+    total = np.zeros(left.shape[0])
+    lefts, rights = _contractions(left, plane), _contractions(right, plane)
+    for k in range(min(a, b) + 1):
+        factor = math.factorial(k) * math.comb(a, k) * math.comb(b, k)
+        grid = _symmetric_grid(moments, a - k, b - k)
+        total += factor * np.einsum("nix,niy,xy->n", lefts[a - k], rights[b - k], grid, optimize=True)
+    return total
 
 
 def _contractions(tensors: Array, plane: Array) -> list[Array]:
