@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from verify import concentration
+from verify import concentration, deep
 from verify.study import Study
 
-STUDIES: tuple[Study, ...] = (concentration.STUDY,)
+STUDIES: tuple[Study, ...] = (concentration.STUDY, deep.STUDY)
