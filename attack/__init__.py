@@ -8,6 +8,14 @@ if getattr(bounds, "__distribution__", None) != "reconbound":
         "install reconbound in an environment of its own"
     )
 
+from attack.gradient_file import (
+    Finding,
+    GradientAttack,
+    SharedGradient,
+    attack_gradient,
+    check_gradient,
+    read_gradient,
+)
 from attack.metrics import MatchedError, matched_error, matched_rmse
 from attack.network import TwoLayerNet
 from attack.observation import Observation, observe
@@ -18,13 +26,19 @@ __distribution__ = "reconbound"
 
 __all__ = [
     "Diagnostics",
+    "Finding",
+    "GradientAttack",
     "MatchedError",
     "Observation",
     "Reconstruction",
     "ReconstructionError",
+    "SharedGradient",
     "TwoLayerNet",
+    "attack_gradient",
+    "check_gradient",
     "matched_error",
     "matched_rmse",
     "observe",
+    "read_gradient",
     "tensor_attack",
 ]
