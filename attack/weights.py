@@ -51,7 +51,8 @@ class Coordinates:
         standard deviation of the bias. What differs from the standard by less than 5 standard errors is taken as standard.
         """
         if scale is None:
-            measured = float(torch.linalg.vector_norm(weights.double())) / math.sqrt(weights.numel())
+            norm = torch.linalg.vector_norm(weights, dtype=torch.float64)  # no copy of a large W
+            measured = float(norm) / math.sqrt(weights.numel())
             scale = 1.0 if abs(measured - 1) * math.sqrt(2 * weights.numel()) < STANDARD_ERRORS else measured
         if bias is None:
             return Coordinates(scale)

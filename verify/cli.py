@@ -423,7 +423,7 @@ def attack_gradient(
         out.mkdir(parents=True, exist_ok=True)
         target = out / "reconstruction.npz"
         arrays = {k: getattr(found.attacked, k).numpy() for k in ("features", "residuals", "labels")}
-        np.savez(target, allow_pickle=False, **arrays)
+        np.savez(target, **arrays)
     _print_assessed(found, target, as_json)
     if found.confidence.status == "failed":
         raise typer.Exit(1)
