@@ -271,7 +271,7 @@ def _weight_findings(shared: SharedGradient, scale: float | None) -> tuple[Findi
     found = []
     s = measured if scale is None else scale
     off, tolerance = abs(measured / s - 1), STANDARD_ERRORS / math.sqrt(2 * entries) + 1e-3
-    rescaled = "" if abs(s - 1) < tolerance else f"; rescaled to 1"
+    rescaled = "" if abs(s - 1) < tolerance else "; rescaled to 1"
     found.append(
         _judged("scale", off, tolerance, f"weights have standard deviation {measured:.4g}{rescaled}")
     )

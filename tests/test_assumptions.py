@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from attack import ReconstructionError, TwoLayerNet
-from verify import assumptions
+from verify import assumptions, cli
 from verify.assumptions import (
     CONDITIONS,
     SERVERS,
@@ -150,3 +150,13 @@ def test_study_is_kept_resumed_and_drawn(tmp_path: Path, monkeypatch: pytest.Mon
     path.write_text("[]")
     with pytest.raises(ValueError, match="broken assumptions"):
         load(path)
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(assumptions, "CONDITIONS", (small("naive", "bad", activation="z2"),))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["study", "assumptions", "--trials", "2", "--out", str(tmp_path), "--json"])
+    assert not stop.value.code
+    assert json.loads(capsys.readouterr().out)[0]["failed"] == "2/2"
+    assert (tmp_path / "study-assumptions.png").exists()
+    assert (tmp_path / "records" / "study-assumptions.json").exists()
