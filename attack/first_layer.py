@@ -295,7 +295,7 @@ def expected_batch(observation: FirstLayerObservation, net: TwoLayerNet, batch_s
 
 
 def require_rank(space: RowSpace, gap: float, factor: float) -> None:
-    """``ReconstructionError`` unless ``gap``, a measure of how far the B singular values stand out, is at least ``factor``."""
+    """``ReconstructionError`` unless ``gap``, how far the B singular values stand out, is at least ``factor``."""
     if not gap >= factor:
         raise _failure(
             f"the gradient is not of rank {len(space.values)}: its weakest singular value stands {gap:.2f} times over the "
