@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from verify import concentration, first_layer
+from verify import concentration, deep, first_layer
 from verify.study import Study
 
-STUDIES: tuple[Study, ...] = (concentration.STUDY, first_layer.STUDY)
+STUDIES: tuple[Study, ...] = (concentration.STUDY, deep.STUDY, first_layer.STUDY)
