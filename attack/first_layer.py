@@ -105,7 +105,7 @@ def row_space(gradient: torch.Tensor, B: int) -> RowSpace:
     noise would show (``mean (2 sqrt((d - B)/m) + 3 sqrt(2/m))``, as for the second moment), or rounding.
     """
     m, d = gradient.shape
-    rounding = torch.finfo(gradient.dtype).eps * max(m, d)
+    rounding = torch.finfo(gradient.dtype).eps * math.sqrt(max(m, d))
     triangle = torch.linalg.qr(gradient.double(), mode="r")[1]
     _, values, right = torch.linalg.svd(triangle, full_matrices=False)
     known = torch.cat([values, values.new_zeros(max(0, B + 1 - len(values)))])
