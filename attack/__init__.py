@@ -8,9 +8,19 @@ if getattr(bounds, "__distribution__", None) != "reconbound":
         "install reconbound in an environment of its own"
     )
 
+from attack.first_layer import FirstLayerObservation, first_layer_attack, observe_first_layer
+from attack.gradient_file import (
+    Finding,
+    GradientAttack,
+    SharedGradient,
+    attack_gradient,
+    check_gradient,
+    read_gradient,
+)
 from attack.metrics import MatchedError, matched_error, matched_rmse
 from attack.network import TwoLayerNet
 from attack.observation import Observation, observe
+from attack.sparse_recovery import sparse_recovery
 from attack.tensor_attack import Diagnostics, Reconstruction, ReconstructionError, tensor_attack
 
 #: Which distribution this package belongs to: the import name ``attack`` is not ours alone.
@@ -18,13 +28,23 @@ __distribution__ = "reconbound"
 
 __all__ = [
     "Diagnostics",
+    "Finding",
+    "FirstLayerObservation",
+    "GradientAttack",
     "MatchedError",
     "Observation",
     "Reconstruction",
     "ReconstructionError",
+    "SharedGradient",
     "TwoLayerNet",
+    "attack_gradient",
+    "check_gradient",
+    "first_layer_attack",
     "matched_error",
     "matched_rmse",
     "observe",
+    "observe_first_layer",
+    "read_gradient",
+    "sparse_recovery",
     "tensor_attack",
 ]

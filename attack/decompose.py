@@ -1,6 +1,7 @@
-"""Joint decomposition of the second moment and the core in B dimensions: the estimator that theory predicts.
+"""Joint decomposition of a low moment and the core in B dimensions: the estimator that theory predicts.
 
-Minimises ``|P - sum_i alpha_i u_i u_i^T|^2 + omega |T - sum_i alpha_i ratio_i u_i^(x)q|^2`` over alpha and unit vectors u.
+Minimises ``|P - sum_i alpha_i u_i^(x)k|^2 + omega |T - sum_i alpha_i ratio_i u_i^(x)q|^2`` over alpha and unit vectors u,
+with k = 2, or k = 1 and q = 3 for odd activations.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ class _Fit:
 
     data: Array
     ratio: Array
-    indices: tuple[NDArray[np.intp], ...]  # (N_2, 2), (N_q, q) sorted multi-indices
+    indices: tuple[NDArray[np.intp], ...]  # (N_k, k), (N_q, q) sorted multi-indices
     weights: tuple[Array, ...]
 
     @staticmethod
-    def of(second: Array, core: Array, ratio: Array, omega: float) -> _Fit:
-        size = second.shape[0]
+    def of(low: Array, core: Array, ratio: Array, omega: float) -> _Fit:
+        size = low.shape[0]
         indices, weights, data = [], [], []
-        for tensor, factor in ((second, 1.0), (core, omega)):
+        for tensor, factor in ((low, 1.0), (core, omega)):
             index = np.array(list(itertools.combinations_with_replacement(range(size), tensor.ndim)))
             counts = np.stack([np.sum(index == k, axis=1) for k in range(size)], axis=1)
             multiplicity = math.factorial(tensor.ndim) / np.prod(
@@ -58,11 +59,11 @@ class _Fit:
 
     def atoms(self, U: Array) -> Array:
         """The weighted rank-one tensors of every component: (S, B, N)."""
-        second, core = (
+        low, core = (
             np.prod(U[..., index], axis=-1) * weight
             for index, weight in zip(self.indices, self.weights, strict=True)
         )
-        return np.concatenate([second, core * self.ratio[:, None]], axis=2)
+        return np.concatenate([low, core * self.ratio[:, None]], axis=2)
 
     def jacobian(self, alpha: Array, U: Array, tangents: Array) -> Array:
         """d(model)/d(alpha, tangent coordinates): (S, B + B (B - 1), N); tangents (S, B, B - 1, B)."""
@@ -132,7 +133,7 @@ def _complements(U: Array) -> Array:
 
 
 def decompose(
-    second: Array,
+    low: Array,
     core: Array,
     ratio: Array,
     omega: float,
@@ -140,26 +141,30 @@ def decompose(
     generator: np.random.Generator,
     guess: Array | None = None,
 ) -> Decomposition:
-    """Fit unit directions and weights to ``second`` (B, B) and ``core`` (B,)*q, q in {3, 4}, both symmetric.
+    """Fit unit directions and weights to ``low`` (B,)*k, k in {1, 2}, and ``core`` (B,)*q, q in {3, 4}, both symmetric.
 
-    ratio (B,): known ratio of a component's weight in the core to its weight in the second moment. For even q directions
-    come up to sign. ``guess`` (B, B): known directions to start from, in the order of ``ratio``, instead of the usual
-    starts, whose order is arbitrary. Deterministic given the generator's state. Starts are simultaneous
-    diagonalisations (Kuleshov, Chaganty, Liang 2015): a random contraction M of the core shares its components with the
-    second moment P, and M P^-1 has them as eigenvectors (not M against P as a pencil: those are the dual basis).
+    ratio (B,): known ratio of a component's weight in the core to its weight in the low moment. Directions come up to sign
+    for even q, and for k = 1 up to a common sign of direction and weight. ``guess`` (B, B): known directions to start from,
+    in the order of ``ratio``, instead of the usual starts, whose order is arbitrary. Deterministic given the generator's
+    state. Starts are simultaneous diagonalisations (Kuleshov, Chaganty, Liang 2015): a random contraction M of the core
+    shares its components with the second moment P (for k = 1: with another such contraction), and M P^-1 has them as
+    eigenvectors (not M against P as a pencil: those are the dual basis).
     """
-    fit = _Fit.of(second, core, ratio, omega)
-    size, order = second.shape[0], core.ndim
-    whitening = np.linalg.pinv(second)
+    fit = _Fit.of(low, core, ratio, omega)
+    size, order = low.shape[0], core.ndim
+
+    def contracted() -> Array:
+        weight = generator.standard_normal((size,) * (order - 2))
+        return np.asarray(np.tensordot(core, weight, axes=order - 2))
+
     complex_starts, guesses = 0, []
     for _ in range(starts if guess is None else 0):
-        weight = generator.standard_normal((size,) * (order - 2))
-        contracted = np.tensordot(core, weight, axes=order - 2)
-        vectors = np.linalg.eig(contracted @ whitening)[1]
+        partner = low if low.ndim == 2 else contracted()
+        vectors = np.linalg.eig(contracted() @ np.linalg.pinv(partner))[1]
         complex_starts += bool(np.max(np.abs(vectors.imag)) > 1e-9)
         U = np.ascontiguousarray((vectors.real + vectors.imag).T)
         U = U / np.linalg.norm(U, axis=1, keepdims=True)
-        guesses.append(_aligned(U, second, core, ratio) if order % 2 else U)
+        guesses.append(_aligned(U, low, core, ratio) if (order - low.ndim) % 2 else U)
     values, alphas, solutions = fit.minimise(np.array([guess] if guess is not None else guesses))
     best = int(np.argmin(values))
     value, alpha, U = float(values[best]), alphas[best], solutions[best]
@@ -169,10 +174,10 @@ def decompose(
     return Decomposition(alpha, U, value / total if total else 0.0, agreeing, len(values), complex_starts)
 
 
-def _aligned(U: Array, second: Array, core: Array, ratio: Array) -> Array:
-    """Odd q: the core fixes the sign of each direction relative to its weight in the second moment."""
+def _aligned(U: Array, low: Array, core: Array, ratio: Array) -> Array:
+    """Orders of different parity: the core fixes the sign of each direction relative to its weight in the low moment."""
     weights = []
-    for tensor in (second, core):
+    for tensor in (low, core):
         atoms = np.array([_outer(u, tensor.ndim).ravel() for u in U])
         weights.append(np.linalg.lstsq(atoms.T, tensor.ravel(), rcond=None)[0])
     return U * np.where(weights[0] * weights[1] * ratio < 0, -1.0, 1.0)[:, None]

@@ -57,6 +57,25 @@ def apply_second_moment(net: TwoLayerNet, response: Response, V: torch.Tensor) -
 
 
 @dataclass(frozen=True, eq=False)
+class Projection:
+    """What is left of an observation once the span is found: V (d, B), and the two moments that the fit uses in its
+    coordinates, ``low`` (B,)*k and ``core`` (B,)*q, float64.
+
+    values: how strongly each direction of V shows; gap: the weakest of them over ``edge``, the largest that pure noise would
+    show; passes over the weights.
+    """
+
+    V: torch.Tensor
+    low: torch.Tensor
+    core: torch.Tensor
+    values: tuple[float, ...]
+    gap: float
+    edge: float
+    passes: int
+    converged: bool
+
+
+@dataclass(frozen=True, eq=False)
 class CoreMoments:
     """Moments in the B-dimensional span, float64: ``second`` (B, B), ``core`` (B,)*q, and ``power``, the mean of h^2."""
 
@@ -113,14 +132,14 @@ def core_moments(
     where[pairs[0], pairs[1]] = torch.arange(pairs.shape[1], device=net.device)
     where[pairs[1], pairs[0]] = where[pairs[0], pairs[1]]
     if order == 3:
-        core = raw[where] - _symmetric_sum("ab,c->abc", 3, identity, core_first)
+        core = raw[where] - symmetric_sum("ab,c->abc", 3, identity, core_first)
     else:
-        core = raw[where][:, :, where] - _symmetric_sum("ab,cd->abcd", 6, identity, core_second)
-        core = core + core_mass * _symmetric_sum("ab,cd->abcd", 3, identity, identity)
+        core = raw[where][:, :, where] - symmetric_sum("ab,cd->abcd", 6, identity, core_second)
+        core = core + core_mass * symmetric_sum("ab,cd->abcd", 3, identity, identity)
     return CoreMoments((second - mass * identity) / net.m, core / net.m, float(power / net.m))
 
 
-def _symmetric_sum(spec: str, terms: int, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+def symmetric_sum(spec: str, terms: int, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Sum of the ``terms`` distinct index arrangements of the outer product of two symmetric tensors."""
     product = torch.einsum(spec, left, right)
     arrangements = list(itertools.permutations(range(product.ndim)))

@@ -44,10 +44,17 @@ def apply_activation(activation: Activation, t: torch.Tensor) -> torch.Tensor:
     and take the way through host memory."""
     if ACTIVATIONS.get(activation.name) is activation:
         return _NATIVE[activation.name](t)
-    return _through_numpy(activation.function, t)
+    return through_numpy(activation.function, t)
 
 
-def _through_numpy(function: Callable[[Any], Any], t: torch.Tensor) -> torch.Tensor:
+def apply_derivative(activation: Activation, t: torch.Tensor) -> torch.Tensor:
+    """The derivative of ``activation`` elementwise; ``ValueError`` for an activation without one."""
+    if activation.derivative is None:
+        raise ValueError(f"activation {activation.name!r} has no derivative; give it as a sympy expression")
+    return through_numpy(activation.derivative, t)
+
+
+def through_numpy(function: Callable[[Any], Any], t: torch.Tensor) -> torch.Tensor:
     values = np.asarray(function(t.detach().cpu().double().numpy()), dtype=float)
     if values.shape not in ((), tuple(t.shape)):  # a constant derivative may come as a scalar
         raise ValueError(
@@ -219,17 +226,13 @@ class TwoLayerNet:
 
         Raises ``ValueError`` for an activation without a derivative.
         """
-        if self.activation.derivative is None:
-            raise ValueError(
-                f"activation {self.activation.name!r} has no derivative; give it as a sympy expression"
-            )
+        apply_derivative(self.activation, torch.zeros(1))  # refused before the pass over W
         X = self.features(X)
         labels = self.labels(y, X.shape[0])
         residuals = (self.forward(X) - labels).to(self.dtype)
         out = torch.empty(self.m, self.d, device=self.device, dtype=self.dtype)
         for rows, W in self.blocks():
-            slopes = _through_numpy(self.activation.derivative, W @ X.T)
-            out[rows] = (slopes * residuals) @ X / self.m
+            out[rows] = (apply_derivative(self.activation, W @ X.T) * residuals) @ X / self.m
         return out
 
     def features(self, X: Any) -> torch.Tensor:

@@ -30,26 +30,33 @@ class Observation:
     defense: Defense
 
     def __post_init__(self) -> None:
-        checks.instance("gradient", self.gradient, torch.Tensor)
         checks.instance("defense", self.defense, Defense, "GradientNoise(sigma=1.0)")
-        object.__setattr__(self, "gradient", self.gradient.detach())
-        if self.gradient.ndim != 1 or not self.gradient.numel() or not self.gradient.is_floating_point():
-            kind = self.gradient.dtype
-            raise ValueError(
-                f"gradient must have shape (m,); got {tuple(self.gradient.shape)} of type {kind}"
-            )
-        bad = int((~torch.isfinite(self.gradient)).sum())
-        if bad:
-            raise ValueError(
-                f"gradient must be finite; got {bad} of {self.gradient.numel()} entries that are not"
-            )
+        object.__setattr__(self, "gradient", checked_gradient(self.gradient, ("m",)))
         object.__setattr__(self, "batch_size", checks.integer("batch_size", self.batch_size, 1))
-        if len(self.norms) != self.batch_size:
-            raise ValueError(f"norms must have batch_size = {self.batch_size} entries; got {len(self.norms)}")
-        for norm in self.norms:
-            if checks.real("norms", norm, 0.0) == 0.0:
-                raise ValueError("norms must be positive; got 0")
-        object.__setattr__(self, "norms", tuple(sorted(float(n) for n in self.norms)))
+        object.__setattr__(self, "norms", public_norms(self.norms, self.batch_size))
+
+
+def checked_gradient(gradient: Any, axes: tuple[str, ...]) -> torch.Tensor:
+    """``gradient`` off any graph; ``ValueError`` or ``TypeError`` if it is not finite with the named axes, none empty."""
+    checks.instance("gradient", gradient, torch.Tensor)
+    found: torch.Tensor = gradient.detach()
+    if found.ndim != len(axes) or not found.numel() or not found.is_floating_point():
+        shape = f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
+        raise ValueError(f"gradient must have shape {shape}; got {tuple(found.shape)} of type {found.dtype}")
+    bad = int((~torch.isfinite(found)).sum())
+    if bad:
+        raise ValueError(f"gradient must be finite; got {bad} of {found.numel()} entries that are not")
+    return found
+
+
+def public_norms(norms: Sequence[float], batch_size: int) -> tuple[float, ...]:
+    """The norms sorted; ``ValueError`` or ``TypeError`` if they are not ``batch_size`` positive numbers."""
+    if len(norms) != batch_size:
+        raise ValueError(f"norms must have batch_size = {batch_size} entries; got {len(norms)}")
+    for norm in norms:
+        if checks.real("norms", norm, 0.0) == 0.0:
+            raise ValueError("norms must be positive; got 0")
+    return tuple(sorted(float(n) for n in norms))
 
 
 def observe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -11,20 +12,26 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from attack.contraction import contracted_projection
 from attack.decompose import Decomposition, decompose
-from attack.moments import CoreMoments, Response, apply_second_moment, core_moments, first_moment
+from attack.moments import Projection, Response, apply_second_moment, core_moments, first_moment
 from attack.network import TwoLayerNet, apply_activation
 from attack.observation import Observation
-from attack.span import Span, dominant_span
+from attack.span import dominant_span
 from attack.streams import normal, numpy_generator
 from bounds import TensorAttack, checks
 from bounds.activations import ZERO
-from bounds.tensor_attack import EQUAL_NORMS, MIN_GAP, core_order
+from bounds.tensor_attack import EQUAL_NORMS, MIN_GAP, moment_orders
 
 #: Below this factor the result is returned with a warning.
 CLEAR_GAP = 1.5
 #: With unequal norms, a label further than this from +-1 makes their assignment doubtful.
 LABEL_DOUBT = 0.25
+#: Signs that the gradient's mean tells count as known if the second best choice is worse by this factor, off by that many
+#: standard errors, and off by this share of the strongest residual's mark.
+CLEAR_SIGNS, CLEAR_MARK = 5.0, 0.1
+#: Signs are searched among all 2^B choices up to this B.
+_MANY_SIGNS = 16
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,8 @@ class Diagnostics:
 
     status: "ok", "suspect" (see warnings) or "failed". gap: weakest eigenvalue of the span over the edge of the noise.
     misfit: objective of the fit over the squared norm of its data. agreeing: starts that ended at the same solution.
-    passes: passes over the weights.
+    passes: passes over the weights. sign_free: each feature is known up to its sign only, its residual with it, and its
+    label not at all (odd activations: (x, r) and (-x, -r) give the same gradient).
     """
 
     status: str
@@ -46,6 +54,7 @@ class Diagnostics:
     agreeing: int | None = None
     starts: int | None = None
     complex_starts: int | None = None
+    sign_free: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a record."""
@@ -99,7 +108,7 @@ def tensor_attack(
         raise ValueError(f"the gradient must have m = {net.m} entries; got {observation.gradient.shape[0]}")
     if net.d < B:
         raise ValueError(f"batch_size must be at most d = {net.d}; got {B}")
-    order = core_order(net.activation)
+    orders = moment_orders(net.activation)
     gradient = observation.gradient.to(device=net.device, dtype=net.dtype)
 
     mean, slope = first_moment(net, gradient)
@@ -110,87 +119,105 @@ def tensor_attack(
         if attack.residualized
         else Response(gradient, 0 * mean, zero)
     )
-    span = _span(net, response, slope, B, seed)
-    core = core_moments(
-        net,
-        response,
-        span.V,
-        span.eigenvalues,
-        order,
-        attack.residualized,
-        attack.same_neuron == "leave_one_out",
+    seen = (
+        contracted_projection(net, response, mean, slope, B, attack, seed)
+        if orders[0] == 1
+        else _second_moment_projection(net, response, slope, B, orders[1], attack, seed)
     )
-    gap, edge = _gap(net, span, core, B)
-    passes = span.passes + 2
-    eigenvalues = tuple(span.eigenvalues.tolist())
-    if not gap >= MIN_GAP:
+    if not seen.gap >= MIN_GAP:
         reason = (
-            f"ill-posed: the weakest of {B} eigenvalues is {gap:.2f} times the edge of the noise ({edge:.3g}): "
+            f"ill-posed: the weakest of {B} directions is {seen.gap:.2f} times the edge of the noise ({seen.edge:.3g}): "
             f"a vanishing residual, nearly parallel features, or too few neurons"
         )
-        raise ReconstructionError(reason, Diagnostics("failed", (reason,), gap, eigenvalues, edge, passes))
+        raise ReconstructionError(
+            reason, Diagnostics("failed", (reason,), seen.gap, seen.values, seen.edge, seen.passes)
+        )
 
-    fitted, norms, norm_warnings = _fit(net, observation, core, order, attack, seed)
-    strengths = _coefficients(net, 2, norms)
-    residuals = fitted.alpha / strengths
-    directions, sign_warnings = _signed(net, fitted, span.V.T @ slope, residuals, norms, order)
-    features = torch.as_tensor(norms[:, None] * directions, device=net.device, dtype=torch.float64) @ span.V.T
-    residuals_t, forward = _refit_residuals(net, gradient, features)
-    warnings = norm_warnings + sign_warnings + _warnings(span, gap, fitted)
+    fitted, norms, norm_warnings = fit_moments(
+        net, observation.norms, seen.low.cpu().numpy(), seen.core.cpu().numpy(), attack, seed
+    )
+    directions, sign_warnings = signed_directions(net, fitted, seen.V.T @ slope, norms, orders)
+    features = torch.as_tensor(norms[:, None] * directions, device=net.device, dtype=torch.float64) @ seen.V.T
+    if orders[0] == 1:
+        signs, sign_free = _signs_by_mean(net, gradient, features)
+        features = signs[:, None] * features
+    else:
+        sign_free = False
+    residuals, forward = _refit_residuals(net, gradient, features)
+    warnings = norm_warnings + sign_warnings + _warnings(seen, fitted)
     diagnostics = Diagnostics(
         "suspect" if warnings else "ok",
         warnings,
-        gap,
-        eigenvalues,
-        edge,
-        passes + 1,
+        seen.gap,
+        seen.values,
+        seen.edge,
+        seen.passes + 1,
         fitted.misfit,
         fitted.agreeing,
         fitted.starts,
         fitted.complex_starts,
+        sign_free,
     )
-    return Reconstruction(features, residuals_t, forward - residuals_t, diagnostics)
+    return Reconstruction(features, residuals, forward - residuals, diagnostics)
 
 
-def _span(net: TwoLayerNet, response: Response, slope: torch.Tensor, B: int, seed: int) -> Span:
+def _second_moment_projection(
+    net: TwoLayerNet,
+    response: Response,
+    slope: torch.Tensor,
+    B: int,
+    order: int,
+    attack: TensorAttack,
+    seed: int,
+) -> Projection:
     """Start: the first moment, which lies in the span but for noise, and random directions."""
     width = min(net.d, B + 2)
     start = normal((net.d, width), seed, "starts", 0, device="cpu", dtype=torch.float64).to(net.device)
     start[:, 0] = slope + 1e-12 * start[:, 0]
-    return dominant_span(lambda V: apply_second_moment(net, response, V), start, B)
-
-
-def _gap(net: TwoLayerNet, span: Span, core: CoreMoments, B: int) -> tuple[float, float]:
-    """Weakest eigenvalue over the edge of the noise: the larger of the next eigenvalue found and what a pure-noise second
-    moment would show, ``rms(h) (2 sqrt((d - B)/m) + 3 sqrt(2/m))`` (semicircle edge, three standard errors of an entry)."""
-    theory = math.sqrt(core.power) * (2 * math.sqrt((net.d - B) / net.m) + 3 * math.sqrt(2 / net.m))
+    span = dominant_span(lambda V: apply_second_moment(net, response, V), start, B)
+    leave_one_out = attack.same_neuron == "leave_one_out"
+    moments = core_moments(net, response, span.V, span.eigenvalues, order, attack.residualized, leave_one_out)
+    # What a pure-noise second moment would show: semicircle edge, three standard errors of an entry.
+    theory = math.sqrt(moments.power) * (2 * math.sqrt((net.d - B) / net.m) + 3 * math.sqrt(2 / net.m))
     edge = max(theory, span.next_value)
-    weakest = float(span.eigenvalues.abs().min())
-    return (weakest / edge if edge > 0 else 0.0), edge
+    gap = float(span.eigenvalues.abs().min()) / edge if edge > 0 else 0.0
+    values = tuple(span.eigenvalues.tolist())
+    return Projection(
+        span.V, moments.second, moments.core, values, gap, edge, span.passes + 2, span.converged
+    )
 
 
-def _coefficients(net: TwoLayerNet, order: int, norms: np.ndarray) -> np.ndarray:
+def coefficients(net: TwoLayerNet, order: int, norms: np.ndarray) -> np.ndarray:
     return np.array([net.activation.coefficient(order, float(n)) for n in norms])
 
 
-def _fit(
-    net: TwoLayerNet, observation: Observation, core: CoreMoments, order: int, attack: TensorAttack, seed: int
+def fit_moments(
+    net: TwoLayerNet,
+    public: tuple[float, ...],
+    low: np.ndarray,
+    core: np.ndarray,
+    attack: TensorAttack,
+    seed: int,
 ) -> tuple[Decomposition, np.ndarray, tuple[str, ...]]:
-    """The decomposition, the norm of each of its components, and warnings."""
-    norms = np.array(observation.norms)
-    second, tensor = core.second.cpu().numpy(), core.core.cpu().numpy()
+    """The decomposition of the low moment and the core, the norm of each of its components (out of the public ones), and
+    warnings."""
+    norms = np.array(public)
+    weight = attack.weight(core.ndim, low.ndim)
 
     def run(norms: np.ndarray, guess: np.ndarray | None = None) -> Decomposition:
-        ratio = _coefficients(net, order, norms) / _coefficients(net, 2, norms)
+        ratio = coefficients(net, core.ndim, norms) / coefficients(net, low.ndim, norms)
         generator = numpy_generator(seed, "starts", 1)
-        return decompose(second, tensor, ratio, attack.weight(order), attack.starts, generator, guess)
+        return decompose(low, core, ratio, weight, attack.starts, generator, guess)
 
     if np.ptp(norms) <= EQUAL_NORMS * norms.max():
         return run(norms), norms, ()
     # Unequal norms: fit with a common ratio, give each component the norm that brings its label nearest to +-1, fit again.
     first = run(np.full_like(norms, norms.mean()))
-    labels = _coefficients(net, 0, norms) - first.alpha[:, None] / _coefficients(net, 2, norms)
-    distance = np.abs(np.abs(labels) - 1)
+    residuals = first.alpha[:, None] / coefficients(net, low.ndim, norms)
+    if low.ndim % 2:  # known up to a sign
+        residuals = np.stack([residuals, -residuals])
+    distance = np.abs(np.abs(coefficients(net, 0, norms) - residuals) - 1)
+    distance = distance.min(axis=0) if low.ndim % 2 else distance
     rows, columns = linear_sum_assignment(distance)
     assigned = norms[columns]
     again = run(assigned, first.directions)
@@ -205,23 +232,67 @@ def _fit(
     return fitted, assigned, warnings
 
 
-def _signed(
-    net: TwoLayerNet,
-    fitted: Decomposition,
-    first: torch.Tensor,
-    residuals: np.ndarray,
-    norms: np.ndarray,
-    order: int,
+def signed_directions(
+    net: TwoLayerNet, fitted: Decomposition, first: torch.Tensor, norms: np.ndarray, orders: tuple[int, int]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Directions with the sign that the first moment ``sum_i r_i c_1 u_i`` gives (an odd core has fixed it already)."""
+    """Directions with the sign that the first moment ``sum_i r_i c_1 u_i`` gives (an odd core has fixed it already, or, with
+    an odd low moment, leaves the sign of a residual together with its feature's)."""
+    low, order = orders
     if order % 2:
         return fitted.directions, ()
-    linear = _coefficients(net, 1, norms)
+    linear = coefficients(net, 1, norms)
     if np.min(np.abs(linear)) <= ZERO:
         return fitted.directions, ("signs are not identified: mu_1 = 0",)
+    residuals = fitted.alpha / coefficients(net, low, norms)
     weights = np.linalg.lstsq(fitted.directions.T, first.cpu().numpy(), rcond=None)[0]
     signs = np.where(weights * residuals * linear < 0, -1.0, 1.0)
     return fitted.directions * signs[:, None], ()
+
+
+def _signs_by_mean(
+    net: TwoLayerNet, gradient: torch.Tensor, features: torch.Tensor
+) -> tuple[torch.Tensor, bool]:
+    """Signs of the features where sigma - sigma(0) is odd, from the gradient's constant part, and whether they stay unknown.
+
+    With ``sigma(-t) = 2 sigma(0) - sigma(t)`` the wrong sign of feature i adds ``2 sigma(0) r_i`` to every entry: least
+    squares of g on sigma(W xhat) and a constant gives it, if sigma(0) != 0 (the sigmoid; not tanh).
+    """
+    B = features.shape[0]
+    ones = torch.ones(B, device=features.device, dtype=torch.float64)
+    centre = float(apply_activation(net.activation, torch.zeros(1, dtype=torch.float64))[0])
+    if abs(centre) <= ZERO or B > _MANY_SIGNS:
+        return ones, True
+    coefficients, covariance = _regression(net, gradient, features)
+    fit, constant = coefficients[:B].numpy(), float(coefficients[B])
+    choices = np.array(list(itertools.product((0.0, 1.0), repeat=B)))
+    errors = np.abs(constant + 2 * centre * choices @ fit)
+    ranked = np.argsort(errors)
+    best, second = errors[ranked[0]], errors[ranked[1]]
+    clear = bool(
+        second > CLEAR_SIGNS * max(best, math.sqrt(float(covariance[B, B])))
+        and second > CLEAR_MARK * 2 * abs(centre) * np.max(np.abs(fit))
+    )
+    signs = torch.from_numpy(1 - 2 * choices[ranked[0]]).to(features.device)
+    return (signs, False) if clear else (ones, True)
+
+
+def _regression(
+    net: TwoLayerNet, gradient: torch.Tensor, features: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least squares of g on sigma(W xhat_i) and a constant: coefficients (B + 1,) and their covariance, on the CPU."""
+    size = features.shape[0] + 2
+    gram = torch.zeros(size, size, device=net.device, dtype=torch.float64)
+    guesses = features.to(net.dtype)
+    for rows, W in net.blocks():
+        hidden = apply_activation(net.activation, guesses @ W.T).double()
+        seen = gradient[rows].double()[None]
+        columns = torch.cat([hidden, torch.ones_like(seen), seen])
+        gram += columns @ columns.T
+    gram = gram.cpu()
+    inverse = torch.linalg.pinv(gram[:-1, :-1], hermitian=True)
+    coefficients = inverse @ gram[:-1, -1]
+    rest = (gram[-1, -1] - coefficients @ gram[:-1, -1]).clamp(min=0.0)
+    return coefficients, inverse * rest / net.m
 
 
 def _refit_residuals(
@@ -242,10 +313,13 @@ def _refit_residuals(
     return torch.linalg.pinv(gram, hermitian=True) @ right, total / net.m
 
 
-def _warnings(span: Span, gap: float, fitted: Decomposition) -> tuple[str, ...]:
+def _warnings(seen: Projection, fitted: Decomposition) -> tuple[str, ...]:
     checks_made = (
-        (not span.converged, f"span not converged in {span.passes} passes"),
-        (gap < CLEAR_GAP, f"small gap: weakest eigenvalue only {gap:.2f} times the edge of the noise"),
+        (not seen.converged, f"span not converged in {seen.passes} passes"),
+        (
+            seen.gap < CLEAR_GAP,
+            f"small gap: weakest direction only {seen.gap:.2f} times the edge of the noise",
+        ),
         (fitted.agreeing < max(1, fitted.starts // 2), f"{fitted.agreeing} of {fitted.starts} starts agree"),
     )
     return tuple(text for failed, text in checks_made if failed)

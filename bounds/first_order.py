@@ -3,19 +3,21 @@
 To first order in 1/sqrt(m), with U an orthonormal basis of the span and z = U^T w (derivation: paper_notes.md),
 
     E|e_perp,i|^2 = |x_i|^2 (d - B)/m * E[s (z.A^-1 u_i)^2],
-    E|e_par,i|^2  = |x_i|^2 / m * sum_t E[(h_2 <L_it, He_2(z)> + h_q <M_it, He_q(z)>)^2],
+    E|e_par,i|^2  = |x_i|^2 / m * sum_t E[(h_2 <L_it, He_2(z)> + h_q <M_it, He_q(z)>)^2]
 
-where ``u_i`` are unit directions in the span, ``A = sum_i r_i c_2 u_i u_i^T``, ``h_k`` is the (residualized) gradient entry
-that enters the k-th moment, ``s = E[h_2^2 | z]``, and L, M are the rows of the least-squares solution map of the fit in B
-dimensions. Every expectation is a sum over pairs of features of Gaussian integrals in the plane of the pair: the product
-formula of Hermite polynomials turns the B-dimensional integral into contractions, so no grid of n^B points appears.
+(odd activations: in place of ``z.A^-1 u_i`` ``<Z_i, He_2(z)>`` with Z the pseudo-inverse of the core's unfolding, and the
+first moment in place of the second in the fit). Here ``u_i`` are unit directions in the span,
+``A = sum_i r_i c_2 u_i u_i^T``, ``h_k`` is the (residualized) gradient entry that enters the k-th moment,
+``s = E[h_2^2 | z]``, and L, M are the rows of the least-squares solution map of the fit in B dimensions. Every expectation
+is a sum over pairs of features of Gaussian integrals in the plane of the pair: the product formula of Hermite polynomials
+turns the B-dimensional integral into contractions, so no grid of n^B points appears.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 
@@ -27,7 +29,7 @@ from bounds.bound import Bound, Kind, UnsupportedBound
 from bounds.defense import Defense
 from bounds.quadrature import Array, hermite, plane_moments
 from bounds.setting import SYMBOLS, Setting
-from bounds.tensor_attack import EQUAL_NORMS, TensorAttack, core_order
+from bounds.tensor_attack import EQUAL_NORMS, TensorAttack, moment_orders
 
 #: Residuals below this fraction of the largest leave no usable trace of their sample.
 ILL_POSED = 1e-6
@@ -37,8 +39,8 @@ ILL_POSED = 1e-6
 class FirstOrder:
     """Constants per feature, (B,): ``E|e_perp,i|^2 = (d - B)/m orthogonal_i`` and ``E|e_par,i|^2 = inplane_i/m``.
 
-    ``noise``: the edge of the second moment's noise over its weakest eigenvalue is ``noise * sqrt((d - B)/m)``. First order
-    needs this to be small too.
+    ``noise``: the edge of the noise of the moment that gives the span over its weakest direction is
+    ``noise * sqrt((d - B)/m)``. First order needs this to be small too.
     """
 
     orthogonal: Array
@@ -46,65 +48,99 @@ class FirstOrder:
     noise: float
 
 
-def supported_order(setting: Setting) -> int:
-    """Order of the core; ``UnsupportedBound`` where the attack does not apply or a residual or a coefficient vanishes."""
+def supported_orders(setting: Setting) -> tuple[int, int]:
+    """Orders of the fit's two moments; ``UnsupportedBound`` where the attack does not apply or a residual or a coefficient
+    vanishes."""
     try:
-        order = core_order(setting.activation)
+        orders = moment_orders(setting.activation)
     except ValueError as error:
         raise UnsupportedBound(f"not proved for this activation: {error}") from error
     if setting.kappa > 1 / ILL_POSED:
         raise UnsupportedBound(f"ill-posed: a residual vanishes, r* = {setting.residuals.tolist()}")
     norms = setting.norms
-    if min(abs(setting.activation.coefficient(k, float(n))) for k in (2, order) for n in norms) <= ZERO:
+    if min(abs(setting.activation.coefficient(k, float(n))) for k in orders for n in norms) <= ZERO:
         raise UnsupportedBound(
             f"not proved: a Hermite coefficient vanishes at one of the norms {norms.tolist()}"
         )
-    return order
+    return orders
 
 
 def first_order(setting: Setting, attack: TensorAttack, noise_variance: float = 0.0) -> FirstOrder:
     """The constants for an observation ``g_j + noise`` with independent noise of the given variance on every entry.
 
     Raises ``UnsupportedBound`` for a setting that is ill-posed (a residual that vanishes, features that are linearly
-    dependent), an activation this attack does not cover or gives no signs for, or ``same_neuron="ignored"`` (its bias
-    is not in the formula). With unequal norms the constants are those of a correct assignment of norms.
+    dependent), an activation this attack does not cover or gives no signs for, ``same_neuron="ignored"`` (its bias
+    is not in the formula) or a random contraction. With unequal norms the constants are those of a correct assignment of
+    norms.
     """
     if attack.same_neuron != "leave_one_out":
         raise UnsupportedBound(
             "not proved: with same_neuron='ignored' a bias of order d/m is not part of the formula"
         )
-    order = supported_order(setting)
+    low, order = supported_orders(setting)
+    if low == 1 and attack.contraction != "first_moment":
+        raise UnsupportedBound(
+            "not proved for a random contraction: the constant depends on the vector drawn"
+        )
     directions, norms = setting.directions, setting.norms
-    c2 = np.array([setting.activation.coefficient(2, n) for n in norms])
-    cq = np.array([setting.activation.coefficient(order, n) for n in norms])
-    c1 = np.array([setting.activation.coefficient(1, n) for n in norms])
-    if order % 2 == 0 and np.min(np.abs(c1)) <= ZERO:
-        raise UnsupportedBound("not proved: mu_1 = 0, so features are found up to their sign only")
-    alpha = setting.residuals * c2
-    second = (directions.T * alpha) @ directions
-    if np.linalg.cond(second) > 1e12:
+    if np.min(np.linalg.eigvalsh(setting.cosines)) < 1e-12:
         raise UnsupportedBound(
             f"ill-posed: the features are linearly dependent, pi_min = {setting.pi_min:.3g}"
         )
-    pairs = _PairTable.build(setting, attack.residualized, order, directions)
-    # Orthogonal part: s (z.a)^2 with a = A^-1 u_i.
-    a = np.linalg.solve(second, directions.T).T
-    orthogonal = pairs.second_moment(0, 0, a, a) + noise_variance * np.sum(a * a, axis=1)
+    c_1, c_low, c_q = (
+        np.array([setting.activation.coefficient(k, n) for n in norms]) for k in (1, low, order)
+    )
+    if order % 2 == 0 and np.min(np.abs(c_1)) <= ZERO:
+        raise UnsupportedBound("not proved: mu_1 = 0, so features are found up to their sign only")
+    alpha = setting.residuals * c_low
+    pairs = _PairTable.build(setting, attack.residualized, (low, order), directions)
+    if low == 2:
+        orthogonal, noise = _second_moment_span(directions, alpha, pairs, noise_variance)
+    else:
+        orthogonal, noise = _unfolded_span(directions, setting.residuals * c_q, pairs, noise_variance)
     # In-plane part: rows of the pseudo-inverse of the fit's Jacobian.
-    rows_2, rows_q = _solution_map(directions, alpha, cq / c2, order, attack.weight(order))
+    rows_low, rows_q = _solution_map(directions, alpha, c_q / c_low, (low, order), attack.weight(order, low))
     inplane = np.zeros(setting.B)
     if setting.B > 1:
-        white = 2 * _inner(rows_2, rows_2) + math.factorial(order) * _inner(rows_q, rows_q)
+        white = math.factorial(low) * _inner(rows_low, rows_low)
+        white += math.factorial(order) * _inner(rows_q, rows_q)
         coloured = (
-            pairs.second_moment(0, 0, rows_2, rows_2)
-            + 2 * pairs.second_moment(0, 1, rows_2, rows_q)
+            pairs.second_moment(0, 0, rows_low, rows_low)
+            + 2 * pairs.second_moment(0, 1, rows_low, rows_q)
             + pairs.second_moment(1, 1, rows_q, rows_q)
         )
         inplane = (coloured + noise_variance * white).reshape(setting.B, setting.B - 1).sum(axis=1)
-    one = np.ones(1)
-    power = float(pairs.second_moment(0, 0, one, one)[0]) + noise_variance
-    noise = 2 * math.sqrt(power) / float(np.min(np.abs(np.linalg.eigvalsh(second))))
     return FirstOrder(norms**2 * orthogonal, norms**2 * inplane, noise)
+
+
+def _second_moment_span(
+    directions: Array, alpha: Array, pairs: _PairTable, noise_variance: float
+) -> tuple[Array, float]:
+    """Orthogonal constants of unit features and the noise over the weakest eigenvalue: ``s (z.a)^2`` with a = A^-1 u_i."""
+    second = (directions.T * alpha) @ directions
+    if np.linalg.cond(second) > 1e12:
+        raise UnsupportedBound("ill-posed: the features are linearly dependent")
+    a = np.asarray(np.linalg.solve(second, directions.T).T)
+    orthogonal = pairs.second_moment(0, 0, a, a) + noise_variance * np.sum(a * a, axis=1)
+    one: Array = np.ones(1)
+    power = float(pairs.second_moment(0, 0, one, one)[0]) + noise_variance
+    return orthogonal, 2 * math.sqrt(power) / float(np.min(np.abs(np.linalg.eigvalsh(second))))
+
+
+def _unfolded_span(
+    directions: Array, strength: Array, pairs: _PairTable, noise_variance: float
+) -> tuple[Array, float]:
+    """The same for the span from the unfolding ``Y = sum_i strength_i u_i vec(u_i u_i^T)^T`` of the third moment:
+    ``s <Z_i, He_2(z)>^2`` with vec Z_i = Y^+ u_i."""
+    size = len(strength)
+    squares = np.einsum("ia,ib->iab", directions, directions).reshape(size, -1)
+    unfolded = (directions.T * strength) @ squares
+    Z = (np.linalg.pinv(unfolded) @ directions.T).T.reshape(size, size, size)
+    orthogonal = pairs.second_moment(1, 1, Z, Z) + 2 * noise_variance * _inner(Z, Z)
+    # The unfolding's own noise couples to an error of the span through h z: trace over an orthonormal basis.
+    basis = np.identity(size)
+    power = float(pairs.second_moment(1, 1, basis, basis).sum()) + noise_variance * size
+    return orthogonal, 2 * math.sqrt(power) / float(np.linalg.svd(unfolded)[1][-1])
 
 
 def predicted_bound(noise_variance: Callable[[Defense], float]) -> Bound:
@@ -131,11 +167,11 @@ def predicted_bound(noise_variance: Callable[[Defense], float]) -> Bound:
         kind=Kind.PREDICTED,
         statement="first-order root mean square error, constants by quadrature",
         source="paper_notes.md, 'First-order error' (ours)",
-        statistic="root mean square over trials of R",
+        statistic="root mean square over trials of R (up to signs where the attack reports them as unknown)",
         assumptions=(
             "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
             "features linearly independent with known norms, no vanishing residual",
-            "mu_1, mu_2 != 0 and mu_3 or mu_4 != 0; sigma of polynomial growth",
+            "mu_1, mu_2 != 0 and mu_3 or mu_4 != 0, or mu_2 = 0 and mu_1, mu_3 != 0; sigma of polynomial growth",
             "with unequal norms: labels +-1, and the assignment of norms by them correct",
             "first order: exact as m grows with d fixed; before, off by terms that grow with R and noise_over_signal",
         ),
@@ -153,19 +189,20 @@ def _power(vector: Array, order: int) -> Array:
 
 
 def _solution_map(
-    directions: Array, alpha: Array, ratio: Array, order: int, weight: float
+    directions: Array, alpha: Array, ratio: Array, orders: tuple[int, int], weight: float
 ) -> tuple[Array, Array]:
-    """How the fitted unit directions move with the moments: tensors L (K, B, B), M (K, B, ..., B), K = B (B - 1).
+    """How the fitted unit directions move with the moments: tensors L (K, B, ..., B), M (K, B, ..., B), K = B (B - 1).
 
-    The fit minimises ``|P - sum alpha_i u_i u_i^T|^2 + weight |T - sum alpha_i ratio_i u_i^q|^2`` over alpha and unit u.
-    At an exact fit its solution map is the pseudo-inverse of the Jacobian (Gauss-Newton is exact there). Row i (B - 1) + t
-    gives the displacement of u_i along its t-th tangent direction, per unit of (dP, dT).
+    The fit minimises ``|P - sum alpha_i u_i^k|^2 + weight |T - sum alpha_i ratio_i u_i^q|^2`` over alpha and unit u, (k, q)
+    the ``orders``. At an exact fit its solution map is the pseudo-inverse of the Jacobian (Gauss-Newton is exact there). Row
+    i (B - 1) + t gives the displacement of u_i along its t-th tangent direction, per unit of (dP, dT).
     """
     size = alpha.size
+    low, order = orders
     root = math.sqrt(weight)
 
-    def stacked(second: Array, core: Array) -> Array:
-        return np.concatenate([second.ravel(), root * core.ravel()])
+    def stacked(low_moment: Array, core: Array) -> Array:
+        return np.concatenate([low_moment.ravel(), root * core.ravel()])
 
     def tangent(u: Array, t: Array, k: int) -> Array:
         return sum(
@@ -173,33 +210,40 @@ def _solution_map(
             0 * _power(u, k),
         )
 
-    weights = [stacked(_power(u, 2), c * _power(u, order)) for u, c in zip(directions, ratio, strict=True)]
+    weights = [stacked(_power(u, low), c * _power(u, order)) for u, c in zip(directions, ratio, strict=True)]
     moves = [
-        a * stacked(tangent(u, t, 2), c * tangent(u, t, order))
+        a * stacked(tangent(u, t, low), c * tangent(u, t, order))
         for u, a, c in zip(directions, alpha, ratio, strict=True)
         for t in np.linalg.svd(u[None, :])[2][1:]
     ]
     jacobian = np.stack(weights + moves, axis=1)
     q, r = np.linalg.qr(jacobian)
     rows = np.linalg.solve(r, q.T)[size:]
-    split = size**2
-    return rows[:, :split].reshape(-1, size, size), root * rows[:, split:].reshape(-1, *(size,) * order)
+    split = size**low
+    return rows[:, :split].reshape(-1, *(size,) * low), root * rows[:, split:].reshape(-1, *(size,) * order)
 
 
 @lru_cache(maxsize=4096)
 def _plane_moments(
-    activation: Activation, residualized: bool, order: int, norms: tuple[float, float], cosine: float
+    activation: Activation,
+    residualized: bool,
+    orders: tuple[int, int],
+    norms: tuple[float, float],
+    cosine: float,
 ) -> Array:
-    """Moments of the pair: index [p, q] with 0 the function that enters the second moment, 1 the one of the core."""
+    """Moments of the pair: index [p, q] with 0 the function that enters the low moment, 1 the one of the core."""
+    low, order = orders
 
     def functions(norm: float) -> Callable[[Array], Array]:
         c0, c1, c2 = (activation.coefficient(k, norm) for k in range(3))
 
         def stack(t: Array) -> Array:
             raw = activation.function(norm * t)
+            once = raw - c0 - c1 * t
+            if low == 1:  # the first moment is that of the centred gradient in any case
+                return np.stack([raw - c0, once if residualized else raw])
             if not residualized:
                 return np.stack([raw, raw])
-            once = raw - c0 - c1 * t
             return np.stack([once, once - c2 / 2 * hermite(2, t)[2]])
 
         return stack
@@ -216,36 +260,50 @@ class _PairTable:
     pairs: tuple[tuple[float, Array, Array], ...]
 
     @staticmethod
-    def build(setting: Setting, residualized: bool, order: int, directions: Array) -> _PairTable:
+    def build(setting: Setting, residualized: bool, orders: tuple[int, int], directions: Array) -> _PairTable:
         table = []
-        for i, k in itertools.combinations_with_replacement(range(setting.B), 2):
-            cosine = 1.0 if i == k else float(np.clip(directions[i] @ directions[k], -1.0, 1.0))
-            across = directions[k] - cosine * directions[i]
-            length = np.linalg.norm(across)
-            if i != k and length < 1e-12:
-                raise UnsupportedBound("ill-posed: two features are parallel")
-            plane = np.column_stack([directions[i], across / length if i != k else 0 * across])
+        for i, k, cosine, plane in planes(directions):
             norms = (float(setting.norms[i]), float(setting.norms[k]))
-            moments = _plane_moments(setting.activation, residualized, order, norms, round(cosine, 15))
+            moments = _plane_moments(setting.activation, residualized, orders, norms, round(cosine, 15))
             if i != k:
                 moments = moments + moments.swapaxes(0, 1)
             table.append((float(setting.residuals[i] * setting.residuals[k]), plane, moments))
         return _PairTable(tuple(table))
 
     def second_moment(self, p: int, q: int, left: Array, right: Array) -> Array:
-        """``E[h_p h_q He_a(left_n) He_b(right_n)]`` for symmetric tensors stacked on axis 0: shape (n,).
-
-        Product formula: ``He_a(L) He_b(M) = sum_k k! C(a, k) C(b, k) He_{a+b-2k}(L x_k M)``, x_k contracting k slots.
-        """
-        a, b = left.ndim - 1, right.ndim - 1
+        """``E[h_p h_q He_a(left_n) He_b(right_n)]`` for symmetric tensors stacked on axis 0: shape (n,)."""
         total = np.zeros(left.shape[0])
         for weight, plane, moments in self.pairs:
-            lefts, rights = _contractions(left, plane), _contractions(right, plane)
-            for k in range(min(a, b) + 1):
-                factor = weight * math.factorial(k) * math.comb(a, k) * math.comb(b, k)
-                grid = _symmetric_grid(moments[p, q], a - k, b - k)
-                total += factor * np.einsum("nix,niy,xy->n", lefts[a - k], rights[b - k], grid, optimize=True)
+            total += weight * product_moment(moments[p, q], plane, left, right)
         return total
+
+
+def planes(directions: Array) -> Iterator[tuple[int, int, float, Array]]:
+    """``(i, k, cosine, orthonormal basis (B, 2) of the plane)`` for every pair i <= k of unit directions (B, B); the basis
+    starts along feature i. Raises ``UnsupportedBound`` for parallel ones."""
+    for i, k in itertools.combinations_with_replacement(range(len(directions)), 2):
+        cosine = 1.0 if i == k else float(np.clip(directions[i] @ directions[k], -1.0, 1.0))
+        across = directions[k] - cosine * directions[i]
+        length = np.linalg.norm(across)
+        if i != k and length < 1e-12:
+            raise UnsupportedBound("ill-posed: two features are parallel")
+        yield i, k, cosine, np.column_stack([directions[i], across / length if i != k else 0 * across])
+
+
+def product_moment(moments: Array, plane: Array, left: Array, right: Array) -> Array:
+    """``E[f g He_a(left_n) He_b(right_n)]`` (n,) for f, g that depend on w through a plane, and symmetric tensors stacked on
+    axis 0. ``moments[s, t] = E[f g He_s(z_1) He_t(z_2)]`` in the coordinates of ``plane`` (B, 2).
+
+    Product formula: ``He_a(L) He_b(M) = sum_k k! C(a, k) C(b, k) He_{a+b-2k}(L x_k M)``, x_k contracting k slots.
+    """
+    a, b = left.ndim - 1, right.ndim - 1
+    total = np.zeros(left.shape[0])
+    lefts, rights = _contractions(left, plane), _contractions(right, plane)
+    for k in range(min(a, b) + 1):
+        factor = math.factorial(k) * math.comb(a, k) * math.comb(b, k)
+        grid = _symmetric_grid(moments, a - k, b - k)
+        total += factor * np.einsum("nix,niy,xy->n", lefts[a - k], rights[b - k], grid, optimize=True)
+    return total
 
 
 def _contractions(tensors: Array, plane: Array) -> list[Array]:

@@ -16,7 +16,7 @@ import numpy as np
 from bounds.activations import ZERO
 from bounds.bound import UnsupportedBound
 from bounds.concentration import Envelope, Sample, chi, covariance_deviation, hermite_norm, radius
-from bounds.first_order import _PairTable, supported_order
+from bounds.first_order import _PairTable, supported_orders
 from bounds.quadrature import Array, gaussian_rule
 from bounds.setting import Setting
 from bounds.tensor_attack import EQUAL_NORMS, MIN_GAP, RITZ_TOLERANCE, TensorAttack, core_order
@@ -108,7 +108,8 @@ def check_supported(setting: Setting) -> None:
     norms = setting.norms
     if np.ptp(norms) > EQUAL_NORMS * norms.max():
         raise UnsupportedBound("not proved: norms must be equal")
-    supported_order(setting)
+    if supported_orders(setting)[0] != 2:
+        raise UnsupportedBound("not proved for odd activations: the proof is about the second moment")
     if setting.d == setting.B:
         raise UnsupportedBound("not proved: d = B leaves no orthogonal part")
     if np.linalg.eigvalsh(setting.cosines)[0] < 1e-12:
@@ -136,7 +137,7 @@ class SpanTheorem:
         self.order = core_order(setting.activation)
         self.residualized = attack.residualized
         self.functions = _functions(setting, attack.residualized)
-        self.table = _PairTable.build(setting, attack.residualized, self.order, setting.directions)
+        self.table = _PairTable.build(setting, attack.residualized, (2, self.order), setting.directions)
         share = RADII * delta / 3
         noisy = int(self.nu > 0)
         # (z, N) with N the noise; (z, e) with e one more coordinate of u; e alone is shorter than (z, e); and u.
@@ -201,7 +202,7 @@ class SpanTheorem:
                 lambda s: self.nu * s**2 / 2, spend(2 * self.B), second=self.noise_variance
             )
         e1 += e0 * self.chi(self.B) / math.sqrt(self.m)
-        raw = _PairTable.build(self.setting, False, self.order, self.setting.directions)
+        raw = _PairTable.build(self.setting, False, (2, self.order), self.setting.directions)
         one = np.ones(1)
         mean = float(np.sum(target)) * self.setting.activation.coefficient(0, self.norm)
         variance = max(0.0, float(raw.second_moment(0, 0, one, one)[0]) - mean**2) + self.noise_variance

@@ -21,34 +21,42 @@ class TensorAttack:
     """Which tensor attack.
 
     moments: ``"residualized"`` (ours: the gradient less its mean and linear part) or ``"plain"`` (Wang, Lee, Lei 2023).
-    core_weight: weight omega of the core tensor's squared misfit against the second moment's in the final fit;
-        None means ``2 / q!``, which makes both equally noisy under white noise (E He_k(L)^2 = k! |L|^2).
+    core_weight: weight omega of the core tensor's squared misfit against the lower moment's in the final fit;
+        None means ``k! / q!`` for a lower moment of order k (2; 1 for odd activations) and a core of order q, which makes
+        both equally noisy under white noise (E He_k(L)^2 = k! |L|^2).
     starts: number of starts of the fit in B dimensions, 1 to 64.
     same_neuron: ``"leave_one_out"`` evaluates neuron j's Hermite polynomials at the span that the other neurons give (to
         first order), which removes the bias of order d/m; ``"ignored"`` does not, as in the literature.
+    contraction: where mu_2 = 0 (odd activations), the vector that the third moment is contracted with to find the span:
+        ``"first_moment"`` (ours: the gradient's linear part, then again with directions of the span that it gives) or
+        ``"random"`` (any unit vector, once: Wang, Lee, Lei 2023, Remark 3). Elsewhere it plays no part.
     """
 
     moments: str = "residualized"
     core_weight: float | None = None
     starts: int = 8
     same_neuron: str = "leave_one_out"
+    contraction: str = "first_moment"
 
     def __post_init__(self) -> None:
         checks.choice("moments", self.moments, ("residualized", "plain"))
         checks.choice("same_neuron", self.same_neuron, ("leave_one_out", "ignored"))
+        checks.choice("contraction", self.contraction, ("first_moment", "random"))
         checks.integer("starts", self.starts, 1, 64)
         if self.core_weight is not None and checks.real("core_weight", self.core_weight, 0.0) == 0.0:
             raise ValueError(
-                "core_weight must be positive (the second moment alone does not identify features); got 0"
+                "core_weight must be positive (the lower moment alone does not identify features); got 0"
             )
 
     @property
     def residualized(self) -> bool:
         return self.moments == "residualized"
 
-    def weight(self, order: int) -> float:
-        """omega for a core of the given order."""
-        return 2 / math.factorial(order) if self.core_weight is None else float(self.core_weight)
+    def weight(self, order: int, low: int = 2) -> float:
+        """omega for a core of the given order and a lower moment of order ``low``."""
+        if self.core_weight is not None:
+            return float(self.core_weight)
+        return math.factorial(low) / math.factorial(order)
 
 
 def core_order(activation: Activation) -> int:
@@ -62,3 +70,13 @@ def core_order(activation: Activation) -> int:
             f"{activation.name!r} has {missing}"
         )
     return order
+
+
+def moment_orders(activation: Activation) -> tuple[int, int]:
+    """Orders (k, q) of the two moments that the attack fits: (2, 3) or (2, 4) where mu_2 != 0, (1, 3) for odd activations.
+
+    Raises ``ValueError`` where neither pair is there.
+    """
+    if abs(activation.coefficient(2)) <= ZERO and min(abs(activation.coefficient(k)) for k in (1, 3)) > ZERO:
+        return 1, 3
+    return 2, core_order(activation)

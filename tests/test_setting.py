@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bounds import ACTIVATIONS, SYMBOLS, Setting, TensorAttack
-from bounds.tensor_attack import core_order
+from bounds.tensor_attack import core_order, moment_orders
 
 X = correlated(3, 7, norms=(1.0, 1.4, 0.8))
 Y = np.array([1.0, -1.0, -0.5])
@@ -191,6 +191,13 @@ def test_the_attack_is_an_inert_value() -> None:
 
 
 @pytest.mark.parametrize("name", ["tanh", "sigmoid"])
-def test_odd_activations_have_no_core_here(name: str) -> None:
+def test_odd_activations_have_no_second_moment(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name!r} has mu_2 = 0"):
         core_order(ACTIVATIONS[name])
+    assert moment_orders(ACTIVATIONS[name]) == (1, 3)
+    assert TensorAttack().weight(3, 1) == pytest.approx(1 / 6)
+
+
+def test_moment_orders_of_the_other_activations() -> None:
+    assert moment_orders(ACTIVATIONS["relu"]) == (2, 4)
+    assert moment_orders(ACTIVATIONS["z2z3"]) == (2, 3)

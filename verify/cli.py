@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import sympy as sp
 import typer
 from rich.console import Console
@@ -28,12 +29,14 @@ from bounds import (
 )
 from verify.catalogue import EXPERIMENTS
 from verify.compare import compare
-from verify.concentration import CONCENTRATION, draw, load, study
+from verify.confidence import Assessed, assess
 from verify.experiment import Experiment
 from verify.pictures import PictureRow, draw_pictures, load_pictures, reconstruct_pictures, save_pictures
 from verify.plot import plot, plot_summary, save_figure
-from verify.record import Record, read_records
+from verify.record import Record, finite_json, read_records
 from verify.rules import Result
+from verify.studies import STUDIES
+from verify.study import Study, load, run
 from verify.sweep import sweep
 
 app = typer.Typer(
@@ -79,8 +82,14 @@ def _print_rows(rows: Sequence[dict[str, Any]], as_json: bool, number: str) -> N
     else:
         table = Table(*rows[0])
         for row in rows:
-            table.add_row(*(format(v, number) if isinstance(v, float) else str(v) for v in row.values()))
+            table.add_row(*(_cell(v, number) for v in row.values()))
         Console().print(table)
+
+
+def _cell(value: Any, number: str) -> str:
+    if value is None:
+        return "—"
+    return format(value, number) if isinstance(value, float) else str(value)
 
 
 def _print_json(value: Any) -> None:
@@ -286,13 +295,15 @@ def figures(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Redraw every figure from saved records and saved pictures, running no attack."""
+    """Redraw every figure from saved records, pictures and studies, running no attack."""
     if not source.is_dir():
         raise ValueError(f"--from must be a directory with records; got {source}")
     paths, pictures = sorted(source.glob("*.jsonl")), sorted(source.glob("pictures-*.json"))
-    if not paths and not pictures:
+    studies = [(study, source / study.file) for study in STUDIES if (source / study.file).exists()]
+    if not (paths or pictures or studies):
         raise ValueError(
-            f"--from must hold records (*.jsonl) or pictures (pictures-*.json); got none in {source}"
+            "--from must hold records (*.jsonl), pictures (pictures-*.json) or studies (study-*.json); "
+            f"got none in {source}"
         )
     target = source.parent if out is None else out
     for path in pictures:
@@ -301,8 +312,10 @@ def figures(
             print(f"{path.name}: too large to be kept, not redrawn", file=sys.stderr)
         else:
             draw_pictures(batch, rows, target / f"{path.stem}.png")
-    if (source / CONCENTRATION).exists():
-        save_figure(draw(load(source / CONCENTRATION)), target / "concentration.png")
+    for study, path in studies:
+        save_figure(study.draw(load(path)), target / study.figure)
+    for path in sorted(set(source.glob("study-*.json")) - {path for _, path in studies}):
+        print(f"{path.name}: no study of that name, not redrawn", file=sys.stderr)
     known = {e.name: e for full in EXPERIMENTS.values() for e in (full, full.quick())}
     results: list[Result] = []
     records: list[Record] = []
@@ -382,24 +395,130 @@ def _without_pixels(row: PictureRow) -> dict[str, Any]:
     return {k: getattr(row, k) for k in ("m", "rmse", "predicted", "reason", "warnings", "seed")}
 
 
-@app.command()
-def concentration(
-    trials: Annotated[int, typer.Option(help="Trials at each value.")] = 20,
+@attack_app.command("gradient")
+def attack_gradient(
+    file: Annotated[
+        Path, typer.Option(help=".npz or .safetensors: weight, gradient; optional bias, output_weight.")
+    ],
+    B: Annotated[int, typer.Option("--B", help="Features in the gradient.")],
+    activation: Activation = "relu",
+    norms: Annotated[str | None, typer.Option(help="Public norms, such as 1,1; default: all 1.")] = None,
+    scale: Annotated[str, typer.Option(help="Standard deviation of the weights' entries, or auto.")] = "auto",
+    loss: Annotated[str, typer.Option(help="sum or mean over the batch.")] = "sum",
+    moments: Moments = "residualized",
+    seed: Annotated[int, typer.Option(help="Seed of the attack.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="Directory for the reconstruction.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a gradient of your own, reconstruct the features in it, and say how far the result can be trusted.
+
+    Exits with 1 when the status is failed."""
+    from attack.gradient_file import read_gradient
+
+    found = assess(
+        read_gradient(file),
+        B,
+        activation,
+        None if norms is None else tuple(_number("norms", part) for part in norms.split(",")),
+        None if scale == "auto" else _number("scale", scale),
+        TensorAttack(moments=moments),
+        loss,
+        seed,
+    )
+    target = None
+    if out is not None and found.attacked is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        target = out / "reconstruction.npz"
+        arrays = {k: getattr(found.attacked, k).numpy() for k in ("features", "residuals", "labels")}
+        np.savez(target, **arrays)
+    _print_assessed(found, target, as_json)
+    if found.confidence.status == "failed":
+        raise typer.Exit(1)
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a number; got {text!r}") from None
+
+
+def _print_assessed(found: Assessed, target: Path | None, as_json: bool) -> None:
+    sure, attacked = found.confidence, found.attacked
+    if as_json:
+        result = {
+            "findings": [dataclasses.asdict(f) for f in found.findings],
+            "confidence": sure.to_dict(),
+            "labels": None if attacked is None else attacked.labels.tolist(),
+            "residuals": None if attacked is None else attacked.residuals.tolist(),
+            "coordinates": None if attacked is None else dataclasses.asdict(attacked.coordinates),
+            "file": None if target is None else str(target),
+        }
+        _print_json(result)
+        return
+    table = Table("check", "level", "what was found")
+    for finding in found.findings:
+        table.add_row(finding.name, finding.level, finding.text)
+    console = Console()
+    console.print(table)
+    print(f"status: {sure.status}")
+    for reason in sure.reasons:
+        print(f"  {reason}")
+    if attacked is not None:
+        if sure.predicted is not None and sure.relative is not None:
+            print(f"predicted error: {sure.predicted:.4g} ({sure.relative:.2%} of the features' norm)")
+        print(f"unexplained share of the gradient: {sure.unexplained:.3%}, predicted {sure.expected:.3%}")
+        print(
+            f"gap: {sure.gap:.3g}, misfit: {sure.misfit:.2g}, {sure.agreeing} of {sure.starts} starts agree"
+        )
+        print("labels: " + ", ".join(f"{v:.4g}" for v in attacked.labels.tolist()))
+    if target is not None:
+        print(f"reconstruction: {target}")
+
+
+@app.command("study")
+def study_command(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|all", help=f"all, or one of {', '.join(s.name for s in STUDIES)}.")
+    ],
+    trials: Annotated[
+        int | None, typer.Option(help="Trials of each condition; default: the study's own.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Directory for the numbers and the figure.")] = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """How span and core concentrate in m, d and B, on the same neurons and on fresh ones (minutes).
+    """Measure what the experiments do not: parts of the attack, other networks, broken assumptions (minutes each).
 
-    Interrupted, it resumes when called again with the same arguments."""
-    checks.integer("trials", trials, 2)
-    found = study(trials, out / "records" / CONCENTRATION)
-    save_figure(draw(found), out / "concentration.png")
-    rows = [
-        {"quantity": r.series, "variable": r.variable, "exponent": r.slope, "low": r.low, "high": r.high}
-        | {"stated": r.exponent}
-        for r in found.exponents()
-    ]
-    _print_rows(rows, as_json, "+.3f")
+    Interrupted, it resumes when called again with the same arguments. The exit code does not depend on verdicts: a study
+    may break an assumption on purpose."""
+    checks.choice("NAME", name, ("all", *(s.name for s in STUDIES)))
+    reports = [_study(s, out, trials) for s in STUDIES if name in ("all", s.name)]
+    if as_json:
+        _print_json(reports)
+        return
+    for report in reports:
+        print(
+            f"{report['study']}: {report['title']}; {report['trials']} trials each, {report['failed']} failed"
+        )
+        _print_rows(report["rows"], False, ".4g")
+
+
+def _study(study: Study, out: Path, trials: int | None) -> dict[str, Any]:
+    """Measure what is missing, draw, and tell."""
+    path = out / "records" / study.file
+    try:
+        found = run(study, path, trials)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; finished conditions are in {path}; run it again to continue") from None
+    save_figure(study.draw(found), out / study.figure)
+    return {
+        "study": study.name,
+        "title": study.title,
+        "claims": list(study.claims),
+        "trials": found.trials,
+        "failed": found.failed,
+        "rows": finite_json(study.summary(found)),
+    }
 
 
 @app.command()

@@ -18,6 +18,8 @@ from verify.origin import own
 FEATURE_KINDS = ("orthonormal", "random", "cosine", "digits", "patches")
 IMAGE_KINDS = ("digits", "patches")
 DTYPES = ("float64", "float32")
+#: Options of ``TensorAttack`` that older records do not have.
+LATER_OPTIONS = ("contraction",)
 
 
 @dataclass(frozen=True)
@@ -128,10 +130,19 @@ class Point:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-able values; ``Point.from_dict`` inverts it."""
+        """As JSON-able values; ``Point.from_dict`` inverts it.
+
+        Options of the estimator that came later are left out at their default: keys of points, and seeds made from them,
+        stay what they were.
+        """
+        default = TensorAttack()
+        attack = {
+            k: v for k, v in asdict(self.attack).items() if k not in LATER_OPTIONS or v != getattr(default, k)
+        }
         return asdict(self) | {
             "labels": list(self.labels),
             "defense": {"name": self.defense.name, **asdict(self.defense)},
+            "attack": attack,
         }
 
     @staticmethod
@@ -164,6 +175,7 @@ class Point:
         estimator = [attack.moments]
         estimator += [f"core weight {attack.core_weight:g}"] if attack.core_weight is not None else []
         estimator += [] if attack.same_neuron == "leave_one_out" else [f"same neuron {attack.same_neuron}"]
+        estimator += ["random contraction"] if attack.contraction == "random" else []
         return {
             "activation": self.activation,
             "features": str(self.features) + (f" (seed {self.features.seed})" if self.features.seed else ""),

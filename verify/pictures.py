@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bounds import DEFENSES, Defense, NoDefense, Setting, TensorAttack, checks, evaluate
-from bounds.tensor_attack import core_order
+from bounds.tensor_attack import moment_orders
 from verify.origin import own
 from verify.plot import save_figure
 from verify.record import RecordError, finite_json
@@ -114,7 +114,7 @@ def reconstruct_pictures(
     settings = [Setting.from_features(batch.features, batch.labels, m, activation) for m in widths]
     if not settings:
         raise ValueError("widths must hold at least one width; got none")
-    core_order(settings[0].activation)
+    moment_orders(settings[0].activation)
     predictions = [evaluate(defense, setting, attack).predicted for setting in settings]
 
     X = torch.from_numpy(batch.features)

@@ -93,10 +93,11 @@ def _measure(point: Point, seeds: Mapping[str, int], device: torch.device) -> di
             "reason": str(error) or type(error).__name__,
             "diagnostics": finite_json(diagnostics.to_dict()) if diagnostics is not None else {},
         }
-    match = matched_error(X, found.features)
+    # Where the attack itself says that signs are unknown, they are not counted as errors.
+    match = matched_error(X, found.features, sign_free=found.diagnostics.sign_free)
     order = torch.tensor(match.permutation)
     labels = found.labels.detach().cpu().double()[order]
-    residuals = found.residuals.detach().cpu().double()[order]
+    residuals = found.residuals.detach().cpu().double()[order] * torch.tensor(match.signs)
     true_residuals = (
         net.forward(X).detach().cpu().double() - y
     )  # the client's: f(x_i) - y_i at this very network

@@ -1,0 +1,186 @@
+"""Exact recovery from ``dL/dW`` of a piecewise linear activation without noise: the rival of the tensor attack.
+
+The idea is that of SPEAR (Dimitrov, Baader, Müller, Vechev, NeurIPS 2024, arXiv 2403.03945), here in the coordinates of the
+span. With slopes ``low`` left and ``high`` right of a kink at zero, rows are ``c_j = sum_i (low or high) b_i`` with
+``b_i = r_i x_i``. The direction q that is dual to b_i (orthogonal to every other b) sees two values only, ``low v`` and
+``high v``. Among B random rows all lie on the same side of feature i with probability ``2^(1-B)``; then q is orthogonal to
+their differences, and it is found as the kernel. For ReLU (low = 0) this is the sparsity that SPEAR uses; with differences a
+leaky ReLU is the same problem.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from attack.first_layer import (
+    FirstLayerObservation,
+    RowSpace,
+    coordinates,
+    expected_batch,
+    require_rank,
+    row_space,
+)
+from attack.network import TwoLayerNet
+from attack.streams import numpy_generator
+from attack.tensor_attack import LABEL_DOUBT, Diagnostics, Reconstruction, ReconstructionError
+from bounds import GradientNoise, checks
+from bounds.activations import Activation
+from bounds.tensor_attack import EQUAL_NORMS
+
+#: Two values count as equal below this fraction of the largest.
+TOLERANCE = 1e-6
+#: A gradient of rank B has its weakest singular value above rounding by this factor: less leaves no digits to decide with.
+CLEAR_RANK = 1e3
+_CHUNK = 512
+_SAMPLES = 200_000
+
+
+def sparse_recovery(
+    observation: FirstLayerObservation,
+    net: TwoLayerNet,
+    batch_size: int | None = None,
+    seed: int = 2,
+    max_samples: int = _SAMPLES,
+) -> Reconstruction:
+    """Reconstruct the features exactly (to rounding) from the gradient of the first layer, for ReLU and leaky ReLU.
+
+    Samples of B rows are drawn until every feature's dual direction is found; a sample finds one with probability at most
+    ``B 2^(1-B)``, so about ``2^(B-1) log B`` are needed: B up to ten or so. Signs, residuals and labels come with the
+    features; with unequal norms their assignment assumes labels in {-1, +1}. Diagnostics: ``gap`` as in
+    ``first_layer_attack``, of the span alone, ``agreeing`` the features found (all), ``starts`` the samples drawn.
+
+    Raises ``ValueError`` for an activation that is not linear on both sides of a kink at zero with slopes
+    ``|low| < |high|``, for an observation with noise, or on bad input; ``ReconstructionError`` when the rank is below B or
+    after ``max_samples`` samples without all features, or when what was found does not explain every row.
+    """
+    checks.instance("observation", observation, FirstLayerObservation)
+    checks.instance("net", net, TwoLayerNet)
+    checks.integer("seed", seed, 0)
+    checks.integer("max_samples", max_samples, 1)
+    B = expected_batch(observation, net, batch_size)
+    low, high = slopes(net.activation)
+    defense = observation.defense
+    if isinstance(defense, GradientNoise) and defense.sigma > 0:
+        raise ValueError(
+            f"the observation must be free of noise (sigma = 0) to be solved exactly; got {defense!r}"
+        )
+    if observation.gradient.dtype != torch.float64:
+        raise ValueError(
+            f"gradient must be float64 for exact recovery; got {observation.gradient.dtype}: rounding acts as noise"
+        )
+    space = row_space(observation.gradient.to(net.device), B)
+    require_rank(space, float(space.values[-1]) / space.edge if space.edge > 0 else 0.0, CLEAR_RANK)
+    found = coordinates(net, observation.gradient.to(net.device), space.V)
+    rows, neurons = found.rows.cpu().numpy(), found.neurons.cpu().numpy()
+    patterns, samples = _patterns(rows, low / high, seed, max_samples)
+    if len(patterns) < B:
+        raise ReconstructionError(
+            f"{len(patterns)} of {B} features found after {samples} samples of rows (max_samples = {max_samples}); "
+            f"about 2^(B-1) log B are needed",
+            _diagnostics(space, "failed", len(patterns), samples),
+        )
+    # All rows at once: more accurate than the kernels of a few of them.
+    active = np.stack(patterns, axis=1)
+    design = np.where(active, high, low)
+    scaled = np.linalg.lstsq(design, rows, rcond=None)[0]
+    left = float(np.linalg.norm(rows - design @ scaled) / np.linalg.norm(rows))
+    if left > TOLERANCE:
+        raise ReconstructionError(
+            f"the {B} activity patterns found leave a fraction {left:.2g} of the rows unexplained",
+            _diagnostics(space, "failed", B, samples),
+        )
+    size = np.linalg.norm(scaled, axis=1)
+    inner = neurons @ scaled.T
+    signs = np.where(np.sum(np.where(active, inner, -inner), axis=0) < 0, -1.0, 1.0)
+    directions = torch.from_numpy((signs / size)[:, None] * scaled).to(net.device) @ space.V.T
+    outputs = net.forward(directions).cpu().numpy()  # of unit features: the activation is homogeneous
+    norms, warnings = _assigned(np.array(observation.norms), outputs, signs * size)
+    residuals = signs * size / norms
+    return Reconstruction(
+        torch.from_numpy(norms).to(net.device)[:, None] * directions,
+        torch.from_numpy(residuals).to(net.device),
+        torch.from_numpy(norms * outputs - residuals).to(net.device),
+        _diagnostics(space, "suspect" if warnings else "ok", B, samples, warnings),
+    )
+
+
+def slopes(activation: Activation) -> tuple[float, float]:
+    """Slopes left and right of the kink at zero; ``ValueError`` for an activation that this method does not cover."""
+    probe = np.linspace(0.1, 30.0, 300)
+    derivative = activation.derivative
+    sides = (
+        [] if derivative is None else [np.broadcast_to(derivative(s * probe), probe.shape) for s in (-1, 1)]
+    )
+    if not sides or activation.kinks != (0.0,) or max(np.ptp(side) for side in sides) > 0:
+        raise ValueError(
+            "activation must be linear on both sides of a kink at zero (relu, leaky_relu), so that every row is one of "
+            f"2^B sums; got {activation.name!r}"
+        )
+    low, high = (float(side[0]) for side in sides)
+    if abs(low) >= abs(high) or activation.function(np.zeros(1))[0] != 0.0:
+        raise ValueError(
+            f"activation must have sigma(0) = 0 and a steeper slope on the right, |low| < |high|; got {activation.name!r} "
+            f"with slopes {low:g}, {high:g}"
+        )
+    return low, high
+
+
+def _patterns(rows: np.ndarray, ratio: float, seed: int, max_samples: int) -> tuple[list[np.ndarray], int]:
+    """Which neurons are active, (m,) booleans, for each feature found, at most B; and the samples drawn.
+
+    ratio: the smaller slope over the larger one.
+    """
+    m, B = rows.shape
+    generator = numpy_generator(seed, "rows")
+    found: dict[bytes, np.ndarray] = {}
+    probe = rows[generator.permutation(m)[: min(m, 128)]]
+    drawn = 0
+    while len(found) < B and drawn < max_samples:
+        count = min(_CHUNK, max_samples - drawn)
+        drawn += count
+        sample = rows[generator.integers(0, m, (count, B))]
+        differences = sample[:, 1:] - sample[:, :1]
+        kernels = np.linalg.svd(differences, full_matrices=True)[2][:, -1] if B > 1 else np.ones((count, 1))
+        # A few rows first: most kernels are no duals.
+        for q in kernels[_two_valued(kernels @ probe.T, ratio)]:
+            values = q @ rows.T
+            if _two_valued(values[None], ratio)[0]:
+                active = np.abs(values) > (1 + abs(ratio)) / 2 * np.abs(values).max()
+                if not active.all():  # one value alone says nothing about a side
+                    found.setdefault(active.tobytes(), active)
+    return list(found.values())[:B], drawn
+
+
+def _two_valued(values: np.ndarray, ratio: float) -> np.ndarray:
+    """Whether each row (of values of one direction) takes the two values v and ratio v only: booleans."""
+    largest = np.take_along_axis(values, np.abs(values).argmax(axis=1)[:, None], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = values / largest
+    off = np.minimum(np.abs(relative - 1), np.abs(relative - ratio))
+    return np.asarray(np.all(off < TOLERANCE, axis=1))
+
+
+def _assigned(
+    public: np.ndarray, outputs: np.ndarray, strengths: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The public norm of each feature: any where they agree, else those that bring the labels nearest to +-1.
+
+    outputs: of the network at unit features; strengths: residual times norm.
+    """
+    if np.ptp(public) <= EQUAL_NORMS * public.max():
+        return public, ()
+    labels = public[None] * outputs[:, None] - strengths[:, None] / public[None]
+    distance = np.abs(np.abs(labels) - 1)
+    found, columns = linear_sum_assignment(distance)
+    worst = float(distance[found, columns].max())
+    doubt = f"norms assigned by labels that are up to {worst:.2f} away from +-1"
+    return public[columns], (doubt,) if worst > LABEL_DOUBT else ()
+
+
+def _diagnostics(
+    space: RowSpace, status: str, found: int, samples: int, warnings: tuple[str, ...] = ()
+) -> Diagnostics:
+    values = tuple(space.values.tolist())
+    return Diagnostics(status, warnings, space.gap, values, space.edge, 2, agreeing=found, starts=samples)
