@@ -28,7 +28,7 @@ EXCESS = 3.0
 #: Draws and seed of the Gaussian averages in B dimensions: a relative accuracy of about 1 %.
 DRAWS, SEED = 100_000, 11
 #: Draws of the features' errors, and of Gaussians for each, for the share of dL/dW's power that they leave unexplained.
-ERRORS, ROWS = 40, 20_000
+ERRORS, ROWS = 40, 2_000
 #: Findings about the weights' distribution, of which exact recovery makes no use.
 OF_THE_WEIGHTS = ("scale", "mean", "kurtosis", "row norms", "correlation", "bias")
 
@@ -241,7 +241,9 @@ def unexplained_power(setting: Setting, attack: TensorAttack) -> tuple[float, fl
 def unexplained_row_power(setting: Setting, attack: TensorAttack, sigma: float) -> float:
     """Share of dL/dW's power that errors of first-order size leave unexplained, with noise ``sigma`` on every entry.
 
-    Inside the span only: outside it errors and noise are of one size, and the errors' share is smaller by 1/m. Where the
+    Inside the span only: outside it errors and noise are of one size, and the errors' share is smaller by 1/m. A guide, no
+    first-order result: the features' errors are taken for independent of each other, while those of the fit compensate in
+    part, and leave a quarter of this (smooth activations) to all of it (ReLU). Where the
     derivative jumps, as ReLU's does, the share grows as the errors and not as their squares, so it is measured: ``ERRORS``
     Gaussian errors of the predicted variance, orthogonal to each feature, on ``ROWS`` Gaussian neurons each.
     Raises ``UnsupportedBound`` where ``first_layer_prediction`` does.
