@@ -13,7 +13,16 @@ import pytest
 import torch
 from helpers import Array, correlated
 
-from attack import SharedGradient, attack_gradient, check_gradient, matched_rmse, read_gradient
+from attack import (
+    SharedGradient,
+    TwoLayerNet,
+    attack_gradient,
+    check_gradient,
+    matched_rmse,
+    read_gradient,
+)
+from attack.shared_rows import scaled_rows
+from attack.weights import Coordinates
 from bounds import ACTIVATIONS, Setting, TensorAttack
 from verify import cli
 from verify.confidence import assess, plug_in, unexplained_row_power
@@ -73,6 +82,25 @@ def shared(**case: Any) -> SharedGradient:
 def level(found: Any, name: str) -> str:
     (finding,) = (f for f in found if f.name == name)
     return str(finding.level)
+
+
+# --- coordinates --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "softplus"])
+def test_rows_in_standard_coordinates_are_those_of_the_standard_network(activation: str) -> None:
+    """Automatic differentiation in the original coordinates against the network with weights (w/s, (b - mean)/t),
+    features (s x, t) and output weights 1/m, entry by entry."""
+    given = arrays(activation=activation, scale=0.6, bias=0.4)
+    mine = SharedGradient.from_arrays(**given)
+    there = Coordinates.measured(mine.weight, mine.bias)
+    assert there.bias_scale and mine.output_weight is not None
+    net = there.network(TwoLayerNet.from_weights(mine.weight, activation), mine.bias)
+    Z = torch.from_numpy(there.features(X))
+    rows = net.first_layer_gradient(Z, net.forward(Z) - torch.from_numpy(R))
+    np.testing.assert_allclose(
+        B * scaled_rows(mine, there) / (M * mine.output_weight)[:, None], rows, atol=1e-12 / M, rtol=1e-9
+    )
 
 
 # --- exact recovery ---------------------------------------------------------------------------------------------------
