@@ -7,6 +7,7 @@ weights 1/m, has the rows ``G'_j = (1/m) sum_i r_i sigma'(w_j.x_i + b_j) x'_i = 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -144,6 +145,7 @@ def _above_noise(squares: torch.Tensor, m: int) -> int:
 class RowAttack:
     """What was found from the rows, in ``coordinates``, and how far they are explained.
 
+    standard: its features have the norms or signs that the biases give (``_by_bias``), its labels do not.
     method: "sparse_recovery" (exact) or "first_layer_attack"; neurons: rows that were used; power: mean square of a row's
     entry; unexplained: share of the rows' power that least squares on sigma'(w.xhat) xhat leaves; standard_noise: root mean
     square of the entries outside the features' span; noise: the same of the gradient as it was given.
@@ -176,6 +178,8 @@ def attack_rows(
     """
     net, observation, there = _problem(shared, B, activation, norms, scale, loss)
     found, method = _reconstruct(net, observation, attack, seed)
+    if there.bias_scale:
+        found = _by_bias(found, there.bias_scale, method == "sparse_recovery")
     gradient = observation.gradient
     power, unexplained = _explained(net, gradient, found.features)
     back = there.undo(found).features
@@ -225,6 +229,28 @@ def _reconstruct(
         except ReconstructionError:
             pass  # noise, or too many features: the tensor attack may still serve
     return first_layer_attack(observation, net, attack=attack, seed=seed), "first_layer_attack"
+
+
+def _by_bias(found: Reconstruction, known: float, exact: bool) -> Reconstruction:
+    """With biases the last coordinate of every feature is known. Its size gives the norm where recovery is exact (public
+    norms then play no part), its sign the sign that an odd activation leaves open."""
+    last = found.features[:, -1]
+    norms = torch.linalg.vector_norm(found.features, dim=1)
+    diagnostics = found.diagnostics
+    if exact and bool((last > RANK_TOLERANCE * norms).all()):
+        factors = known / last
+        diagnostics = dataclasses.replace(diagnostics, status="ok", warnings=())
+    elif diagnostics.sign_free and bool((last.abs() > known / 2).all()):
+        factors = torch.sign(last)
+        diagnostics = dataclasses.replace(diagnostics, sign_free=False)
+    else:
+        return found
+    return dataclasses.replace(
+        found,
+        features=factors[:, None] * found.features,
+        residuals=found.residuals / factors,
+        diagnostics=diagnostics,
+    )
 
 
 def _piecewise_linear(activation: Activation) -> bool:

@@ -143,6 +143,21 @@ def test_exact_recovery_does_not_mind_other_weights() -> None:
     assert matched_rmse(X, found.attacked.features) < 1e-9
 
 
+def test_biases_tell_the_norms() -> None:
+    """One coordinate of every feature is then known, so that norms 1.5 and .6, told as 1, come back (seed 0)."""
+    features = np.array([[1.5], [0.6]]) * X
+    found = assess(shared(features=features, bias=0.5), B, loss="mean")
+    assert found.attacked is not None and found.confidence.status == "ok"
+    assert matched_rmse(features, found.attacked.features) < 1e-9
+    np.testing.assert_allclose(np.sort(found.attacked.residuals), np.sort(R), atol=1e-9)
+
+
+def test_a_wrong_norm_is_suspect_where_the_tensor_attack_meets_biases() -> None:
+    found = assess(shared(activation="gelu", features=2 * X, bias=0.5), B, "gelu", loss="mean")
+    assert found.confidence.status != "ok"
+    assert any("public norms" in reason for reason in found.confidence.reasons)
+
+
 def test_rows_without_an_output_weight_are_left_out() -> None:
     given = arrays()
     a = given["output_weight"][0].copy()
@@ -214,6 +229,9 @@ def test_odd_activations_leave_signs_open() -> None:
     found = assess(shared(activation="tanh", even=True), B, "tanh", loss="mean")
     assert found.attacked is not None and found.confidence.sign_free
     assert matched_rmse(X, found.attacked.features, sign_free=True) < 0.2
+    told = assess(shared(activation="tanh", bias=0.5), B, "tanh", loss="mean")  # biases tell the sign
+    assert told.attacked is not None and not told.confidence.sign_free
+    assert matched_rmse(X, told.attacked.features) < 0.3
 
 
 def test_the_unexplained_share_is_that_of_moved_features() -> None:

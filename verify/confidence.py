@@ -29,6 +29,8 @@ EXCESS = 3.0
 DRAWS, SEED = 100_000, 11
 #: Draws of the features' errors, and of Gaussians for each, for the share of dL/dW's power that they leave unexplained.
 ERRORS, ROWS = 40, 2_000
+#: A known coordinate that is off by this multiple of the predicted error makes a result suspect.
+FAR = 4.0
 #: Findings about the weights' distribution, of which exact recovery makes no use.
 OF_THE_WEIGHTS = ("scale", "mean", "kurtosis", "row norms", "correlation", "bias")
 
@@ -157,6 +159,12 @@ def _of_rows(
         expected = unexplained_row_power(setting, attack, rows.standard_noise)
     except UnsupportedBound as error:
         value, expected = BoundValue(None, str(error)), 0.0
+    known = attacked.coordinates.bias_scale
+    if known and value.value is not None:
+        off = float((attacked.standard.features[:, -1] - known).abs().max())
+        if off > FAR * value.value:
+            text = f"the coordinate of a feature that the biases make known is off by {off:.2g}, {known:.2g} long: "
+            warnings = (*warnings, text + "public norms that are not the features' own, or another model")
     return _judged(attacked, value, expected, rows.noise, warnings)
 
 
