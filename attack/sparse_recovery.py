@@ -6,9 +6,16 @@ span. With slopes ``low`` left and ``high`` right of a kink at zero, rows are ``
 ``high v``. Among B random rows all lie on the same side of feature i with probability ``2^(1-B)``; then q is orthogonal to
 their differences, and it is found as the kernel. For ReLU (low = 0) this is the sparsity that SPEAR uses; with differences a
 leaky ReLU is the same problem.
+
+Two values are necessary and not enough: where no neuron is inactive for feature 1 and active for feature 2 (few neurons, or
+features nearly parallel), the difference of their patterns has two values as well, and spans the same columns with either of
+them. So B patterns count only if each is the pattern of the feature that they give: active exactly where ``w_j.x_i > 0``.
 """
 
 from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -35,6 +42,8 @@ TOLERANCE = 1e-6
 CLEAR_RANK = 1e3
 _CHUNK = 512
 _SAMPLES = 200_000
+#: Choices of B patterns out of those found that are put to the test at most; one is enough unless patterns are ambiguous.
+_CHOICES = 2_000
 
 
 def sparse_recovery(
@@ -46,14 +55,15 @@ def sparse_recovery(
 ) -> Reconstruction:
     """Reconstruct the features exactly (to rounding) from the gradient of the first layer, for ReLU and leaky ReLU.
 
-    Samples of B rows are drawn until every feature's dual direction is found; a sample finds one with probability at most
-    ``B 2^(1-B)``, so about ``2^(B-1) log B`` are needed: B up to ten or so. Signs, residuals and labels come with the
+    Samples of B rows are drawn until B dual directions are found whose features reproduce every row (so the gradient of what
+    is returned is the observed one); a sample finds one with probability at most ``B 2^(1-B)``, so about ``2^(B-1) log B``
+    are needed: B up to ten or so. Signs, residuals and labels come with the
     features; with unequal norms their assignment assumes labels in {-1, +1}. Diagnostics: ``gap`` as in
     ``first_layer_attack``, of the span alone, ``agreeing`` the features found (all), ``starts`` the samples drawn.
 
     Raises ``ValueError`` for an activation that is not linear on both sides of a kink at zero with slopes
-    ``|low| < |high|``, for an observation with noise, or on bad input; ``ReconstructionError`` when the rank is below B or
-    after ``max_samples`` samples without all features, or when what was found does not explain every row.
+    ``|low| < |high|``, for an observation with noise, or on bad input; ``ReconstructionError`` when the rank is below B, or
+    after ``max_samples`` samples without all features, or without B among those found that explain every row.
     """
     checks.instance("observation", observation, FirstLayerObservation)
     checks.instance("net", net, TwoLayerNet)
@@ -74,26 +84,19 @@ def sparse_recovery(
     require_rank(space, float(space.values[-1]) / space.edge if space.edge > 0 else 0.0, CLEAR_RANK)
     found = coordinates(net, observation.gradient.to(net.device), space.V)
     rows, neurons = found.rows.cpu().numpy(), found.neurons.cpu().numpy()
-    patterns, samples = _patterns(rows, low / high, seed, max_samples)
-    if len(patterns) < B:
+    search = _search(rows, neurons, (low, high), seed, max_samples)
+    if search.solved is None:
+        found_text = f"{search.found} of {B} features found"
+        hint = "about 2^(B-1) log B are needed"
+        if search.found >= B:
+            found_text = f"{search.found} activity patterns found, of which no {B} explain every row by features of their own,"
+            hint = "noise, too few neurons or nearly parallel features"
         raise ReconstructionError(
-            f"{len(patterns)} of {B} features found after {samples} samples of rows (max_samples = {max_samples}); "
-            f"about 2^(B-1) log B are needed",
-            _diagnostics(space, "failed", len(patterns), samples),
+            f"{found_text} after {search.samples} samples of rows (max_samples = {max_samples}); {hint}",
+            _diagnostics(space, "failed", min(search.found, B), search.samples),
         )
-    # All rows at once: more accurate than the kernels of a few of them.
-    active = np.stack(patterns, axis=1)
-    design = np.where(active, high, low)
-    scaled = np.linalg.lstsq(design, rows, rcond=None)[0]
-    left = float(np.linalg.norm(rows - design @ scaled) / np.linalg.norm(rows))
-    if left > TOLERANCE:
-        raise ReconstructionError(
-            f"the {B} activity patterns found leave a fraction {left:.2g} of the rows unexplained",
-            _diagnostics(space, "failed", B, samples),
-        )
+    scaled, signs, samples = search.solved.scaled, search.solved.signs, search.samples
     size = np.linalg.norm(scaled, axis=1)
-    inner = neurons @ scaled.T
-    signs = np.where(np.sum(np.where(active, inner, -inner), axis=0) < 0, -1.0, 1.0)
     directions = torch.from_numpy((signs / size)[:, None] * scaled).to(net.device) @ space.V.T
     outputs = net.forward(directions).cpu().numpy()  # of unit features: the activation is homogeneous
     norms, warnings = _assigned(np.array(observation.norms), outputs, signs * size)
@@ -119,25 +122,46 @@ def slopes(activation: Activation) -> tuple[float, float]:
             f"2^B sums; got {activation.name!r}"
         )
     low, high = (float(side[0]) for side in sides)
-    if abs(low) >= abs(high) or activation.function(np.zeros(1))[0] != 0.0:
+    homogeneous = all(
+        np.allclose(activation.function(s * probe), s * k * probe, rtol=1e-12, atol=0.0)
+        for s, k in ((-1, low), (1, high))
+    )
+    if abs(low) >= abs(high) or activation.function(np.zeros(1))[0] != 0.0 or not homogeneous:
         raise ValueError(
-            f"activation must have sigma(0) = 0 and a steeper slope on the right, |low| < |high|; got {activation.name!r} "
+            f"activation must have sigma(0) = 0, no jump and a steeper slope on the right, |low| < |high|; got {activation.name!r} "
             f"with slopes {low:g}, {high:g}"
         )
     return low, high
 
 
-def _patterns(rows: np.ndarray, ratio: float, seed: int, max_samples: int) -> tuple[list[np.ndarray], int]:
-    """Which neurons are active, (m,) booleans, for each feature found, at most B; and the samples drawn.
+@dataclass(frozen=True, eq=False)
+class _Solved:
+    """``scaled`` (B, B): r_i x_i in the coordinates of the span; ``signs`` (B,): of the residuals."""
 
-    ratio: the smaller slope over the larger one.
-    """
+    scaled: np.ndarray
+    signs: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """What explains every row, if anything does; patterns found and samples drawn."""
+
+    solved: _Solved | None
+    found: int
+    samples: int
+
+
+def _search(
+    rows: np.ndarray, neurons: np.ndarray, sides: tuple[float, float], seed: int, max_samples: int
+) -> _Search:
+    """Patterns of activity, one by one, until B of them explain every row. rows, neurons (m, B): in the span's coordinates."""
     m, B = rows.shape
+    ratio = sides[0] / sides[1]
     generator = numpy_generator(seed, "rows")
     found: dict[bytes, np.ndarray] = {}
     probe = rows[generator.permutation(m)[: min(m, 128)]]
-    drawn = 0
-    while len(found) < B and drawn < max_samples:
+    drawn, choices = 0, 0
+    while drawn < max_samples and choices < _CHOICES:
         count = min(_CHUNK, max_samples - drawn)
         drawn += count
         sample = rows[generator.integers(0, m, (count, B))]
@@ -146,11 +170,39 @@ def _patterns(rows: np.ndarray, ratio: float, seed: int, max_samples: int) -> tu
         # A few rows first: most kernels are no duals.
         for q in kernels[_two_valued(kernels @ probe.T, ratio)]:
             values = q @ rows.T
-            if _two_valued(values[None], ratio)[0]:
-                active = np.abs(values) > (1 + abs(ratio)) / 2 * np.abs(values).max()
-                if not active.all():  # one value alone says nothing about a side
-                    found.setdefault(active.tobytes(), active)
-    return list(found.values())[:B], drawn
+            if not _two_valued(values[None], ratio)[0]:
+                continue
+            active = np.abs(values) > (1 + abs(ratio)) / 2 * np.abs(values).max()
+            if active.all() or active.tobytes() in found:  # one value alone says nothing about a side
+                continue
+            earlier = tuple(found.values())
+            found[active.tobytes()] = active
+            for others in itertools.combinations(earlier, B - 1):
+                choices += 1
+                solved = _solve(rows, neurons, np.stack([*others, active], axis=1), sides)
+                if solved is not None:
+                    return _Search(solved, len(found), drawn)
+                if choices >= _CHOICES:
+                    break
+    return _Search(None, len(found), drawn)
+
+
+def _solve(
+    rows: np.ndarray, neurons: np.ndarray, active: np.ndarray, sides: tuple[float, float]
+) -> _Solved | None:
+    """The features that these patterns (m, B) give, by least squares over all rows (more accurate than the kernels of a few
+    of them); None unless they explain every row and are active exactly where the patterns say."""
+    design = np.where(active, sides[1], sides[0])
+    scaled = np.linalg.lstsq(design, rows, rcond=None)[0]
+    if not np.linalg.norm(rows - design @ scaled) <= TOLERANCE * np.linalg.norm(rows):
+        return None
+    inner = neurons @ scaled.T
+    signs = np.where(np.sum(np.where(active, inner, -inner), axis=0) < 0, -1.0, 1.0)
+    # A neuron in the plane that separates the sides, to rounding, may be on either.
+    near = TOLERANCE * np.linalg.norm(neurons, axis=1)[:, None] * np.linalg.norm(scaled, axis=1)
+    if np.any(((signs * inner > 0) != active) & (np.abs(inner) > near)):
+        return None
+    return _Solved(scaled, signs)
 
 
 def _two_valued(values: np.ndarray, ratio: float) -> np.ndarray:
