@@ -89,7 +89,7 @@ def sparse_recovery(
         found_text = f"{search.found} of {B} features found"
         hint = "about 2^(B-1) log B are needed"
         if search.found >= B:
-            found_text = f"{search.found} activity patterns found, of which no {B} explain every row by features of their own,"
+            found_text = f"{search.found} activity patterns found, but no {B} that explain every row"
             hint = "noise, too few neurons or nearly parallel features"
         raise ReconstructionError(
             f"{found_text} after {search.samples} samples of rows (max_samples = {max_samples}); {hint}",
@@ -128,8 +128,8 @@ def slopes(activation: Activation) -> tuple[float, float]:
     )
     if abs(low) >= abs(high) or activation.function(np.zeros(1))[0] != 0.0 or not homogeneous:
         raise ValueError(
-            f"activation must have sigma(0) = 0, no jump and a steeper slope on the right, |low| < |high|; got {activation.name!r} "
-            f"with slopes {low:g}, {high:g}"
+            f"activation must have sigma(0) = 0, no jump and a steeper slope on the right, |low| < |high|; got "
+            f"{activation.name!r} with slopes {low:g}, {high:g}"
         )
     return low, high
 
@@ -154,7 +154,8 @@ class _Search:
 def _search(
     rows: np.ndarray, neurons: np.ndarray, sides: tuple[float, float], seed: int, max_samples: int
 ) -> _Search:
-    """Patterns of activity, one by one, until B of them explain every row. rows, neurons (m, B): in the span's coordinates."""
+    """Patterns of activity, one by one, until B of them explain every row. rows, neurons (m, B): in the coordinates of the
+    span."""
     m, B = rows.shape
     ratio = sides[0] / sides[1]
     generator = numpy_generator(seed, "rows")
