@@ -27,11 +27,12 @@ from bounds.tensor_attack import EQUAL_NORMS, MIN_GAP, moment_orders
 CLEAR_GAP = 1.5
 #: With unequal norms, a label further than this from +-1 makes their assignment doubtful.
 LABEL_DOUBT = 0.25
-#: Signs that the gradient's mean tells count as known if the second best choice is worse by this factor, off by that many
-#: standard errors, and off by this share of the strongest residual's mark.
-CLEAR_SIGNS, CLEAR_MARK = 5.0, 0.1
-#: Signs are searched among all 2^B choices up to this B.
-_MANY_SIGNS = 16
+#: Signs count as known if the second best choice of them leaves this many times the squared residual of the best one.
+CLEAR_SIGNS = 2.0
+#: Residuals below this fraction of the gradient's power are rounding: no choice is better than another there.
+ROUNDING = 1e-9
+#: Signs are searched among all 2^B choices up to this B, and reported as unknown beyond.
+MANY_SIGNS = 10
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def tensor_attack(
     directions, sign_warnings = signed_directions(net, fitted, seen.V.T @ slope, norms, orders)
     features = torch.as_tensor(norms[:, None] * directions, device=net.device, dtype=torch.float64) @ seen.V.T
     if orders[0] == 1:
-        signs, sign_free = _signs_by_mean(net, gradient, features)
+        signs, sign_free = _signs_by_fit(net, gradient, features)
         features = signs[:, None] * features
     else:
         sign_free = False
@@ -249,50 +250,39 @@ def signed_directions(
     return fitted.directions * signs[:, None], ()
 
 
-def _signs_by_mean(
+def _signs_by_fit(
     net: TwoLayerNet, gradient: torch.Tensor, features: torch.Tensor
 ) -> tuple[torch.Tensor, bool]:
-    """Signs of the features where sigma - sigma(0) is odd, from the gradient's constant part, and whether they stay unknown.
+    """Signs (B,) of the features, and whether they stay unknown (all +1 then).
 
-    With ``sigma(-t) = 2 sigma(0) - sigma(t)`` the wrong sign of feature i adds ``2 sigma(0) r_i`` to every entry: least
-    squares of g on sigma(W xhat) and a constant gives it, if sigma(0) != 0 (the sigmoid; not tanh).
+    Moments of odd order know (x, r) and (-x, -r) only together. Which of the 2^B choices is right is told by the residual
+    that least squares of g on ``sigma(s_i W xhat_i)`` leaves: an exact tie for an odd activation, a constant's worth of
+    difference for one that is odd up to a constant (sigmoid), and a difference of its own for any other. The best choice
+    is taken if the second leaves ``CLEAR_SIGNS`` times as much. Noise adds the same to both, so it makes signs unknown, not
+    wrong. One pass over W and 2^B systems of size B; beyond B = ``MANY_SIGNS`` signs are not searched.
     """
     B = features.shape[0]
     ones = torch.ones(B, device=features.device, dtype=torch.float64)
-    centre = float(apply_activation(net.activation, torch.zeros(1, dtype=torch.float64))[0])
-    if abs(centre) <= ZERO or B > _MANY_SIGNS:
+    if B > MANY_SIGNS:
         return ones, True
-    coefficients, covariance = _regression(net, gradient, features)
-    fit, constant = coefficients[:B].numpy(), float(coefficients[B])
-    choices = np.array(list(itertools.product((0.0, 1.0), repeat=B)))
-    errors = np.abs(constant + 2 * centre * choices @ fit)
-    ranked = np.argsort(errors)
-    best, second = errors[ranked[0]], errors[ranked[1]]
-    clear = bool(
-        second > CLEAR_SIGNS * max(best, math.sqrt(float(covariance[B, B])))
-        and second > CLEAR_MARK * 2 * abs(centre) * np.max(np.abs(fit))
-    )
-    signs = torch.from_numpy(1 - 2 * choices[ranked[0]]).to(features.device)
-    return (signs, False) if clear else (ones, True)
-
-
-def _regression(
-    net: TwoLayerNet, gradient: torch.Tensor, features: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Least squares of g on sigma(W xhat_i) and a constant: coefficients (B + 1,) and their covariance, on the CPU."""
-    size = features.shape[0] + 2
-    gram = torch.zeros(size, size, device=net.device, dtype=torch.float64)
+    gram = torch.zeros(2 * B + 1, 2 * B + 1, device=net.device, dtype=torch.float64)
     guesses = features.to(net.dtype)
     for rows, W in net.blocks():
-        hidden = apply_activation(net.activation, guesses @ W.T).double()
-        seen = gradient[rows].double()[None]
-        columns = torch.cat([hidden, torch.ones_like(seen), seen])
+        inside = guesses @ W.T
+        hidden = apply_activation(net.activation, torch.cat([inside, -inside])).double()
+        columns = torch.cat([hidden, gradient[rows].double()[None]])
         gram += columns @ columns.T
-    gram = gram.cpu()
-    inverse = torch.linalg.pinv(gram[:-1, :-1], hermitian=True)
-    coefficients = inverse @ gram[:-1, -1]
-    rest = (gram[-1, -1] - coefficients @ gram[:-1, -1]).clamp(min=0.0)
-    return coefficients, inverse * rest / net.m
+    seen = gram.cpu().numpy()
+    flipped = np.array(list(itertools.product((0, 1), repeat=B)))
+    index = np.arange(B) + B * flipped
+    right = seen[index, -1]
+    fitted = np.linalg.pinv(seen[index[:, :, None], index[:, None, :]], hermitian=True) @ right[:, :, None]
+    power = float(seen[-1, -1])
+    left = np.maximum(power - np.sum(right * fitted[:, :, 0], axis=1), 0.0) + ROUNDING * power
+    best, second = np.argsort(left, kind="stable")[:2]
+    if not left[second] > CLEAR_SIGNS * left[best]:
+        return ones, True
+    return torch.from_numpy(1.0 - 2.0 * flipped[best]).to(features.device), False
 
 
 def _refit_residuals(
