@@ -13,7 +13,7 @@ import torch
 from helpers import Array, correlated
 from safetensors.numpy import save_file
 
-from attack import SharedGradient, attack_gradient, check_gradient, matched_rmse, read_gradient
+from attack import SharedGradient, attack_gradient, check_gradient, matched_error, matched_rmse, read_gradient
 from bounds import ACTIVATIONS
 from verify import cli
 from verify.confidence import assess
@@ -203,6 +203,64 @@ def test_the_prediction_at_the_reconstruction_is_the_measured_error(
         assert unexplained / expected == pytest.approx(1.0, abs=0.3)
 
 
+@pytest.mark.parametrize(("activation", "m"), [("tanh", 20_000), ("sigmoid", 60_000)])
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_confidence_where_the_third_moment_gives_the_span(activation: str, m: int, noise: float) -> None:
+    """8 trials, seeds 0 to 7, d = 20: as above, for mu_2 = 0. Noise .3 times the largest entry that the activation leaves
+    room for (sigmoid: a tenth of it, as its third moment is small)."""
+    spread = noise * (0.1 if activation == "sigmoid" else 1.0)
+    errors, predicted, shares, found_noise = [], [], [], []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        W = rng.standard_normal((m, D))
+        hidden = ACTIVATIONS[activation](X @ W.T)
+        g = (hidden.mean(axis=1) - Y) @ hidden + spread * rng.standard_normal(m)
+        found = assess(SharedGradient.from_arrays(W, g), B, activation)
+        sure = found.confidence
+        assert sure.status == ("suspect" if noise else "ok"), sure
+        assert levels(found.findings)["count"] == "ok"
+        assert sure.sign_free == (activation == "tanh")
+        if noise:
+            assert len(sure.reasons) == 1 and "not explained" in sure.reasons[0]
+        assert found.attacked is not None
+        features = found.attacked.features
+        errors.append(matched_error(X, features, sign_free=sure.sign_free).rmse)
+        predicted.append(sure.predicted)
+        shares.append((sure.unexplained, sure.expected))
+        found_noise.append(sure.noise)
+    ratio = math.sqrt(np.mean(np.square(errors)) / np.mean(np.square(np.array(predicted, dtype=float))))
+    assert ratio == pytest.approx(1.0, abs=0.25)
+    if noise:
+        assert np.mean(np.array(found_noise, dtype=float)) == pytest.approx(spread, rel=0.03)
+    else:
+        unexplained, expected = np.mean(np.array(shares, dtype=float), axis=0)
+        assert unexplained / expected == pytest.approx(1.0, abs=0.3)
+
+
+@pytest.mark.parametrize("told", [1, 3])
+def test_another_number_of_features_is_not_ok_for_tanh(told: int) -> None:
+    """One fewer is counted; one more has no result."""
+    found = assess(SharedGradient.from_arrays(**arrays(activation="tanh")), told, "tanh")
+    assert found.confidence.status == ("suspect" if told == 1 else "failed")
+    assert any(("estimated B = 2" if told == 1 else "ill-posed") in r for r in found.confidence.reasons)
+
+
+@pytest.mark.parametrize(("size", "d", "m"), [(4, 5, 100_000), (2, 2, 20_000), (2, 4, 20_000)])
+def test_errors_inside_the_span_are_no_noise(size: int, d: int, m: int) -> None:
+    """d near B, 6 networks each (seeds 0 to 5), ReLU: what the in-plane errors leave is expected, so the result is ok. It is
+    counted up to four times, as the errors compensate in part."""
+    features, y = correlated(size, d, 1, cosine=0.3), np.resize([1.0, -1.0], size)
+    shares = []
+    for seed in range(6):
+        W = np.random.default_rng(seed).standard_normal((m, d))
+        hidden = np.maximum(features @ W.T, 0)
+        sure = assess(SharedGradient.from_arrays(W, (hidden.mean(axis=1) - y) @ hidden), size).confidence
+        assert sure.status == "ok", sure
+        shares.append((sure.unexplained, sure.expected))
+    unexplained, expected = np.mean(np.array(shares, dtype=float), axis=0)
+    assert 0.15 < unexplained / expected < 1.3
+
+
 def test_labels_and_the_mean_loss() -> None:
     """With a mean loss and output weights of its own the network's labels come back (seed 0, tolerance .1)."""
     rng = np.random.default_rng(0)
@@ -268,6 +326,13 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 0.5 < error / result["confidence"]["predicted"] < 2  # one trial scatters by about 15 %
     code, out, _ = run(capsys, "attack", "gradient", "--file", str(path), "--B", "2", "--scale", "1")
     assert code == 0 and "status: ok" in out and "predicted error" in out
+    assert "labels: " in out
+    np.savez(path, **arrays(activation="tanh"))
+    tanh = ("attack", "gradient", "--file", str(path), "--B", "2", "--activation", "tanh")
+    code, out, _ = run(capsys, *tanh)
+    assert code == 0 and "up to its sign only" in out and "labels: " not in out
+    result = json.loads(run(capsys, *tanh, "--json")[1])
+    assert result["labels"] is None and result["confidence"]["sign_free"] is True
     np.savez(path, **(arrays() | {"gradient": np.ones(M)}))
     code, out, _ = run(capsys, "attack", "gradient", "--file", str(path), "--B", "2")
     assert code == 1 and "status: failed" in out

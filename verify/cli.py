@@ -452,7 +452,7 @@ def _print_assessed(found: Assessed, target: Path | None, as_json: bool) -> None
         result = {
             "findings": [dataclasses.asdict(f) for f in found.findings],
             "confidence": sure.to_dict(),
-            "labels": None if attacked is None else attacked.labels.tolist(),
+            "labels": None if attacked is None or sure.sign_free else attacked.labels.tolist(),
             "residuals": None if attacked is None else attacked.residuals.tolist(),
             "coordinates": None if attacked is None else dataclasses.asdict(attacked.coordinates),
             "file": None if target is None else str(target),

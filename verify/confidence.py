@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from bounds import Activation, GradientNoise, Kind, Setting, TensorAttack, resolve_activation
 from bounds.bound import BoundValue, UnsupportedBound
 from bounds.first_layer import first_layer_constants, first_layer_prediction
-from bounds.tensor_attack import EQUAL_NORMS
+from bounds.first_order import first_order
+from bounds.tensor_attack import EQUAL_NORMS, moment_orders
 
 if TYPE_CHECKING:
     from attack.gradient_file import Finding, GradientAttack, SharedGradient
@@ -132,7 +133,10 @@ def _of_output_weights(
     attacked: GradientAttack, activation: Activation, m: int, attack: TensorAttack, warnings: Sequence[str]
 ) -> Confidence:
     setting = plug_in(attacked, activation, m)
-    constant, factor = unexplained_power(setting, attack)
+    try:
+        constant, factor = unexplained_power(setting, attack)
+    except UnsupportedBound as error:
+        return _judged(attacked, BoundValue(None, str(error)), 0.0, 0.0, warnings)
     excess = max(0.0, (attacked.unexplained * attacked.power - constant) / (1 + factor))
     expected = constant / attacked.power
     (bound,) = (b for b in GradientNoise.bounds if b.kind is Kind.PREDICTED)
@@ -222,10 +226,15 @@ def plug_in(attacked: GradientAttack, activation: Activation, m: int) -> Setting
 def unexplained_power(setting: Setting, attack: TensorAttack) -> tuple[float, float]:
     """(u, v): errors of first-order size leave the power ``u + v s`` of the gradient unexplained, s the noise's variance.
 
-    With errors e_i orthogonal to the span, ``g - sum_i r_i sigma(w.xhat_i) = sum_i r_i sigma'(w.x_i) w.e_i`` to first order,
-    ``E <e_i, e_l> = ((d - B)/m) n_i n_l E[(h^2 + s)(z.a_i)(z.a_l)]`` with ``a_i = A^-1 u_i`` (paper_notes.md, "First-order
-    error"), and w.e_i is independent of the span's part of w. Errors inside the span, smaller by 1/(d - B), are left out;
-    so is the noise itself (s). The averages are over ``DRAWS`` Gaussians in B dimensions.
+    With errors e_i, ``g - sum_i r_i sigma(w.xhat_i) = sum_i r_i sigma'(w.x_i) w.e_i`` to first order. Orthogonal to the span
+    ``E <e_i, e_l> = ((d - B)/m) n_i n_l E[(h^2 + s) q_i q_l]`` with ``q_i = z.A^-1 u_i``, or ``<Z_i, He_2(z)>`` where the
+    third moment gives the span (paper_notes.md, "First-order error", "Odd activations"), and w.e_i is independent of the
+    span's part of w. Errors inside the span are smaller by 1/(d - B) in number, not in their constants: they are counted
+    as independent of each other, orthogonal to their feature and of the size that first order gives them, which is two to
+    four times what is left of them, as they compensate in part: it matters for d near B only. The noise itself (s) is left
+    out. The averages are over ``DRAWS`` Gaussians in B dimensions.
+
+    Raises ``UnsupportedBound`` where ``first_order`` does.
     """
     z = np.random.default_rng(SEED).standard_normal((DRAWS, setting.B))
     function, r, norms = setting.activation, setting.residuals, setting.norms
@@ -237,13 +246,34 @@ def unexplained_power(setting: Setting, attack: TensorAttack) -> tuple[float, fl
     if attack.residualized:
         c0, c1 = (np.array([function.coefficient(k, float(n)) for n in norms]) for k in (0, 1))
         h = h - (c0 + c1 * u) @ r
-    c2 = np.array([function.coefficient(2, float(n)) for n in norms])
-    second = (setting.directions.T * (r * c2)) @ setting.directions
-    a = np.linalg.pinv(second) @ setting.directions.T
-    projected = z @ a
+    q, white = _span_map(setting, z)
     share = (setting.d - setting.B) / setting.m * np.outer(norms * r, norms * r) * (slopes.T @ slopes / DRAWS)
-    constant = float(np.sum(share * ((projected * (h**2)[:, None]).T @ projected / DRAWS)))
-    return constant, float(np.sum(share * (a.T @ a)))
+    constant = float(np.sum(share * ((q * (h**2)[:, None]).T @ q / DRAWS)))
+    factor = float(np.sum(share * white))
+    # In the span: none for B = 1.
+    if setting.B > 1:
+        quiet = first_order(setting, attack).inplane
+        noisy = first_order(setting, attack, 1.0).inplane - quiet
+        inside = (z**2).sum(axis=1, keepdims=True) - u**2  # |part of z orthogonal to u_i|^2
+        weight = r**2 * np.mean(slopes**2 * inside, axis=0) / (setting.B - 1) / setting.m
+        constant += float(weight @ quiet)
+        factor += float(weight @ noisy)
+    return constant, factor
+
+
+def _span_map(setting: Setting, z: Array) -> tuple[Array, Array]:
+    """q (N, B) of ``unexplained_power`` at the points z (N, B), and ``E[q_i q_l]`` (B, B)."""
+    r, u = setting.residuals, setting.directions
+    low = moment_orders(setting.activation)[0]
+    order = 3 if low == 1 else 2
+    strength = r * np.array([setting.activation.coefficient(order, float(n)) for n in setting.norms])
+    if order == 2:
+        a = np.linalg.pinv((u.T * strength) @ u) @ u.T
+        return z @ a, a.T @ a
+    unfolded = (u.T * strength) @ np.einsum("ia,ib->iab", u, u).reshape(len(u), -1)
+    Z = (np.linalg.pinv(unfolded) @ u.T).T.reshape(len(u), *[len(u)] * 2)
+    q = np.einsum("na,nb,iab->ni", z, z, Z, optimize=True) - np.einsum("iaa->i", Z)
+    return q, 2 * np.einsum("iab,lab->il", Z, Z)
 
 
 def unexplained_row_power(setting: Setting, attack: TensorAttack, sigma: float) -> float:
