@@ -109,6 +109,37 @@ def test_what_has_changed_is_measured_anew(
     assert all(len(c.outcomes) == trials for c in found.cells)
 
 
+def test_a_quantity_may_be_there_under_some_conditions_only(tmp_path: Path) -> None:
+    """A stopped run whose first condition has no "other" goes on all the same; a file from before quantities were written is
+    taken to have those of its trials."""
+
+    def some(condition: Condition, seed: int) -> Outcome:
+        return {"size": 1.0} | ({"other": 2.0} if condition["scale"] == 2.0 else {})
+
+    def stop(condition: Condition, seed: int) -> Outcome:
+        if condition["scale"] == 2.0:
+            raise KeyboardInterrupt
+        return some(condition, seed)
+
+    path = tmp_path / TOY.file
+    study = replace(TOY, quantities=("size", "other"), trial=some)
+    with pytest.raises(KeyboardInterrupt):
+        run(replace(study, trial=stop), path)
+    again, ran = counting(study)
+    found = run(again, path)
+    assert len(ran) == 10 and found.cells[1].values("other").tolist() == [2.0] * 10
+    raw = json.loads(path.read_text("utf-8"))
+    del raw["quantities"]
+    path.write_text(json.dumps(raw), "utf-8")
+    assert set(load(path).quantities) == {"size", "other"}
+    again, ran = counting(study)
+    run(again, path)
+    assert ran == []
+    again, ran = counting(replace(study, quantities=("size", "other", "third")))
+    run(again, path)
+    assert len(ran) == 20
+
+
 @pytest.mark.parametrize("outcome", [{}, {"size": np.inf}, {"size": np.nan}, {"size": 1.0, "more": 1.0}])
 def test_a_trial_that_gives_something_else_is_a_defect(tmp_path: Path, outcome: Outcome) -> None:
     with pytest.raises(ValueError, match="trial must give"):
@@ -182,6 +213,7 @@ def test_kept_numbers_are_those_of_the_study(study: Study) -> None:
     found = load(ROOT / "figures" / "records" / study.file)
     assert (found.name, found.trials, found.seed) == (study.name, study.trials, study.seed)
     assert [c.condition for c in found.cells] == list(study.conditions)
+    assert set(found.quantities) == set(study.quantities)
     table = study.summary(found)
     assert table and all(row.keys() == table[0].keys() for row in table)
     assert study.draw(found).axes

@@ -72,12 +72,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a run of the study ``name`` has measured, cell by cell in the order of its conditions."""
+    """What a run of the study ``name`` has measured, cell by cell in the order of its conditions; ``quantities``: what it
+    measured, each wherever there is one."""
 
     name: str
     trials: int
     seed: int
     cells: tuple[Cell, ...]
+    quantities: tuple[str, ...] = ()
 
     @property
     def failed(self) -> int:
@@ -140,7 +142,7 @@ def mixed(seed: int, *keys: int) -> int:
 
 def run(study: Study, path: Path, trials: int | None = None) -> Findings:
     """Measure every condition that ``path`` does not hold yet; it is rewritten after each, so a stopped run goes on where
-    it was. What it holds of another number of trials or another seed is measured anew.
+    it was. What it holds of another number of trials, another seed or other quantities is measured anew.
 
     trials: None means the study's own. Raises ``ValueError`` or ``TypeError`` for another number of trials than 2 to
     1000, or if ``path`` is not the file of this study.
@@ -151,7 +153,8 @@ def run(study: Study, path: Path, trials: int | None = None) -> Findings:
         found = load(path)
         if found.name != study.name:
             raise ValueError(f"path must hold study {study.name!r}; {path} holds {found.name!r}")
-        if (found.trials, found.seed) == (count, study.seed):
+        same = (found.trials, found.seed) == (count, study.seed)
+        if same and set(found.quantities) == set(study.quantities):
             done = {_key(c.condition): c for c in found.cells if _complete(study, c)}
     for condition in study.conditions:
         if _key(condition) not in done:
@@ -187,7 +190,8 @@ def _checked(study: Study, condition: Condition, outcome: Outcome) -> Outcome:
 
 def _findings(study: Study, trials: int, done: Mapping[str, Cell]) -> Findings:
     cells = (done.get(_key(condition)) for condition in study.conditions)
-    return Findings(study.name, trials, study.seed, tuple(c for c in cells if c is not None))
+    measured = tuple(c for c in cells if c is not None)
+    return Findings(study.name, trials, study.seed, measured, study.quantities)
 
 
 # --- the file of numbers ------------------------------------------------------------------------------------
@@ -200,6 +204,7 @@ def save(path: Path, found: Findings) -> None:
         "study": found.name,
         "trials": found.trials,
         "seed": found.seed,
+        "quantities": list(found.quantities),
         "cells": [
             {
                 "condition": dict(cell.condition),
@@ -229,7 +234,13 @@ def load(path: Path) -> Findings:
         trials, seed = checks.integer("trials", raw["trials"], 2), checks.integer("seed", raw["seed"], 0)
         if any(len(cell.outcomes) != trials for cell in cells):
             raise ValueError(f"every cell must hold {trials} trials; got one that does not")
-        return Findings(str(raw["study"]), trials, seed, cells)
+        if "quantities" in raw:
+            quantities = tuple(str(q) for q in raw["quantities"])
+        else:  # a file from before they were written: those that its trials returned
+            quantities = tuple(
+                sorted({q for c in cells for o in c.outcomes if not isinstance(o, Failure) for q in o})
+            )
+        return Findings(str(raw["study"]), trials, seed, cells, quantities)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"path must be a file that a study has written; got {path} ({type(error).__name__}: {error})"
