@@ -27,6 +27,8 @@ from bounds.tensor_attack import EQUAL_NORMS, MIN_GAP, moment_orders
 CLEAR_GAP = 1.5
 #: With unequal norms, a label further than this from +-1 makes their assignment doubtful.
 LABEL_DOUBT = 0.25
+#: With fewer neurons than this many times d the edge of the noise is not known: the semicircle holds for m much above d.
+FEW_NEURONS = 4
 #: Signs count as known if the second best choice of them leaves this many times the squared residual of the best one.
 CLEAR_SIGNS = 2.0
 #: Residuals below this fraction of the gradient's power are rounding: no choice is better than another there.
@@ -145,7 +147,7 @@ def tensor_attack(
     else:
         sign_free = False
     residuals, forward = _refit_residuals(net, gradient, features)
-    warnings = norm_warnings + sign_warnings + _warnings(seen, fitted)
+    warnings = norm_warnings + sign_warnings + _warnings(net, seen, fitted)
     diagnostics = Diagnostics(
         "suspect" if warnings else "ok",
         warnings,
@@ -303,8 +305,12 @@ def _refit_residuals(
     return torch.linalg.pinv(gram, hermitian=True) @ right, total / net.m
 
 
-def _warnings(seen: Projection, fitted: Decomposition) -> tuple[str, ...]:
+def _warnings(net: TwoLayerNet, seen: Projection, fitted: Decomposition) -> tuple[str, ...]:
     checks_made = (
+        (
+            net.m < FEW_NEURONS * net.d,
+            f"m = {net.m} neurons are fewer than {FEW_NEURONS} d = {FEW_NEURONS * net.d}: noise exceeds its edge there",
+        ),
         (not seen.converged, f"span not converged in {seen.passes} passes"),
         (
             seen.gap < CLEAR_GAP,

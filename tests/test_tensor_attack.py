@@ -326,3 +326,21 @@ def test_both_devices_match_theory() -> None:
         low, high = math.sqrt(squares.mean() - half), math.sqrt(squares.mean() + half)
         assert high / low < 1.35
         assert low < 1.05 and high > 0.95, (device, low, high)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_noise_is_never_ok_with_few_neurons(activation: str) -> None:
+    """Gaussian noise in place of a gradient, d = 60, m = 65, B = 1; 60 draws (seeds 0 to 59): at this m the edge of the
+    noise is too low, so some give a result; none may be called ok, and each says why."""
+    given = 0
+    for seed in range(60):
+        net = TwoLayerNet.sample(60, 65, activation, seed=seed)
+        noise = torch.from_numpy(np.random.default_rng(seed).standard_normal(65))
+        try:
+            found = tensor_attack(Observation(noise, 1, (1.0,), NoDefense()), net)
+        except ReconstructionError:
+            continue
+        given += 1
+        assert found.diagnostics.status == "suspect"
+        assert any("fewer than 4 d = 240" in w for w in found.diagnostics.warnings)
+    assert given > 0
