@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,9 +26,14 @@ class Param:
     grid: tuple[float, ...]
 
 
+def flag(default: bool) -> Any:
+    """Declare a choice between two forms of a ``Defense``. Both do nothing where its parameters are off."""
+    return dataclasses.field(default=default, metadata={"flag": True})
+
+
 def param(*, lo: float, hi: float, off: float, grid: Iterable[float] = ()) -> Any:
     """Declare a real parameter of a ``Defense`` once; its default is ``off``. Without a ``grid`` a sweep tries the middle
-    of the range and the end away from ``off``."""
+    of the range and the end away from ``off``; a range without end, ``hi = inf``, needs a grid."""
     far = hi if abs(hi - off) >= abs(lo - off) else lo
     return dataclasses.field(
         default=off, metadata={"param": (lo, hi, off, tuple(grid) or ((lo + hi) / 2, far))}
@@ -36,17 +42,22 @@ def param(*, lo: float, hi: float, off: float, grid: Iterable[float] = ()) -> An
 
 @dataclass(frozen=True)
 class Defense:
-    """Base of all specifications. A subclass sets ``name``, its parameters by ``param()``, and its ``bounds``.
+    """Base of all specifications. A subclass sets ``name``, its parameters by ``param()``, flags by ``flag()``, and its
+    ``bounds``. ``has_off``: some member does nothing (all parameters off).
 
     Raises ``ValueError`` (or ``TypeError``) naming field, range and value when a parameter is out of range.
     """
 
     name: ClassVar[str]
     bounds: ClassVar[tuple[Bound, ...]] = ()
+    has_off: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for p in self.parameters():
-            object.__setattr__(self, p.name, checks.real(p.name, getattr(self, p.name), p.lo, p.hi))
+            value = checks.real(p.name, getattr(self, p.name), p.lo, p.hi, infinite=math.isinf(p.hi))
+            object.__setattr__(self, p.name, value)
+        for name in self.flags():
+            checks.instance(name, getattr(self, name), bool)
 
     @classmethod
     def parameters(cls) -> tuple[Param, ...]:
@@ -56,6 +67,13 @@ class Defense:
         )
 
     @classmethod
+    def flags(cls) -> tuple[str, ...]:
+        """The names of the declared flags, in order."""
+        return tuple(f.name for f in dataclasses.fields(cls) if "flag" in f.metadata)
+
+    @classmethod
     def off(cls) -> Defense:
-        """The member of this family that does nothing."""
+        """The member of this family that does nothing. ``TypeError`` if there is none."""
+        if not cls.has_off:
+            raise TypeError(f"{cls.__name__} has no member that does nothing")
         return cls(**{p.name: p.off for p in cls.parameters()})
