@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from attack.network import TwoLayerNet, _through_numpy, apply_activation
+from attack.network import TwoLayerNet, through_numpy, apply_activation
 from attack.observation import Observation
 from attack.streams import normal
 from bounds import ACTIVATIONS, Activation, NoDefense, checks
@@ -42,7 +42,7 @@ class _Elementwise(torch.autograd.Function):
             raise ValueError(
                 f"activation {ctx.activation.name!r} has no derivative; give it as a sympy expression"
             )
-        return upstream[0] * _through_numpy(ctx.activation.derivative, t), None
+        return upstream[0] * through_numpy(ctx.activation.derivative, t), None
 
 
 def _apply(activation: Activation, t: torch.Tensor) -> torch.Tensor:

@@ -44,17 +44,17 @@ def apply_activation(activation: Activation, t: torch.Tensor) -> torch.Tensor:
     and take the way through host memory."""
     if ACTIVATIONS.get(activation.name) is activation:
         return _NATIVE[activation.name](t)
-    return _through_numpy(activation.function, t)
+    return through_numpy(activation.function, t)
 
 
 def apply_derivative(activation: Activation, t: torch.Tensor) -> torch.Tensor:
     """The derivative of ``activation`` elementwise; ``ValueError`` for an activation without one."""
     if activation.derivative is None:
         raise ValueError(f"activation {activation.name!r} has no derivative; give it as a sympy expression")
-    return _through_numpy(activation.derivative, t)
+    return through_numpy(activation.derivative, t)
 
 
-def _through_numpy(function: Callable[[Any], Any], t: torch.Tensor) -> torch.Tensor:
+def through_numpy(function: Callable[[Any], Any], t: torch.Tensor) -> torch.Tensor:
     values = np.asarray(function(t.detach().cpu().double().numpy()), dtype=float)
     if values.shape not in ((), tuple(t.shape)):  # a constant derivative may come as a scalar
         raise ValueError(

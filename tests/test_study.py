@@ -209,7 +209,9 @@ def test_from_the_command_line(
     assert code == 0 and "toy:" in out and "other:" in out and "2 failed" in out
     monkeypatch.setattr(cli, "STUDIES", (replace(TOY, trial=None), replace(other, trial=None)))
     again = tmp_path / "again"
-    assert shell(capsys, "figures", "--from", str(tmp_path / "records"), "--out", str(again))[0] == 0
+    (tmp_path / "records" / "study-gone.json").write_text("{}")
+    code, _, err = shell(capsys, "figures", "--from", str(tmp_path / "records"), "--out", str(again))
+    assert code == 0 and "study-gone.json: no study of that name" in err
     for study in (TOY, other):
         assert (again / study.figure).read_bytes() == (tmp_path / study.figure).read_bytes()
 

@@ -312,6 +312,8 @@ def figures(
             draw_pictures(batch, rows, target / f"{path.stem}.png")
     for study, path in studies:
         save_figure(study.draw(load(path)), target / study.figure)
+    for path in sorted(set(source.glob("study-*.json")) - {path for _, path in studies}):
+        print(f"{path.name}: no study of that name, not redrawn", file=sys.stderr)
     known = {e.name: e for full in EXPERIMENTS.values() for e in (full, full.quick())}
     results: list[Result] = []
     records: list[Record] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from verify import concentration, first_layer, odd
+from verify import concentration, deep, first_layer, odd
 from verify.study import Study
 
-STUDIES: tuple[Study, ...] = (concentration.STUDY, odd.STUDY, first_layer.STUDY)
+STUDIES: tuple[Study, ...] = (concentration.STUDY, odd.STUDY, first_layer.STUDY, deep.STUDY)
