@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from attack.network import TwoLayerNet, through_numpy, apply_activation
+from attack.network import TwoLayerNet, apply_activation, through_numpy
 from attack.observation import Observation
 from attack.streams import normal
 from bounds import ACTIVATIONS, Activation, NoDefense, checks

@@ -22,9 +22,7 @@ def integer(name: str, value: Any, lo: int, hi: float = math.inf, why: str = "")
     return result
 
 
-def real(
-    name: str, value: Any, lo: float = -math.inf, hi: float = math.inf, infinite: bool = False
-) -> float:
+def real(name: str, value: Any, lo: float = -math.inf, hi: float = math.inf, infinite: bool = False) -> float:
     """``value`` as a float with lo <= value <= hi, finite unless ``infinite``; ``TypeError`` or ``ValueError`` otherwise."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number; got {value!r} ({type(value).__name__})")

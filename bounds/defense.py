@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -70,6 +71,14 @@ class Defense:
     def flags(cls) -> tuple[str, ...]:
         """The names of the declared flags, in order."""
         return tuple(f.name for f in dataclasses.fields(cls) if "flag" in f.metadata)
+
+    @classmethod
+    def grid(cls) -> tuple[Defense, ...]:
+        """Every combination of the values of the parameters' grids and of the flags."""
+        choices = {p.name: p.grid for p in cls.parameters()} | {name: (False, True) for name in cls.flags()}
+        return tuple(
+            cls(**dict(zip(choices, values, strict=True))) for values in itertools.product(*choices.values())
+        )
 
     @classmethod
     def off(cls) -> Defense:

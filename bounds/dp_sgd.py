@@ -19,7 +19,8 @@ from bounds.statements import unbiased_bounds
 def effective_noise(defense: Any, setting: Setting) -> float:
     """Standard deviation of the noise on the scale of the gradient that it is added to.
 
-    Whole gradient: ``z max(C, |g|)``, relative to the unclipped gradient. Per sample: ``z C`` on the sum of the clipped ones.
+    Whole gradient: ``z max(C, |g|)``, relative to the unclipped gradient. Per sample: ``z C`` on the sum of the clipped
+    ones.
     """
     if defense.noise_multiplier == 0:
         return 0.0
@@ -48,11 +49,12 @@ def _variance(defense: Any) -> float:
 @dataclass(frozen=True)
 class DPSGD(Defense):
     """Clipping to ``max_norm`` = C (every sample's gradient, or the whole one), then noise of standard deviation
-    ``noise_multiplier * max_norm`` on every entry of the sum, as in Abadi et al. 2016 and opacus (which divides the sum by the
-    batch size afterwards: a scale that no attack sees). The norm is that of the gradient with respect to the output weights.
+    ``noise_multiplier * max_norm`` on every entry of the sum, as in Abadi et al. 2016 and opacus (which divides the sum
+    by the batch size afterwards: a scale that no attack sees). The norm is that of the gradient with respect to the
+    output weights.
 
-    Relative to the unclipped gradient the noise is ``sigma_eff = z max(C, |g|)``, ``|g| ~ sqrt(m E g^2)``: a fixed multiplier
-    defends alike at every width. RATE: Liu, Wang, Chen, Lei 2025 (arXiv 2402.09478).
+    Relative to the unclipped gradient the noise is ``sigma_eff = z max(C, |g|)``, ``|g| ~ sqrt(m E g^2)``: a fixed
+    multiplier defends alike at every width. RATE: Liu, Wang, Chen, Lei 2025 (arXiv 2402.09478).
     """
 
     name: ClassVar[str] = "dp_sgd"

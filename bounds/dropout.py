@@ -22,10 +22,10 @@ def _channel(defense: Any, setting: Setting) -> Unbiased:
 
 @dataclass(frozen=True)
 class Dropout(Defense):
-    """Every hidden unit is dropped with probability ``p`` and else rescaled by ``1/(1 - p)``: with b the mask, the server sees
-    ``g_j = sum_i r_i b_ij sigma(w_j.x_i)/(1 - p)``. ``per_sample``: an independent mask for every sample, as in training
-    frameworks; else one mask for the batch, and the entries of dropped units are zero. The residuals are those of the masked
-    network, equal to the others as m grows. RATE: Liu, Wang, Chen, Lei 2025 (arXiv 2402.09478).
+    """Every hidden unit is dropped with probability ``p`` and else rescaled by ``1/(1 - p)``: with b the mask, the server
+    sees ``g_j = sum_i r_i b_ij sigma(w_j.x_i)/(1 - p)``. ``per_sample``: an independent mask for every sample, as in
+    training frameworks; else one mask for the batch, and the entries of dropped units are zero. The residuals are those
+    of the masked network, equal to the others as m grows. RATE: Liu, Wang, Chen, Lei 2025 (arXiv 2402.09478).
 
     To first order ``E[g^2 | z]`` grows by ``p/(1 - p) g^2`` (one mask) or ``p/(1 - p) sum_i r_i^2 sigma_i^2``: no floor.
     """

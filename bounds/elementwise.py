@@ -1,9 +1,9 @@
 """First-order error and floor for channels that act on every gradient entry by itself, biased or not.
 
-With ``h(z) = E[gtilde | z]`` in place of g the population moments are ``A_h = E h He_2(z)`` and so on: their joint fit has limit
-directions v_i, which for a biased channel are not the features' (that is the floor), and everything random is as in the channel
-theorem. Expectations over z, which has B dimensions, are sums over a grid of z for B <= 3 and over a scrambled Sobol sequence
-(fixed seed) beyond. Derivation: paper_notes.md, "Channel theorem".
+With ``h(z) = E[gtilde | z]`` in place of g the population moments are ``A_h = E h He_2(z)`` and so on: their joint fit
+has limit directions v_i, which for a biased channel are not the features' (that is the floor), and everything random is
+as in the channel theorem. Expectations over z, which has B dimensions, are sums over a grid of z for B <= 3 and over a
+scrambled Sobol sequence (fixed seed) beyond. Derivation: paper_notes.md, "Channel theorem".
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bounds.setting import SYMBOLS, Setting
 from bounds.tensor_attack import TensorAttack
 
 #: Grid: how far out in standard deviations, and points per axis for B = 1, 2, 3.
-_REACH, _POINTS = 8.5, {1: 40_001, 2: 1001, 3: 121}
+_REACH, _POINTS = 8.5, {1: 20_001, 2: 501, 3: 91}
 #: Sobol points beyond (a power of 2).
 _SOBOL = 2**17
 #: The span survives a channel if its weakest direction keeps this share of the strongest.
@@ -47,7 +47,8 @@ class ElementwiseError:
 
 
 def elementwise_error(setting: Setting, attack: TensorAttack, channel: Elementwise) -> ElementwiseError:
-    """The constants. Raises ``UnsupportedBound`` where the attack does not apply, or the span does not survive the channel."""
+    """The constants. Raises ``UnsupportedBound`` where the attack does not apply, or the span does not survive the
+    channel."""
     if attack.same_neuron != "leave_one_out":
         raise UnsupportedBound(
             "not proved: with same_neuron='ignored' a bias of order d/m is not part of the formula"
@@ -59,7 +60,9 @@ def elementwise_error(setting: Setting, attack: TensorAttack, channel: Elementwi
     if np.ptp(setting.norms) > 0 and not channel.unbiased:
         raise UnsupportedBound("not proved: a biased channel with unequal norms")
     if np.min(np.linalg.eigvalsh(setting.cosines)) < 1e-12:
-        raise UnsupportedBound(f"ill-posed: the features are linearly dependent, pi_min = {setting.pi_min:.3g}")
+        raise UnsupportedBound(
+            f"ill-posed: the features are linearly dependent, pi_min = {setting.pi_min:.3g}"
+        )
     return _Limit(setting, attack, channel, order).error
 
 
@@ -138,9 +141,7 @@ class _Limit:
         t = self.z @ self.directions.T
         self.sigma = np.asarray(setting.activation(t * setting.norms))
         self.indices = [_indices(self.B, k) for k in (2, order)]
-        self.he2, self.heq = (
-            _hermite_entries(self.z, index) * weight for index, weight in self.indices
-        )
+        self.he2, self.heq = (_hermite_entries(self.z, index) * weight for index, weight in self.indices)
 
     def responses(self, residuals: Array) -> tuple[Array, Array, Array]:
         """``E[h | z]`` as it enters the second moment and the core, and the rest of the variance, at the nodes."""
@@ -196,7 +197,12 @@ class _Limit:
         for start in starts:
             alpha = np.linalg.lstsq(self.atoms(start).T, data, rcond=None)[0]
             found = optimize.least_squares(
-                misfit, np.concatenate([alpha, start.ravel()]), xtol=1e-14, ftol=1e-14, gtol=1e-14, max_nfev=500
+                misfit,
+                np.concatenate([alpha, start.ravel()]),
+                xtol=1e-14,
+                ftol=1e-14,
+                gtol=1e-14,
+                max_nfev=500,
             )
             if best is None or found.cost < best.cost * (1 - 1e-9) - 1e-30:
                 best = found
@@ -212,8 +218,8 @@ class _Limit:
 
     @cached_property
     def rows(self) -> tuple[Array, Array]:
-        """How the fit's tangent coordinates move with the (weighted) data, (B (B - 1), N), by implicit differentiation of the
-        normal equations, and the tangents (B, B - 1, B)."""
+        """How the fit's tangent coordinates move with the (weighted) data, (B (B - 1), N), by implicit differentiation of
+        the normal equations, and the tangents (B, B - 1, B)."""
         alpha, v, _ = self.fit
         B = self.B
         tangents = np.array([np.linalg.svd(u[None])[2][1:] for u in v]).reshape(B, B - 1, B)
@@ -233,7 +239,10 @@ class _Limit:
         for i in range(size):
             for k in range(i, size):
                 second = (
-                    model(eye[i] + eye[k]) - model(eye[i] - eye[k]) - model(eye[k] - eye[i]) + model(-eye[i] - eye[k])
+                    model(eye[i] + eye[k])
+                    - model(eye[i] - eye[k])
+                    - model(eye[k] - eye[i])
+                    + model(-eye[i] - eye[k])
                 ) / (4 * eps**2)
                 curvature[i, k] = curvature[k, i] = rest @ second
         hessian = jacobian @ jacobian.T - curvature
@@ -261,7 +270,9 @@ class _Limit:
         sizes = np.abs(np.linalg.eigvalsh(A))
         scale = math.sqrt(float(self.w @ (h * h + spread)))
         if sizes.min() <= max(_SURVIVES * sizes.max(), ZERO, _SURVIVES * scale):
-            raise UnsupportedBound("ill-posed: the channel removes a direction of the features' span from the second moment")
+            raise UnsupportedBound(
+                "ill-posed: the channel removes a direction of the features' span from the second moment"
+            )
         if self.order % 2 == 0 and np.min(np.abs(self.c1)) <= ZERO:
             raise UnsupportedBound("not proved: mu_1 = 0, so features are found up to their sign only")
         v = self.signed
@@ -272,7 +283,11 @@ class _Limit:
         a = np.linalg.solve(A, v.T)  # columns A^-1 v_i
         along = (self.z @ a) ** 2
         k_perp = float(np.mean(norms2 * ((self.w * (h * h + spread)) @ along)))
-        k_par = float(np.mean(np.repeat(norms2, max(B - 1, 0)) * self._inplane(h, hq, spread)) * (B - 1)) if B > 1 else 0.0
+        k_par = (
+            float(np.mean(np.repeat(norms2, max(B - 1, 0)) * self._inplane(h, hq, spread)) * (B - 1))
+            if B > 1
+            else 0.0
+        )
         return ElementwiseError(math.sqrt(floor), k_perp, k_par, 2 * scale / float(sizes.min()))
 
     def _inplane(self, h: Array, hq: Array, spread: Array) -> Array:
@@ -302,7 +317,9 @@ def _nodes(B: int) -> tuple[Array, Array]:
     """Points (N, B) and weights of the standard normal distribution in B dimensions."""
     if B not in _POINTS:
         if B > 6:
-            raise UnsupportedBound(f"not proved: expectations in B = {B} > 6 dimensions are not computed for this channel")
+            raise UnsupportedBound(
+                f"not proved: expectations in B = {B} > 6 dimensions are not computed for this channel"
+            )
         uniform = stats.qmc.Sobol(B, scramble=True, seed=0).random(_SOBOL)
         return np.asarray(stats.norm.ppf(np.clip(uniform, 1e-12, 1 - 1e-12))), np.full(_SOBOL, 1 / _SOBOL)
     # Shifted by an irrational part of a step, so that kinks at zero do not lie on the grid.
@@ -323,7 +340,9 @@ def _indices(size: int, order: int) -> tuple[Array, Array]:
     """Sorted multi-indices (N, order) of a symmetric tensor and the square roots of their multiplicities."""
     index = np.array(list(itertools.combinations_with_replacement(range(size), order)))
     counts = np.stack([np.sum(index == k, axis=1) for k in range(size)], axis=1)
-    multiplicity = [math.factorial(order) / math.prod(math.factorial(c) for c in row) for row in counts.tolist()]
+    multiplicity = [
+        math.factorial(order) / math.prod(math.factorial(c) for c in row) for row in counts.tolist()
+    ]
     return index, np.sqrt(multiplicity)
 
 

@@ -28,11 +28,11 @@ def _variance(defense: Any) -> float:
 
 @dataclass(frozen=True)
 class GradientClipping(Defense):
-    """The gradient times ``min(1, max_norm/|g|)``; ``per_sample``: every sample's gradient ``r_i sigma(W x_i)`` by its own such
-    factor, before the sum. The norm is that of the gradient with respect to the output weights, which is what is sent; it is
-    about ``sqrt(m E g^2)``. Clipping as a whole changes the scale only; per sample it makes the residuals more equal:
-    ``|r_i|`` becomes ``min(|r_i|, C')``, ``C' = max_norm/(sqrt(m E sigma^2))``. RATE: Liu, Wang, Chen, Lei 2025
-    (arXiv 2402.09478)."""
+    """The gradient times ``min(1, max_norm/|g|)``; ``per_sample``: every sample's gradient ``r_i sigma(W x_i)`` by its
+    own such factor, before the sum. The norm is that of the gradient with respect to the output weights, which is what is
+    sent; it is about ``sqrt(m E g^2)``. Clipping as a whole changes the scale only; per sample it makes the residuals
+    more equal: ``|r_i|`` becomes ``min(|r_i|, C')``, ``C' = max_norm/(sqrt(m E sigma^2))``. RATE: Liu, Wang, Chen, Lei
+    2025 (arXiv 2402.09478)."""
 
     name: ClassVar[str] = "gradient_clipping"
     max_norm: float = param(lo=1e-9, hi=math.inf, off=math.inf, grid=(0.5, 30.0))

@@ -25,9 +25,9 @@ def unbiased_bounds(
 ) -> tuple[Bound, ...]:
     """RATE, PREDICTED and, where it is proved, UPPER.
 
-    factor: that of the rate, over ``SYMBOLS``, and numeric; source: of the rate. ``exact_variance``: what the server sees is a
-    positive multiple of the gradient plus independent Gaussian noise of that variance, exactly; it raises ``UnsupportedBound``
-    for members of which that is not true, and is None where it is true of none.
+    factor: that of the rate, over ``SYMBOLS``, and numeric; source: of the rate. ``exact_variance``: what the server sees
+    is a positive multiple of the gradient plus independent Gaussian noise of that variance, exactly; it raises
+    ``UnsupportedBound`` for members of which that is not true, and is None where it is true of none.
     """
     stated = (rate_bound(factor, numeric_factor, source), predicted_bound(channel))
     return stated if exact_variance is None else (*stated, upper_bound(exact_variance))

@@ -94,9 +94,9 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
-def _defense(name: str, parameters: dict[str, float | None]) -> Defense:
+def _defense(name: str, parameters: dict[str, float | bool | None]) -> Defense:
     cls = NAMES[checks.choice("DEFENSE", name, tuple(NAMES))]
-    own = {p.name for p in cls.parameters()}
+    own = {p.name for p in cls.parameters()} | set(cls.flags())
     given = {k: v for k, v in parameters.items() if v is not None}
     foreign = sorted(set(given) - own)
     if foreign:
@@ -109,9 +109,10 @@ def with_defense_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one option for every parameter that any defense declares, collected in its argument ``parameters``:
     a new defense brings its options along with no line here."""
     declared = {p.name: p for cls in DEFENSES for p in cls.parameters()}
+    flags = tuple(dict.fromkeys(name for cls in DEFENSES for name in cls.flags()))
 
     def wrapper(**values: Any) -> None:
-        parameters = {name: values.pop(name) for name in declared}
+        parameters = {name: values.pop(name) for name in (*declared, *flags)}
         command(**values, parameters=parameters)
 
     own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "parameters"]
@@ -128,6 +129,19 @@ def with_defense_options(command: Callable[..., None]) -> Callable[..., None]:
             ],
         )
         for p in declared.values()
+    ] + [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                bool | None,
+                typer.Option(
+                    f"--{name.replace('_', '-')}/--no-{name.replace('_', '-')}", help="Which form of it."
+                ),
+            ],
+        )
+        for name in flags
     ]
     wrapper.__signature__ = inspect.Signature(own + extra)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in own + extra}
@@ -151,7 +165,7 @@ def bound(
     delta: Annotated[float, typer.Option(help="Failure probability of an upper bound.")] = 0.05,
     as_json: Json = False,
     latex: Annotated[bool, typer.Option("--latex", help="Print the symbolic statements as LaTeX.")] = False,
-    parameters: dict[str, float | None] | None = None,
+    parameters: dict[str, float | bool | None] | None = None,
 ) -> None:
     """Every kind of statement about DEFENSE, with assumptions and sources."""
     if as_json and latex:
@@ -354,7 +368,7 @@ def attack_tensor(
     device: Device = "auto",
     out: Out = Path("results"),
     as_json: Json = False,
-    parameters: dict[str, float | None] | None = None,
+    parameters: dict[str, float | bool | None] | None = None,
 ) -> None:
     """Reconstruct real pictures from a gradient at growing widths; writes the originals over the reconstructions."""
     from attack.image.datasets import load_cifar10_binary, load_images, load_mnist_idx
