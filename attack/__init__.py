@@ -9,6 +9,14 @@ if getattr(bounds, "__distribution__", None) != "reconbound":
     )
 
 from attack.first_layer import FirstLayerObservation, first_layer_attack, observe_first_layer
+from attack.gradient_file import (
+    Finding,
+    GradientAttack,
+    SharedGradient,
+    attack_gradient,
+    check_gradient,
+    read_gradient,
+)
 from attack.metrics import MatchedError, matched_error, matched_rmse
 from attack.network import TwoLayerNet
 from attack.observation import Observation, observe
@@ -20,17 +28,23 @@ __distribution__ = "reconbound"
 
 __all__ = [
     "Diagnostics",
+    "Finding",
     "FirstLayerObservation",
+    "GradientAttack",
     "MatchedError",
     "Observation",
     "Reconstruction",
     "ReconstructionError",
+    "SharedGradient",
     "TwoLayerNet",
+    "attack_gradient",
+    "check_gradient",
     "first_layer_attack",
     "matched_error",
     "matched_rmse",
     "observe",
     "observe_first_layer",
+    "read_gradient",
     "sparse_recovery",
     "tensor_attack",
 ]

@@ -86,30 +86,40 @@ def observe_first_layer(
 
 @dataclass(frozen=True, eq=False)
 class RowSpace:
-    """The B leading right singular vectors V (d, B) of G, float64, with their singular values (B,) and ``edge``: the next
-    one, or the rounding error of the largest where that is larger."""
+    """The B leading right singular vectors V (d, B) of G, float64, with their singular values (B,); ``edge``: the next
+    one, or the rounding error of the largest where that is larger; ``gap``: how far the weakest stands out
+    (``row_space``)."""
 
     V: torch.Tensor
     values: torch.Tensor
     edge: float
-
-    @property
-    def gap(self) -> float:
-        """Weakest of the B singular values over the edge."""
-        return float(self.values[-1]) / self.edge if self.edge > 0 else 0.0
+    gap: float
 
 
 def row_space(gradient: torch.Tensor, B: int) -> RowSpace:
-    """The row space of a gradient (m, d) as seen, in its own precision's rounding (through QR: d is small beside m)."""
-    rounding = torch.finfo(gradient.dtype).eps * max(gradient.shape)
+    """The row space of a gradient (m, d) as seen (through QR: d is small beside m).
+
+    Noise raises every squared singular value by the same amount, the mean of those beyond B. ``gap`` is the weakest of the
+    B squares less that, over the edge of what is left of the noise: the largest square beyond B less their mean, what pure
+    noise would show (``mean (2 sqrt((d - B)/m) + 3 sqrt(2/m))``, as for the second moment), or rounding.
+    """
+    m, d = gradient.shape
+    rounding = torch.finfo(gradient.dtype).eps * math.sqrt(max(m, d))
     triangle = torch.linalg.qr(gradient.double(), mode="r")[1]
     _, values, right = torch.linalg.svd(triangle, full_matrices=False)
     known = torch.cat([values, values.new_zeros(max(0, B + 1 - len(values)))])
-    edge = max(float(known[B]), rounding * float(known[0]))
+    floor = float((known[B:] ** 2).mean())
+    least = rounding * float(known[0])
+    spread = max(
+        float(known[B]) ** 2 - floor,
+        floor * (2 * math.sqrt(max(d - B, 0) / m) + 3 * math.sqrt(2 / m)),
+        least**2,
+    )
+    gap = (float(known[B - 1]) ** 2 - floor) / spread if spread > 0 else 0.0
     V = right[:B].T
     # SVD leaves the signs of singular vectors to the library: make the largest entry positive
     signs = torch.sign(V.gather(0, V.abs().argmax(dim=0, keepdim=True)))
-    return RowSpace(V * signs, known[:B], edge)
+    return RowSpace(V * signs, known[:B], max(float(known[B]), least), gap)
 
 
 def moment_space(net: TwoLayerNet, gradient: torch.Tensor, B: int) -> RowSpace:
@@ -123,7 +133,8 @@ def moment_space(net: TwoLayerNet, gradient: torch.Tensor, B: int) -> RowSpace:
     by_size = torch.argsort(values.abs(), descending=True)
     sizes = values[by_size].abs()
     edge = max(float(sizes[B]) if len(sizes) > B else 0.0, torch.finfo(gradient.dtype).eps * float(sizes[0]))
-    return RowSpace(vectors[:, by_size[:B]], sizes[:B], edge)
+    gap = float(sizes[B - 1]) / edge if edge > 0 else 0.0
+    return RowSpace(vectors[:, by_size[:B]], sizes[:B], edge, gap)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,8 +216,8 @@ def first_layer_attack(
     residual, which leaves this gradient as it is. ``span``: "rows" (the row space of G, exact without noise) or "moment"
     (eigenvectors of the symmetrised second moment, for comparison; needs mu_2 != 0). With unequal norms their assignment
     assumes labels in {-1, +1}.
-    Diagnostics: ``gap`` is the weaker of two, the weakest singular value of G over the next one and the weakest component
-    of the low moment over its noise; ``eigenvalues`` are the B singular values, ``noise_edge`` the next one.
+    Diagnostics: ``gap`` is the weaker of two, that of the span (``row_space``) and the weakest component of the low moment
+    over its noise; ``eigenvalues`` are the B singular values, ``noise_edge`` the next one.
 
     Raises ``ValueError`` or ``TypeError`` on bad input or an activation this attack does not cover, ``ReconstructionError``
     when G has a rank below B (a vanishing residual, dependent features) or carries no usable trace of B features.
@@ -225,7 +236,7 @@ def first_layer_attack(
     gradient = observation.gradient.to(device=net.device)
 
     space = row_space(gradient, B) if span == "rows" else moment_space(net, gradient, B)
-    require_rank(space, MIN_GAP)
+    require_rank(space, space.gap, MIN_GAP)
     found = coordinates(net, gradient, space.V)
     moments = hermite_moments(found, order, attack.residualized)
     lower = moments[low - 1].cpu().numpy()
@@ -279,14 +290,14 @@ def expected_batch(observation: FirstLayerObservation, net: TwoLayerNet, batch_s
     return B
 
 
-def require_rank(space: RowSpace, factor: float) -> None:
-    """``ReconstructionError`` unless the weakest singular value stands above the edge by this factor."""
-    if not space.gap >= factor:
+def require_rank(space: RowSpace, gap: float, factor: float) -> None:
+    """``ReconstructionError`` unless ``gap``, how far the B singular values stand out, is at least ``factor``."""
+    if not gap >= factor:
         raise _failure(
-            f"the gradient is not of rank {len(space.values)}: its weakest singular value is {space.gap:.2f} times the "
+            f"the gradient is not of rank {len(space.values)}: its weakest singular value stands {gap:.2f} times over the "
             f"next one or rounding ({space.edge:.3g}): a vanishing residual, dependent features, or too much noise",
             space,
-            space.gap,
+            gap,
         )
 
 

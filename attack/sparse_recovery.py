@@ -1,6 +1,6 @@
 """Exact recovery from ``dL/dW`` of a piecewise linear activation without noise: the rival of the tensor attack.
 
-The idea is that of SPEAR (Dimitrov, Baader, Mueller, Vechev, NeurIPS 2024, arXiv 2403.03945), here in the coordinates of the
+The idea is that of SPEAR (Dimitrov, Baader, Müller, Vechev, NeurIPS 2024, arXiv 2403.03945), here in the coordinates of the
 span. With slopes ``low`` left and ``high`` right of a kink at zero, rows are ``c_j = sum_i (low or high) b_i`` with
 ``b_i = r_i x_i``. The direction q that is dual to b_i (orthogonal to every other b) sees two values only, ``low v`` and
 ``high v``. Among B random rows all lie on the same side of feature i with probability ``2^(1-B)``; then q is orthogonal to
@@ -48,8 +48,8 @@ def sparse_recovery(
 
     Samples of B rows are drawn until every feature's dual direction is found; a sample finds one with probability at most
     ``B 2^(1-B)``, so about ``2^(B-1) log B`` are needed: B up to ten or so. Signs, residuals and labels come with the
-    features; with unequal norms their assignment assumes labels in {-1, +1}. Diagnostics: ``gap`` is the weakest singular
-    value over the next one or rounding, ``agreeing`` the features found (all), ``starts`` the samples drawn.
+    features; with unequal norms their assignment assumes labels in {-1, +1}. Diagnostics: ``gap`` as in
+    ``first_layer_attack``, of the span alone, ``agreeing`` the features found (all), ``starts`` the samples drawn.
 
     Raises ``ValueError`` for an activation that is not linear on both sides of a kink at zero with slopes
     ``|low| < |high|``, for an observation with noise, or on bad input; ``ReconstructionError`` when the rank is below B or
@@ -71,7 +71,7 @@ def sparse_recovery(
             f"gradient must be float64 for exact recovery; got {observation.gradient.dtype}: rounding acts as noise"
         )
     space = row_space(observation.gradient.to(net.device), B)
-    require_rank(space, CLEAR_RANK)
+    require_rank(space, float(space.values[-1]) / space.edge if space.edge > 0 else 0.0, CLEAR_RANK)
     found = coordinates(net, observation.gradient.to(net.device), space.V)
     rows, neurons = found.rows.cpu().numpy(), found.neurons.cpu().numpy()
     patterns, samples = _patterns(rows, low / high, seed, max_samples)

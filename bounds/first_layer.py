@@ -5,7 +5,9 @@ and the error is inside it alone, whatever d is. To first order in 1/sqrt(m), wi
 ``tau_i(t) = n_i sigma'(n_i t)``, and noise of standard deviation sigma on the entries as seen (derivation: paper_notes.md),
 
     E|e_perp,i|^2 = n_i^2 (d - B)/m * s^2 u_i.(C^-1 + s^2 C^-2) u_i,    C = E[c c^T],  s = m sigma,
-    E|e_par,i|^2  = n_i^2 / m * sum_t E[(L_it[c_k, He_{k-1}(z)] + M_it[c_q, He_{q-1}(z)])^2] + white part of the noise.
+    E|e_par,i|^2  = n_i^2 / m * sum_t E[(L_it[h_k, He_{k-1}(z)] + M_it[h_q, He_{q-1}(z)])^2] + white part of the noise,
+
+where h_k is c, or for residualized moments c less its Hermite components of order below k - 1.
 
 This is another observation than the gradient of the output weights (``bounds/first_order.py``): neither formula says
 anything about the other one.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import sympy as sp
 import typer
 from rich.console import Console
@@ -28,6 +29,7 @@ from bounds import (
 )
 from verify.catalogue import EXPERIMENTS
 from verify.compare import compare
+from verify.confidence import Assessed, assess
 from verify.experiment import Experiment
 from verify.pictures import PictureRow, draw_pictures, load_pictures, reconstruct_pictures, save_pictures
 from verify.plot import plot, plot_summary, save_figure
@@ -405,6 +407,87 @@ def attack_tensor(
 
 def _without_pixels(row: PictureRow) -> dict[str, Any]:
     return {k: getattr(row, k) for k in ("m", "rmse", "predicted", "reason", "warnings", "seed")}
+
+
+@attack_app.command("gradient")
+def attack_gradient(
+    file: Annotated[
+        Path, typer.Option(help=".npz or .safetensors: weight, gradient; optional bias, output_weight.")
+    ],
+    B: Annotated[int, typer.Option("--B", help="Features in the gradient.")],
+    activation: Activation = "relu",
+    norms: Annotated[str | None, typer.Option(help="Public norms, such as 1,1; default: all 1.")] = None,
+    scale: Annotated[str, typer.Option(help="Standard deviation of the weights' entries, or auto.")] = "auto",
+    loss: Annotated[str, typer.Option(help="sum or mean over the batch.")] = "sum",
+    moments: Moments = "residualized",
+    seed: Annotated[int, typer.Option(help="Seed of the attack.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="Directory for the reconstruction.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a gradient of your own, reconstruct the features in it, and say how far the result can be trusted.
+
+    Exits with 1 when the status is failed."""
+    from attack.gradient_file import read_gradient
+
+    found = assess(
+        read_gradient(file),
+        B,
+        activation,
+        None if norms is None else tuple(_number("norms", part) for part in norms.split(",")),
+        None if scale == "auto" else _number("scale", scale),
+        TensorAttack(moments=moments),
+        loss,
+        seed,
+    )
+    target = None
+    if out is not None and found.attacked is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        target = out / "reconstruction.npz"
+        arrays = {k: getattr(found.attacked, k).numpy() for k in ("features", "residuals", "labels")}
+        np.savez(target, **arrays)
+    _print_assessed(found, target, as_json)
+    if found.confidence.status == "failed":
+        raise typer.Exit(1)
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a number; got {text!r}") from None
+
+
+def _print_assessed(found: Assessed, target: Path | None, as_json: bool) -> None:
+    sure, attacked = found.confidence, found.attacked
+    if as_json:
+        result = {
+            "findings": [dataclasses.asdict(f) for f in found.findings],
+            "confidence": sure.to_dict(),
+            "labels": None if attacked is None else attacked.labels.tolist(),
+            "residuals": None if attacked is None else attacked.residuals.tolist(),
+            "coordinates": None if attacked is None else dataclasses.asdict(attacked.coordinates),
+            "file": None if target is None else str(target),
+        }
+        _print_json(result)
+        return
+    table = Table("check", "level", "what was found")
+    for finding in found.findings:
+        table.add_row(finding.name, finding.level, finding.text)
+    console = Console()
+    console.print(table)
+    print(f"status: {sure.status}")
+    for reason in sure.reasons:
+        print(f"  {reason}")
+    if attacked is not None:
+        if sure.predicted is not None and sure.relative is not None:
+            print(f"predicted error: {sure.predicted:.4g} ({sure.relative:.2%} of the features' norm)")
+        print(f"unexplained share of the gradient: {sure.unexplained:.3%}, predicted {sure.expected:.3%}")
+        print(
+            f"gap: {sure.gap:.3g}, misfit: {sure.misfit:.2g}, {sure.agreeing} of {sure.starts} starts agree"
+        )
+        print("labels: " + ", ".join(f"{v:.4g}" for v in attacked.labels.tolist()))
+    if target is not None:
+        print(f"reconstruction: {target}")
 
 
 @app.command("study")

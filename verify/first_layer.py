@@ -187,15 +187,17 @@ def draw(found: Findings) -> Figure:
             axes.minorticks_off()
             axes.set_xlabel("d")
         axes.set(yscale="log", title=titles[panel], ylabel="error R")
-        if panel != "relu":
-            axes.set_ylim(top=4.0)
+        axes.set_ylim(*((1e-17, 30.0) if panel == "relu" else (1e-4, 4.0)))
         axes.axhline(1.0, color="0.6", linewidth=0.8)
-        axes.legend(fontsize=8, loc="best")
+        axes.legend(
+            fontsize=8, loc="center" if panel == "relu" else "lower left", ncols=1 if panel == "relu" else 2
+        )
     failed = failure_note(found.cells)
     figure.suptitle(
-        f"The gradient of the output weights (dL/da) against that of the first layer (dL/dW): m = {M}, B = {B}, "
-        f"orthonormal features, {found.trials} trials each" + (f", {failed} (×)" if failed else ""),
-        fontsize=11,
+        f"The gradient of the output weights (dL/da) against that of the first layer (dL/dW)\n"
+        f"m = {M}, B = {B}, orthonormal features, {found.trials} trials each; dashed: PREDICTED for that observation"
+        + (f"; {failed} (×)" if failed else ""),
+        fontsize=10,
     )
     return figure
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from verify import concentration, deep, first_layer, odd
+from verify import assumptions, concentration, deep, first_layer, odd
 from verify.study import Study
 
-STUDIES: tuple[Study, ...] = (concentration.STUDY, odd.STUDY, first_layer.STUDY, deep.STUDY)
+STUDIES: tuple[Study, ...] = (
+    concentration.STUDY,
+    odd.STUDY,
+    first_layer.STUDY,
+    deep.STUDY,
+    assumptions.STUDY,
+)

@@ -60,8 +60,10 @@ class Cell:
         return tuple(o for o in self.outcomes if isinstance(o, Failure))
 
     def values(self, quantity: str) -> NDArray[np.float64]:
-        """That quantity in the trials that returned a result, in order."""
-        return np.array([o[quantity] for o in self.outcomes if not isinstance(o, Failure)], dtype=float)
+        """That quantity in the trials that returned it, in order."""
+        return np.array(
+            [o[quantity] for o in self.outcomes if not isinstance(o, Failure) and quantity in o], dtype=float
+        )
 
     def measured(self, quantity: str) -> Measured:
         """Root mean square of that quantity with its interval; failed trials are counted in it."""
@@ -92,11 +94,11 @@ class Study:
     """What is measured, and how it is told.
 
     conditions: flat mappings of strings and numbers, all different. ``trial(condition, seed)`` does one trial and returns
-    one finite number for each of ``quantities``, or a ``Failure``; anything it raises is a defect and propagates. Trial t
-    of every condition gets the same seed, so that conditions can be compared trial by trial; a trial that has to be
-    independent of those of other conditions mixes the condition into its seed (``mixed``). ``summary`` makes the rows of
-    the table, all with the same keys; ``draw`` the figure. ``claims``: rows of ``paper_notes.md`` that the study is
-    about. Raises ``ValueError`` or ``TypeError`` on values that contradict this.
+    a finite number for each of ``quantities`` that there is under this condition, or a ``Failure``; anything it raises is
+    a defect and propagates. Trial t of every condition gets the same seed, so that conditions can be compared trial by
+    trial; a trial that has to be independent of those of other conditions mixes the condition into its seed (``mixed``).
+    ``summary`` makes the rows of the table, all with the same keys; ``draw`` the figure. ``claims``: rows of
+    ``paper_notes.md`` that the study is about. Raises ``ValueError`` or ``TypeError`` on values that contradict this.
     """
 
     name: str
@@ -165,18 +167,22 @@ def _key(condition: Condition) -> str:
 
 
 def _complete(study: Study, cell: Cell) -> bool:
-    return all(isinstance(o, Failure) or o.keys() == set(study.quantities) for o in cell.outcomes)
+    return all(isinstance(o, Failure) or _fits(study, o) for o in cell.outcomes)
+
+
+def _fits(study: Study, outcome: Mapping[str, float]) -> bool:
+    return bool(outcome) and outcome.keys() <= set(study.quantities)
 
 
 def _checked(study: Study, condition: Condition, outcome: Outcome) -> Outcome:
     if isinstance(outcome, Failure):
         return outcome
-    if outcome.keys() != set(study.quantities) or not all(math.isfinite(v) for v in outcome.values()):
+    if not _fits(study, outcome) or not all(math.isfinite(v) for v in outcome.values()):
         raise ValueError(
-            f"trial must give a finite number for each of {', '.join(study.quantities)} or a Failure; study "
+            f"trial must give finite numbers out of {', '.join(study.quantities)} or a Failure; study "
             f"{study.name!r} gave {dict(outcome)} at {dict(condition)}"
         )
-    return {q: float(outcome[q]) for q in study.quantities}
+    return {q: float(outcome[q]) for q in study.quantities if q in outcome}
 
 
 def _findings(study: Study, trials: int, done: Mapping[str, Cell]) -> Findings:

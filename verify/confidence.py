@@ -1,0 +1,181 @@
+"""How sure one may be of a reconstruction without knowing the truth: theory evaluated at the reconstruction itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bounds import Activation, GradientNoise, Kind, Setting, TensorAttack, resolve_activation
+from bounds.tensor_attack import EQUAL_NORMS
+
+if TYPE_CHECKING:
+    from attack.gradient_file import Finding, GradientAttack, SharedGradient
+
+Array = NDArray[np.float64]
+#: A predicted error above this fraction of the features' norm makes a result suspect, above 1 worthless.
+LARGE = 0.5
+#: Unexplained power above this multiple of the predicted one (and above 1e-6) makes a result suspect.
+EXCESS = 3.0
+#: Draws and seed of the Gaussian averages in B dimensions: a relative accuracy of about 1 %.
+DRAWS, SEED = 100_000, 11
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """status: "ok", "suspect" or "failed", with reasons for the latter two.
+
+    predicted: PREDICTED R of the features, in their own units, at the reconstruction in place of the truth, the power that
+    is not explained taken for noise; relative: over the root mean square norm of the features. unexplained: share of the
+    gradient's power that the reconstruction leaves; expected: the share that errors of the predicted size leave without
+    noise; noise: standard deviation of independent noise on the entries that would make up the difference. gap, misfit,
+    agreeing, starts: the attack's own diagnostics. None where there is no such number.
+    """
+
+    status: str
+    reasons: tuple[str, ...]
+    predicted: float | None = None
+    relative: float | None = None
+    unexplained: float | None = None
+    expected: float | None = None
+    noise: float | None = None
+    gap: float | None = None
+    misfit: float | None = None
+    agreeing: int | None = None
+    starts: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Assessed:
+    """What was found about a shared gradient, the attack's result (None without one) and the confidence in it."""
+
+    findings: tuple[Finding, ...]
+    attacked: GradientAttack | None
+    confidence: Confidence
+
+
+def assess(
+    shared: SharedGradient,
+    batch_size: int,
+    activation: str | Activation = "relu",
+    norms: Sequence[float] | None = None,
+    scale: float | None = None,
+    attack: TensorAttack | None = None,
+    loss: str = "sum",
+    seed: int = 2,
+) -> Assessed:
+    """Check the gradient, attack it, and say how far the result can be trusted. Arguments as of ``attack_gradient``.
+
+    A finding of level error, or an attack without result, gives the status "failed" and no reconstruction. Raises
+    ``ValueError`` or ``TypeError`` on bad arguments, an activation that is not covered, a gradient of dL/dW.
+    """
+    from attack import ReconstructionError
+    from attack.gradient_file import attack_gradient, check_gradient
+
+    estimator = TensorAttack() if attack is None else attack
+    function = resolve_activation(activation)
+    findings = check_gradient(shared, batch_size, function, norms, scale, seed)
+    errors = tuple(f.text for f in findings if f.level == "error")
+    if errors:
+        return Assessed(findings, None, Confidence("failed", errors))
+    try:
+        attacked = attack_gradient(shared, batch_size, function, norms, scale, estimator, loss, seed)
+    except ReconstructionError as error:
+        return Assessed(findings, None, Confidence("failed", (str(error),), gap=error.diagnostics.gap))
+    warnings = tuple(f"{f.name}: {f.text}" for f in findings if f.level == "warning")
+    return Assessed(findings, attacked, confidence(attacked, function, shared.m, estimator, warnings))
+
+
+def confidence(
+    attacked: GradientAttack,
+    activation: Activation,
+    m: int,
+    attack: TensorAttack,
+    warnings: Sequence[str] = (),
+) -> Confidence:
+    """The confidence in a reconstruction from a network of width m; ``warnings`` make it suspect."""
+    diagnostics, there = attacked.standard.diagnostics, attacked.coordinates
+    setting = plug_in(attacked, activation, m)
+    constant, factor = unexplained_power(setting, attack)
+    excess = max(0.0, (attacked.unexplained * attacked.power - constant) / (1 + factor))
+    expected = constant / attacked.power
+    (bound,) = (b for b in GradientNoise.bounds if b.kind is Kind.PREDICTED)
+    value = bound.value(GradientNoise(math.sqrt(excess)), setting, attack, 0.05)
+    norm = math.sqrt(float(attacked.features.square().sum(dim=1).mean()))
+    seen = Confidence(
+        "failed",
+        (),
+        unexplained=attacked.unexplained,
+        expected=expected,
+        noise=math.sqrt(excess),
+        gap=diagnostics.gap,
+        misfit=diagnostics.misfit,
+        agreeing=diagnostics.agreeing,
+        starts=diagnostics.starts,
+    )
+    reasons = [*diagnostics.warnings, *warnings]
+    if attacked.unexplained > max(1e-6, EXCESS * expected):
+        reasons.append(
+            f"{attacked.unexplained:.2%} of the gradient's power is not explained, {expected:.2%} predicted: noise "
+            f"of standard deviation {math.sqrt(excess):.3g} (the prediction takes it in), or another model"
+        )
+    if value.value is None:
+        return dataclasses.replace(seen, reasons=(*reasons, f"no prediction: {value.why}"))
+    predicted = value.value / there.scale
+    relative = predicted / norm
+    if relative > LARGE:
+        reasons.append(f"predicted error {relative:.2f} of the features' norm")
+    status = "failed" if relative >= 1 else "suspect" if reasons else "ok"
+    return dataclasses.replace(
+        seen, status=status, reasons=tuple(reasons), predicted=predicted, relative=relative
+    )
+
+
+def plug_in(attacked: GradientAttack, activation: Activation, m: int) -> Setting:
+    """The setting with reconstructed features and residuals in place of the true ones, in the attack's coordinates."""
+    from attack.weights import shifted
+
+    function = shifted(activation, attacked.coordinates.bias_mean)
+    X = attacked.standard.features.cpu().numpy()
+    norms = np.linalg.norm(X, axis=1)
+    wide = np.array([function.coefficient(0, float(n)) for n in norms])
+    labels = wide - attacked.standard.residuals.cpu().numpy()
+    if np.ptp(norms) > EQUAL_NORMS * norms.max():  # theory speaks of labels +-1 there
+        labels = np.where(labels < 0, -1.0, 1.0)
+    return Setting.from_features(X, labels, m, function)
+
+
+def unexplained_power(setting: Setting, attack: TensorAttack) -> tuple[float, float]:
+    """(u, v): errors of first-order size leave the power ``u + v s`` of the gradient unexplained, s the noise's variance.
+
+    With errors e_i orthogonal to the span, ``g - sum_i r_i sigma(w.xhat_i) = sum_i r_i sigma'(w.x_i) w.e_i`` to first order,
+    ``E <e_i, e_l> = ((d - B)/m) n_i n_l E[(h^2 + s)(z.a_i)(z.a_l)]`` with ``a_i = A^-1 u_i`` (paper_notes.md, "First-order
+    error"), and w.e_i is independent of the span's part of w. Errors inside the span, smaller by 1/(d - B), are left out;
+    so is the noise itself (s). The averages are over ``DRAWS`` Gaussians in B dimensions.
+    """
+    z = np.random.default_rng(SEED).standard_normal((DRAWS, setting.B))
+    function, r, norms = setting.activation, setting.residuals, setting.norms
+    u = z @ setting.directions.T
+    hidden = function(u * norms)
+    step = 1e-4 * norms
+    slopes = (function(u * norms + step) - function(u * norms - step)) / (2 * step)
+    h = hidden @ r
+    if attack.residualized:
+        c0, c1 = (np.array([function.coefficient(k, float(n)) for n in norms]) for k in (0, 1))
+        h = h - (c0 + c1 * u) @ r
+    c2 = np.array([function.coefficient(2, float(n)) for n in norms])
+    second = (setting.directions.T * (r * c2)) @ setting.directions
+    a = np.linalg.pinv(second) @ setting.directions.T
+    projected = z @ a
+    share = (setting.d - setting.B) / setting.m * np.outer(norms * r, norms * r) * (slopes.T @ slopes / DRAWS)
+    constant = float(np.sum(share * ((projected * (h**2)[:, None]).T @ projected / DRAWS)))
+    return constant, float(np.sum(share * (a.T @ a)))
