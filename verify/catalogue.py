@@ -6,7 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from bounds import DEFENSES, Defense, GradientNoise, NoDefense, TensorAttack
+from bounds import (
+    DEFENSES,
+    DPSGD,
+    Clamping,
+    Defense,
+    DeterministicRounding,
+    Dropout,
+    GradientClipping,
+    GradientNoise,
+    NoDefense,
+    SignCompression,
+    StochasticRounding,
+    TensorAttack,
+)
 from verify.experiment import (
     Check,
     Experiment,
@@ -251,6 +264,83 @@ _ALL = (
         quick_width=200_000,
     ),
     _experiment(
+        "dropout",
+        "Dropout, one mask for the batch and one for each sample",
+        ("C12",),
+        (PredictedCheck(0.05),),
+        features=RANDOM,
+        d=50,
+        m=(80_000, 640_000),
+        defenses=Dropout.grid(),
+        trials=60,
+        quick_width=80_000,
+    ),
+    _experiment(
+        "clipping",
+        "Clipping of the gradient as a whole and of every sample's own",
+        ("C10",),
+        (PredictedCheck(0.05),),
+        features=RANDOM,
+        d=50,
+        m=(80_000, 640_000),
+        defenses=(GradientClipping(30.0), GradientClipping(200.0, per_sample=True)),
+        trials=60,
+        quick_width=80_000,
+    ),
+    _experiment(
+        "dp-sgd",
+        "DP-SGD: a fixed noise multiplier, whatever the width",
+        ("C10",),
+        (PredictedCheck(0.05, largest_m_only=False),),
+        features=RANDOM,
+        d=50,
+        m=(80_000, 320_000, 1_280_000),
+        defenses=(DPSGD(1.0, 0.003), DPSGD(1.0, 0.003, per_sample=False)),
+        moments=("residualized",),
+        trials=60,
+        quick_width=80_000,
+    ),
+    _experiment(
+        "dp-sgd-strength",
+        "DP-SGD: noise of .3, 1 and 3 relative to the unclipped gradient",
+        ("C10",),
+        (PredictedCheck(0.05),),
+        features=RANDOM,
+        d=50,
+        m=640_000,
+        # the gradient's norm is about 755 here
+        defenses=tuple(DPSGD(1.0, z, per_sample=False) for z in (0.0004, 0.00133, 0.004)),
+        trials=60,
+        quick_width=640_000,
+        quick_trials=2,
+    ),
+    _experiment(
+        "rounding",
+        "Stochastic rounding to multiples of 1 and 4",
+        (),
+        (PredictedCheck(0.05),),
+        features=RANDOM,
+        d=50,
+        m=(80_000, 640_000),
+        defenses=StochasticRounding.grid(),
+        moments=("residualized",),
+        trials=60,
+        quick_width=80_000,
+    ),
+    _experiment(
+        "biased",
+        "Channels that are functions of the entry alone: an error that no width removes",
+        (),
+        (PredictedCheck(0.05),),
+        features=RANDOM,
+        d=50,
+        m=(80_000, 640_000),
+        defenses=(*DeterministicRounding.grid(), SignCompression(), *Clamping.grid()),
+        moments=("residualized",),
+        trials=40,
+        quick_width=80_000,
+    ),
+    _experiment(
         "dimension",
         "Exponent of the dimension",
         ("C1",),
@@ -363,9 +453,6 @@ _ALL = (
 
 def default_experiment(family: type[Defense]) -> Experiment:
     """What is measured of a defense that no experiment above is about: every value of its default grids, two widths."""
-    members = tuple(family(**{p.name: value}) for p in family.parameters() for value in p.grid) or (
-        family.off(),
-    )
     return _experiment(
         family.name.replace("_", "-"),
         f"{family.name.replace('_', ' ').capitalize()}, two random features",
@@ -374,7 +461,7 @@ def default_experiment(family: type[Defense]) -> Experiment:
         features=RANDOM,
         d=50,
         m=(80_000, 320_000),
-        defenses=members,
+        defenses=family.grid(),
         trials=60,
     )
 
