@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 
 import sympy as sp
 
@@ -97,13 +98,18 @@ class Bound:
 
 
 class Evaluation(Mapping[Kind, BoundValue]):
-    """All kinds of statement for one defense, setting and attack: a mapping with one entry for every ``Kind``."""
+    """All kinds of statement for one defense, setting and attack: a mapping with one entry for every ``Kind``.
 
-    def __init__(self, values: Mapping[Kind, BoundValue]) -> None:
+    A kind is computed when it is first read, and kept: a proved bound may take seconds, the others do not."""
+
+    def __init__(self, values: Mapping[Kind, BoundValue | Callable[[], BoundValue]]) -> None:
         self._values = dict(values)
 
     def __getitem__(self, kind: Kind) -> BoundValue:
-        return self._values[kind]
+        found = self._values[kind]
+        if not isinstance(found, BoundValue):
+            found = self._values[kind] = found()
+        return found
 
     def __iter__(self) -> Iterator[Kind]:
         return iter(self._values)
@@ -139,7 +145,7 @@ def evaluate(
     """Every kind of statement about ``defense`` in ``setting`` for the estimator ``attack``.
 
     delta in (0, 1): an UPPER holds with probability at least 1 - delta. A kind without a proof has value None and a
-    reason. Raises ``TypeError`` or ``ValueError`` on bad input.
+    reason; every kind is computed when it is first read. Raises ``TypeError`` or ``ValueError`` on bad input.
     """
     checks.instance("defense", defense, Defense, "GradientNoise(sigma=1.0)")
     checks.instance("setting", setting, Setting)
@@ -150,7 +156,7 @@ def evaluate(
     stated = {bound.kind: bound for bound in defense.bounds}
     return Evaluation(
         {
-            kind: stated[kind].value(defense, setting, attack, delta)
+            kind: partial(stated[kind].value, defense, setting, attack, delta)
             if kind in stated
             else BoundValue(None, f"not proved: no {kind} is stated for {defense.name}")
             for kind in Kind

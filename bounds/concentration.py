@@ -9,16 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import special, stats
 
-from bounds.quadrature import Array
+from bounds.quadrature import Array, hermite
 
 Envelope = Callable[[Array], Array]
 
 _RADII = 600
 _RATES = 60
+#: Rates of the exponential moments on a grid, in units of the one that is best for a Gaussian mean.
+_GRID_RATES = (0.15, 0.3, 0.45, 0.6, 0.72, 0.82, 0.9, 0.97)
+#: What the trapezoidal rule may be off, relative, over its step squared: an exponential moment, an expectation.
+_MOMENT_SLACK, _MEAN_SLACK = 2.0, 0.25
 
 
 def radius(dimension: int, count: int, probability: float) -> float:
@@ -29,6 +34,16 @@ def radius(dimension: int, count: int, probability: float) -> float:
 def chi(dimension: int, probability: float) -> float:
     """What the norm of a standard Gaussian vector exceeds with the given probability; 0 for dimension 0."""
     return math.sqrt(float(stats.chi2.isf(probability, dimension))) if dimension else 0.0
+
+
+@lru_cache(maxsize=64)
+def _radial_grid(dimension: int, start: float, end: float, count: int) -> tuple[Array, Array]:
+    """Radii and the density of a standard Gaussian vector's norm at them; read-only."""
+    s = np.linspace(start, end, count)
+    density = np.asarray(stats.chi.pdf(s, dimension))
+    for values in (s, density):
+        values.setflags(write=False)
+    return s, density
 
 
 @dataclass(frozen=True)
@@ -50,9 +65,8 @@ class Sample:
         """
         if second is None and absolute is None:
             raise ValueError("second or absolute must be given; got neither")
-        s = np.linspace(0.0, self.limit, _RADII)
+        s, density = _radial_grid(self.dimension, 0.0, self.limit, _RADII)
         c = np.asarray(envelope(s), dtype=float)
-        density = stats.chi.pdf(s, self.dimension)
         inner = np.full_like(c, math.inf if second is None else second)
         if absolute is not None:
             inner = np.minimum(inner, c * absolute)
@@ -69,17 +83,122 @@ class Sample:
             [np.cumsum(steps[:, ::-1], axis=1)[:, ::-1], np.zeros((len(rates), 1))], axis=1
         )
         psi = np.min(grown * inner + beyond, axis=1)
-        return float(np.min(rates * psi / 2 + exponent / (rates * self.count))) + self._tail(envelope)
+        return float(np.min(rates * psi / 2 + exponent / (rates * self.count))) + self.tail(envelope)
 
     def nonnegative_mean(self, envelope: Envelope, exponent: float, expectation: float) -> float:
         """Upper bound of the sample mean of an F >= 0 of at most the given expectation."""
         return expectation + self.mean_excess(envelope, exponent, absolute=expectation)
 
-    def _tail(self, envelope: Envelope) -> float:
-        """E[envelope(|zeta|); |zeta| > limit]."""
-        s = np.linspace(self.limit, self.limit + 12.0, _RADII)
-        values = np.asarray(envelope(s)) * stats.chi.pdf(s, self.dimension)
+    def expectation(self, envelope: Envelope) -> float:
+        """Upper Riemann sum of ``E envelope(|zeta|)``."""
+        s, density = _radial_grid(self.dimension, 0.0, self.limit + 12.0, 8001)
+        values = np.asarray(envelope(s)) * density
         return float(np.sum(np.maximum(values[1:], values[:-1])) * (s[1] - s[0]))
+
+    def tail(self, envelope: Envelope) -> float:
+        """E[envelope(|zeta|); |zeta| > limit]."""
+        s, density = _radial_grid(self.dimension, self.limit, self.limit + 12.0, _RADII)
+        values = np.asarray(envelope(s)) * density
+        return float(np.sum(np.maximum(values[1:], values[:-1])) * (s[1] - s[0]))
+
+
+@dataclass(frozen=True, eq=False)
+class Ball:
+    """The trapezoidal rule for E[F(z); |z| <= limit], z standard Gaussian, for functions given by their values.
+
+    points (N, dimension), weights (N,); step: spacing; limit: radius of the ball that the rule covers; count: size of the
+    sample whose means are bounded. Values are stacked: (K, N), one row for each function.
+    """
+
+    points: Array
+    weights: Array
+    step: float
+    limit: float
+    count: int
+
+    @staticmethod
+    def of(dimension: int, limit: float, count: int, step: float) -> Ball:
+        """Every cell of the lattice that meets the ball is covered: what lies outside only adds to a bound."""
+        reach = limit + step * math.sqrt(dimension) / 2
+        half = math.ceil(reach / step)
+        line = step * np.arange(-half, half + 1)
+        z = np.stack([g.ravel() for g in np.meshgrid(*[line] * dimension, indexing="ij")], axis=1)
+        square = np.sum(z * z, axis=1)
+        z, square = z[square <= reach**2], square[square <= reach**2]
+        weights = np.exp(-square / 2) * (step / math.sqrt(2 * math.pi)) ** dimension
+        return Ball(z, weights, step, limit, count)
+
+    @property
+    def moment_slack(self) -> float:
+        return 1 + _MOMENT_SLACK * self.step**2
+
+    @property
+    def mean_slack(self) -> float:
+        return 1 + _MEAN_SLACK * self.step**2
+
+    def mean_excess(self, values: Array, exponent: float, tail: Array, noise: Array | None = None) -> Array:
+        """How far the sample mean of F(z_j) + N_j G(z_j) lies from E F on either side, at most, but for probability
+        ``2 exp(-exponent)`` each: (K,), on the event that no z_j is longer than ``limit``.
+
+        values: F; noise: G^2 times the variance of N; tail (K,): bounds of E[|F|; |z| > limit]. Lemma "Mean of a function
+        given on a grid" of paper_notes.md.
+        """
+        spread = np.zeros_like(values) if noise is None else noise
+        best = np.full((2, len(values)), math.inf)
+        whole, mean = float(np.sum(self.weights)), values @ self.weights
+        scale = self._scale(values**2 @ self.weights + spread @ self.weights, exponent)
+        for rate in _GRID_RATES:
+            grown = np.exp(np.clip(rate * scale[:, None] * values, -300.0, 300.0))
+            noisy = (
+                1.0 if noise is None else np.exp(np.minimum((rate * scale[:, None]) ** 2 * spread / 2, 300.0))
+            )
+            for side, moment in enumerate((grown * noisy, noisy / grown)):
+                sign = 1 - 2 * side
+                psi = moment @ self.weights - whole - sign * rate * scale * mean
+                bound = (self.moment_slack * np.maximum(psi, 0) + exponent / self.count) / (rate * scale)
+                best[side] = np.minimum(best[side], bound)
+        return np.asarray(best.max(axis=0) + tail)
+
+    def nonnegative_mean(self, values: Array, exponent: float) -> Array:
+        """Upper bounds of the sample means of F >= 0, but for probability ``exp(-exponent)`` each: (K,), on that event."""
+        best = np.full(len(values), math.inf)
+        whole, mean = float(np.sum(self.weights)), values @ self.weights
+        scale = self._scale(values**2 @ self.weights, exponent)
+        for rate in (0.02, 0.05, 0.1, *_GRID_RATES):
+            grown = np.exp(np.minimum(rate * scale[:, None] * values, 300.0))
+            psi = grown @ self.weights - whole - rate * scale * mean
+            best = np.minimum(
+                best, (self.moment_slack * np.maximum(psi, 0) + exponent / self.count) / (rate * scale)
+            )
+        return np.asarray(self.mean_slack * mean + best)
+
+    def _scale(self, second: Array, exponent: float) -> Array:
+        return np.asarray(np.sqrt(2 * exponent / (self.count * np.maximum(second, 1e-300))))
+
+    def largest(self, values: Array) -> Array:
+        """Bounds of ``max |F|`` over the ball: (K,), with what a polynomial of degree six may gain between the points."""
+        slack = 1 + 6 * self.step * math.sqrt(self.points.shape[1]) / self.limit
+        return np.asarray(slack * np.max(np.abs(values), axis=1))
+
+
+def chevet(
+    power: int, dimension: int, count: int, mean_weight: float, largest_weight: float, exponent: float
+) -> float:
+    """``sup over unit a of (1/m) sum_j w_j |a.u_j|^power``, at most, but for probability ``exp(-exponent)``; power >= 2.
+
+    u_j, j = 1..m = count, independent standard Gaussian vectors of the given dimension; w_j >= 0 fixed, of at most the
+    given mean and largest value. Lemma "Powers of linear forms" of paper_notes.md.
+    """
+    moment = 2 ** (power / 2) * math.gamma((power + 1) / 2) / math.sqrt(math.pi)
+    typical = (moment * mean_weight) ** (1 / power)
+    edge = (largest_weight / count) ** (1 / power) * (math.sqrt(dimension) + math.sqrt(2 * exponent))
+    return float((typical + edge) ** power)
+
+
+def chaos(dimension: int, count: int, exponent: float) -> float:
+    """``|(1/m^2) sum_jk (a_j.g_k)(u_j.u_k) - (n/m) mean(a.g)|`` over ``rms(a) rms(g)``, at most, but for probability
+    ``2 exp(-exponent)``: fixed vectors a_j, g_k, independent standard Gaussian u_j in R^n. Lemma "Gaussian chaos"."""
+    return (2 * math.sqrt(dimension * exponent) + 2 * exponent) / count
 
 
 def hermite_norm(order: int, dimension: int) -> Envelope:
@@ -91,7 +210,7 @@ def hermite_norm(order: int, dimension: int) -> Envelope:
     rest = [_norm_at_zero(a, dimension - 1) for a in range(order + 1)]
 
     def squared(s: Array) -> Array:
-        line = [special.hermitenorm(k)(s) for k in range(order + 1)]
+        line = hermite(order, s)
         return np.asarray(sum(math.comb(order, a) * line[order - a] ** 2 * rest[a] for a in range(order + 1)))
 
     def norm(s: Array) -> Array:
@@ -146,6 +265,7 @@ def covariance_deviation(
     return best / count
 
 
+@lru_cache(maxsize=4096)
 def _cap(n: int, c2: float) -> tuple[float, float]:
     """Logarithm of the uniform measure of the two opposite caps {s on the sphere in R^n: (s.e)^2 >= c2}, and the mean of
     (s.e)^2 over them.

@@ -13,7 +13,9 @@ from helpers import correlated
 from bounds import (
     SYMBOLS,
     Bound,
+    BoundValue,
     Defense,
+    Evaluation,
     GradientNoise,
     Kind,
     NoDefense,
@@ -38,7 +40,7 @@ def test_every_kind_has_an_entry() -> None:
             assert value.why.startswith("not proved")
         else:
             assert value.source and value.statistic and value.assumptions, kind
-    assert found[Kind.PREDICTED].statistic == "root mean square over trials of R"
+    assert found[Kind.PREDICTED].statistic == "root mean square over trials of R (up to signs where the attack reports them as unknown)"
 
 
 def test_short_names_of_the_kinds() -> None:
@@ -115,6 +117,18 @@ def stated(kind: Kind, number: float) -> Bound:
         return number * (1 + delta), {"part": number}
 
     return Bound(kind, "a statement", "a source", "a statistic", ("an assumption",), numeric, sp.Integer(1))
+
+
+def test_a_kind_is_computed_when_it_is_first_read_and_once() -> None:
+    computed = []
+
+    def slow() -> BoundValue:
+        computed.append(Kind.UPPER)
+        return BoundValue(1.0, "slow")
+
+    found = Evaluation({Kind.UPPER: slow, Kind.LOWER: BoundValue(0.5, "known")})
+    assert found.lower == 0.5 and list(found) == [Kind.UPPER, Kind.LOWER] and len(found) == 2 and not computed
+    assert found.upper == found["upper"].value == 1.0 and computed == [Kind.UPPER]  # type: ignore[index]
 
 
 def test_how_a_bound_is_evaluated() -> None:

@@ -29,7 +29,8 @@ from bounds import (
     resolve_activation,
 )
 from bounds.first_order import first_order
-from bounds.upper import MIN_GAP, RITZ_TOLERANCE, _theorem, error_bound, span_bound
+from bounds.span_theorem import MIN_GAP, RITZ_TOLERANCE, span_theorem
+from bounds.upper import error_bound, span_bound
 
 Numbers = dict[str, float]
 COSINE = 0.3
@@ -134,7 +135,7 @@ def test_every_step_alone(activation: str, moments: str, noise: float, B: int) -
     violation (more has probability 6e-4); in truth there is none. Control: each number divided by ``LOOSE`` is violated."""
     m = {1: 60_000, 2: 150_000, 3: 400_000}[B]
     setting = Setting.from_features(features(12, B), labels(B), m, activation)
-    theorem = _theorem(setting, TensorAttack(moments), noise**2, 0.05)
+    theorem = span_theorem(setting, TensorAttack(moments), noise**2, 0.05)
     e0, e1, beta, _ = theorem.linear
     rms_p, top = theorem.along_b
     span = theorem.span
@@ -202,8 +203,8 @@ def test_the_attack_obeys_the_bounds(noise: float, moments: str) -> None:
 
 
 def test_trivial_where_nothing_sharper_is_proved() -> None:
-    small, wide = Setting.orthonormal(100, 500, 2), Setting.orthonormal(20, 4_000_000, 2)
-    for setting, reason in ((small, "m = 500 is too small"), (wide, "in-plane")):
+    small, wide = Setting.orthonormal(100, 500, 2), Setting.orthonormal(20, 4_000_000, 4)
+    for setting, reason in ((small, "m = 500 is too small"), (wide, "B = 4")):
         value = evaluate(NoDefense(), setting)[Kind.UPPER]
         assert value.trivial and value.value == pytest.approx(2.0) and reason in value.why
         assert value.probability == 0.95
@@ -327,7 +328,7 @@ def test_once_certain_always_certain(activation: str, y: float, delta: float) ->
 def test_the_envelope_of_the_response(B: int) -> None:
     """Against the largest value at 20 000 points of each of five spheres (seed 7): never below it, and close to it."""
     setting = Setting.from_features(features(12, B), labels(B), 100_000)
-    theorem = _theorem(setting, TensorAttack(), 0.0, 0.05)
+    theorem = span_theorem(setting, TensorAttack(), 0.0, 0.05)
     z = np.random.default_rng(7).standard_normal((20_000, B))
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     c0, c1 = (setting.activation.coefficient(k) for k in (0, 1))

@@ -431,6 +431,20 @@ _ALL = (
         trials=2000,
         quick_width=160_000,
     ),
+    _experiment(
+        "upper-two-features",
+        "Proved upper bound of the error, two features",
+        ("C1",),
+        (UpperCheck(0.05),),
+        features=ORTHONORMAL,
+        d=8,
+        m=2_000_000,
+        labels=(3.0, -2.0),
+        moments=("residualized",),
+        trials=2000,
+        quick_width=2_000_000,
+        quick_trials=5,
+    ),
     *(
         _experiment(
             f"upper-growing-{size}",
