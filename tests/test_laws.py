@@ -148,8 +148,15 @@ def test_what_is_no_number_is_refused(family: Family, p: Param, value: Any) -> N
 
 @PARAMETERS
 def test_the_ends_of_the_range_are_allowed(family: Family, p: Param) -> None:
+    usual = family.grid()[0]  # the others at usual values: some combinations make no sense
     for value in (p.lo, p.hi, p.off, *p.grid):
-        assert getattr(family(**{p.name: value}), p.name) == value
+        if not (isinstance(usual, DPSGD) and math.isinf(value)):
+            assert getattr(dataclasses.replace(usual, **{p.name: value}), p.name) == value
+
+
+def test_noise_in_proportion_to_an_infinite_norm_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_norm must be finite where noise_multiplier > 0"):
+        DPSGD(math.inf, 0.1)
 
 
 # --- the member that does nothing -------------------------------------------------------------------------------------
@@ -307,14 +314,30 @@ def test_noise_is_what_its_spec_says(sigma: float) -> None:
 
 # --- end to end -------------------------------------------------------------------------------------------------------
 
-WIDTHS, TRIALS, SEED = (8_000, 32_000), 30, 5
+WIDTH, TRIALS, SEED = 8_000, 30, 5
+
+
+def law_point(defense: Defense, m: int) -> Point:
+    """Labels of size 3 make the signal strong."""
+    return Point("laws", Features("cosine", 1, 0.3), 16, m, 2, labels=(3.0, -3.0), defense=defense)
+
+
+@cache
+def widths(defense: Defense) -> tuple[int, int]:
+    """Two widths, a factor of 16 apart, the larger one wide enough that what theory predicts of the random part of the
+    error is first order (below .12); 128 000 or 512 000."""
+    for m in (WIDTH, 4 * WIDTH):
+        value = evaluate(defense, law_point(defense, 16 * m).setting())[Kind.PREDICTED]
+        floor = value.details.get("floor", 0.0)
+        if value.value is None or value.value**2 - floor**2 < 0.12**2:
+            break
+    return m, 16 * m
 
 
 @cache
 def measured(defense: Defense) -> tuple[Record, ...]:
-    """Records of small attacks. Labels of size 3 make the signal strong enough for every default grid."""
-    features = Features("cosine", 1, 0.3)
-    points = [Point("laws", features, 16, m, 2, labels=(3.0, -3.0), defense=defense) for m in WIDTHS]
+    """Records of small attacks."""
+    points = [law_point(defense, m) for m in widths(defense)]
     return tuple(run_trial(p, trial, SEED, "cpu") for p in points for trial in range(TRIALS))
 
 
@@ -326,7 +349,6 @@ def test_measured_is_predicted(defense: Defense) -> None:
     stated = evaluate(defense, point.setting())
     if stated.predicted is None:
         pytest.skip("no prediction is stated")
-    assert stated[Kind.PREDICTED].details["noise_over_signal"] < 1
     check = PredictedCheck(0.2, largest_m_only=True)
     for factor, verdict in ((1.0, "holds"), (1.5, "fails"), (1 / 1.5, "fails")):
         results = compare(measured(defense), check=check, corrupt_factor=factor)
@@ -335,7 +357,7 @@ def test_measured_is_predicted(defense: Defense) -> None:
 
 @MEMBERS
 def test_measured_exponents_are_the_rate_s(defense: Defense) -> None:
-    """The exponent of m between 8000 and 32 000, within 0.2: its 99 % interval is about +-0.1. Negative control: an
+    """The exponent of m between the two widths, within 0.2: its 99 % interval is about +-0.1. Negative control: an
     exponent raised by one half must fail."""
     if Kind.RATE not in {b.kind for b in defense.bounds}:
         pytest.skip("no rate is stated: the error has a floor")
