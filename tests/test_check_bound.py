@@ -35,7 +35,7 @@ from verify.trial import run_trial
 
 #: Points whose trials cost some tens of milliseconds, and a budget for them.
 SMALL = point_strategy(d=(3, 6), m=(1_000, 16_000), B=(1, 2), activations=("relu", "gelu"), cosines=(0.3,))
-WIDE = point_strategy(d=(3, 6), m=(4_000, 8_000), B=(1, 1), activations=("relu",), labels=("strong",))
+WIDE = point_strategy(d=(12, 24), m=(4_000, 8_000), B=(1, 1), activations=("relu",), labels=("strong",))
 BUDGET: dict[str, Any] = {"max_examples": 8, "max_shrinks": 20, "trials": 8}
 SIMPLEST = Point("check", Features("orthonormal"), 3, 1_000, 1)
 
@@ -70,7 +70,7 @@ def test_a_constant_too_small_is_refuted_at_the_simplest_setting(capsys: pytest.
     assert found.point == SIMPLEST  # orthonormal, no defense, default labels, relu
     assert found.what == "violated" and found.p_value < found.significance == 0.01 / 28
     assert found.bound == my_bound(NoDefense(), SIMPLEST.setting(), TensorAttack(), 0.05)
-    assert found.bound < found.low < found.rms < found.high
+    assert 2 * found.bound < found.rms and 0 <= found.low < found.rms < found.high
     assert (found.first_trial, found.trials, found.n) == (8, 8, 8)  # the confirming trials are fresh
     assert run_again(result, my_bound, capsys) == found.text
     assert found.reproduce in str(result) and "\n" not in found.reproduce
@@ -132,7 +132,7 @@ def test_other_kinds_are_refuted(kind: str, factor: float, capsys: pytest.Captur
     result = check_bound(my_bound, kind, WIDE, **(BUDGET | {"trials": 12}))
     found = result.counterexample
     assert found is not None and found.what == "violated" and result.kind is Kind(kind)
-    assert found.point == Point("check", Features("orthonormal"), 3, 4_000, 1, labels=(3.0,))
+    assert found.point == Point("check", Features("orthonormal"), 12, 4_000, 1, labels=(3.0,))
     assert found.p_value < found.significance
     assert run_again(result, my_bound, capsys) == found.text
 
@@ -178,7 +178,7 @@ def test_an_attack_that_learns_nothing_is_no_support() -> None:
 
 
 def test_beyond_first_order_predictions_are_not_put_to_the_test() -> None:
-    narrow = point_strategy((NoDefense,), (24, 24), (200, 200), (1, 1), ("relu",))
+    narrow = point_strategy((NoDefense,), (24, 24), (200, 200), (1, 1), ("relu",), labels=("strong",))
     result = check_bound(predicted(2.0), "predicted", narrow, **BUDGET)
     assert result.status == "uninformative" and result.beyond_first_order == 1 and result.settings == 0
 

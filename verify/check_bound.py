@@ -54,7 +54,7 @@ class Counterexample:
     what: "violated" (by the attack, with confidence), or what is wrong with the callable itself: "not a number",
     "negative", "infinite", "raised <exception>". point: defense, setting and estimator. bound: its number there (RATE:
     its exponent; None if it has none). rms, low, high: measured root mean square of R in the confirming trials and its
-    interval at confidence 1 - significance (RATE: exponent). p_value: of the confirming trials, by the rule of the kind.
+    99 % interval (RATE: exponent). p_value: of the confirming trials, by the rule of the kind.
     n, failed: confirming trials with and without a result. first_trial, trials, seed: which they were. text: the rule's
     verdict, or the error, in one line. reproduce: one line of Python that measures it again, given ``my_bound``.
     """
@@ -365,6 +365,11 @@ def _measure(claim: _Claim, first: int, trials: int, seed: int, device: str) -> 
 # --- the search -------------------------------------------------------------------------------------------------------
 
 
+#: Settings in which there is nothing to run: another is drawn in their place, up to a limit.
+_SILENT = ("unsupported", "vacuous", "beyond_first_order")
+SKIPPED_PER_EXAMPLE = 5
+
+
 @dataclass
 class _Tally:
     """What one call has seen so far. Lives and dies with the call."""
@@ -392,6 +397,7 @@ class _Search:
     seed: int
     device: str
     max_shrinks: int
+    max_skipped: int
 
     def outcome(self, point: Point, tally: _Tally) -> Counterexample | str:
         """A counterexample, or in a word what became of this setting; each is measured once."""
@@ -407,6 +413,8 @@ class _Search:
     def _outcome(self, point: Point, tally: _Tally) -> Counterexample | str:
         if self.where is not None and not self.where(point):
             return "excluded"
+        if tally.found is None and sum(tally.counts.get(name, 0) for name in _SILENT) >= self.max_skipped:
+            return "untried"
         try:
             claim = _claim(self.terms, point)
         except _Skipped as reason:
@@ -447,10 +455,11 @@ class _Search:
     def _violated(
         self, claim: _Claim, errors: Sequence[Sequence[float]], failed: Sequence[int], verdict: Result
     ) -> Counterexample:
-        measured = Measured.of(errors[0], failed[0], 1 - self.significance)
+        measured = Measured.of(errors[0], failed[0])
         numbers = (measured.rms, measured.low, measured.high)
-        if isinstance(verdict, rules.RateResult):
-            numbers = (verdict.slope, verdict.low, verdict.high)
+        usual = claim.judge(errors, failed, 1 - rules.LEVEL)
+        if isinstance(usual, rules.RateResult):
+            numbers = (usual.slope, usual.low, usual.high)
         return Counterexample(
             "violated",
             claim.point,
@@ -549,7 +558,8 @@ def check_bound(
     Failed attacks: a violation for UPPER; left out of the mean, and reported, for the others.
 
     settings: a hypothesis strategy of ``verify.Point`` (default ``point_strategy()``); where: a filter of points.
-    max_examples, max_shrinks: at most so many settings are measured before and after the first is refuted. Searching
+    max_examples, max_shrinks: at most so many settings are measured before and after the first is refuted; one in which
+    there is nothing to run is replaced by another, up to 5 max_examples of them in all. Searching
     never leaves ``settings``; what is minimal is decided by its shrinking, for ``point_strategy`` in the order B, d, m,
     features, labels, defense, activation. A refutable setting may be missed where the attack scatters too much for
     ``trials``; "minimal" means that the simpler settings tried were not refuted.
@@ -581,6 +591,7 @@ def check_bound(
         checks.integer("seed", seed, 0),
         device,
         max_shrinks,
+        SKIPPED_PER_EXAMPLE * max_examples,
     )
     if where is not None and not callable(where):
         raise TypeError(f"where must be a callable of a Point; got {where!r}")
@@ -659,7 +670,7 @@ def _hunt(
         advance(tally)
         if isinstance(outcome, Counterexample):
             raise _Found(outcome)
-        if outcome in ("excluded", "unsupported", "vacuous", "beyond_first_order"):
+        if outcome in ("excluded", "untried", *_SILENT):
             hypothesis.reject()
 
     try:
@@ -743,7 +754,7 @@ def _progress(wanted: bool | None, kind: Kind, max_examples: int) -> Iterator[Ca
         return
     from rich.console import Console
 
-    with Console(stderr=True).status(f"checking {kind}") as status:
+    with Console(stderr=True, force_terminal=wanted).status(f"checking {kind}") as status:
 
         def advance(tally: _Tally) -> None:
             doing = "searching" if tally.found is None else "a counterexample: making it smaller"
