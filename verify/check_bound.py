@@ -6,6 +6,7 @@ import importlib
 import inspect
 import math
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -368,6 +369,8 @@ def _measure(claim: _Claim, first: int, trials: int, seed: int, device: str) -> 
 #: Settings in which there is nothing to run: another is drawn in their place, up to a limit.
 _SILENT = ("unsupported", "vacuous", "beyond_first_order")
 SKIPPED_PER_EXAMPLE = 5
+#: Fresh trials for each of the first test's: a setting that was picked for its luck needs more than luck.
+CONFIRMING = 2
 
 
 @dataclass
@@ -428,7 +431,7 @@ class _Search:
                 return "other"
             tally.spent += 1
         tally.count("settings")
-        errors, failed = self._run(claim, 0, tally)
+        errors, failed = self._run(claim, 0, self.trials, tally)
         verdict = claim.judge(errors, failed, self.significance)
         if verdict.verdict == "uninformative":
             return "learns_nothing"
@@ -439,14 +442,16 @@ class _Search:
             if math.isfinite(slack) and (tally.slack is None or slack < tally.slack):
                 tally.slack, tally.tightest = slack, point
             return "consistent"
-        errors, failed = self._run(claim, self.trials, tally)
+        errors, failed = self._run(claim, self.trials, CONFIRMING * self.trials, tally)
         verdict = claim.judge(errors, failed, self.significance)
         if verdict.verdict != "fails":
             return "unconfirmed"
         return self._violated(claim, errors, failed, verdict)
 
-    def _run(self, claim: _Claim, first: int, tally: _Tally) -> tuple[list[list[float]], list[int]]:
-        records = _measure(claim, first, self.trials, self.seed, self.device)
+    def _run(
+        self, claim: _Claim, first: int, trials: int, tally: _Tally
+    ) -> tuple[list[list[float]], list[int]]:
+        records = _measure(claim, first, trials, self.seed, self.device)
         failed = [sum(r.failed for r in group) for group in records]
         tally.count("trials", sum(map(len, records)))
         tally.count("failed_trials", sum(failed))
@@ -471,7 +476,7 @@ class _Search:
             self.significance,
             self.seed,
             self.trials,
-            self.trials,
+            CONFIRMING * self.trials,
             verdict.text,
             self._reproduce(claim.point),
         )
@@ -498,7 +503,7 @@ class _Search:
     def _reproduce(self, point: Point) -> str:
         terms = self.terms
         options = {
-            "trials": self.trials,
+            "trials": CONFIRMING * self.trials,
             "first_trial": self.trials,
             "seed": self.seed,
             "significance": self.significance,
@@ -564,16 +569,17 @@ def check_bound(
     features, labels, defense, activation. A refutable setting may be missed where the attack scatters too much for
     ``trials``; "minimal" means that the simpler settings tried were not refuted.
 
-    Statistics: every setting is tested with ``trials`` trials at significance alpha / (max_examples + max_shrinks); one
-    that is refuted is tested again, with as many fresh trials, at the same significance, and counts only if refuted there
-    too. A true bound is then refuted with probability at most ``alpha`` by the second tests alone (union bound over the
-    most settings there can be), whatever the first did. It is exact for UPPER; for the others as good as Student's
-    interval is for the mean of R^2 of so few trials, which heavy tails (an attack that sometimes fails badly) spoil: that
-    is what the two stages guard against.
+    Statistics: every setting is tested with ``trials`` trials at significance alpha / (max_examples + max_shrinks). One that
+    is refuted is tested again at the same significance, with twice as many fresh trials, and counts only if refuted there
+    too. By the second tests alone, a true bound is refuted with probability at most ``alpha`` (union bound over the most
+    settings there can be), whatever the first did. This is exact for UPPER; for the others it is as good as Student's
+    interval for the mean of R^2 of so few trials, which heavy tails (an attack that sometimes fails badly) spoil: that is
+    what the two stages guard against.
 
-    seed: of the search and of all trials, whose streams derive from seed, point and trial number; the same call gives the
-    same result on the same device. Nothing is written. progress: a line on stderr (default: if it is a terminal).
-    KeyboardInterrupt ends the search and what was found is returned.
+    seed: of the search and of all trials, whose streams derive from seed, point and trial number. The same call gives the
+    same result on the same device (hypothesis draws a few values from constants of loaded modules that are not installed
+    packages: with other modules it may search elsewhere). Nothing is written. progress: a line on stderr (default: if it
+    is a terminal). KeyboardInterrupt ends the search and what was found is returned.
 
     Raises ``ValueError`` or ``TypeError`` on values out of range, on a my_bound that takes other arguments, on a Bound of
     another kind, and on settings that are no strategy or yield something else than points.
@@ -674,7 +680,8 @@ def _hunt(
             hypothesis.reject()
 
     try:
-        property()
+        with _no_files():
+            property()
     except _Found as found:
         return found.counterexample, False
     except Unsatisfiable:  # not one setting was to be measured
@@ -682,6 +689,20 @@ def _hunt(
     except KeyboardInterrupt:
         return tally.last, True
     return None, False
+
+
+@contextmanager
+def _no_files() -> Iterator[None]:
+    """hypothesis keeps a cache of the constants in local modules even without a data base: not in the user's directory."""
+    from hypothesis import configuration
+
+    before = getattr(configuration, "__hypothesis_home_directory", None)
+    with tempfile.TemporaryDirectory() as elsewhere:
+        configuration.set_hypothesis_home_dir(elsewhere)
+        try:
+            yield
+        finally:
+            configuration.set_hypothesis_home_dir(before)
 
 
 def check_point(
