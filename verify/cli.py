@@ -28,6 +28,7 @@ from bounds import (
     expression,
 )
 from verify.catalogue import EXPERIMENTS
+from verify.check_bound import check_bound, load_bound
 from verify.compare import compare
 from verify.confidence import Assessed, assess
 from verify.experiment import Experiment
@@ -533,6 +534,29 @@ def _study(study: Study, out: Path, trials: int | None) -> dict[str, Any]:
         "failed": found.failed,
         "rows": finite_json(study.summary(found)),
     }
+
+
+@app.command("check")
+def check_command(
+    my_bound: Annotated[
+        str, typer.Argument(metavar="MODULE:FUNCTION", help="The bound: a callable or a Bound.")
+    ],
+    kind: Annotated[str, typer.Option(help=f"One of {', '.join(Kind)}.")],
+    max_examples: Annotated[int, typer.Option(help="Settings that are tried, at most.")] = 30,
+    trials: Annotated[int, typer.Option(help="Attacks in each.")] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of the search and of all trials.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Search for a small setting in which the attack refutes a bound of yours. Exit code 1 if there is one."""
+    result = check_bound(load_bound(my_bound), kind, max_examples=max_examples, trials=trials, seed=seed)
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        print(result)
+    if result.status == "interrupted":
+        raise Interrupted("stopped before anything was found")
+    if result.refuted:
+        raise typer.Exit(1)
 
 
 @app.command()
