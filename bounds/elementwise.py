@@ -199,10 +199,11 @@ class _Limit:
             found = optimize.least_squares(
                 misfit,
                 np.concatenate([alpha, start.ravel()]),
+                method="lm",
                 xtol=1e-14,
                 ftol=1e-14,
                 gtol=1e-14,
-                max_nfev=500,
+                max_nfev=5000,
             )
             if best is None or found.cost < best.cost * (1 - 1e-9) - 1e-30:
                 best = found
