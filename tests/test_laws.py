@@ -325,11 +325,11 @@ def law_point(defense: Defense, m: int) -> Point:
 @cache
 def widths(defense: Defense) -> tuple[int, int]:
     """Two widths, a factor of 16 apart, the larger one wide enough that what theory predicts of the random part of the
-    error is first order (below .12); 128 000 or 512 000."""
+    error is well within first order (below .085); 128 000 or 512 000."""
     for m in (WIDTH, 4 * WIDTH):
         value = evaluate(defense, law_point(defense, 16 * m).setting())[Kind.PREDICTED]
         floor = value.details.get("floor", 0.0)
-        if value.value is None or value.value**2 - floor**2 < 0.12**2:
+        if value.value is None or value.value**2 - floor**2 < 0.085**2:
             break
     return m, 16 * m
 
