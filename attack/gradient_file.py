@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from attack.findings import Finding, judged
 from attack.moments import Response, apply_second_moment, first_moment
 from attack.network import TwoLayerNet, apply_activation
 from attack.observation import Observation
+from attack.shared_rows import RowAttack, attack_rows, row_findings
 from attack.span import dominant_span
 from attack.streams import normal
 from attack.tensor_attack import Reconstruction, tensor_attack
@@ -22,18 +24,17 @@ from attack.weights import STANDARD_ERRORS, Coordinates
 from bounds import Activation, NoDefense, TensorAttack, checks, resolve_activation
 
 #: Names of the arrays in a file.
-REQUIRED, OPTIONAL = ("weight", "gradient"), ("bias", "output_weight")
+REQUIRED, OPTIONAL = ("weight", "gradient"), ("bias", "output_weight", "bias_gradient")
 #: Spectrum and moments of the weights are taken from at most this many neurons.
 SAMPLE = 100_000
 #: Deviations of a shape (kurtosis, spread of row norms) below this do no harm worth a warning.
 SHAPE_FLOOR = 0.05
-#: Eigenvalues of a (m, d) gradient's Gram matrix below this fraction of the largest count as zero.
-RANK_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class SharedGradient:
-    """What a server holds: weight (m, d); gradient, (m,) for dL/da or (m, d) for dL/dW; bias (m,); output_weight (m,).
+    """What a server holds: weight (m, d); gradient, (m,) for dL/da or (m, d) for dL/dW; bias (m,); output_weight (m,);
+    bias_gradient (m,): dL/db, which dL/dW needs where the biases vary.
 
     The network is ``f(x) = sum_j output_weight_j sigma(w_j.x + bias_j)``, output weights 1/m where they are not given.
     Float32 or float64 CPU tensors. Make one with ``from_arrays`` or ``read_gradient``.
@@ -43,10 +44,15 @@ class SharedGradient:
     gradient: torch.Tensor
     bias: torch.Tensor | None = None
     output_weight: torch.Tensor | None = None
+    bias_gradient: torch.Tensor | None = None
 
     @staticmethod
     def from_arrays(
-        weight: Any, gradient: Any, bias: Any | None = None, output_weight: Any | None = None
+        weight: Any,
+        gradient: Any,
+        bias: Any | None = None,
+        output_weight: Any | None = None,
+        bias_gradient: Any | None = None,
     ) -> SharedGradient:
         """From arrays or tensors of any framework. Vectors may come as (1, m) or (m, 1), as a linear layer has them.
 
@@ -56,7 +62,7 @@ class SharedGradient:
         W = _tensor("weight", weight)
         if W.ndim != 2 or 0 in W.shape:
             raise ValueError(f"weight must have shape (m, d); got {tuple(W.shape)}")
-        vectors = {"bias": bias, "output_weight": output_weight}
+        vectors = {"bias": bias, "output_weight": output_weight, "bias_gradient": bias_gradient}
         found = {k: None if v is None else _vector(_tensor(k, v), W) for k, v in vectors.items()}
         return SharedGradient(W, _vector(_tensor("gradient", gradient), W), **found)
 
@@ -96,7 +102,8 @@ def _vector(value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def read_gradient(path: str | Path) -> SharedGradient:
-    """From an .npz or .safetensors file with arrays ``weight``, ``gradient`` and, optional, ``bias``, ``output_weight``.
+    """From an .npz or .safetensors file with arrays ``weight``, ``gradient`` and, optional, ``bias``, ``output_weight``
+    and ``bias_gradient``.
 
     Nothing in the file is executed (no pickles). Raises ``ValueError`` for another ending, a file that cannot be read, and
     missing or unknown arrays; ``OSError`` where there is no file.
@@ -133,22 +140,6 @@ def _safetensors(path: Path) -> dict[str, Any]:
 
 
 # --- what does not fit ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Finding:
-    """level: "ok", "warning" or "error"; the number found and the threshold it was held against, where there are such."""
-
-    name: str
-    level: str
-    text: str
-    value: float | None = None
-    threshold: float | None = None
-
-
-def _judged(name: str, value: float, threshold: float, text: str, level: str = "warning") -> Finding:
-    """``level`` if the value exceeds the threshold, which is what is expected of weights and gradients of the model."""
-    return Finding(name, level if value > threshold else "ok", text, value, threshold)
 
 
 def check_gradient(
@@ -229,12 +220,9 @@ def _shapes(shared: SharedGradient, B: int) -> tuple[Finding, ...]:
 def _gradient_findings(
     shared: SharedGradient, B: int, activation: Activation, norms: Sequence[float], scale: float | None
 ) -> tuple[Finding, ...]:
+    if shared.gradient.ndim == 2:
+        return row_findings(shared, B, activation, norms, scale)
     g = shared.gradient.double()
-    if g.ndim == 2:
-        values = torch.linalg.eigvalsh(g.T @ g)
-        rank = int((values > RANK_TOLERANCE * values.max()).sum()) if values.max() > 0 else 0
-        text = f"dL/dW has numerical rank {rank}; without noise B = {B} is expected"
-        return (Finding("rank", "ok" if rank == B else "warning", text, float(rank), float(B)),)
     size = float(g.square().mean().sqrt())
     spread = float(g.std(correction=0))
     if spread <= 1e-9 * size:  # also where every entry is zero
@@ -245,7 +233,7 @@ def _gradient_findings(
     allowed = (0.5 if flat else 0.0) + STANDARD_ERRORS / math.sqrt(len(g))
     why = "half, which one feature leaves" if flat else "none, as the activation has no flat part"
     text = f"{zeros:.1%} of the gradient's entries are exactly zero; expected at most {why}: beyond, pruning or dropout"
-    found = [_judged("zeros", zeros, allowed, text)]
+    found = [judged("zeros", zeros, allowed, text)]
     # The largest of m Gaussians is about sqrt(2 log m); what the activation makes of it, in units of its own size, times 3
     # for features whose gradients cancel.
     s = Coordinates.measured(shared.weight).scale if scale is None else scale
@@ -260,7 +248,7 @@ def _gradient_findings(
     text = (
         f"the largest entry is {largest:.1f} times the root mean square; the model's stay below {limit:.1f}"
     )
-    return (*found, _judged("outliers", largest, limit, text))
+    return (*found, judged("outliers", largest, limit, text))
 
 
 def _weight_findings(shared: SharedGradient, scale: float | None) -> tuple[Finding, ...]:
@@ -272,24 +260,22 @@ def _weight_findings(shared: SharedGradient, scale: float | None) -> tuple[Findi
     s = measured if scale is None else scale
     off, tolerance = abs(measured / s - 1), STANDARD_ERRORS / math.sqrt(2 * entries) + 1e-3
     rescaled = "" if abs(s - 1) < tolerance else "; rescaled to 1"
-    found.append(
-        _judged("scale", off, tolerance, f"weights have standard deviation {measured:.4g}{rescaled}")
-    )
+    found.append(judged("scale", off, tolerance, f"weights have standard deviation {measured:.4g}{rescaled}"))
     W = W / measured
     centre = float(torch.linalg.vector_norm(W.mean(dim=0)))
     edge = math.sqrt((d + STANDARD_ERRORS * math.sqrt(2 * d)) / m)
     found.append(
-        _judged("mean", centre, edge, f"mean weight vector of norm {centre:.3g} in units of the scale")
+        judged("mean", centre, edge, f"mean weight vector of norm {centre:.3g} in units of the scale")
     )
     kurtosis = float((W**4).mean()) - 3
     limit = max(SHAPE_FLOOR, STANDARD_ERRORS * math.sqrt(24 / entries))
     text = f"excess kurtosis of the weights' entries {kurtosis:+.3f} (Gaussian 0, uniform -1.2)"
-    found.append(_judged("kurtosis", abs(kurtosis), limit, text))
+    found.append(judged("kurtosis", abs(kurtosis), limit, text))
     rows = W.square().sum(dim=1)
     ratio = float(rows.var()) / (2 * d)
     limit = max(SHAPE_FLOOR, STANDARD_ERRORS * math.sqrt((2 + 12 / d) / m))
     text = f"squared row norms vary {ratio:.3f} times as much as chi-squared with d degrees of freedom"
-    found.append(_judged("row norms", abs(ratio - 1), limit, text))
+    found.append(judged("row norms", abs(ratio - 1), limit, text))
     return (*found, *_spectrum(W), *_bias(shared))
 
 
@@ -307,7 +293,7 @@ def _spectrum(W: torch.Tensor) -> tuple[Finding, ...]:
     top, bottom = (1 + root_d / root_m) ** 2 + slack_high, (1 - root_d / root_m) ** 2 - slack_low
     text = f"coordinates of the weights are {'un' if high <= top and low >= bottom else ''}correlated: eigenvalues "
     text += f"of W^T W/m in [{low:.3f}, {high:.3f}], expected in [{bottom:.3f}, {top:.3f}]"
-    return (_judged("correlation", max(high - top, bottom - low), 0.0, text),)
+    return (judged("correlation", max(high - top, bottom - low), 0.0, text),)
 
 
 def _bias(shared: SharedGradient) -> tuple[Finding, ...]:
@@ -324,7 +310,7 @@ def _bias(shared: SharedGradient) -> tuple[Finding, ...]:
     kurtosis = float((((shared.bias.double() - shared.bias.double().mean()) / spread) ** 4).mean()) - 3
     limit = max(SHAPE_FLOOR, STANDARD_ERRORS * math.sqrt(24 / shared.m))
     text += f" (taken for Gaussian; excess kurtosis {kurtosis:+.3f})"
-    return (_judged("bias", abs(kurtosis), limit, text),)
+    return (judged("bias", abs(kurtosis), limit, text),)
 
 
 def _count(
@@ -366,8 +352,9 @@ class GradientAttack:
     """The reconstruction in the original coordinates, the same in standard ones, and how far g is explained by it.
 
     features (B, d), residuals (B,), labels (B,): float64, residuals those of the loss summed over the batch. A label is
-    f(xhat) - r with the network's own output weights. standard: what ``tensor_attack`` returned in ``coordinates``.
-    power: mean of g^2; unexplained: share of it that least squares of g on sigma(W xhat + b) leaves.
+    f(xhat) - r with the network's own output weights. standard: what the attack returned in ``coordinates``.
+    power: mean of g^2; unexplained: share of it that least squares of g on sigma(W xhat + b) leaves; neurons: how many
+    were used. rows: for dL/dW, the attack on its rows, of which power and unexplained then speak; None for dL/da.
     """
 
     features: torch.Tensor
@@ -377,6 +364,13 @@ class GradientAttack:
     coordinates: Coordinates
     power: float
     unexplained: float
+    neurons: int
+    rows: RowAttack | None = None
+
+    @property
+    def method(self) -> str:
+        """Which function gave the result: "tensor_attack", "sparse_recovery" or "first_layer_attack"."""
+        return "tensor_attack" if self.rows is None else self.rows.method
 
 
 def attack_gradient(
@@ -389,12 +383,15 @@ def attack_gradient(
     loss: str = "sum",
     seed: int = 2,
 ) -> GradientAttack:
-    """The tensor attack on a shared gradient, in coordinates where its weights and biases are standard Gaussian.
+    """The attack on a shared gradient, in coordinates where its weights and biases are standard Gaussian.
+
+    dL/da: ``tensor_attack``. dL/dW: ``sparse_recovery``, which is exact, where it applies (float64, ReLU and leaky ReLU, no
+    noise), else ``first_layer_attack``; rows are divided by their output weights, and dropped where these vanish.
 
     norms (B,): public norms of the features, 1 where None; scale: standard deviation of the weights, measured where None;
     loss: "sum" or "mean" over the batch. Does not repeat ``check_gradient``. Raises ``ValueError`` on arrays that do not
-    fit, dL/dW (not supported yet), an activation that the attack does not cover; ``ReconstructionError`` where there is
-    no result.
+    fit, dL/dW without dL/db where biases vary, an activation that the attack does not cover; ``ReconstructionError`` where
+    there is no result.
     """
     B = checks.integer("batch_size", batch_size, 1)
     checks.choice("loss", loss, ("sum", "mean"))
@@ -402,22 +399,44 @@ def attack_gradient(
     errors = _errors(_shapes(shared, B))
     if errors:
         raise ValueError("; ".join(e.text for e in errors))
-    net, observation, there = _problem(shared, B, function, _norms(norms, B), scale)
+    public = _norms(norms, B)
+    if shared.gradient.ndim == 2:
+        return _from_rows(
+            shared, function, attack_rows(shared, B, function, public, scale, attack, loss, seed)
+        )
+    net, observation, there = _problem(shared, B, function, public, scale)
     if loss == "mean":
         observation = dataclasses.replace(observation, gradient=B * observation.gradient)
     found = tensor_attack(observation, net, B, attack, seed)
     back = there.undo(found)
     power, unexplained, forward = _explained(shared, function, back, observation.gradient)
     return GradientAttack(
-        back.features, back.residuals, forward - back.residuals, found, there, power, unexplained
+        back.features, back.residuals, forward - back.residuals, found, there, power, unexplained, net.m
+    )
+
+
+def _from_rows(shared: SharedGradient, activation: Activation, rows: RowAttack) -> GradientAttack:
+    """The same result, with features in the original coordinates and labels of the network's own output weights."""
+    back = rows.coordinates.undo(rows.standard)
+    forward = torch.zeros(len(back.features), dtype=torch.float64)
+    for block, hidden in _hidden(shared, activation, back.features):
+        forward += (hidden * _output_weights(shared, block)).sum(dim=1)
+    return GradientAttack(
+        back.features,
+        back.residuals,
+        forward - back.residuals,
+        rows.standard,
+        rows.coordinates,
+        rows.power,
+        rows.unexplained,
+        rows.neurons,
+        rows,
     )
 
 
 def _problem(
     shared: SharedGradient, B: int, activation: Activation, norms: Sequence[float], scale: float | None
 ) -> tuple[TwoLayerNet, Observation, Coordinates]:
-    if shared.gradient.ndim == 2:
-        raise ValueError("gradient must be dL/da of shape (m,); dL/dW of shape (m, d) is not supported yet")
     there = Coordinates.measured(shared.weight, shared.bias, scale)
     net = there.network(TwoLayerNet.from_weights(shared.weight, activation), shared.bias)
     seen = Observation(shared.gradient, B, tuple(norms), NoDefense())
@@ -431,18 +450,28 @@ def _explained(
     B = found.features.shape[0]
     gram, right = torch.zeros(B, B, dtype=torch.float64), torch.zeros(B, dtype=torch.float64)
     forward = torch.zeros(B, dtype=torch.float64)
-    guesses = found.features.to(shared.weight.dtype)
     g = gradient.double()
+    for rows, hidden in _hidden(shared, activation, found.features):
+        gram += hidden @ hidden.T
+        right += hidden @ g[rows]
+        forward += (hidden * _output_weights(shared, rows)).sum(dim=1)
+    total = float(g @ g)
+    fitted = float(right @ (torch.linalg.pinv(gram, hermitian=True) @ right))
+    return total / shared.m, max(0.0, 1 - fitted / total), forward
+
+
+def _hidden(
+    shared: SharedGradient, activation: Activation, features: torch.Tensor
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """One pass over W: rows and ``sigma(W xhat + b)`` (B, rows), float64."""
+    guesses = features.to(shared.weight.dtype)
     for start in range(0, shared.m, 16_384):
         rows = slice(start, start + 16_384)
         inside = guesses @ shared.weight[rows].T
         if shared.bias is not None:
             inside = inside + shared.bias[rows]
-        hidden = apply_activation(activation, inside).double()
-        gram += hidden @ hidden.T
-        right += hidden @ g[rows]
-        a = 1 / shared.m if shared.output_weight is None else shared.output_weight[rows].double()
-        forward += (hidden * a).sum(dim=1)
-    total = float(g @ g)
-    fitted = float(right @ (torch.linalg.pinv(gram, hermitian=True) @ right))
-    return total / shared.m, max(0.0, 1 - fitted / total), forward
+        yield rows, apply_activation(activation, inside).double()
+
+
+def _output_weights(shared: SharedGradient, rows: slice) -> torch.Tensor | float:
+    return 1 / shared.m if shared.output_weight is None else shared.output_weight[rows].double()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -93,9 +94,11 @@ class Coordinates:
         """The same gradient, with the norms ``sqrt(s^2 n^2 + t^2)`` that the features have in these coordinates."""
         if self.standard:
             return observation
-        return dataclasses.replace(
-            observation, norms=tuple(math.hypot(self.scale * n, self.bias_scale) for n in observation.norms)
-        )
+        return dataclasses.replace(observation, norms=self.observed_norms(observation.norms))
+
+    def observed_norms(self, norms: Sequence[float]) -> tuple[float, ...]:
+        """Norms (B,) as they are in these coordinates: ``sqrt(s^2 n^2 + t^2)``."""
+        return tuple(math.hypot(self.scale * n, self.bias_scale) for n in norms)
 
     def features(self, X: Any) -> np.ndarray:
         """Features (B, d) as they are in these coordinates: ``(s x, t)``, shape (B, d) or (B, d + 1)."""

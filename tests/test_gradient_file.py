@@ -157,16 +157,6 @@ def test_errors_stop_before_the_attack(changes: dict[str, Array], words: str) ->
     assert any(words in reason for reason in found.confidence.reasons)
 
 
-def test_first_layer_gradients_are_told_and_refused() -> None:
-    given = arrays()
-    slopes = (given["weight"] @ X.T > 0).astype(float)
-    shared = SharedGradient.from_arrays(given["weight"], (slopes * [1.0, -2.0]) @ X / M)
-    (rank,) = (f for f in check_gradient(shared, B) if f.name == "rank")
-    assert (rank.level, rank.value) == ("ok", 2.0)
-    with pytest.raises(ValueError, match="not supported yet"):
-        attack_gradient(shared, B)
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -413,7 +413,10 @@ def _without_pixels(row: PictureRow) -> dict[str, Any]:
 @attack_app.command("gradient")
 def attack_gradient(
     file: Annotated[
-        Path, typer.Option(help=".npz or .safetensors: weight, gradient; optional bias, output_weight.")
+        Path,
+        typer.Option(
+            help=".npz or .safetensors: weight, gradient (dL/da or dL/dW); optional bias, output_weight, bias_gradient."
+        ),
     ],
     B: Annotated[int, typer.Option("--B", help="Features in the gradient.")],
     activation: Activation = "relu",
@@ -480,13 +483,19 @@ def _print_assessed(found: Assessed, target: Path | None, as_json: bool) -> None
     for reason in sure.reasons:
         print(f"  {reason}")
     if attacked is not None:
+        print(f"method: {sure.method}")
         if sure.predicted is not None and sure.relative is not None:
             print(f"predicted error: {sure.predicted:.4g} ({sure.relative:.2%} of the features' norm)")
         print(f"unexplained share of the gradient: {sure.unexplained:.3%}, predicted {sure.expected:.3%}")
-        print(
-            f"gap: {sure.gap:.3g}, misfit: {sure.misfit:.2g}, {sure.agreeing} of {sure.starts} starts agree"
-        )
-        print("labels: " + ", ".join(f"{v:.4g}" for v in attacked.labels.tolist()))
+        if sure.method == "sparse_recovery":
+            print(f"gap: {sure.gap:.3g}; every row is explained: the features are exact but for rounding")
+        else:
+            misfit = "none" if sure.misfit is None else f"{sure.misfit:.2g}"
+            print(f"gap: {sure.gap:.3g}, misfit: {misfit}, {sure.agreeing} of {sure.starts} starts agree")
+        if sure.sign_free:
+            print("signs: each feature is known up to its sign only, its label not at all")
+        else:
+            print("labels: " + ", ".join(f"{v:.4g}" for v in attacked.labels.tolist()))
     if target is not None:
         print(f"reconstruction: {target}")
 

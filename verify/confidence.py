@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bounds import Activation, GradientNoise, Kind, Setting, TensorAttack, resolve_activation
+from bounds.bound import BoundValue, UnsupportedBound
+from bounds.first_layer import first_layer_constants, first_layer_prediction
 from bounds.tensor_attack import EQUAL_NORMS
 
 if TYPE_CHECKING:
     from attack.gradient_file import Finding, GradientAttack, SharedGradient
+    from attack.shared_rows import RowAttack
 
 Array = NDArray[np.float64]
 #: A predicted error above this fraction of the features' norm makes a result suspect, above 1 worthless.
@@ -24,21 +27,31 @@ LARGE = 0.5
 EXCESS = 3.0
 #: Draws and seed of the Gaussian averages in B dimensions: a relative accuracy of about 1 %.
 DRAWS, SEED = 100_000, 11
+#: Draws of the features' errors, and of Gaussians for each, for the share of dL/dW's power that they leave unexplained.
+ERRORS, ROWS = 40, 2_000
+#: A known coordinate that is off by this multiple of the predicted error makes a result suspect.
+FAR = 4.0
+#: Findings about the weights' distribution, of which exact recovery makes no use.
+OF_THE_WEIGHTS = ("scale", "mean", "kurtosis", "row norms", "correlation", "bias")
 
 
 @dataclass(frozen=True)
 class Confidence:
     """status: "ok", "suspect" or "failed", with reasons for the latter two.
 
+    method: the function that gave the result, "tensor_attack", "sparse_recovery" or "first_layer_attack".
     predicted: PREDICTED R of the features, in their own units, at the reconstruction in place of the truth, the power that
     is not explained taken for noise; relative: over the root mean square norm of the features. unexplained: share of the
     gradient's power that the reconstruction leaves; expected: the share that errors of the predicted size leave without
-    noise; noise: standard deviation of independent noise on the entries that would make up the difference. gap, misfit,
-    agreeing, starts: the attack's own diagnostics. None where there is no such number.
+    noise; noise: standard deviation of independent noise on the entries that would make up the difference. For dL/dW noise
+    is what lies outside the features' span, ``expected`` contains it, and exact recovery has predicted = expected = 0.
+    gap, misfit, agreeing, starts: the attack's own diagnostics. sign_free: each feature is known up to its sign only, its
+    label not at all. None where there is no such number.
     """
 
     status: str
     reasons: tuple[str, ...]
+    method: str | None = None
     predicted: float | None = None
     relative: float | None = None
     unexplained: float | None = None
@@ -48,6 +61,7 @@ class Confidence:
     misfit: float | None = None
     agreeing: int | None = None
     starts: int | None = None
+    sign_free: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -76,7 +90,7 @@ def assess(
     """Check the gradient, attack it, and say how far the result can be trusted. Arguments as of ``attack_gradient``.
 
     A finding of level error, or an attack without result, gives the status "failed" and no reconstruction. Raises
-    ``ValueError`` or ``TypeError`` on bad arguments, an activation that is not covered, a gradient of dL/dW.
+    ``ValueError`` or ``TypeError`` on bad arguments and on an activation that is not covered.
     """
     from attack import ReconstructionError
     from attack.gradient_file import attack_gradient, check_gradient
@@ -92,7 +106,13 @@ def assess(
     except ReconstructionError as error:
         return Assessed(findings, None, Confidence("failed", (str(error),), gap=error.diagnostics.gap))
     warnings = tuple(f"{f.name}: {f.text}" for f in findings if f.level == "warning")
-    return Assessed(findings, attacked, confidence(attacked, function, shared.m, estimator, warnings))
+    if (
+        attacked.method == "sparse_recovery"
+    ):  # every row is explained: how the weights are distributed plays no part
+        warnings = tuple(
+            f"{f.name}: {f.text}" for f in findings if f.level == "warning" and f.name not in OF_THE_WEIGHTS
+        )
+    return Assessed(findings, attacked, confidence(attacked, function, attacked.neurons, estimator, warnings))
 
 
 def confidence(
@@ -102,35 +122,80 @@ def confidence(
     attack: TensorAttack,
     warnings: Sequence[str] = (),
 ) -> Confidence:
-    """The confidence in a reconstruction from a network of width m; ``warnings`` make it suspect."""
-    diagnostics, there = attacked.standard.diagnostics, attacked.coordinates
+    """The confidence in a reconstruction from a network with m neurons in use; ``warnings`` make it suspect."""
+    if attacked.rows is None:
+        return _of_output_weights(attacked, activation, m, attack, warnings)
+    return _of_rows(attacked, attacked.rows, activation, m, attack, warnings)
+
+
+def _of_output_weights(
+    attacked: GradientAttack, activation: Activation, m: int, attack: TensorAttack, warnings: Sequence[str]
+) -> Confidence:
     setting = plug_in(attacked, activation, m)
     constant, factor = unexplained_power(setting, attack)
     excess = max(0.0, (attacked.unexplained * attacked.power - constant) / (1 + factor))
     expected = constant / attacked.power
     (bound,) = (b for b in GradientNoise.bounds if b.kind is Kind.PREDICTED)
     value = bound.value(GradientNoise(math.sqrt(excess)), setting, attack, 0.05)
+    return _judged(attacked, value, expected, math.sqrt(excess), warnings)
+
+
+def _of_rows(
+    attacked: GradientAttack,
+    rows: RowAttack,
+    activation: Activation,
+    m: int,
+    attack: TensorAttack,
+    warnings: Sequence[str],
+) -> Confidence:
+    """The gradient of the first layer. Noise is read off outside the features' span, so that what is unexplained inside it
+    speaks about the model alone. Exact recovery has no error to predict: it has checked every row."""
+    if rows.method == "sparse_recovery":
+        exact = BoundValue(0.0, "exact: every row is explained", (), "attack/sparse_recovery.py")
+        return _judged(attacked, exact, 0.0, 0.0, warnings)
+    setting = plug_in(attacked, activation, m)
+    try:
+        value = first_layer_prediction(setting, attack, rows.standard_noise)
+        expected = unexplained_row_power(setting, attack, rows.standard_noise)
+    except UnsupportedBound as error:
+        value, expected = BoundValue(None, str(error)), 0.0
+    known = attacked.coordinates.bias_scale
+    if known and value.value is not None:
+        off = float((attacked.standard.features[:, -1] - known).abs().max())
+        if off > FAR * value.value:
+            text = f"the coordinate of a feature that the biases make known is off by {off:.2g}, {known:.2g} long: "
+            warnings = (*warnings, text + "public norms that are not the features' own, or another model")
+    return _judged(attacked, value, expected, rows.noise, warnings)
+
+
+def _judged(
+    attacked: GradientAttack, value: BoundValue, expected: float, noise: float, warnings: Sequence[str]
+) -> Confidence:
+    """The verdict on a predicted error (in the attack's coordinates) and an expected unexplained share."""
+    diagnostics = attacked.standard.diagnostics
     norm = math.sqrt(float(attacked.features.square().sum(dim=1).mean()))
     seen = Confidence(
         "failed",
         (),
+        method=attacked.method,
         unexplained=attacked.unexplained,
         expected=expected,
-        noise=math.sqrt(excess),
+        noise=noise,
         gap=diagnostics.gap,
         misfit=diagnostics.misfit,
         agreeing=diagnostics.agreeing,
         starts=diagnostics.starts,
+        sign_free=diagnostics.sign_free,
     )
     reasons = [*diagnostics.warnings, *warnings]
     if attacked.unexplained > max(1e-6, EXCESS * expected):
         reasons.append(
             f"{attacked.unexplained:.2%} of the gradient's power is not explained, {expected:.2%} predicted: noise "
-            f"of standard deviation {math.sqrt(excess):.3g} (the prediction takes it in), or another model"
+            f"of standard deviation {noise:.3g} (the prediction takes it in), or another model"
         )
     if value.value is None:
         return dataclasses.replace(seen, reasons=(*reasons, f"no prediction: {value.why}"))
-    predicted = value.value / there.scale
+    predicted = value.value / attacked.coordinates.scale
     relative = predicted / norm
     if relative > LARGE:
         reasons.append(f"predicted error {relative:.2f} of the features' norm")
@@ -179,3 +244,37 @@ def unexplained_power(setting: Setting, attack: TensorAttack) -> tuple[float, fl
     share = (setting.d - setting.B) / setting.m * np.outer(norms * r, norms * r) * (slopes.T @ slopes / DRAWS)
     constant = float(np.sum(share * ((projected * (h**2)[:, None]).T @ projected / DRAWS)))
     return constant, float(np.sum(share * (a.T @ a)))
+
+
+def unexplained_row_power(setting: Setting, attack: TensorAttack, sigma: float) -> float:
+    """Share of dL/dW's power that errors of first-order size leave unexplained, with noise ``sigma`` on every entry.
+
+    Inside the span only: outside it errors and noise are of one size, and the errors' share is smaller by 1/m. A guide, no
+    first-order result: the features' errors are taken for independent of each other, while those of the fit compensate in
+    part, and leave a quarter of this (smooth activations) to all of it (ReLU). Where the
+    derivative jumps, as ReLU's does, the share grows as the errors and not as their squares, so it is measured: ``ERRORS``
+    Gaussian errors of the predicted variance, orthogonal to each feature, on ``ROWS`` Gaussian neurons each.
+    Raises ``UnsupportedBound`` where ``first_layer_prediction`` does.
+    """
+    constants = first_layer_constants(setting, attack)
+    spread = (setting.m * sigma) ** 2
+    B, u, n, r = setting.B, setting.directions, setting.norms, setting.residuals
+    derivative = setting.activation.derivative
+    assert derivative is not None  # first_layer_constants has seen to it
+    sizes = np.sqrt((constants.inplane + spread * constants.white) / setting.m / max(B - 1, 1)) / n
+    rng = np.random.default_rng(SEED)
+    shares, powers = [], []
+    for _ in range(ERRORS if B > 1 else 1):
+        z = rng.standard_normal((ROWS, B))
+        moved = rng.standard_normal((B, B)) * sizes[:, None]
+        moved = u + moved - np.sum(moved * u, axis=1, keepdims=True) * u
+        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        seen, found = (np.broadcast_to(derivative(z @ v.T * n), (ROWS, B)) * n for v in (u, moved))
+        rows = (seen * r) @ u
+        gram = (found.T @ found) * (moved @ moved.T)
+        right = np.einsum("ji,jk,ik->i", found, rows, moved, optimize=True)
+        fitted = (found * (np.linalg.pinv(gram, hermitian=True) @ right)) @ moved
+        shares.append(float(np.mean(np.sum((rows - fitted) ** 2, axis=1))))
+        powers.append(float(np.mean(np.sum(rows**2, axis=1))))
+    noise = setting.d * spread
+    return (float(np.mean(shares)) + noise) / (float(np.mean(powers)) + noise)
