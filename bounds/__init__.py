@@ -12,13 +12,16 @@ from bounds.bound import (
     expression,
 )
 from bounds.clamping import Clamping
-from bounds.defense import Defense, Param, flag, param
+from bounds.defense import Defense, Param, choice, param
 from bounds.deterministic_rounding import DeterministicRounding
 from bounds.dp_sgd import DPSGD
 from bounds.dropout import Dropout
 from bounds.gradient_clipping import GradientClipping
 from bounds.gradient_noise import GradientNoise
+from bounds.gradient_pruning import GradientPruning
+from bounds.local_aggregation import LocalAggregation
 from bounds.none import NoDefense
+from bounds.secure_aggregation import SecureAggregation
 from bounds.setting import SYMBOLS, Setting
 from bounds.sign_compression import SignCompression
 from bounds.stochastic_rounding import StochasticRounding
@@ -38,6 +41,9 @@ DEFENSES: tuple[type[Defense], ...] = (
     DeterministicRounding,
     SignCompression,
     Clamping,
+    GradientPruning,
+    LocalAggregation,
+    SecureAggregation,
 )
 
 __all__ = [
@@ -55,18 +61,21 @@ __all__ = [
     "Evaluation",
     "GradientClipping",
     "GradientNoise",
+    "GradientPruning",
     "Kind",
+    "LocalAggregation",
     "NoDefense",
     "Param",
+    "SecureAggregation",
     "Setting",
     "SignCompression",
     "StochasticRounding",
     "TensorAttack",
     "TrivialBound",
     "UnsupportedBound",
+    "choice",
     "evaluate",
     "expression",
-    "flag",
     "param",
     "resolve_activation",
 ]

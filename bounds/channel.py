@@ -42,5 +42,12 @@ class Elementwise:
     unbiased: bool
 
 
-Channel: TypeAlias = Unbiased | Elementwise
+@dataclass(frozen=True)
+class Pruned:
+    """``gtilde_j = g_j`` where ``|g_j|`` is among the largest, else 0: the fraction ``ratio`` of the entries is removed."""
+
+    ratio: float
+
+
+Channel: TypeAlias = Unbiased | Elementwise | Pruned
 ChannelOf: TypeAlias = Callable[[Defense, Setting], Channel]

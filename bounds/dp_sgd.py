@@ -10,7 +10,7 @@ import sympy as sp
 
 from bounds.bound import Bound, UnsupportedBound
 from bounds.channel import Unbiased
-from bounds.defense import Defense, flag, param
+from bounds.defense import Defense, choice, param
 from bounds.norms import clipped_residuals, gradient_norm
 from bounds.setting import SYMBOLS, Setting
 from bounds.statements import unbiased_bounds
@@ -60,7 +60,7 @@ class DPSGD(Defense):
     name: ClassVar[str] = "dp_sgd"
     max_norm: float = param(lo=1e-9, hi=math.inf, off=math.inf, grid=(1.0,))
     noise_multiplier: float = param(lo=0.0, hi=1e6, off=0.0, grid=(0.002, 0.01))
-    per_sample: bool = flag(True)
+    per_sample: bool = choice(True)
     bounds: ClassVar[tuple[Bound, ...]] = unbiased_bounds(
         _channel,
         SYMBOLS["B"] + SYMBOLS["noise_multiplier"] * sp.Max(SYMBOLS["max_norm"], SYMBOLS["G"]),

@@ -10,7 +10,7 @@ import sympy as sp
 
 from bounds.bound import Bound
 from bounds.channel import Unbiased
-from bounds.defense import Defense, flag, param
+from bounds.defense import Defense, choice, param
 from bounds.setting import SYMBOLS, Setting
 from bounds.statements import unbiased_bounds
 
@@ -32,7 +32,7 @@ class Dropout(Defense):
 
     name: ClassVar[str] = "dropout"
     p: float = param(lo=0.0, hi=0.999, off=0.0, grid=(0.5, 0.9))
-    per_sample: bool = flag(True)
+    per_sample: bool = choice(True)
     bounds: ClassVar[tuple[Bound, ...]] = unbiased_bounds(
         _channel,
         SYMBOLS["B"] / sp.sqrt(1 - SYMBOLS["p"]),

@@ -20,12 +20,12 @@ from scipy import optimize, stats
 
 from bounds.activations import ZERO
 from bounds.bound import Bound, Kind, UnsupportedBound
-from bounds.channel import Elementwise
+from bounds.channel import Elementwise, Pruned
 from bounds.defense import Defense
 from bounds.first_order import check_norms, supported_orders
 from bounds.quadrature import Array, hermite
 from bounds.setting import SYMBOLS, Setting
-from bounds.tensor_attack import TensorAttack
+from bounds.tensor_attack import EQUAL_NORMS, TensorAttack
 
 #: Grid: how far out in standard deviations, and points per axis for B = 1, 2, 3.
 _REACH, _POINTS = 8.5, {1: 20_001, 2: 501, 3: 91}
@@ -46,7 +46,9 @@ class ElementwiseError:
     noise: float
 
 
-def elementwise_error(setting: Setting, attack: TensorAttack, channel: Elementwise) -> ElementwiseError:
+def elementwise_error(
+    setting: Setting, attack: TensorAttack, channel: Elementwise | Pruned
+) -> ElementwiseError:
     """The constants. Raises ``UnsupportedBound`` where the attack does not apply, or the span does not survive the
     channel."""
     if attack.same_neuron != "leave_one_out":
@@ -57,16 +59,17 @@ def elementwise_error(setting: Setting, attack: TensorAttack, channel: Elementwi
     low, order = supported_orders(setting)
     if low != 2:
         raise UnsupportedBound("not proved for odd activations under an elementwise channel")
-    if np.ptp(setting.norms) > 0 and not channel.unbiased:
+    unbiased = channel.ratio == 0 if isinstance(channel, Pruned) else channel.unbiased
+    if np.ptp(setting.norms) > EQUAL_NORMS * setting.norms.max() and not unbiased:
         raise UnsupportedBound("not proved: a biased channel with unequal norms")
     if np.min(np.linalg.eigvalsh(setting.cosines)) < 1e-12:
         raise UnsupportedBound(
             f"ill-posed: the features are linearly dependent, pi_min = {setting.pi_min:.3g}"
         )
-    return _Limit(setting, attack, channel, order).error
+    return _Limit(setting, attack, channel, order, unbiased).error
 
 
-def elementwise_predicted(channel: Callable[[Defense, Setting], Elementwise]) -> Bound:
+def elementwise_predicted(channel: Callable[[Defense, Setting], Elementwise | Pruned]) -> Bound:
     """PREDICTED for an elementwise channel."""
 
     def numeric(
@@ -97,7 +100,7 @@ def elementwise_predicted(channel: Callable[[Defense, Setting], Elementwise]) ->
     )
 
 
-def elementwise_floor(channel: Callable[[Defense, Setting], Elementwise]) -> Bound:
+def elementwise_floor(channel: Callable[[Defense, Setting], Elementwise | Pruned]) -> Bound:
     """FLOOR for an elementwise channel: the error of the named estimator that no width removes; 0 if it is unbiased."""
 
     def numeric(
@@ -129,8 +132,16 @@ _ASSUMPTIONS = (
 class _Limit:
     """The population moments under the channel, the fit's limit, and how it moves with the moments."""
 
-    def __init__(self, setting: Setting, attack: TensorAttack, channel: Elementwise, order: int) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        attack: TensorAttack,
+        channel: Elementwise | Pruned,
+        order: int,
+        unbiased: bool,
+    ) -> None:
         self.setting, self.attack, self.channel, self.order = setting, attack, channel, order
+        self.unbiased = unbiased
         self.B = setting.B
         self.directions = setting.directions
         c = setting.activation.coefficient
@@ -143,11 +154,25 @@ class _Limit:
         self.indices = [_indices(self.B, k) for k in (2, order)]
         self.he2, self.heq = (_hermite_entries(self.z, index) * weight for index, weight in self.indices)
 
-    def responses(self, residuals: Array) -> tuple[Array, Array, Array]:
-        """``E[h | z]`` as it enters the second moment and the core, and the rest of the variance, at the nodes."""
+    def seen(self, residuals: Array, ratio: float | None = None) -> tuple[Array, Array]:
+        """``E[gtilde | z]`` and ``Var(gtilde | z)`` at the nodes. ``ratio``: in place of the channel's own."""
         g = self.sigma @ residuals
+        if isinstance(self.channel, Pruned):
+            kept = g * (np.abs(g) > self.threshold(g, self.channel.ratio if ratio is None else ratio))
+            return kept, np.zeros_like(g)
         mean = np.asarray(self.channel.mean(g), dtype=float)
-        spread = np.maximum(np.asarray(self.channel.second(g), dtype=float) - mean**2, 0.0)
+        return mean, np.maximum(np.asarray(self.channel.second(g), dtype=float) - mean**2, 0.0)
+
+    def threshold(self, g: Array, ratio: float) -> float:
+        """The ``ratio``-quantile of ``|g|``; 0 if the entries that are zero are as many."""
+        order = np.argsort(np.abs(g))
+        below = np.cumsum(self.w[order])
+        at = int(np.searchsorted(below, ratio))
+        return float(np.abs(g[order[min(at, len(order) - 1)]])) if ratio > 0 else -1.0
+
+    def responses(self, residuals: Array, ratio: float | None = None) -> tuple[Array, Array, Array]:
+        """``E[h | z]`` as it enters the second moment and the core, and the rest of the variance, at the nodes."""
+        mean, spread = self.seen(residuals, ratio)
         if not self.attack.residualized:
             return mean, mean, spread
         once = mean - self.w @ mean
@@ -155,9 +180,9 @@ class _Limit:
         second = (self.w * once) @ self.he2
         return once, once - self.he2 @ second / 2, spread
 
-    def data(self, residuals: Array) -> Array:
+    def data(self, residuals: Array, ratio: float | None = None) -> Array:
         """The fit's population data, weighted."""
-        h, hq, _ = self.responses(residuals)
+        h, hq, _ = self.responses(residuals, ratio)
         return np.concatenate([(self.w * h) @ self.he2, self.root * ((self.w * hq) @ self.heq)])
 
     def atoms(self, directions: Array) -> Array:
@@ -254,7 +279,7 @@ class _Limit:
         """The limit directions with the signs that the attack gives them, in the features' order: (B, B)."""
         alpha, v, _ = self.fit
         if self.order % 2 == 0:
-            mean = np.asarray(self.channel.mean(self.sigma @ self.setting.residuals))
+            mean = self.seen(self.setting.residuals)[0]
             first = (self.w * (mean - self.w @ mean)) @ self.z
             weights = np.linalg.lstsq(v.T, first, rcond=None)[0]
             v = v * np.where(weights * (alpha / self.c2) * self.c1 < 0, -1.0, 1.0)[:, None]
@@ -279,7 +304,7 @@ class _Limit:
         v = self.signed
         norms2 = setting.norms**2
         floor = float(np.mean(norms2 * ((v - self.directions) ** 2).sum(axis=1)))
-        if self.channel.unbiased:
+        if self.unbiased:
             floor = 0.0  # what is left is quadrature
         a = np.linalg.solve(A, v.T)  # columns A^-1 v_i
         along = (self.z @ a) ** 2
@@ -297,9 +322,11 @@ class _Limit:
         split = self.he2.shape[1]
         low, core = self.he2 @ rows[:, :split].T, self.root * (self.heq @ rows[:, split:].T)
         influence = h[:, None] * low + hq[:, None] * core
-        if not self.channel.unbiased:
+        if not self.unbiased:
             # The residuals' own fluctuation, r_i - r_i* = mean_j sigma_ij - c_0, moves directions of a biased channel.
             influence = influence + (self.sigma - self.w @ self.sigma) @ self._residual_slopes @ rows.T
+        if isinstance(self.channel, Pruned) and not self.unbiased:
+            influence = influence + np.outer(self._rank_noise, self._ratio_slope @ rows.T)
         mean = self.w @ influence
         return np.asarray(self.w @ ((influence - mean) ** 2 + spread[:, None] * (low + core) ** 2))
 
@@ -312,6 +339,27 @@ class _Limit:
             step = 0.02 * np.abs(residuals).max() * np.eye(self.B)[i]
             slopes.append((self.data(residuals + step) - self.data(residuals - step)) / (2 * step[i]))
         return np.array(slopes)
+
+    @property
+    def _rank_noise(self) -> Array:
+        """What each neuron adds to the fraction that the empirical quantile removes, less the ratio: (N,).
+
+        With ``F(tau_hat)`` the fraction of the population below the empirical quantile, ``F(tau_hat) - ratio`` is the
+        mean of ``ratio - 1{|g_j| <= tau}``.
+        """
+        assert isinstance(self.channel, Pruned)
+        g = self.sigma @ self.setting.residuals
+        below = np.abs(g) <= self.threshold(g, self.channel.ratio)
+        return np.asarray(self.w @ below - below)
+
+    @property
+    def _ratio_slope(self) -> Array:
+        """d(data)/d ratio, (N,), by central differences."""
+        assert isinstance(self.channel, Pruned)
+        ratio, step = self.channel.ratio, 0.01 * min(1.0, 10 * (1 - self.channel.ratio))
+        up, down = min(ratio + step, 0.9999), max(ratio - step, 0.0)
+        r = self.setting.residuals
+        return np.asarray((self.data(r, up) - self.data(r, down)) / (up - down))
 
 
 def _nodes(B: int) -> tuple[Array, Array]:

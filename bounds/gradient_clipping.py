@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from bounds.bound import Bound, UnsupportedBound
 from bounds.channel import Unbiased
-from bounds.defense import Defense, flag, param
+from bounds.defense import Defense, choice, param
 from bounds.norms import clipped_residuals
 from bounds.setting import SYMBOLS, Setting
 from bounds.statements import unbiased_bounds
@@ -36,7 +36,7 @@ class GradientClipping(Defense):
 
     name: ClassVar[str] = "gradient_clipping"
     max_norm: float = param(lo=1e-9, hi=math.inf, off=math.inf, grid=(0.5, 30.0))
-    per_sample: bool = flag(False)
+    per_sample: bool = choice(False)
     bounds: ClassVar[tuple[Bound, ...]] = unbiased_bounds(
         _channel,
         SYMBOLS["B"],

@@ -22,7 +22,18 @@ SYMBOLS: Mapping[str, sp.Symbol] = MappingProxyType(
         **{name: sp.Symbol(name, positive=True) for name in ("d", "m", "B", "K_perp", "K_par", "K_upper")},
         **{
             name: sp.Symbol(name, nonnegative=True)
-            for name in ("floor", "G", "sigma", "p", "max_norm", "noise_multiplier", "step")
+            for name in (
+                "floor",
+                "G",
+                "sigma",
+                "p",
+                "max_norm",
+                "noise_multiplier",
+                "step",
+                "clients",
+                "steps",
+                "lr_times_m",
+            )
         },
     }
 )

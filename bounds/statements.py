@@ -7,7 +7,7 @@ from collections.abc import Callable
 import sympy as sp
 
 from bounds.bound import Bound
-from bounds.channel import Elementwise, Unbiased
+from bounds.channel import Elementwise, Pruned, Unbiased
 from bounds.defense import Defense
 from bounds.elementwise import elementwise_floor, elementwise_predicted
 from bounds.first_order import predicted_bound
@@ -33,6 +33,6 @@ def unbiased_bounds(
     return stated if exact_variance is None else (*stated, upper_bound(exact_variance))
 
 
-def elementwise_bounds(channel: Callable[[Defense, Setting], Elementwise]) -> tuple[Bound, ...]:
+def elementwise_bounds(channel: Callable[[Defense, Setting], Elementwise | Pruned]) -> tuple[Bound, ...]:
     """PREDICTED and FLOOR for a channel that acts on every entry by itself."""
     return elementwise_predicted(channel), elementwise_floor(channel)

@@ -57,8 +57,13 @@ def symmetric(size: int, order: int, rng: np.random.Generator) -> Array:
 
 def defense_members(cls: type[Defense], largest: float = 1e12) -> st.SearchStrategy[Defense]:
     """Members of a family of defenses, drawn from its declared ranges (cut at ``largest``)."""
-    values = {p.name: st.floats(p.lo, min(p.hi, largest)) for p in cls.parameters()}
-    return st.builds(cls, **values, **{name: st.booleans() for name in cls.flags()})
+    values: dict[str, st.SearchStrategy[Any]] = {
+        p.name: st.integers(int(p.lo), int(min(p.hi, largest)))
+        if p.integer
+        else st.floats(p.lo, min(p.hi, largest))
+        for p in cls.parameters()
+    }
+    return st.builds(cls, **values, **{k: st.sampled_from(v) for k, v in cls.choices().items()})
 
 
 @st.composite

@@ -58,9 +58,9 @@ RATED = pytest.mark.parametrize(
 X, Y = torch.from_numpy(correlated(3, 8)), torch.from_numpy(labels(3))
 
 
-def all_flags(family: Family) -> list[dict[str, bool]]:
-    names = family.flags()
-    return [dict(zip(names, v, strict=True)) for v in itertools.product((False, True), repeat=len(names))]
+def forms(family: Family) -> list[dict[str, Any]]:
+    names = family.choices()
+    return [dict(zip(names, v, strict=True)) for v in itertools.product(*names.values())]
 
 
 def seen(defense: Defense, seed: int = 1, m: int = 2000) -> Observation:
@@ -130,19 +130,22 @@ def test_out_of_range_is_refused(family: Family, p: Param) -> None:
         math.inf,
         -math.inf,
     ]
+    if p.integer:
+        outside = [int(p.lo) - 1, int(p.hi) + 1]
     for value in (v for v in outside if not p.lo <= v <= p.hi or (math.isinf(v) and not infinite)):
         with pytest.raises(ValueError) as caught:
-            family(**{p.name: float(value)})
+            family(**{p.name: value if p.integer else float(value)})
         message = str(caught.value)
         assert p.name in message
-        assert f"[{p.lo:g}, {p.hi:g}]" in message
-        assert repr(float(value)) in message
+        assert (f"between {p.lo} and {p.hi}" if p.integer else f"[{p.lo:g}, {p.hi:g}]") in message
+        assert repr(value if p.integer else float(value)) in message
 
 
 @PARAMETERS
 @pytest.mark.parametrize("value", ["0.5", None, True, 1j, [0.5]])
 def test_what_is_no_number_is_refused(family: Family, p: Param, value: Any) -> None:
-    with pytest.raises(TypeError, match=f"{p.name} must be a real number; got {re.escape(repr(value))}"):
+    kind = "an integer" if p.integer else "a real number"
+    with pytest.raises(TypeError, match=f"{p.name} must be {kind}; got {re.escape(repr(value))}"):
         family(**{p.name: value})
 
 
@@ -165,7 +168,7 @@ def test_noise_in_proportion_to_an_infinite_norm_is_refused() -> None:
 @SWITCHED
 def test_off_leaves_the_observation_as_it_is(family: Family) -> None:
     """To rounding: a sum over samples may be taken in another order."""
-    for off in (dataclasses.replace(family.off(), **flags) for flags in all_flags(family)):
+    for off in (dataclasses.replace(family.off(), **form) for form in forms(family)):
         torch.testing.assert_close(seen(off).gradient, seen(NoDefense()).gradient, rtol=1e-13, atol=1e-13)
 
 
@@ -182,7 +185,7 @@ def test_off_has_the_undefended_bounds(family: Family, moments: str) -> None:
     """Every kind that is stated for both; a channel whose constants come from a grid, to what that gives (3e-3)."""
     a = TensorAttack(moments=moments)
     none = evaluate(NoDefense(), setting(), a)
-    for off in (dataclasses.replace(family.off(), **flags) for flags in all_flags(family)):
+    for off in (dataclasses.replace(family.off(), **form) for form in forms(family)):
         found = evaluate(off, setting(), a)
         gridded = Kind.FLOOR in {b.kind for b in family.bounds}
         for kind in {b.kind for b in family.bounds} - {Kind.FLOOR}:
@@ -194,6 +197,9 @@ def test_off_has_the_undefended_bounds(family: Family, moments: str) -> None:
 @MEMBERS
 def test_other_members_do_something(defense: Defense) -> None:
     changed = not torch.equal(seen(defense).gradient, seen(NoDefense()).gradient)
+    if defense.transparent:
+        torch.testing.assert_close(seen(defense).gradient, seen(NoDefense()).gradient, rtol=1e-12, atol=1e-12)
+        return
     assert changed == (
         not defense.has_off or any(getattr(defense, p.name) != p.off for p in defense.parameters())
     )

@@ -84,8 +84,9 @@ def test_three_small_edits_are_enough(tmp_path: Path) -> None:
     (tmp_path / "attack" / "channels" / "random_sparsification.py").write_text(CHANNEL)
     registry = tmp_path / "bounds" / "__init__.py"
     text = registry.read_text()
-    assert "    Clamping,\n)" in text
-    text = text.replace("    Clamping,\n)", "    Clamping,\n    RandomSparsification,\n)")
+    last = "    SecureAggregation,\n)"
+    assert last in text
+    text = text.replace(last, "    SecureAggregation,\n    RandomSparsification,\n)")
     registry.write_text(
         text.replace(
             "from bounds.setting import",

@@ -176,6 +176,8 @@ class Point:
         strength = ", ".join(
             (k.replace("_", " ") if v else f"not {k.replace('_', ' ')}")
             if isinstance(v, bool)
+            else f"{k.replace('_', ' ')} = {v}"
+            if isinstance(v, str)
             else f"{k.replace('_', ' ')} = {v:g}"
             for k, v in asdict(self.defense).items()
         )
