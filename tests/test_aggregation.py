@@ -150,9 +150,9 @@ def test_the_floor_of_pruning(ratio: float) -> None:
 
 
 def test_the_scatter_around_the_floor() -> None:
-    """d = B = 2, ratio .9, m = 20 000: the mean square distance of 60 reconstructions (seeds 0 to 59) from their mean is the
-    in-plane constant over m to 30 %. (The quantile's own fluctuation and the residuals' add 2 and 4 % to it: too little to see
-    here.)"""
+    """d = B = 2, ratio .9, m = 20 000: the mean square distance of 60 reconstructions (seeds 0 to 59) from their mean is
+    the in-plane constant over m to 30 %. (The quantile's own fluctuation and the residuals' add 2 and 4 % to it: too
+    little to see here.)"""
     X2, m = correlated(2, 2, cosine=0.3), 20_000
     setting = Setting.from_features(X2, [1.0, -1.0], m, "relu")
     details = evaluate(GradientPruning(0.9), setting)[Kind.PREDICTED].details
