@@ -47,3 +47,17 @@ def normal(
         int(seed_sequence(seed, purpose, *keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
     )
     return torch.randn(shape, generator=generator, device=device, dtype=dtype)
+
+
+def uniform(
+    shape: tuple[int, ...], seed: int, purpose: str, *keys: int, device: Device, dtype: torch.dtype
+) -> torch.Tensor:
+    """Uniform numbers in [0, 1) of that stream, as ``normal`` gives normals."""
+    if torch.device(device).type == "cpu":
+        kind = np.float32 if dtype == torch.float32 else np.float64
+        return torch.from_numpy(numpy_generator(seed, purpose, *keys).random(shape, dtype=kind))
+    generator = torch.Generator(device=device)
+    generator.manual_seed(
+        int(seed_sequence(seed, purpose, *keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    )
+    return torch.rand(shape, generator=generator, device=device, dtype=dtype)

@@ -22,13 +22,14 @@ def integer(name: str, value: Any, lo: int, hi: float = math.inf, why: str = "")
     return result
 
 
-def real(name: str, value: Any, lo: float = -math.inf, hi: float = math.inf) -> float:
-    """``value`` as a finite float with lo <= value <= hi; ``TypeError`` or ``ValueError`` otherwise."""
+def real(name: str, value: Any, lo: float = -math.inf, hi: float = math.inf, infinite: bool = False) -> float:
+    """``value`` as a float with lo <= value <= hi, finite unless ``infinite``; ``TypeError`` or ``ValueError`` otherwise."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number; got {value!r} ({type(value).__name__})")
     result = float(value)
-    if not (math.isfinite(result) and lo <= result <= hi):
-        raise ValueError(f"{name} must be a finite number in [{lo:g}, {hi:g}]; got {value!r}")
+    if not (lo <= result <= hi and (infinite or math.isfinite(result))):
+        kind = "number" if infinite else "finite number"
+        raise ValueError(f"{name} must be a {kind} in [{lo:g}, {hi:g}]; got {value!r}")
     return result
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,38 +17,62 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Param:
-    """A real parameter of a defense: allowed range [lo, hi], the value ``off`` at which the defense does nothing, and the
-    ``grid`` of values a sweep tries unless told otherwise. Read by validation, test strategies and sweeps alike."""
+    """A real (or integer) parameter of a defense: allowed range [lo, hi], the value ``off`` at which the defense does
+    nothing, and the ``grid`` of values a sweep tries unless told otherwise. Read by validation, test strategies and
+    sweeps alike."""
 
     name: str
     lo: float
     hi: float
     off: float
     grid: tuple[float, ...]
+    integer: bool = False
+
+    def checked(self, value: Any) -> float:
+        """``value`` in the range, as a float or an int; ``ValueError`` or ``TypeError`` otherwise."""
+        if self.integer:
+            return checks.integer(self.name, value, int(self.lo), self.hi)
+        return checks.real(self.name, value, self.lo, self.hi, infinite=math.isinf(self.hi))
 
 
-def param(*, lo: float, hi: float, off: float, grid: Iterable[float] = ()) -> Any:
-    """Declare a real parameter of a ``Defense`` once; its default is ``off``. Without a ``grid`` a sweep tries the middle
-    of the range and the end away from ``off``."""
+def choice(default: bool | str, *others: str) -> Any:
+    """Declare a choice between forms of a ``Defense``: yes or no, or one of several words. All do nothing where its
+    parameters are off."""
+    allowed = (False, True) if isinstance(default, bool) else (default, *others)
+    return dataclasses.field(default=default, metadata={"choice": allowed})
+
+
+def param(*, lo: float, hi: float, off: float, grid: Iterable[float] = (), integer: bool = False) -> Any:
+    """Declare a real (or integer) parameter of a ``Defense`` once; its default is ``off``. Without a ``grid`` a sweep
+    tries the middle of the range and the end away from ``off``; a range without end, ``hi = inf``, needs a grid."""
     far = hi if abs(hi - off) >= abs(lo - off) else lo
     return dataclasses.field(
-        default=off, metadata={"param": (lo, hi, off, tuple(grid) or ((lo + hi) / 2, far))}
+        default=off, metadata={"param": (lo, hi, off, tuple(grid) or ((lo + hi) / 2, far), integer)}
     )
 
 
 @dataclass(frozen=True)
 class Defense:
-    """Base of all specifications. A subclass sets ``name``, its parameters by ``param()``, and its ``bounds``.
+    """Base of all specifications. A subclass sets ``name``, its parameters by ``param()``, its forms by ``choice()``, and
+    its ``bounds``. ``has_off``: some member does nothing (all parameters off). ``transparent``: every member leaves the
+    observation of the same features as it is.
 
     Raises ``ValueError`` (or ``TypeError``) naming field, range and value when a parameter is out of range.
     """
 
     name: ClassVar[str]
     bounds: ClassVar[tuple[Bound, ...]] = ()
+    has_off: ClassVar[bool] = True
+    transparent: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for p in self.parameters():
-            object.__setattr__(self, p.name, checks.real(p.name, getattr(self, p.name), p.lo, p.hi))
+            object.__setattr__(self, p.name, p.checked(getattr(self, p.name)))
+        for name, allowed in self.choices().items():
+            if isinstance(allowed[0], bool):
+                checks.instance(name, getattr(self, name), bool)
+            else:
+                checks.choice(name, getattr(self, name), tuple(str(a) for a in allowed))
 
     @classmethod
     def parameters(cls) -> tuple[Param, ...]:
@@ -56,6 +82,23 @@ class Defense:
         )
 
     @classmethod
+    def choices(cls) -> dict[str, tuple[bool | str, ...]]:
+        """The declared choices and what they allow, in order."""
+        return {f.name: f.metadata["choice"] for f in dataclasses.fields(cls) if "choice" in f.metadata}
+
+    @classmethod
+    def grid(cls) -> tuple[Defense, ...]:
+        """Every combination of the values of the parameters' grids and of the choices."""
+        values: dict[str, tuple[Any, ...]] = {p.name: p.grid for p in cls.parameters()}
+        values |= cls.choices()
+        return tuple(
+            cls(**dict(zip(values, combined, strict=True)))
+            for combined in itertools.product(*values.values())
+        )
+
+    @classmethod
     def off(cls) -> Defense:
-        """The member of this family that does nothing."""
+        """The member of this family that does nothing. ``TypeError`` if there is none."""
+        if not cls.has_off:
+            raise TypeError(f"{cls.__name__} has no member that does nothing")
         return cls(**{p.name: p.off for p in cls.parameters()})

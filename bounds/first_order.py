@@ -26,6 +26,7 @@ import sympy as sp
 
 from bounds.activations import ZERO, Activation
 from bounds.bound import Bound, Kind, UnsupportedBound
+from bounds.channel import Unbiased
 from bounds.defense import Defense
 from bounds.quadrature import Array, hermite, plane_moments
 from bounds.setting import SYMBOLS, Setting
@@ -48,14 +49,15 @@ class FirstOrder:
     noise: float
 
 
-def supported_orders(setting: Setting) -> tuple[int, int]:
-    """Orders of the fit's two moments; ``UnsupportedBound`` where the attack does not apply or a residual or a coefficient
-    vanishes."""
+def supported_orders(setting: Setting, residuals: Array | None = None) -> tuple[int, int]:
+    """Orders of the fit's two moments; ``UnsupportedBound`` where the attack does not apply or a coefficient or a residual
+    vanishes (those of the setting unless others are given)."""
     try:
         orders = moment_orders(setting.activation)
     except ValueError as error:
         raise UnsupportedBound(f"not proved for this activation: {error}") from error
-    if setting.kappa > 1 / ILL_POSED:
+    sizes = np.abs(setting.residuals if residuals is None else residuals)
+    if not sizes.min() > ILL_POSED * max(sizes.max(), ILL_POSED):
         raise UnsupportedBound(f"ill-posed: a residual vanishes, r* = {setting.residuals.tolist()}")
     norms = setting.norms
     if min(abs(setting.activation.coefficient(k, float(n))) for k in orders for n in norms) <= ZERO:
@@ -65,8 +67,8 @@ def supported_orders(setting: Setting) -> tuple[int, int]:
     return orders
 
 
-def first_order(setting: Setting, attack: TensorAttack, noise_variance: float = 0.0) -> FirstOrder:
-    """The constants for an observation ``g_j + noise`` with independent noise of the given variance on every entry.
+def first_order(setting: Setting, attack: TensorAttack, channel: Unbiased | None = None) -> FirstOrder:
+    """The constants for an observation through an unbiased channel (None: of the gradient as it is).
 
     Raises ``UnsupportedBound`` for a setting that is ill-posed (a residual that vanishes, features that are linearly
     dependent), an activation this attack does not cover or gives no signs for, ``same_neuron="ignored"`` (its bias
@@ -77,7 +79,8 @@ def first_order(setting: Setting, attack: TensorAttack, noise_variance: float = 
         raise UnsupportedBound(
             "not proved: with same_neuron='ignored' a bias of order d/m is not part of the formula"
         )
-    low, order = supported_orders(setting)
+    channel = Unbiased(setting.residuals) if channel is None else channel
+    low, order = supported_orders(setting, channel.residuals)
     if low == 1 and attack.contraction != "first_moment":
         raise UnsupportedBound(
             "not proved for a random contraction: the constant depends on the vector drawn"
@@ -92,69 +95,59 @@ def first_order(setting: Setting, attack: TensorAttack, noise_variance: float = 
     )
     if order % 2 == 0 and np.min(np.abs(c_1)) <= ZERO:
         raise UnsupportedBound("not proved: mu_1 = 0, so features are found up to their sign only")
-    alpha = setting.residuals * c_low
-    pairs = _PairTable.build(setting, attack.residualized, (low, order), directions)
+    alpha = channel.residuals * c_low
+    moments = _Moments.of(setting, attack.residualized, (low, order), channel)
     if low == 2:
-        orthogonal, noise = _second_moment_span(directions, alpha, pairs, noise_variance)
+        orthogonal, noise = _second_moment_span(directions, alpha, moments)
     else:
-        orthogonal, noise = _unfolded_span(directions, setting.residuals * c_q, pairs, noise_variance)
+        orthogonal, noise = _unfolded_span(directions, channel.residuals * c_q, moments)
     # In-plane part: rows of the pseudo-inverse of the fit's Jacobian.
     rows_low, rows_q = _solution_map(directions, alpha, c_q / c_low, (low, order), attack.weight(order, low))
     inplane = np.zeros(setting.B)
     if setting.B > 1:
-        white = math.factorial(low) * _inner(rows_low, rows_low)
-        white += math.factorial(order) * _inner(rows_q, rows_q)
-        coloured = (
-            pairs.second_moment(0, 0, rows_low, rows_low)
-            + 2 * pairs.second_moment(0, 1, rows_low, rows_q)
-            + pairs.second_moment(1, 1, rows_q, rows_q)
+        squares = (
+            moments.second(0, 0, rows_low, rows_low)
+            + 2 * moments.second(0, 1, rows_low, rows_q)
+            + moments.second(1, 1, rows_q, rows_q)
         )
-        inplane = (coloured + noise_variance * white).reshape(setting.B, setting.B - 1).sum(axis=1)
+        inplane = squares.reshape(setting.B, setting.B - 1).sum(axis=1)
     return FirstOrder(norms**2 * orthogonal, norms**2 * inplane, noise)
 
 
-def _second_moment_span(
-    directions: Array, alpha: Array, pairs: _PairTable, noise_variance: float
-) -> tuple[Array, float]:
+def _second_moment_span(directions: Array, alpha: Array, moments: _Moments) -> tuple[Array, float]:
     """Orthogonal constants of unit features and the noise over the weakest eigenvalue: ``s (z.a)^2`` with a = A^-1 u_i."""
     second = (directions.T * alpha) @ directions
     if np.linalg.cond(second) > 1e12:
         raise UnsupportedBound("ill-posed: the features are linearly dependent")
     a = np.asarray(np.linalg.solve(second, directions.T).T)
-    orthogonal = pairs.second_moment(0, 0, a, a) + noise_variance * np.sum(a * a, axis=1)
+    orthogonal = moments.second(0, 0, a, a)
     one: Array = np.ones(1)
-    power = float(pairs.second_moment(0, 0, one, one)[0]) + noise_variance
+    power = float(moments.second(0, 0, one, one)[0])
     return orthogonal, 2 * math.sqrt(power) / float(np.min(np.abs(np.linalg.eigvalsh(second))))
 
 
-def _unfolded_span(
-    directions: Array, strength: Array, pairs: _PairTable, noise_variance: float
-) -> tuple[Array, float]:
+def _unfolded_span(directions: Array, strength: Array, moments: _Moments) -> tuple[Array, float]:
     """The same for the span from the unfolding ``Y = sum_i strength_i u_i vec(u_i u_i^T)^T`` of the third moment:
     ``s <Z_i, He_2(z)>^2`` with vec Z_i = Y^+ u_i."""
     size = len(strength)
     squares = np.einsum("ia,ib->iab", directions, directions).reshape(size, -1)
     unfolded = (directions.T * strength) @ squares
     Z = (np.linalg.pinv(unfolded) @ directions.T).T.reshape(size, size, size)
-    orthogonal = pairs.second_moment(1, 1, Z, Z) + 2 * noise_variance * _inner(Z, Z)
+    orthogonal = moments.second(1, 1, Z, Z)
     # The unfolding's own noise couples to an error of the span through h z: trace over an orthonormal basis.
     basis = np.identity(size)
-    power = float(pairs.second_moment(1, 1, basis, basis).sum()) + noise_variance * size
+    power = float(moments.second(1, 1, basis, basis).sum())
     return orthogonal, 2 * math.sqrt(power) / float(np.linalg.svd(unfolded)[1][-1])
 
 
-def predicted_bound(noise_variance: Callable[[Defense], float]) -> Bound:
-    """PREDICTED for a defense whose channel adds independent noise of the given variance to every entry (or nothing)."""
+def predicted_bound(channel: Callable[[Defense, Setting], Unbiased]) -> Bound:
+    """PREDICTED for a defense with an unbiased channel."""
 
     def numeric(
         defense: Defense, setting: Setting, attack: TensorAttack, delta: float
     ) -> tuple[float, dict[str, float]]:
-        norms = setting.norms
-        if np.ptp(norms) > EQUAL_NORMS * norms.max() and np.any(np.abs(setting.labels) != 1):
-            raise UnsupportedBound(
-                "not proved: with unequal norms labels must be +-1, by which norms are assigned"
-            )
-        constants = first_order(setting, attack, noise_variance(defense))
+        check_norms(setting)
+        constants = first_order(setting, attack, channel(defense, setting))
         k_perp, k_par = float(constants.orthogonal.mean()), float(constants.inplane.mean())
         perp = (setting.d - setting.B) * k_perp / setting.m
         par = k_par / setting.m
@@ -178,6 +171,26 @@ def predicted_bound(noise_variance: Callable[[Defense], float]) -> Bound:
         numeric=numeric,
         symbolic=sp.sqrt(((d - size) * k_perp + k_par) / m),
     )
+
+
+def check_norms(setting: Setting) -> None:
+    """``UnsupportedBound`` where the attack cannot tell which feature has which norm."""
+    norms = setting.norms
+    if np.ptp(norms) > EQUAL_NORMS * norms.max() and np.any(np.abs(setting.labels) != 1):
+        raise UnsupportedBound(
+            "not proved: with unequal norms labels must be +-1, by which norms are assigned"
+        )
+
+
+def raw_gram(setting: Setting) -> Array:
+    """``E sigma(w.x_i) sigma(w.x_l)``, (B, B)."""
+    gram = np.zeros((setting.B, setting.B))
+    for i, k, cosine, _ in planes(setting.directions):
+        norms = (float(setting.norms[i]), float(setting.norms[k]))
+        gram[i, k] = gram[k, i] = _plane_moments(setting.activation, False, (2, 4), norms, round(cosine, 15))[
+            1, 1, 0, 0
+        ]
+    return gram
 
 
 def _inner(left: Array, right: Array) -> Array:
@@ -260,14 +273,22 @@ class _PairTable:
     pairs: tuple[tuple[float, Array, Array], ...]
 
     @staticmethod
-    def build(setting: Setting, residualized: bool, orders: tuple[int, int], directions: Array) -> _PairTable:
+    def build(
+        setting: Setting,
+        residualized: bool,
+        orders: tuple[int, int],
+        directions: Array,
+        weights: Array | None = None,
+    ) -> _PairTable:
+        """weights (B, B) symmetric: of the pairs; ``r_i r_l`` unless given."""
+        weights = np.outer(setting.residuals, setting.residuals) if weights is None else weights
         table = []
         for i, k, cosine, plane in planes(directions):
             norms = (float(setting.norms[i]), float(setting.norms[k]))
             moments = _plane_moments(setting.activation, residualized, orders, norms, round(cosine, 15))
             if i != k:
                 moments = moments + moments.swapaxes(0, 1)
-            table.append((float(setting.residuals[i] * setting.residuals[k]), plane, moments))
+            table.append((float(weights[i, k]), plane, moments))
         return _PairTable(tuple(table))
 
     def second_moment(self, p: int, q: int, left: Array, right: Array) -> Array:
@@ -275,6 +296,35 @@ class _PairTable:
         total = np.zeros(left.shape[0])
         for weight, plane, moments in self.pairs:
             total += weight * product_moment(moments[p, q], plane, left, right)
+        return total
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Second moments of what the server sees, times Hermite polynomials of z: gradient, masking and noise."""
+
+    gradient: _PairTable
+    masking: _PairTable | None
+    variance: float
+
+    @staticmethod
+    def of(setting: Setting, residualized: bool, orders: tuple[int, int], channel: Unbiased) -> _Moments:
+        def table(residualized: bool, weights: Array) -> _PairTable:
+            return _PairTable.build(setting, residualized, orders, setting.directions, weights)
+
+        gradient = table(residualized, np.outer(channel.residuals, channel.residuals))
+        masking = None if channel.masking is None else table(False, channel.masking)
+        return _Moments(gradient, masking, channel.variance)
+
+    def second(self, p: int, q: int, left: Array, right: Array) -> Array:
+        """``E[h_p h_q He_a(left_n) He_b(right_n)]`` (n,), h with all its randomness; indices as in ``_PairTable``."""
+        total = self.gradient.second_moment(p, q, left, right)
+        if (
+            self.masking is not None
+        ):  # the same random part enters both moments, whatever is taken off their mean
+            total = total + self.masking.second_moment(1, 1, left, right)
+        if self.variance and left.ndim == right.ndim:
+            total = total + self.variance * math.factorial(left.ndim - 1) * _inner(left, right)
         return total
 
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bounds.bound import Bound
+from bounds.channel import Unbiased
 from bounds.defense import Defense
-from bounds.first_order import predicted_bound
-from bounds.rate import rate_bound
 from bounds.setting import SYMBOLS
-from bounds.upper import upper_bound
+from bounds.statements import unbiased_bounds
 
 
 @dataclass(frozen=True)
@@ -18,10 +17,10 @@ class NoDefense(Defense):
     """The gradient is sent as it is. RATE: Wang, Lee, Lei 2023 (arXiv 2212.03714), Theorem 5.1."""
 
     name: ClassVar[str] = "none"
-    bounds: ClassVar[tuple[Bound, ...]] = (
-        rate_bound(
-            SYMBOLS["B"], lambda defense, setting: setting.B, "Wang, Lee, Lei, AISTATS 2023, Theorem 5.1"
-        ),
-        predicted_bound(lambda defense: 0.0),
-        upper_bound(lambda defense: 0.0),
+    bounds: ClassVar[tuple[Bound, ...]] = unbiased_bounds(
+        lambda defense, setting: Unbiased(setting.residuals),
+        SYMBOLS["B"],
+        lambda defense, setting: setting.B,
+        "Wang, Lee, Lei, AISTATS 2023, Theorem 5.1",
+        exact_variance=lambda defense: 0.0,
     )

@@ -55,14 +55,15 @@ def symmetric(size: int, order: int, rng: np.random.Generator) -> Array:
     return sum(rng.standard_normal() * power(rng.standard_normal(size), order) for _ in range(3 * size))
 
 
-def defense_members(cls: type[Defense], largest: float = np.inf) -> st.SearchStrategy[Defense]:
+def defense_members(cls: type[Defense], largest: float = 1e12) -> st.SearchStrategy[Defense]:
     """Members of a family of defenses, drawn from its declared ranges (cut at ``largest``)."""
-    return st.builds(cls, **{p.name: st.floats(p.lo, min(p.hi, largest)) for p in cls.parameters()})
-
-
-def sample_members(cls: type[Defense]) -> list[Defense]:
-    """One member for each parameter and each value of its default grid, and the default member where there is none."""
-    return [cls(**{p.name: value}) for p in cls.parameters() for value in p.grid] or [cls()]
+    values: dict[str, st.SearchStrategy[Any]] = {
+        p.name: st.integers(int(p.lo), int(min(p.hi, largest)))
+        if p.integer
+        else st.floats(p.lo, min(p.hi, largest))
+        for p in cls.parameters()
+    }
+    return st.builds(cls, **values, **{k: st.sampled_from(v) for k, v in cls.choices().items()})
 
 
 @st.composite

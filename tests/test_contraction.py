@@ -17,6 +17,7 @@ from attack.contraction import _moments, _pairs, apply_contracted, contract, ref
 from attack.moments import Response, first_moment
 from attack.tensor_attack import MANY_SIGNS, _signs_by_fit
 from bounds import GradientNoise, NoDefense, Setting, TensorAttack, evaluate
+from bounds.channel import Unbiased
 from bounds.first_order import _PairTable, first_order
 
 D, M, B = 7, 301, 2
@@ -273,7 +274,7 @@ def test_the_constants_on_a_full_grid(residualized: bool) -> None:
         for n, Zi in zip(norms, Z, strict=True)
     ]
     attack = TensorAttack(moments="residualized" if residualized else "plain")
-    found = first_order(setting, attack, 0.7)
+    found = first_order(setting, attack, Unbiased(setting.residuals, 0.7))
     np.testing.assert_allclose(found.orthogonal, expected, rtol=1e-6)
     table = _PairTable.build(setting, residualized, (1, 3), u)
     centred = np.tanh(t * norms) @ r

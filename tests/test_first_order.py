@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from attack.decompose import decompose
 from bounds import ACTIVATIONS, GradientNoise, Kind, NoDefense, Setting, TensorAttack, evaluate
+from bounds.channel import Unbiased
 from bounds.first_order import _PairTable, _solution_map, first_order
 
 PLAIN = TensorAttack(moments="plain")
@@ -25,6 +26,10 @@ RESIDUALIZED = TensorAttack()
 
 def setting_of(X: Array, y: Any, activation: str = "gelu", m: int = 10_000) -> Setting:
     return Setting.from_features(X, y, m, activation)
+
+
+def noisy_channel(setting: Setting, variance: float) -> Unbiased:
+    return Unbiased(setting.residuals, variance)
 
 
 # --- closed forms -----------------------------------------------------------------------------------------------------
@@ -44,7 +49,7 @@ def test_orthonormal_relu_pair_with_noise() -> None:
     """Noise adds sigma^2 E[(z.A^-1 u_i)^2] = sigma^2 / (r_i mu_2)^2; d = 100,
     m = 160 000: 0.0882, and 0.1817 at sigma = 2."""
     setting = Setting.orthonormal(100, 160_000, 2)
-    quiet, noisy = first_order(setting, PLAIN), first_order(setting, PLAIN, 4.0)
+    quiet, noisy = first_order(setting, PLAIN), first_order(setting, PLAIN, noisy_channel(setting, 4.0))
     c = 1 / math.sqrt(2 * math.pi)
     np.testing.assert_allclose(
         noisy.orthogonal - quiet.orthogonal, 4 / (setting.residuals * c) ** 2, rtol=1e-10
@@ -165,7 +170,7 @@ def test_the_constants_on_a_full_grid(activation: str, order: int, residualized:
     left, right = _solution_map(u, alpha, cq / c2, (2, order), attack.weight(order))
     moves = [(wick(two, z), wick(core, z)) for two, core in zip(left, right, strict=True)]
     rows = [w @ ((h[0] * two + h[1] * core) ** 2 + 0.7 * (two + core) ** 2) for two, core in moves]
-    found = first_order(setting, attack, 0.7)
+    found = first_order(setting, attack, noisy_channel(setting, 0.7))
     np.testing.assert_allclose(found.orthogonal, norms**2 * orthogonal, rtol=1e-7)
     np.testing.assert_allclose(found.inplane, norms**2 * np.reshape(rows, (3, 2)).sum(axis=1), rtol=1e-7)
 
@@ -232,8 +237,9 @@ def test_permutations_carry_over(problem: tuple[Array, Array], random: Any, acti
     X, y = problem
     order = list(range(len(y)))
     random.shuffle(order)
-    one = first_order(setting_of(X, y, activation), RESIDUALIZED, 0.3)
-    other = first_order(setting_of(X[order], y[order], activation), RESIDUALIZED, 0.3)
+    here, there = setting_of(X, y, activation), setting_of(X[order], y[order], activation)
+    one = first_order(here, RESIDUALIZED, noisy_channel(here, 0.3))
+    other = first_order(there, RESIDUALIZED, noisy_channel(there, 0.3))
     np.testing.assert_allclose(one.orthogonal[order], other.orthogonal, rtol=1e-8)
     np.testing.assert_allclose(one.inplane[order], other.inplane, rtol=1e-7)
 
@@ -245,7 +251,9 @@ def test_noise_enters_by_its_variance(problem: tuple[Array, Array], one: float, 
     assume(abs(one - other) > 1e-3)
     setting = setting_of(*problem)
     low, high = sorted((one, other))
-    at = {v: first_order(setting, RESIDUALIZED, v) for v in (0.0, 1.0, low**2, high**2)}
+    at = {
+        v: first_order(setting, RESIDUALIZED, noisy_channel(setting, v)) for v in (0.0, 1.0, low**2, high**2)
+    }
     for part in ("orthogonal", "inplane"):
         base, unit = getattr(at[0.0], part), getattr(at[1.0], part) - getattr(at[0.0], part)
         assert np.all(unit > 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from functools import cache
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import sympy as sp
 import torch
-from helpers import correlated, defense_members, labels, sample_members, symbol_values
+from helpers import correlated, defense_members, labels, symbol_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -23,6 +24,8 @@ import bounds
 from attack import Observation, TwoLayerNet, observe
 from bounds import (
     DEFENSES,
+    DPSGD,
+    SYMBOLS,
     Defense,
     GradientNoise,
     Kind,
@@ -34,6 +37,7 @@ from bounds import (
     evaluate,
     expression,
 )
+from bounds.norms import gradient_norm
 from verify.compare import compare
 from verify.experiment import Features, Point, PredictedCheck, RateCheck
 from verify.record import Record
@@ -41,12 +45,22 @@ from verify.trial import run_trial
 
 Family = type[Defense]
 FAMILIES = pytest.mark.parametrize("family", DEFENSES, ids=lambda c: c.name)
-MEMBERS = pytest.mark.parametrize("defense", [d for c in DEFENSES for d in sample_members(c)], ids=repr)
+MEMBERS = pytest.mark.parametrize("defense", [d for c in DEFENSES for d in c.grid()], ids=repr)
 PARAMETERS = pytest.mark.parametrize(
     ("family", "p"), [pytest.param(c, p, id=f"{c.name}.{p.name}") for c in DEFENSES for p in c.parameters()]
 )
 
+SWITCHED = pytest.mark.parametrize("family", [c for c in DEFENSES if c.has_off], ids=lambda c: c.name)
+RATED = pytest.mark.parametrize(
+    "family", [c for c in DEFENSES if Kind.RATE in {b.kind for b in c.bounds}], ids=lambda c: c.name
+)
+
 X, Y = torch.from_numpy(correlated(3, 8)), torch.from_numpy(labels(3))
+
+
+def forms(family: Family) -> list[dict[str, Any]]:
+    names = family.choices()
+    return [dict(zip(names, v, strict=True)) for v in itertools.product(*names.values())]
 
 
 def seen(defense: Defense, seed: int = 1, m: int = 2000) -> Observation:
@@ -77,7 +91,7 @@ def test_every_channel_has_its_defense() -> None:
 
 @FAMILIES
 def test_specs_are_inert_values(family: Family) -> None:
-    for member in sample_members(family):
+    for member in family.grid():
         assert member == dataclasses.replace(member)
         assert hash(member) == hash(dataclasses.replace(member))
         assert eval(repr(member), vars(bounds)) == member  # repr is how a person writes it
@@ -96,7 +110,7 @@ def test_declared_ranges_make_sense(family: Family, p: Param) -> None:
 def test_statements_are_complete(family: Family) -> None:
     kinds = [b.kind for b in family.bounds]
     assert len(set(kinds)) == len(kinds)
-    assert Kind.RATE in kinds
+    assert {Kind.RATE, Kind.FLOOR} & set(kinds)  # it has a rate, or an error that no width removes
     for b in family.bounds:
         assert b.statement and b.source and b.statistic and b.assumptions
 
@@ -106,6 +120,7 @@ def test_statements_are_complete(family: Family) -> None:
 
 @PARAMETERS
 def test_out_of_range_is_refused(family: Family, p: Param) -> None:
+    infinite = math.isinf(p.hi)  # then infinity is allowed, and "off"
     outside = [
         np.nextafter(p.lo, -np.inf),
         np.nextafter(p.hi, np.inf),
@@ -115,56 +130,85 @@ def test_out_of_range_is_refused(family: Family, p: Param) -> None:
         math.inf,
         -math.inf,
     ]
-    for value in (v for v in outside if not p.lo <= v <= p.hi):
+    if p.integer:
+        outside = [int(p.lo) - 1, int(p.hi) + 1]
+    for value in (v for v in outside if not p.lo <= v <= p.hi or (math.isinf(v) and not infinite)):
         with pytest.raises(ValueError) as caught:
-            family(**{p.name: float(value)})
+            family(**{p.name: value if p.integer else float(value)})
         message = str(caught.value)
         assert p.name in message
-        assert f"[{p.lo:g}, {p.hi:g}]" in message
-        assert repr(float(value)) in message
+        assert (f"between {p.lo} and {p.hi}" if p.integer else f"[{p.lo:g}, {p.hi:g}]") in message
+        assert repr(value if p.integer else float(value)) in message
 
 
 @PARAMETERS
 @pytest.mark.parametrize("value", ["0.5", None, True, 1j, [0.5]])
 def test_what_is_no_number_is_refused(family: Family, p: Param, value: Any) -> None:
-    with pytest.raises(TypeError, match=f"{p.name} must be a real number; got {re.escape(repr(value))}"):
+    kind = "an integer" if p.integer else "a real number"
+    with pytest.raises(TypeError, match=f"{p.name} must be {kind}; got {re.escape(repr(value))}"):
         family(**{p.name: value})
 
 
 @PARAMETERS
 def test_the_ends_of_the_range_are_allowed(family: Family, p: Param) -> None:
+    usual = family.grid()[0]  # the others at usual values: some combinations make no sense
     for value in (p.lo, p.hi, p.off, *p.grid):
-        assert getattr(family(**{p.name: value}), p.name) == value
+        if not (isinstance(usual, DPSGD) and math.isinf(value)):
+            assert getattr(dataclasses.replace(usual, **{p.name: value}), p.name) == value
+
+
+def test_noise_in_proportion_to_an_infinite_norm_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_norm must be finite where noise_multiplier > 0"):
+        DPSGD(math.inf, 0.1)
 
 
 # --- the member that does nothing -------------------------------------------------------------------------------------
 
 
-@FAMILIES
+@SWITCHED
 def test_off_leaves_the_observation_as_it_is(family: Family) -> None:
-    assert torch.equal(seen(family.off()).gradient, seen(NoDefense()).gradient)
+    """To rounding: a sum over samples may be taken in another order."""
+    for off in (dataclasses.replace(family.off(), **form) for form in forms(family)):
+        torch.testing.assert_close(seen(off).gradient, seen(NoDefense()).gradient, rtol=1e-13, atol=1e-13)
 
 
-@FAMILIES
+def test_a_family_without_an_off_member_says_so() -> None:
+    for family in (f for f in DEFENSES if not f.has_off):
+        assert not family.parameters()
+        with pytest.raises(TypeError, match="no member that does nothing"):
+            family.off()
+
+
+@SWITCHED
 @pytest.mark.parametrize("moments", ["plain", "residualized"])
 def test_off_has_the_undefended_bounds(family: Family, moments: str) -> None:
+    """Every kind that is stated for both; a channel whose constants come from a grid, to what that gives (3e-3)."""
     a = TensorAttack(moments=moments)
-    off, none = evaluate(family.off(), setting(), a), evaluate(NoDefense(), setting(), a)
-    for kind in Kind:
-        if none[kind].value is not None:
-            assert off[kind].value == pytest.approx(none[kind].value, rel=1e-12), kind
+    none = evaluate(NoDefense(), setting(), a)
+    for off in (dataclasses.replace(family.off(), **form) for form in forms(family)):
+        found = evaluate(off, setting(), a)
+        gridded = Kind.FLOOR in {b.kind for b in family.bounds}
+        for kind in {b.kind for b in family.bounds} - {Kind.FLOOR}:
+            assert found[kind].value == pytest.approx(none[kind].value, rel=3e-3 if gridded else 1e-12), kind
+        if gridded:
+            assert found.floor == 0
 
 
 @MEMBERS
 def test_other_members_do_something(defense: Defense) -> None:
     changed = not torch.equal(seen(defense).gradient, seen(NoDefense()).gradient)
-    assert changed == (defense != type(defense).off())
+    if defense.transparent:
+        torch.testing.assert_close(seen(defense).gradient, seen(NoDefense()).gradient, rtol=1e-12, atol=1e-12)
+        return
+    assert changed == (
+        not defense.has_off or any(getattr(defense, p.name) != p.off for p in defense.parameters())
+    )
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------------
 
 
-@FAMILIES
+@RATED
 @settings(max_examples=40)
 @given(data=st.data())
 def test_symbolic_rates_equal_numeric_ones(family: Family, data: st.DataObject) -> None:
@@ -173,9 +217,21 @@ def test_symbolic_rates_equal_numeric_ones(family: Family, data: st.DataObject) 
     here = Setting.orthonormal(d, m, B, "relu")
     rate = next(b for b in family.bounds if b.kind is Kind.RATE)
     formula = expression(family, Kind.RATE)
-    values = symbol_values(formula, here, defense)
+    values = symbol_values(formula, here, defense, G=gradient_norm(here))
     symbolic = sp.lambdify(list(values), formula, "math")(*values.values())
-    assert rate.value(defense, here, TensorAttack(), 0.05).value == pytest.approx(symbolic, rel=1e-14)
+    assert rate.value(defense, here, TensorAttack(), 0.05).value == pytest.approx(symbolic, rel=1e-13)
+
+
+@RATED
+def test_symbolic_rates_reduce_to_the_undefended_one(family: Family) -> None:
+    """At the off values, taken one after the other as limits; that of noise first, as noise times an infinite norm is
+    none."""
+    if not family.has_off:
+        return
+    formula = expression(family, Kind.RATE)
+    for p in sorted(family.parameters(), key=lambda p: math.isinf(p.off)):
+        formula = sp.limit(formula, SYMBOLS[p.name], sp.oo if math.isinf(p.off) else sp.nsimplify(p.off))
+    assert sp.simplify(formula - expression(NoDefense, Kind.RATE)) == 0
 
 
 @FAMILIES
@@ -187,7 +243,7 @@ def test_symbolic_bounds_equal_numeric_ones(family: Family, data: st.DataObject)
     m = data.draw(st.integers(10, 10**7))
     here = data.draw(st.sampled_from([setting(m), Setting.orthonormal(16, m, 1, labels=[3.0])]))
     for kind, value in evaluate(defense, here).items():
-        if value.value is None or value.trivial:
+        if value.value is None or value.trivial or kind is Kind.RATE:
             continue
         formula = expression(defense, kind)
         values = symbol_values(formula, here, defense, **value.details)
@@ -264,14 +320,30 @@ def test_noise_is_what_its_spec_says(sigma: float) -> None:
 
 # --- end to end -------------------------------------------------------------------------------------------------------
 
-WIDTHS, TRIALS, SEED = (8_000, 32_000), 30, 5
+WIDTH, TRIALS, SEED = 8_000, 30, 5
+
+
+def law_point(defense: Defense, m: int) -> Point:
+    """Labels of size 3 make the signal strong."""
+    return Point("laws", Features("cosine", 1, 0.3), 16, m, 2, labels=(3.0, -3.0), defense=defense)
+
+
+@cache
+def widths(defense: Defense) -> tuple[int, int]:
+    """Two widths, a factor of 16 apart, the larger one wide enough that what theory predicts of the random part of the
+    error is well within first order (below .085); 128 000 or 512 000."""
+    for m in (WIDTH, 4 * WIDTH):
+        value = evaluate(defense, law_point(defense, 16 * m).setting())[Kind.PREDICTED]
+        floor = value.details.get("floor", 0.0)
+        if value.value is None or value.value**2 - floor**2 < 0.085**2:
+            break
+    return m, 16 * m
 
 
 @cache
 def measured(defense: Defense) -> tuple[Record, ...]:
-    """Records of small attacks. Labels of size 3 make the signal strong enough for every default grid."""
-    features = Features("cosine", 1, 0.3)
-    points = [Point("laws", features, 16, m, 2, labels=(3.0, -3.0), defense=defense) for m in WIDTHS]
+    """Records of small attacks."""
+    points = [law_point(defense, m) for m in widths(defense)]
     return tuple(run_trial(p, trial, SEED, "cpu") for p in points for trial in range(TRIALS))
 
 
@@ -280,7 +352,8 @@ def test_measured_is_predicted(defense: Defense) -> None:
     """30 trials (seed 5), plus or minus 20 %: the 99 % interval, about +-12 %, has to lie inside.
     Negative control: one and a half times the prediction must fail by the same rule."""
     point = Point.from_dict(measured(defense)[0].point)
-    if evaluate(defense, point.setting()).predicted is None:
+    stated = evaluate(defense, point.setting())
+    if stated.predicted is None:
         pytest.skip("no prediction is stated")
     check = PredictedCheck(0.2, largest_m_only=True)
     for factor, verdict in ((1.0, "holds"), (1.5, "fails"), (1 / 1.5, "fails")):
@@ -290,8 +363,12 @@ def test_measured_is_predicted(defense: Defense) -> None:
 
 @MEMBERS
 def test_measured_exponents_are_the_rate_s(defense: Defense) -> None:
-    """The exponent of m between 8000 and 32 000, within 0.2: its 99 % interval is about +-0.1. Negative control: an
+    """The exponent of m between the two widths, within 0.2: its 99 % interval is about +-0.1. Negative control: an
     exponent raised by one half must fail."""
+    if Kind.RATE not in {b.kind for b in defense.bounds}:
+        pytest.skip("no rate is stated: the error has a floor")
+    if isinstance(defense, DPSGD):
+        pytest.skip("a fixed noise multiplier defends alike at every width: see the tests of DP-SGD")
     check = RateCheck("m", tolerance=0.2)
     for shift, verdict in ((0.0, "holds"), (0.5, "fails")):
         results = compare(measured(defense), check=check, corrupt_exponent=shift)

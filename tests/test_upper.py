@@ -28,6 +28,7 @@ from bounds import (
     evaluate,
     resolve_activation,
 )
+from bounds.channel import Unbiased
 from bounds.first_order import first_order
 from bounds.span_theorem import MIN_GAP, RITZ_TOLERANCE, span_theorem
 from bounds.upper import error_bound, span_bound
@@ -260,7 +261,7 @@ def ratio(setting: Setting, attack: TensorAttack, noise_variance: float) -> floa
         bound = span_bound(setting, attack, noise_variance).rmse
     except UnsupportedBound:
         return math.inf
-    orthogonal = first_order(setting, attack, noise_variance).orthogonal
+    orthogonal = first_order(setting, attack, Unbiased(setting.residuals, noise_variance)).orthogonal
     return bound / math.sqrt((setting.d - setting.B) / setting.m * float(np.mean(orthogonal)))
 
 

@@ -28,6 +28,7 @@ from bounds import (
     expression,
 )
 from verify.catalogue import EXPERIMENTS
+from verify.check_bound import check_bound, load_bound
 from verify.compare import compare
 from verify.confidence import Assessed, assess
 from verify.experiment import Experiment
@@ -96,9 +97,9 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
-def _defense(name: str, parameters: dict[str, float | None]) -> Defense:
+def _defense(name: str, parameters: dict[str, float | bool | str | None]) -> Defense:
     cls = NAMES[checks.choice("DEFENSE", name, tuple(NAMES))]
-    own = {p.name for p in cls.parameters()}
+    own = {p.name for p in cls.parameters()} | set(cls.choices())
     given = {k: v for k, v in parameters.items() if v is not None}
     foreign = sorted(set(given) - own)
     if foreign:
@@ -111,9 +112,10 @@ def with_defense_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one option for every parameter that any defense declares, collected in its argument ``parameters``:
     a new defense brings its options along with no line here."""
     declared = {p.name: p for cls in DEFENSES for p in cls.parameters()}
+    choices = {name: allowed for cls in DEFENSES for name, allowed in cls.choices().items()}
 
     def wrapper(**values: Any) -> None:
-        parameters = {name: values.pop(name) for name in declared}
+        parameters = {name: values.pop(name) for name in (*declared, *choices)}
         command(**values, parameters=parameters)
 
     own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "parameters"]
@@ -123,13 +125,28 @@ def with_defense_options(command: Callable[..., None]) -> Callable[..., None]:
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                float | None,
+                (int if p.integer else float) | None,
                 typer.Option(
                     f"--{p.name.replace('_', '-')}", help=f"In [{p.lo:g}, {p.hi:g}], off at {p.off:g}."
                 ),
             ],
         )
         for p in declared.values()
+    ] + [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                (bool if isinstance(allowed[0], bool) else str) | None,
+                typer.Option(
+                    f"--{name}".replace("_", "-")
+                    + (f"/--no-{name}".replace("_", "-") if isinstance(allowed[0], bool) else ""),
+                    help=f"One of {', '.join(str(a) for a in allowed)}.",
+                ),
+            ],
+        )
+        for name, allowed in choices.items()
     ]
     wrapper.__signature__ = inspect.Signature(own + extra)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in own + extra}
@@ -153,7 +170,7 @@ def bound(
     delta: Annotated[float, typer.Option(help="Failure probability of an upper bound.")] = 0.05,
     as_json: Json = False,
     latex: Annotated[bool, typer.Option("--latex", help="Print the symbolic statements as LaTeX.")] = False,
-    parameters: dict[str, float | None] | None = None,
+    parameters: dict[str, float | bool | str | None] | None = None,
 ) -> None:
     """Every kind of statement about DEFENSE, with assumptions and sources."""
     if as_json and latex:
@@ -356,7 +373,7 @@ def attack_tensor(
     device: Device = "auto",
     out: Out = Path("results"),
     as_json: Json = False,
-    parameters: dict[str, float | None] | None = None,
+    parameters: dict[str, float | bool | str | None] | None = None,
 ) -> None:
     """Reconstruct real pictures from a gradient at growing widths; writes the originals over the reconstructions."""
     from attack.image.datasets import load_cifar10_binary, load_images, load_mnist_idx
@@ -528,6 +545,29 @@ def _study(study: Study, out: Path, trials: int | None) -> dict[str, Any]:
         "failed": found.failed,
         "rows": finite_json(study.summary(found)),
     }
+
+
+@app.command("check")
+def check_command(
+    my_bound: Annotated[
+        str, typer.Argument(metavar="MODULE:FUNCTION", help="The bound: a callable or a Bound.")
+    ],
+    kind: Annotated[str, typer.Option(help=f"One of {', '.join(Kind)}.")],
+    max_examples: Annotated[int, typer.Option(help="Settings that are tried, at most.")] = 30,
+    trials: Annotated[int, typer.Option(help="Attacks in each.")] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of the search and of all trials.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Search for a small setting in which the attack refutes a bound of yours. Exit code 1 if there is one."""
+    result = check_bound(load_bound(my_bound), kind, max_examples=max_examples, trials=trials, seed=seed)
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        print(result)
+    if result.status == "interrupted":
+        raise Interrupted("stopped before anything was found")
+    if result.refuted:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -159,8 +159,11 @@ def bounds_at(point: Point, delta: float = 0.05) -> Evaluation:
 
 
 def corrupted(bound: BoundValue, factor: float) -> BoundValue:
-    """Negative control: the same statement with its value multiplied by ``factor``."""
-    return bound if bound.value is None else replace(bound, value=bound.value * factor)
+    """Negative control: the same statement with its value multiplied by ``factor``, and its floor with it."""
+    if bound.value is None:
+        return bound
+    details = {k: v * factor if k == "floor" else v for k, v in bound.details.items()}
+    return replace(bound, value=bound.value * factor, details=details)
 
 
 def rate_exponent(rate: sp.Expr, variable: sp.Symbol) -> float:

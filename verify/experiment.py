@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
@@ -139,9 +140,11 @@ class Point:
         attack = {
             k: v for k, v in asdict(self.attack).items() if k not in LATER_OPTIONS or v != getattr(default, k)
         }
+        # JSON has no infinity; a parameter may be infinite where its defense is off.
+        parameters = {k: "inf" if v == math.inf else v for k, v in asdict(self.defense).items()}
         return asdict(self) | {
             "labels": list(self.labels),
-            "defense": {"name": self.defense.name, **asdict(self.defense)},
+            "defense": {"name": self.defense.name, **parameters},
             "attack": attack,
         }
 
@@ -152,6 +155,7 @@ class Point:
             parameters = dict(raw["defense"])
             by_name = {cls.name: cls for cls in DEFENSES}
             defense = by_name[checks.choice("defense", parameters.pop("name"), tuple(by_name))]
+            parameters = {k: math.inf if v == "inf" else v for k, v in parameters.items()}
             values = dict(raw) | {
                 "features": Features(**raw["features"]),
                 "labels": tuple(raw["labels"]),
@@ -169,7 +173,14 @@ class Point:
 
     def describe(self) -> dict[str, str]:
         """What a person needs to tell points apart, part by part, as short text."""
-        strength = ", ".join(f"{k} = {v:g}" for k, v in asdict(self.defense).items())
+        strength = ", ".join(
+            (k.replace("_", " ") if v else f"not {k.replace('_', ' ')}")
+            if isinstance(v, bool)
+            else f"{k.replace('_', ' ')} = {v}"
+            if isinstance(v, str)
+            else f"{k.replace('_', ' ')} = {v:g}"
+            for k, v in asdict(self.defense).items()
+        )
         labels = "" if self.labels == alternating(self.B) else ", ".join(f"{y:g}" for y in self.labels)
         attack = self.attack
         estimator = [attack.moments]

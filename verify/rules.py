@@ -211,8 +211,12 @@ def judge_predicted(
     predicted = bound.value or math.nan
     ratio, low, high = (x / predicted for x in (m.rms, m.low, m.high))
     unstated = "" if bound.value else f"no prediction ({bound.why})"
-    if predicted > reach or bound.details.get("noise_over_signal", 0.0) >= 1:
-        unstated = f"a predicted error above {reach:g}, or noise above the signal, is beyond first order"
+    # What has to be small is the random part; a floor is not an approximation.
+    random = math.sqrt(max(0.0, predicted**2 - bound.details.get("floor", 0.0) ** 2))
+    if random > reach or bound.details.get("noise_over_signal", 0.0) >= 1:
+        unstated = (
+            f"a predicted random error above {reach:g}, or noise above the signal, is beyond first order"
+        )
     nothing = m.learns_nothing(baseline)
     all_failed = m.n == 0 and m.failed > 0
     verdict: Verdict = "fails" if all_failed else _within(low, high, 1 - tolerance, 1 + tolerance)

@@ -1,0 +1,15 @@
+"""Elementwise clamping."""
+
+from __future__ import annotations
+
+import torch
+
+from attack.network import TwoLayerNet
+from bounds import Clamping
+
+
+def channel(
+    defense: Clamping, net: TwoLayerNet, X: torch.Tensor, y: torch.Tensor, groups: tuple[int, ...], seed: int
+) -> torch.Tensor:
+    """Entries cut to ``[-limit, limit]``."""
+    return net.output_gradient(X, y)[0].clamp(-defense.limit, defense.limit)

@@ -1,0 +1,26 @@
+"""The sum of several clients' gradients."""
+
+from __future__ import annotations
+
+import torch
+
+from attack.network import TwoLayerNet
+from bounds import SecureAggregation
+
+
+def channel(
+    defense: SecureAggregation,
+    net: TwoLayerNet,
+    X: torch.Tensor,
+    y: torch.Tensor,
+    groups: tuple[int, ...],
+    seed: int,
+) -> torch.Tensor:
+    """Each client's gradient of its own part by itself, then the sum. Raises ``ValueError`` for more groups than clients."""
+    distinct = sorted(set(groups))
+    if len(distinct) > defense.clients:
+        raise ValueError(f"groups must be at most clients = {defense.clients}; got {len(distinct)}")
+    owner = [i % defense.clients for i in range(len(groups))] if len(distinct) == 1 else groups
+    owners = torch.tensor(owner, device=X.device)
+    parts = [net.output_gradient(X[owners == c], y[owners == c])[0] for c in sorted(set(owner))]
+    return torch.stack(parts).sum(dim=0)

@@ -1,0 +1,406 @@
+"""First-order error and floor for channels that act on every gradient entry by itself, biased or not.
+
+With ``h(z) = E[gtilde | z]`` in place of g the population moments are ``A_h = E h He_2(z)`` and so on: their joint fit
+has limit directions v_i, which for a biased channel are not the features' (that is the floor), and everything random is
+as in the channel theorem. Expectations over z, which has B dimensions, are sums over a grid of z for B <= 3 and over a
+scrambled Sobol sequence (fixed seed) beyond. Derivation: paper_notes.md, "Channel theorem".
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import sympy as sp
+from scipy import optimize, stats
+
+from bounds.activations import ZERO
+from bounds.bound import Bound, Kind, UnsupportedBound
+from bounds.channel import Elementwise, Pruned
+from bounds.defense import Defense
+from bounds.first_order import check_norms, supported_orders
+from bounds.quadrature import Array, hermite
+from bounds.setting import SYMBOLS, Setting
+from bounds.tensor_attack import EQUAL_NORMS, TensorAttack
+
+#: Grid: how far out in standard deviations, and points per axis for B = 1, 2, 3.
+_REACH, _POINTS = 8.5, {1: 20_001, 2: 501, 3: 91}
+#: Sobol points beyond (a power of 2).
+_SOBOL = 2**17
+#: The span survives a channel if its weakest direction keeps this share of the strongest.
+_SURVIVES = 1e-3
+
+
+@dataclass(frozen=True)
+class ElementwiseError:
+    """``E R^2 -> floor^2 + ((d - B) K_perp + K_par)/m``, all over the features' norms as they are; ``noise`` as in
+    ``first_order.FirstOrder``."""
+
+    floor: float
+    k_perp: float
+    k_par: float
+    noise: float
+
+
+def elementwise_error(
+    setting: Setting, attack: TensorAttack, channel: Elementwise | Pruned
+) -> ElementwiseError:
+    """The constants. Raises ``UnsupportedBound`` where the attack does not apply, or the span does not survive the
+    channel."""
+    if attack.same_neuron != "leave_one_out":
+        raise UnsupportedBound(
+            "not proved: with same_neuron='ignored' a bias of order d/m is not part of the formula"
+        )
+    check_norms(setting)
+    low, order = supported_orders(setting)
+    if low != 2:
+        raise UnsupportedBound("not proved for odd activations under an elementwise channel")
+    unbiased = channel.ratio == 0 if isinstance(channel, Pruned) else channel.unbiased
+    if np.ptp(setting.norms) > EQUAL_NORMS * setting.norms.max() and not unbiased:
+        raise UnsupportedBound("not proved: a biased channel with unequal norms")
+    if np.min(np.linalg.eigvalsh(setting.cosines)) < 1e-12:
+        raise UnsupportedBound(
+            f"ill-posed: the features are linearly dependent, pi_min = {setting.pi_min:.3g}"
+        )
+    return _Limit(setting, attack, channel, order, unbiased).error
+
+
+def elementwise_predicted(channel: Callable[[Defense, Setting], Elementwise | Pruned]) -> Bound:
+    """PREDICTED for an elementwise channel."""
+
+    def numeric(
+        defense: Defense, setting: Setting, attack: TensorAttack, delta: float
+    ) -> tuple[float, dict[str, float]]:
+        found = elementwise_error(setting, attack, channel(defense, setting))
+        n, m = setting.d - setting.B, setting.m
+        perp, par = n * found.k_perp / m, found.k_par / m
+        parts = {
+            "floor": found.floor,
+            "orthogonal": math.sqrt(perp),
+            "inplane": math.sqrt(par),
+            "K_perp": found.k_perp,
+            "K_par": found.k_par,
+            "noise_over_signal": found.noise * math.sqrt(n / m),
+        }
+        return math.sqrt(found.floor**2 + perp + par), parts
+
+    d, m, size, k_perp, k_par, floor = (SYMBOLS[s] for s in ("d", "m", "B", "K_perp", "K_par", "floor"))
+    return Bound(
+        kind=Kind.PREDICTED,
+        statement="floor and first-order error around it, constants by quadrature",
+        source="paper_notes.md, 'Channel theorem' (ours)",
+        statistic="root mean square over trials of R",
+        assumptions=_ASSUMPTIONS,
+        numeric=numeric,
+        symbolic=sp.sqrt(floor**2 + ((d - size) * k_perp + k_par) / m),
+    )
+
+
+def elementwise_floor(channel: Callable[[Defense, Setting], Elementwise | Pruned]) -> Bound:
+    """FLOOR for an elementwise channel: the error of the named estimator that no width removes; 0 if it is unbiased."""
+
+    def numeric(
+        defense: Defense, setting: Setting, attack: TensorAttack, delta: float
+    ) -> tuple[float, dict[str, float]]:
+        found = elementwise_error(setting, attack, channel(defense, setting))
+        return found.floor, {"floor": found.floor}
+
+    return Bound(
+        kind=Kind.FLOOR,
+        statement="error of the least-squares fit to the population moments, by quadrature",
+        source="paper_notes.md, 'Channel theorem' (ours)",
+        statistic="limit of R as m grows",
+        assumptions=_ASSUMPTIONS,
+        numeric=numeric,
+        symbolic=SYMBOLS["floor"],
+    )
+
+
+_ASSUMPTIONS = (
+    "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
+    "features linearly independent with known norms, equal where the channel is biased; no vanishing residual",
+    "mu_1, mu_2 != 0 and mu_3 or mu_4 != 0; the limit of the second moment keeps the span",
+    "the attack's fit is the global minimum, and the minimum is unique up to order and signs",
+    "first order in 1/sqrt(m), d fixed",
+)
+
+
+class _Limit:
+    """The population moments under the channel, the fit's limit, and how it moves with the moments."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        attack: TensorAttack,
+        channel: Elementwise | Pruned,
+        order: int,
+        unbiased: bool,
+    ) -> None:
+        self.setting, self.attack, self.channel, self.order = setting, attack, channel, order
+        self.unbiased = unbiased
+        self.B = setting.B
+        self.directions = setting.directions
+        c = setting.activation.coefficient
+        self.c1, self.c2, self.cq = (np.array([c(k, n) for n in setting.norms]) for k in (1, 2, order))
+        self.ratio = self.cq / self.c2
+        self.root = math.sqrt(attack.weight(order))
+        self.z, self.w = _nodes(self.B)
+        t = self.z @ self.directions.T
+        self.sigma = np.asarray(setting.activation(t * setting.norms))
+        self.indices = [_indices(self.B, k) for k in (2, order)]
+        self.he2, self.heq = (_hermite_entries(self.z, index) * weight for index, weight in self.indices)
+
+    def seen(self, residuals: Array, ratio: float | None = None) -> tuple[Array, Array]:
+        """``E[gtilde | z]`` and ``Var(gtilde | z)`` at the nodes. ``ratio``: in place of the channel's own."""
+        g = self.sigma @ residuals
+        if isinstance(self.channel, Pruned):
+            kept = g * (np.abs(g) > self.threshold(g, self.channel.ratio if ratio is None else ratio))
+            return kept, np.zeros_like(g)
+        mean = np.asarray(self.channel.mean(g), dtype=float)
+        return mean, np.maximum(np.asarray(self.channel.second(g), dtype=float) - mean**2, 0.0)
+
+    def threshold(self, g: Array, ratio: float) -> float:
+        """The ``ratio``-quantile of ``|g|``; 0 if the entries that are zero are as many."""
+        order = np.argsort(np.abs(g))
+        below = np.cumsum(self.w[order])
+        at = int(np.searchsorted(below, ratio))
+        return float(np.abs(g[order[min(at, len(order) - 1)]])) if ratio > 0 else -1.0
+
+    def responses(self, residuals: Array, ratio: float | None = None) -> tuple[Array, Array, Array]:
+        """``E[h | z]`` as it enters the second moment and the core, and the rest of the variance, at the nodes."""
+        mean, spread = self.seen(residuals, ratio)
+        if not self.attack.residualized:
+            return mean, mean, spread
+        once = mean - self.w @ mean
+        once = once - self.z @ ((self.w * once) @ self.z)
+        second = (self.w * once) @ self.he2
+        return once, once - self.he2 @ second / 2, spread
+
+    def data(self, residuals: Array, ratio: float | None = None) -> Array:
+        """The fit's population data, weighted."""
+        h, hq, _ = self.responses(residuals, ratio)
+        return np.concatenate([(self.w * h) @ self.he2, self.root * ((self.w * hq) @ self.heq)])
+
+    def atoms(self, directions: Array) -> Array:
+        """(B, N): the weighted rank-one tensors of unit directions."""
+        (index, weight), (index_q, weight_q) = self.indices
+        low = np.prod(directions[:, index], axis=2) * weight
+        core = np.prod(directions[:, index_q], axis=2) * weight_q
+        return np.concatenate([low, self.root * self.ratio[:, None] * core], axis=1)
+
+    def matrix(self, data: Array) -> Array:
+        """The second moment out of the weighted data."""
+        index, weight = self.indices[0]
+        A = np.zeros((self.B, self.B))
+        A[index[:, 0], index[:, 1]] = A[index[:, 1], index[:, 0]] = data[: len(index)] / weight
+        return A
+
+    @cached_property
+    def fit(self) -> tuple[Array, Array, Array]:
+        """alpha (B,), unit directions (B, B) and the misfit (N,) of the population's best fit."""
+        data = self.data(self.setting.residuals)
+        B = self.B
+
+        def unpack(x: Array) -> tuple[Array, Array]:
+            v = x[B:].reshape(B, B)
+            return x[:B], v / np.linalg.norm(v, axis=1, keepdims=True)
+
+        def misfit(x: Array) -> Array:
+            alpha, v = unpack(x)
+            return np.asarray(data - alpha @ self.atoms(v))
+
+        rng = np.random.default_rng(0)
+        starts = [self.directions] + [
+            u / np.linalg.norm(u, axis=1, keepdims=True)
+            for u in (rng.standard_normal((B, B)) for _ in range(8 * (B > 1)))
+        ]
+        best = None
+        for start in starts:
+            alpha = np.linalg.lstsq(self.atoms(start).T, data, rcond=None)[0]
+            found = optimize.least_squares(
+                misfit,
+                np.concatenate([alpha, start.ravel()]),
+                method="lm",
+                xtol=1e-14,
+                ftol=1e-14,
+                gtol=1e-14,
+                max_nfev=5000,
+            )
+            if best is None or found.cost < best.cost * (1 - 1e-9) - 1e-30:
+                best = found
+        assert best is not None
+        alpha, v = unpack(best.x)
+        return alpha, v, misfit(best.x)
+
+    def moved(self, alpha: Array, v: Array, tangents: Array, step: Array) -> tuple[Array, Array]:
+        """The point of the model at tangent coordinates ``step`` (B + B (B - 1),)."""
+        turn = step[self.B :].reshape(self.B, 1, self.B - 1)
+        new = v + (turn @ tangents)[:, 0]
+        return alpha + step[: self.B], new / np.linalg.norm(new, axis=1, keepdims=True)
+
+    @cached_property
+    def rows(self) -> tuple[Array, Array]:
+        """How the fit's tangent coordinates move with the (weighted) data, (B (B - 1), N), by implicit differentiation of
+        the normal equations, and the tangents (B, B - 1, B)."""
+        alpha, v, _ = self.fit
+        B = self.B
+        tangents = np.array([np.linalg.svd(u[None])[2][1:] for u in v]).reshape(B, B - 1, B)
+        size = B + B * (B - 1)
+        data = self.data(self.setting.residuals)
+
+        def model(step: Array) -> Array:
+            a, u = self.moved(alpha, v, tangents, step)
+            return np.asarray(a @ self.atoms(u))
+
+        eps = 1e-4
+        eye = eps * np.eye(size)
+        jacobian = np.array([(model(e) - model(-e)) / (2 * eps) for e in eye])  # (size, N)
+        centre = model(np.zeros(size))
+        curvature = np.empty((size, size))
+        rest = data - centre
+        for i in range(size):
+            for k in range(i, size):
+                second = (
+                    model(eye[i] + eye[k])
+                    - model(eye[i] - eye[k])
+                    - model(eye[k] - eye[i])
+                    + model(-eye[i] - eye[k])
+                ) / (4 * eps**2)
+                curvature[i, k] = curvature[k, i] = rest @ second
+        hessian = jacobian @ jacobian.T - curvature
+        return np.linalg.solve(hessian, jacobian)[B:], tangents
+
+    @cached_property
+    def signed(self) -> Array:
+        """The limit directions with the signs that the attack gives them, in the features' order: (B, B)."""
+        alpha, v, _ = self.fit
+        if self.order % 2 == 0:
+            mean = self.seen(self.setting.residuals)[0]
+            first = (self.w * (mean - self.w @ mean)) @ self.z
+            weights = np.linalg.lstsq(v.T, first, rcond=None)[0]
+            v = v * np.where(weights * (alpha / self.c2) * self.c1 < 0, -1.0, 1.0)[:, None]
+        distance = ((self.directions[:, None] - v[None]) ** 2).sum(axis=2)
+        return np.asarray(v[optimize.linear_sum_assignment(distance)[1]])
+
+    @cached_property
+    def error(self) -> ElementwiseError:
+        setting, B = self.setting, self.B
+        residuals = setting.residuals
+        h, hq, spread = self.responses(residuals)
+        data = self.data(residuals)
+        A = self.matrix(data)
+        sizes = np.abs(np.linalg.eigvalsh(A))
+        scale = math.sqrt(float(self.w @ (h * h + spread)))
+        if sizes.min() <= max(_SURVIVES * sizes.max(), ZERO, _SURVIVES * scale):
+            raise UnsupportedBound(
+                "ill-posed: the channel removes a direction of the features' span from the second moment"
+            )
+        if self.order % 2 == 0 and np.min(np.abs(self.c1)) <= ZERO:
+            raise UnsupportedBound("not proved: mu_1 = 0, so features are found up to their sign only")
+        v = self.signed
+        norms2 = setting.norms**2
+        floor = float(np.mean(norms2 * ((v - self.directions) ** 2).sum(axis=1)))
+        if self.unbiased:
+            floor = 0.0  # what is left is quadrature
+        a = np.linalg.solve(A, v.T)  # columns A^-1 v_i
+        along = (self.z @ a) ** 2
+        k_perp = float(np.mean(norms2 * ((self.w * (h * h + spread)) @ along)))
+        k_par = (
+            float(np.mean(np.repeat(norms2, max(B - 1, 0)) * self._inplane(h, hq, spread)) * (B - 1))
+            if B > 1
+            else 0.0
+        )
+        return ElementwiseError(math.sqrt(floor), k_perp, k_par, 2 * scale / float(sizes.min()))
+
+    def _inplane(self, h: Array, hq: Array, spread: Array) -> Array:
+        """Variance per neuron of every tangent coordinate of the fit, (B (B - 1),)."""
+        rows, _ = self.rows
+        split = self.he2.shape[1]
+        low, core = self.he2 @ rows[:, :split].T, self.root * (self.heq @ rows[:, split:].T)
+        influence = h[:, None] * low + hq[:, None] * core
+        if not self.unbiased:
+            # The residuals' own fluctuation, r_i - r_i* = mean_j sigma_ij - c_0, moves directions of a biased channel.
+            influence = influence + (self.sigma - self.w @ self.sigma) @ self._residual_slopes @ rows.T
+        if isinstance(self.channel, Pruned) and not self.unbiased:
+            influence = influence + np.outer(self._rank_noise, self._ratio_slope @ rows.T)
+        mean = self.w @ influence
+        return np.asarray(self.w @ ((influence - mean) ** 2 + spread[:, None] * (low + core) ** 2))
+
+    @cached_property
+    def _residual_slopes(self) -> Array:
+        """d(data)/d r_i, (B, N), by central differences wide enough for the grid to follow jumps of the channel."""
+        residuals = self.setting.residuals
+        slopes = []
+        for i in range(self.B):
+            step = 0.02 * np.abs(residuals).max() * np.eye(self.B)[i]
+            slopes.append((self.data(residuals + step) - self.data(residuals - step)) / (2 * step[i]))
+        return np.array(slopes)
+
+    @property
+    def _rank_noise(self) -> Array:
+        """What each neuron adds to the fraction that the empirical quantile removes, less the ratio: (N,).
+
+        With ``F(tau_hat)`` the fraction of the population below the empirical quantile, ``F(tau_hat) - ratio`` is the
+        mean of ``ratio - 1{|g_j| <= tau}``.
+        """
+        assert isinstance(self.channel, Pruned)
+        g = self.sigma @ self.setting.residuals
+        below = np.abs(g) <= self.threshold(g, self.channel.ratio)
+        return np.asarray(self.w @ below - below)
+
+    @property
+    def _ratio_slope(self) -> Array:
+        """d(data)/d ratio, (N,), by central differences."""
+        assert isinstance(self.channel, Pruned)
+        ratio, step = self.channel.ratio, 0.01 * min(1.0, 10 * (1 - self.channel.ratio))
+        up, down = min(ratio + step, 0.9999), max(ratio - step, 0.0)
+        r = self.setting.residuals
+        return np.asarray((self.data(r, up) - self.data(r, down)) / (up - down))
+
+
+def _nodes(B: int) -> tuple[Array, Array]:
+    """Points (N, B) and weights of the standard normal distribution in B dimensions."""
+    if B not in _POINTS:
+        if B > 6:
+            raise UnsupportedBound(
+                f"not proved: expectations in B = {B} > 6 dimensions are not computed for this channel"
+            )
+        uniform = stats.qmc.Sobol(B, scramble=True, seed=0).random(_SOBOL)
+        return np.asarray(stats.norm.ppf(np.clip(uniform, 1e-12, 1 - 1e-12))), np.full(_SOBOL, 1 / _SOBOL)
+    # Shifted by an irrational part of a step, so that kinks at zero do not lie on the grid.
+    line = np.linspace(-_REACH, _REACH, _POINTS[B])
+    line = line + (line[1] - line[0]) * (math.sqrt(2) - 1)
+    weight = np.exp(-(line**2) / 2)
+    weight = weight / weight.sum()
+    z = np.stack(np.meshgrid(*[line] * B, indexing="ij"), axis=-1).reshape(-1, B)
+    w = weight
+    for _ in range(B - 1):
+        w = np.multiply.outer(w, weight)
+    w = w.ravel()
+    kept = np.sum(z * z, axis=1) < _REACH**2
+    return z[kept], w[kept] / w[kept].sum()
+
+
+def _indices(size: int, order: int) -> tuple[Array, Array]:
+    """Sorted multi-indices (N, order) of a symmetric tensor and the square roots of their multiplicities."""
+    index = np.array(list(itertools.combinations_with_replacement(range(size), order)))
+    counts = np.stack([np.sum(index == k, axis=1) for k in range(size)], axis=1)
+    multiplicity = [
+        math.factorial(order) / math.prod(math.factorial(c) for c in row) for row in counts.tolist()
+    ]
+    return index, np.sqrt(multiplicity)
+
+
+def _hermite_entries(z: Array, index: Array) -> Array:
+    """The entries of ``He_k(z)`` at the multi-indices: (n, N)."""
+    size, order = z.shape[1], index.shape[1]
+    values = np.stack([hermite(order, z[:, b]) for b in range(size)])  # (B, order + 1, n)
+    counts = np.stack([np.sum(index == k, axis=1) for k in range(size)], axis=1)
+    out = np.ones((len(z), len(index)))
+    for b in range(size):
+        out *= values[b][counts[:, b]].T
+    return out

@@ -1,0 +1,89 @@
+"""Local aggregation: the server sees the sum of the gradients of several local steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from bounds.bound import Bound, UnsupportedBound
+from bounds.channel import Unbiased
+from bounds.defense import Defense, choice, param
+from bounds.first_order import raw_gram
+from bounds.quadrature import Array
+from bounds.setting import SYMBOLS, Setting
+from bounds.statements import unbiased_bounds
+
+
+def local_batches(groups: tuple[int, ...], steps: int) -> tuple[int, ...]:
+    """The step at which each feature is used: by ``groups`` in increasing order, or in turn where there is one group only.
+
+    Raises ``ValueError`` for more groups than steps.
+    """
+    distinct = sorted(set(groups))
+    if len(distinct) == 1:
+        return tuple(i % steps for i in range(len(groups)))
+    if len(distinct) > steps:
+        raise ValueError(f"groups must be at most steps = {steps}; got {len(distinct)}")
+    return tuple(distinct.index(g) for g in groups)
+
+
+def effective_residuals(defense: Any, setting: Setting) -> Array:
+    """The residuals with which each feature enters the sum, in the wide limit.
+
+    A step of rate ``lr_times_m/m`` on the output weights moves ``f(x_i)`` by ``-lr_times_m sum_l K_il r_l``,
+    ``K_il = E sigma(w.x_i) sigma(w.x_l)``; first-layer weights move by O(1/m^2) each and do not count. Same batch:
+    ``sum_{k < K} (I - lr K)^k r*``. Different batches: ``r^(k) = r*_k - lr sum_{s < k} K_ks r^(s)``.
+
+    Raises ``UnsupportedBound`` where the iteration is not stable (``lr_times_m`` times the largest eigenvalue of K is 2
+    or more).
+    """
+    rate, steps, r = defense.lr_times_m, defense.steps, setting.residuals
+    kernel = rate * raw_gram(setting)
+    if defense.batches == "same":
+        largest = float(np.linalg.eigvalsh(kernel)[-1])
+        if steps > 1 and largest >= 2:
+            raise UnsupportedBound(
+                f"not stable: lr_times_m times the kernel's largest eigenvalue is {largest:.3g}, not below 2"
+            )
+        total, current = np.zeros_like(r), r
+        for _ in range(steps):
+            total, current = total + current, current - kernel @ current
+        return total
+    when = np.array(local_batches(tuple(setting.groups), steps))
+    found = np.zeros_like(r)
+    for k in range(steps):
+        now, before = when == k, when < k
+        found[now] = r[now] - kernel[np.ix_(now, before)] @ found[before]
+    return found
+
+
+def _channel(defense: Any, setting: Setting) -> Unbiased:
+    return Unbiased(effective_residuals(defense, setting))
+
+
+def _variance(defense: Any) -> float:
+    if defense.steps == 1 or defense.lr_times_m == 0:
+        return 0.0
+    raise UnsupportedBound("not proved: the residuals move from step to step")
+
+
+@dataclass(frozen=True)
+class LocalAggregation(Defense):
+    """``steps`` local gradient steps of rate ``lr_times_m/m`` on both layers; the server sees the sum of the gradients
+    with respect to the output weights, which is the difference of the weights over the rate. ``batches``: ``"same"``
+    batch at every step, or ``"different"`` ones (``Setting.groups``; features in turn unless given): then all features
+    are in the observation and B counts them all. RATE: Liu, Wang, Chen, Lei 2025 (arXiv 2402.09478)."""
+
+    name: ClassVar[str] = "local_aggregation"
+    steps: int = param(lo=1, hi=10_000, off=1, grid=(5,), integer=True)
+    lr_times_m: float = param(lo=0.0, hi=1e3, off=0.0, grid=(0.1,))
+    batches: str = choice("same", "different")
+    bounds: ClassVar[tuple[Bound, ...]] = unbiased_bounds(
+        _channel,
+        SYMBOLS["B"],
+        lambda defense, setting: setting.B,
+        "Liu, Wang, Chen, Lei, AISTATS 2025 (as summaries give it)",
+        exact_variance=_variance,
+    )
