@@ -40,14 +40,7 @@ def test_every_kind_has_an_entry() -> None:
             assert value.why.startswith("not proved")
         else:
             assert value.source and value.statistic and value.assumptions, kind
-<<<<<<< HEAD
-    assert (
-        found[Kind.PREDICTED].statistic
-        == "root mean square over trials of R (up to signs where the attack reports them as unknown)"
-    )
-=======
     assert found[Kind.PREDICTED].statistic.startswith("root mean square over trials of R")
->>>>>>> 564296f777f73bcd36d23d8823ca9c5ae2bf136f
 
 
 def test_short_names_of_the_kinds() -> None:

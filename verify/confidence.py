@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bounds import Activation, GradientNoise, Kind, Setting, TensorAttack, resolve_activation
 from bounds.bound import BoundValue, UnsupportedBound
+from bounds.channel import Unbiased
 from bounds.first_layer import first_layer_constants, first_layer_prediction
 from bounds.first_order import first_order
 from bounds.tensor_attack import EQUAL_NORMS, moment_orders
@@ -253,7 +254,7 @@ def unexplained_power(setting: Setting, attack: TensorAttack) -> tuple[float, fl
     # In the span: none for B = 1.
     if setting.B > 1:
         quiet = first_order(setting, attack).inplane
-        noisy = first_order(setting, attack, 1.0).inplane - quiet
+        noisy = first_order(setting, attack, Unbiased(setting.residuals, 1.0)).inplane - quiet
         inside = (z**2).sum(axis=1, keepdims=True) - u**2  # |part of z orthogonal to u_i|^2
         weight = r**2 * np.mean(slopes**2 * inside, axis=0) / (setting.B - 1) / setting.m
         constant += float(weight @ quiet)
