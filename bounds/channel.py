@@ -21,12 +21,14 @@ class Unbiased:
     """``gtilde_j = c (sum_i r_i sigma(w_j.x_i) + eps_j)`` for some c > 0, up to what does not matter at first order, with
     ``E[eps | z] = 0`` and ``E[eps^2 | z] = variance + sum_il masking_il sigma_i sigma_l``.
 
-    residuals (B,): r, which a defense may change; masking (B, B) symmetric positive semidefinite.
+    residuals (B,): r, which a defense may change; masking (B, B) symmetric positive semidefinite. ``keeps_labels``: c and
+    r are those of the undefended gradient, so that the attack can read labels off, by which it assigns unequal norms.
     """
 
     residuals: Array
     variance: float = 0.0
     masking: Array | None = None
+    keeps_labels: bool = True
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ def effective_noise(defense: Any, setting: Setting) -> float:
 
 def _channel(defense: Any, setting: Setting) -> Unbiased:
     residuals = clipped_residuals(setting, defense.max_norm) if defense.per_sample else setting.residuals
-    return Unbiased(residuals, effective_noise(defense, setting) ** 2)
+    return Unbiased(
+        residuals, effective_noise(defense, setting) ** 2, keeps_labels=math.isinf(defense.max_norm)
+    )
 
 
 def _rate_factor(defense: Any, setting: Setting) -> float:

@@ -31,6 +31,10 @@ from bounds.tensor_attack import EQUAL_NORMS, TensorAttack
 _REACH, _POINTS = 8.5, {1: 20_001, 2: 501, 3: 91}
 #: Sobol points beyond (a power of 2).
 _SOBOL = 2**17
+#: The fit's limit counts as a unique minimum if no component's weight exceeds the second moment by the first factor
+#: (components that diverge against each other), no other minimum comes within the second share of its misfit, and its
+#: Hessian, scaled to unit diagonal where the misfit vanishes, is no nearer to singular than the third.
+_DIVERGES, _TIE, _FLAT = 30.0, 0.02, 1e-3
 #: The span survives a channel if its weakest direction keeps this share of the strongest.
 _SURVIVES = 1e-3
 
@@ -218,7 +222,7 @@ class _Limit:
             u / np.linalg.norm(u, axis=1, keepdims=True)
             for u in (rng.standard_normal((B, B)) for _ in range(8 * (B > 1)))
         ]
-        best = None
+        best, others = None, []
         for start in starts:
             alpha = np.linalg.lstsq(self.atoms(start).T, data, rcond=None)[0]
             found = optimize.least_squares(
@@ -230,10 +234,22 @@ class _Limit:
                 gtol=1e-14,
                 max_nfev=5000,
             )
+            others.append(found)
             if best is None or found.cost < best.cost * (1 - 1e-9) - 1e-30:
                 best = found
         assert best is not None
         alpha, v = unpack(best.x)
+        largest = float(np.linalg.norm(self.matrix(data), 2))
+        if np.max(np.abs(alpha)) > _DIVERGES * largest:
+            raise UnsupportedBound(
+                "not proved: the fit of the population's moments has components that diverge"
+            )
+        for rival in others:
+            turned = np.abs(unpack(rival.x)[1] @ v.T)
+            rows, columns = optimize.linear_sum_assignment(-turned)
+            same = turned[rows, columns].min() > 1 - 1e-6
+            if not same and rival.cost < best.cost * (1 + _TIE):
+                raise UnsupportedBound("not proved: two fits of the population's moments nearly tie")
         return alpha, v, misfit(best.x)
 
     def moved(self, alpha: Array, v: Array, tangents: Array, step: Array) -> tuple[Array, Array]:
@@ -272,6 +288,9 @@ class _Limit:
                 ) / (4 * eps**2)
                 curvature[i, k] = curvature[k, i] = rest @ second
         hessian = jacobian @ jacobian.T - curvature
+        scale = np.sqrt(np.diag(jacobian @ jacobian.T))
+        if float(np.linalg.eigvalsh(hessian / np.outer(scale, scale))[0]) < _FLAT:
+            raise UnsupportedBound("not proved: the fit of the population's moments has no isolated minimum")
         return np.linalg.solve(hessian, jacobian)[B:], tangents
 
     @cached_property

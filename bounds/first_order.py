@@ -57,8 +57,9 @@ def supported_orders(setting: Setting, residuals: Array | None = None) -> tuple[
     except ValueError as error:
         raise UnsupportedBound(f"not proved for this activation: {error}") from error
     sizes = np.abs(setting.residuals if residuals is None else residuals)
-    if not sizes.min() > ILL_POSED * max(sizes.max(), ILL_POSED):
-        raise UnsupportedBound(f"ill-posed: a residual vanishes, r* = {setting.residuals.tolist()}")
+    if not sizes.min() > ILL_POSED * sizes.max():
+        shown = (setting.residuals if residuals is None else residuals).tolist()
+        raise UnsupportedBound(f"ill-posed: a residual vanishes, r* = {shown}")
     norms = setting.norms
     if min(abs(setting.activation.coefficient(k, float(n))) for k in orders for n in norms) <= ZERO:
         raise UnsupportedBound(
@@ -146,8 +147,9 @@ def predicted_bound(channel: Callable[[Defense, Setting], Unbiased]) -> Bound:
     def numeric(
         defense: Defense, setting: Setting, attack: TensorAttack, delta: float
     ) -> tuple[float, dict[str, float]]:
-        check_norms(setting)
-        constants = first_order(setting, attack, channel(defense, setting))
+        seen = channel(defense, setting)
+        check_norms(setting, seen.keeps_labels)
+        constants = first_order(setting, attack, seen)
         k_perp, k_par = float(constants.orthogonal.mean()), float(constants.inplane.mean())
         perp = (setting.d - setting.B) * k_perp / setting.m
         par = k_par / setting.m
@@ -173,12 +175,14 @@ def predicted_bound(channel: Callable[[Defense, Setting], Unbiased]) -> Bound:
     )
 
 
-def check_norms(setting: Setting) -> None:
+def check_norms(setting: Setting, keeps_labels: bool = True) -> None:
     """``UnsupportedBound`` where the attack cannot tell which feature has which norm."""
     norms = setting.norms
-    if np.ptp(norms) > EQUAL_NORMS * norms.max() and np.any(np.abs(setting.labels) != 1):
+    if np.ptp(norms) > EQUAL_NORMS * norms.max() and not (
+        keeps_labels and np.all(np.abs(setting.labels) == 1)
+    ):
         raise UnsupportedBound(
-            "not proved: with unequal norms labels must be +-1, by which norms are assigned"
+            "not proved: with unequal norms labels must be +-1, and left readable by the defense: norms are assigned by them"
         )
 
 

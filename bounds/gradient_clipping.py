@@ -15,7 +15,8 @@ from bounds.statements import unbiased_bounds
 
 
 def _channel(defense: Any, setting: Setting) -> Unbiased:
-    return Unbiased(clipped_residuals(setting, defense.max_norm) if defense.per_sample else setting.residuals)
+    residuals = clipped_residuals(setting, defense.max_norm) if defense.per_sample else setting.residuals
+    return Unbiased(residuals, keeps_labels=math.isinf(defense.max_norm))
 
 
 def _variance(defense: Any) -> float:

@@ -41,12 +41,12 @@ def effective_residuals(defense: Any, setting: Setting) -> Array:
     """
     rate, steps, r = defense.lr_times_m, defense.steps, setting.residuals
     kernel = rate * raw_gram(setting)
+    largest = float(np.linalg.eigvalsh(kernel)[-1])
+    if steps > 1 and largest >= 2:
+        raise UnsupportedBound(
+            f"not stable: lr_times_m times the kernel's largest eigenvalue is {largest:.3g}, not below 2"
+        )
     if defense.batches == "same":
-        largest = float(np.linalg.eigvalsh(kernel)[-1])
-        if steps > 1 and largest >= 2:
-            raise UnsupportedBound(
-                f"not stable: lr_times_m times the kernel's largest eigenvalue is {largest:.3g}, not below 2"
-            )
         total, current = np.zeros_like(r), r
         for _ in range(steps):
             total, current = total + current, current - kernel @ current
@@ -60,7 +60,7 @@ def effective_residuals(defense: Any, setting: Setting) -> Array:
 
 
 def _channel(defense: Any, setting: Setting) -> Unbiased:
-    return Unbiased(effective_residuals(defense, setting))
+    return Unbiased(effective_residuals(defense, setting), keeps_labels=defense.steps == 1)
 
 
 def _variance(defense: Any) -> float:

@@ -19,6 +19,7 @@ from bounds import (
     Dropout,
     GradientClipping,
     GradientNoise,
+    GradientPruning,
     Kind,
     NoDefense,
     Setting,
@@ -225,7 +226,8 @@ def test_the_sign_of_one_relu_says_nothing() -> None:
     """E 1{Z > 0}(Z^2 - 1) = 0: the second moment of the sign vanishes with one feature."""
     value = evaluate(SignCompression(), Setting.orthonormal(20, 80_000, 1, labels=[3.0]))[Kind.PREDICTED]
     assert value.value is None and "removes a direction" in value.why
-    assert evaluate(SignCompression(), Setting.orthonormal(20, 80_000, 2)).floor > 0.3
+    two = Setting.from_features(correlated(2, 20, cosine=0.3), [1.0, -1.0], 80_000, "relu")
+    assert evaluate(SignCompression(), two).floor > 0.3
 
 
 @pytest.mark.parametrize("defense", [DeterministicRounding(3.0), SignCompression(), Clamping(0.5)], ids=repr)
@@ -250,3 +252,23 @@ def test_what_an_elementwise_channel_is_not_proved_for() -> None:
     ):
         value = evaluate(Clamping(0.5), setting)[Kind.PREDICTED]
         assert value.value is None and word in value.why
+
+
+@pytest.mark.parametrize(
+    "defense", [GradientClipping(1.0), DPSGD(1.0, 0.001), DPSGD(1.0, 0.001, per_sample=False)], ids=repr
+)
+def test_unequal_norms_need_labels_that_can_be_read(defense: Defense) -> None:
+    """The attack assigns norms by labels; a channel that changes the scale hides these (R is about 1 then)."""
+    unequal = Setting.from_features(correlated(2, 8, norms=(1.0, 2.0)), [-1.0, 1.0], 100_000, "relu")
+    value = evaluate(defense, unequal)[Kind.PREDICTED]
+    assert value.value is None and "left readable" in value.why
+    assert evaluate(NoDefense(), unequal).predicted is not None
+    assert evaluate(Dropout(0.5), unequal).predicted is not None
+
+
+@pytest.mark.parametrize("ratio", [0.9, 0.99])
+def test_a_limit_that_is_not_unique_has_no_floor(ratio: float) -> None:
+    """Three features at cosine .3 under heavy pruning: components diverge, or the minimum is a valley."""
+    setting = Setting.from_features(correlated(3, 8, cosine=0.3), labels(3), 100_000, "relu")
+    value = evaluate(GradientPruning(ratio), setting)[Kind.FLOOR]
+    assert value.value is None and value.why.startswith("not proved")
