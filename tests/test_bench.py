@@ -106,7 +106,7 @@ def test_memory_is_that_of_a_process_of_its_own() -> None:
 
 
 def test_a_failed_attack_gives_a_reason_that_travels_between_processes() -> None:
-    with pytest.raises(RuntimeError, match="ill-posed: the weakest of 3 eigenvalues") as caught:
+    with pytest.raises(RuntimeError, match="ill-posed: the weakest of 3 directions") as caught:
         module._attack_regenerated(16, 30, 3, torch.get_num_threads())
     assert type(caught.value) is RuntimeError, "an error with more arguments than its text breaks the pool"
 

@@ -298,6 +298,9 @@ def test_a_slice_may_be_better_than_the_unfolding() -> None:
     Z = np.einsum("a,ib->iab", a, dual)
     Z = (Z + Z.swapaxes(1, 2)) / 2
     table = _PairTable.build(setting, False, (1, 3), u)
-    quiet, loud = (first_order(setting, TensorAttack(moments="plain"), s).orthogonal for s in (0.0, 1.0))
+    quiet, loud = (
+        first_order(setting, TensorAttack(moments="plain"), Unbiased(setting.residuals, s)).orthogonal
+        for s in (0.0, 1.0)
+    )
     assert table.second_moment(1, 1, Z, Z).sum() / quiet.sum() == pytest.approx(0.77, abs=0.01)
     assert np.all(2 * np.sum(Z**2, axis=(1, 2)) > loud - quiet)
