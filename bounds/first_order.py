@@ -34,6 +34,8 @@ from bounds.tensor_attack import EQUAL_NORMS, TensorAttack, moment_orders
 
 #: Residuals below this fraction of the largest leave no usable trace of their sample.
 ILL_POSED = 1e-6
+#: And residuals below this are zero but for rounding.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def supported_orders(setting: Setting, residuals: Array | None = None) -> tuple[
     except ValueError as error:
         raise UnsupportedBound(f"not proved for this activation: {error}") from error
     sizes = np.abs(setting.residuals if residuals is None else residuals)
-    if not sizes.min() > ILL_POSED * sizes.max():
+    if not sizes.min() > max(ILL_POSED * sizes.max(), _ROUNDING):
         shown = (setting.residuals if residuals is None else residuals).tolist()
         raise UnsupportedBound(f"ill-posed: a residual vanishes, r* = {shown}")
     norms = setting.norms
