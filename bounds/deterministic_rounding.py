@@ -13,15 +13,16 @@ from bounds.defense import Defense, param
 from bounds.quadrature import Array
 from bounds.setting import Setting
 from bounds.statements import elementwise_bounds
+from bounds.stochastic_rounding import FINEST
 
 
 def _channel(defense: Any, setting: Setting) -> Elementwise:
     step = defense.step
 
     def rounded(g: Array) -> Array:
-        return np.asarray(step * np.round(g / step)) if step > 0 else g
+        return np.asarray(step * np.round(g / step)) if step > FINEST else g
 
-    return Elementwise(rounded, lambda g: rounded(g) ** 2, unbiased=step == 0)
+    return Elementwise(rounded, lambda g: rounded(g) ** 2, unbiased=step <= FINEST)
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,15 @@ from bounds.rate import rate_bound
 from bounds.setting import SYMBOLS, Setting
 from bounds.statements import elementwise_bounds
 
+#: A step below this is finer than the entries' own rounding: nothing is rounded.
+FINEST = 1e-12
+
 
 def _channel(defense: Any, setting: Setting) -> Elementwise:
     step = defense.step
 
     def second(g: Array) -> Array:
-        if step == 0:
+        if step <= FINEST:
             return g**2
         part = np.mod(g / step, 1.0)
         return np.asarray(g**2 + step**2 * part * (1 - part))

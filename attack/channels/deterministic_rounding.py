@@ -6,6 +6,7 @@ import torch
 
 from attack.network import TwoLayerNet
 from bounds import DeterministicRounding
+from bounds.stochastic_rounding import FINEST
 
 
 def channel(
@@ -18,4 +19,4 @@ def channel(
 ) -> torch.Tensor:
     """``step round(g/step)``, halves to the even multiple."""
     gradient = net.output_gradient(X, y)[0]
-    return defense.step * torch.round(gradient / defense.step) if defense.step > 0 else gradient
+    return defense.step * torch.round(gradient / defense.step) if defense.step > FINEST else gradient

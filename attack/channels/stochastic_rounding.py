@@ -7,6 +7,7 @@ import torch
 from attack.network import TwoLayerNet
 from attack.streams import uniform
 from bounds import StochasticRounding
+from bounds.stochastic_rounding import FINEST
 
 
 def channel(
@@ -19,7 +20,7 @@ def channel(
 ) -> torch.Tensor:
     """Down or up to a multiple of ``step``, with the probability that keeps the mean; from the stream "rounding"."""
     gradient = net.output_gradient(X, y)[0]
-    if defense.step == 0:
+    if defense.step <= FINEST:
         return gradient
     draws = uniform((net.m,), seed, "rounding", device=net.device, dtype=net.dtype)
     return defense.step * torch.floor(gradient / defense.step + draws)
