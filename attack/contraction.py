@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import torch
 
-from attack.moments import Projection, Response, symmetric_sum
+from attack.moments import Projection, Response, first_moment_start, noise_edge, symmetric_sum
 from attack.network import TwoLayerNet
 from attack.span import dominant_span
 from attack.streams import normal
@@ -78,14 +78,13 @@ def apply_contracted(
 
 
 def contraction_edge(net: TwoLayerNet, response: Response, vector: torch.Tensor, B: int) -> float:
-    """The edge of the spectrum that ``M_3(I, I, a)`` would have of pure noise, as in the second-moment attack:
-    ``rms(h a.w) (2 sqrt((d - B)/m) + 3 sqrt(2/m))``."""
+    """The edge of the spectrum that ``M_3(I, I, a)`` would have of pure noise: ``noise_edge`` with the mean of (h a.w)^2."""
     columns = torch.stack([vector, response.slope]).to(net.dtype)
     power = torch.zeros((), device=net.device, dtype=torch.float64)
     for rows, W in net.blocks():
         projected = columns @ W.T
         power += ((response.of(rows, projected[1]) * projected[0]).double() ** 2).sum()
-    return math.sqrt(float(power) / net.m) * (2 * math.sqrt((net.d - B) / net.m) + 3 * math.sqrt(2 / net.m))
+    return noise_edge(float(power) / net.m, net.d - B, net.m)
 
 
 def contract(
@@ -143,13 +142,13 @@ def contracted_projection(
 ) -> Projection:
     """Span, first moment and core in it. ``mean``, ``slope`` (d,): of the gradient, whatever the response is."""
 
-    def random(k: int, index: int) -> torch.Tensor:
-        return normal((net.d, k), seed, "starts", index, device="cpu", dtype=torch.float64).to(net.device)
+    def random(size: int, index: int) -> torch.Tensor:
+        drawn = normal((net.d, 1), seed, "starts", index, device="cpu", dtype=torch.float64)
+        return drawn.to(net.device)[:size, 0]
 
-    start = random(min(net.d, B + 2), 0)
-    start[:, 0] = slope + 1e-12 * start[:, 0]
+    start = first_moment_start(net, slope, B, seed)
     if attack.contraction == "random":
-        found = contract(net, response, random(1, 2)[:, 0], start, B)
+        found = contract(net, response, random(net.d, 2), start, B)
         passes = found.passes
     else:
         found = contract(net, response, slope, start, B)
@@ -159,7 +158,7 @@ def contracted_projection(
             if known.shape[1] in (0, B):
                 break
             # The first moment is nearly orthogonal to a feature: contract with a direction of the span found so far.
-            vector = known @ random(1, 3 + attempt)[: known.shape[1], 0]
+            vector = known @ random(known.shape[1], 3 + attempt)
             again = contract(net, response, vector, start, B)
             passes += again.passes
             found = max(found, again, key=lambda candidate: candidate.gap)

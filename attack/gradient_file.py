@@ -14,7 +14,7 @@ import torch
 
 from attack.contraction import apply_contracted, contraction_edge
 from attack.findings import Finding, judged
-from attack.moments import Response, apply_second_moment, first_moment
+from attack.moments import Response, apply_second_moment, first_moment, noise_edge
 from attack.network import TwoLayerNet, apply_activation
 from attack.observation import Observation
 from attack.shared_rows import RowAttack, attack_rows, row_findings
@@ -352,7 +352,7 @@ def _count(
             float((response.of(rows, W @ slope.to(net.dtype)).double() ** 2).sum())
             for rows, W in net.blocks()
         )
-        edge = math.sqrt(power / net.m) * (2 * math.sqrt(net.d / net.m) + 3 * math.sqrt(2 / net.m))
+        edge = noise_edge(power / net.m, net.d, net.m)
     sizes = found.eigenvalues.abs()
     above = int((sizes > edge).sum())
     several = "at least " if above == width or (odd and above < B) else ""

@@ -6,11 +6,13 @@ Sums run over the network's logical blocks in order, accumulated in float64.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import torch
 
 from attack.network import TwoLayerNet
+from attack.streams import normal
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,21 @@ def first_moment(net: TwoLayerNet, gradient: torch.Tensor) -> tuple[torch.Tensor
     for rows, W in net.blocks():
         total += (centred[:, rows] @ W).squeeze(0).double()
     return mean, total / net.m
+
+
+def first_moment_start(net: TwoLayerNet, slope: torch.Tensor, B: int, seed: int) -> torch.Tensor:
+    """Where the search of the span starts, (d, min(d, B + 2)) float64: the first moment, which lies in the span but for
+    noise, and random directions."""
+    start = normal((net.d, min(net.d, B + 2)), seed, "starts", 0, device="cpu", dtype=torch.float64)
+    start = start.to(net.device)
+    start[:, 0] = slope + 1e-12 * start[:, 0]
+    return start
+
+
+def noise_edge(power: float, dimension: int, m: int) -> float:
+    """The edge of the spectrum that ``(1/m) sum_j h_j (u_j u_j^T - I)`` has of pure noise, u_j in R^dimension and ``power``
+    the mean of h^2: that of the semicircle, and three standard errors of an entry."""
+    return math.sqrt(power) * (2 * math.sqrt(dimension / m) + 3 * math.sqrt(2 / m))
 
 
 def apply_second_moment(net: TwoLayerNet, response: Response, V: torch.Tensor) -> torch.Tensor:

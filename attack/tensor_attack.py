@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +13,19 @@ from scipy.optimize import linear_sum_assignment
 
 from attack.contraction import contracted_projection
 from attack.decompose import Decomposition, decompose
-from attack.moments import Projection, Response, apply_second_moment, core_moments, first_moment
+from attack.moments import (
+    Projection,
+    Response,
+    apply_second_moment,
+    core_moments,
+    first_moment,
+    first_moment_start,
+    noise_edge,
+)
 from attack.network import TwoLayerNet, apply_activation
 from attack.observation import Observation
 from attack.span import dominant_span
-from attack.streams import normal, numpy_generator
+from attack.streams import numpy_generator
 from bounds import TensorAttack, checks
 from bounds.activations import ZERO
 from bounds.tensor_attack import EQUAL_NORMS, MIN_GAP, moment_orders
@@ -173,16 +180,12 @@ def _second_moment_projection(
     attack: TensorAttack,
     seed: int,
 ) -> Projection:
-    """Start: the first moment, which lies in the span but for noise, and random directions."""
-    width = min(net.d, B + 2)
-    start = normal((net.d, width), seed, "starts", 0, device="cpu", dtype=torch.float64).to(net.device)
-    start[:, 0] = slope + 1e-12 * start[:, 0]
+    """Span, second moment and core in it."""
+    start = first_moment_start(net, slope, B, seed)
     span = dominant_span(lambda V: apply_second_moment(net, response, V), start, B)
     leave_one_out = attack.same_neuron == "leave_one_out"
     moments = core_moments(net, response, span.V, span.eigenvalues, order, attack.residualized, leave_one_out)
-    # What a pure-noise second moment would show: semicircle edge, three standard errors of an entry.
-    theory = math.sqrt(moments.power) * (2 * math.sqrt((net.d - B) / net.m) + 3 * math.sqrt(2 / net.m))
-    edge = max(theory, span.next_value)
+    edge = max(noise_edge(moments.power, net.d - B, net.m), span.next_value)
     gap = float(span.eigenvalues.abs().min()) / edge if edge > 0 else 0.0
     values = tuple(span.eigenvalues.tolist())
     return Projection(

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from bounds.defense import Defense
 from bounds.quadrature import Array
-from bounds.setting import Setting
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +47,6 @@ class Pruned:
 
     ratio: float
 
-
-Channel: TypeAlias = Unbiased | Elementwise | Pruned
-ChannelOf: TypeAlias = Callable[[Defense, Setting], Channel]
+    @property
+    def unbiased(self) -> bool:
+        return self.ratio == 0

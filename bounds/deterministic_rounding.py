@@ -10,9 +10,9 @@ import numpy as np
 from bounds.bound import Bound
 from bounds.channel import Elementwise
 from bounds.defense import Defense, param
+from bounds.elementwise import elementwise_bounds
 from bounds.quadrature import Array
 from bounds.setting import Setting
-from bounds.statements import elementwise_bounds
 from bounds.stochastic_rounding import FINEST
 
 

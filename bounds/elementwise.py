@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import sympy as sp
@@ -22,7 +22,7 @@ from bounds.activations import ZERO
 from bounds.bound import Bound, Kind, UnsupportedBound
 from bounds.channel import Elementwise, Pruned
 from bounds.defense import Defense
-from bounds.first_order import check_norms, supported_orders
+from bounds.first_order import check_estimator, check_independent, check_norms, supported_orders
 from bounds.quadrature import Array, hermite
 from bounds.setting import SYMBOLS, Setting
 from bounds.tensor_attack import EQUAL_NORMS, TensorAttack
@@ -55,31 +55,29 @@ def elementwise_error(
 ) -> ElementwiseError:
     """The constants. Raises ``UnsupportedBound`` where the attack does not apply, or the span does not survive the
     channel."""
-    if attack.same_neuron != "leave_one_out":
-        raise UnsupportedBound(
-            "not proved: with same_neuron='ignored' a bias of order d/m is not part of the formula"
-        )
+    check_estimator(attack)
     check_norms(setting)
     low, order = supported_orders(setting)
     if low != 2:
         raise UnsupportedBound("not proved for odd activations under an elementwise channel")
-    unbiased = channel.ratio == 0 if isinstance(channel, Pruned) else channel.unbiased
-    if np.ptp(setting.norms) > EQUAL_NORMS * setting.norms.max() and not unbiased:
+    if np.ptp(setting.norms) > EQUAL_NORMS * setting.norms.max() and not channel.unbiased:
         raise UnsupportedBound("not proved: a biased channel with unequal norms")
-    if np.min(np.linalg.eigvalsh(setting.cosines)) < 1e-12:
-        raise UnsupportedBound(
-            f"ill-posed: the features are linearly dependent, pi_min = {setting.pi_min:.3g}"
-        )
-    return _Limit(setting, attack, channel, order, unbiased).error
+    check_independent(setting)
+    return _Limit(setting, attack, channel, order).error
 
 
-def elementwise_predicted(channel: Callable[[Defense, Setting], Elementwise | Pruned]) -> Bound:
-    """PREDICTED for an elementwise channel."""
+def elementwise_bounds(channel: Callable[[Defense, Setting], Elementwise | Pruned]) -> tuple[Bound, Bound]:
+    """PREDICTED and FLOOR for a channel that acts on every entry by itself. FLOOR is the error of the named estimator that
+    no width removes, 0 if the channel is unbiased. Both speak of one fit, which is made once."""
 
-    def numeric(
+    @lru_cache(maxsize=64)
+    def constants(defense: Defense, setting: Setting, attack: TensorAttack) -> ElementwiseError:
+        return elementwise_error(setting, attack, channel(defense, setting))
+
+    def predicted(
         defense: Defense, setting: Setting, attack: TensorAttack, delta: float
     ) -> tuple[float, dict[str, float]]:
-        found = elementwise_error(setting, attack, channel(defense, setting))
+        found = constants(defense, setting, attack)
         n, m = setting.d - setting.B, setting.m
         perp, par = n * found.k_perp / m, found.k_par / m
         parts = {
@@ -92,35 +90,34 @@ def elementwise_predicted(channel: Callable[[Defense, Setting], Elementwise | Pr
         }
         return math.sqrt(found.floor**2 + perp + par), parts
 
-    d, m, size, k_perp, k_par, floor = (SYMBOLS[s] for s in ("d", "m", "B", "K_perp", "K_par", "floor"))
-    return Bound(
-        kind=Kind.PREDICTED,
-        statement="floor and first-order error around it, constants by quadrature",
-        source="paper_notes.md, 'Channel theorem' (ours)",
-        statistic="root mean square over trials of R",
-        assumptions=_ASSUMPTIONS,
-        numeric=numeric,
-        symbolic=sp.sqrt(floor**2 + ((d - size) * k_perp + k_par) / m),
-    )
-
-
-def elementwise_floor(channel: Callable[[Defense, Setting], Elementwise | Pruned]) -> Bound:
-    """FLOOR for an elementwise channel: the error of the named estimator that no width removes; 0 if it is unbiased."""
-
-    def numeric(
+    def floor(
         defense: Defense, setting: Setting, attack: TensorAttack, delta: float
     ) -> tuple[float, dict[str, float]]:
-        found = elementwise_error(setting, attack, channel(defense, setting))
+        found = constants(defense, setting, attack)
         return found.floor, {"floor": found.floor}
 
-    return Bound(
-        kind=Kind.FLOOR,
-        statement="error of the least-squares fit to the population moments, by quadrature",
-        source="paper_notes.md, 'Channel theorem' (ours)",
-        statistic="limit of R as m grows",
-        assumptions=_ASSUMPTIONS,
-        numeric=numeric,
-        symbolic=SYMBOLS["floor"],
+    d, m, size, k_perp, k_par = (SYMBOLS[s] for s in ("d", "m", "B", "K_perp", "K_par"))
+    limit = SYMBOLS["floor"]
+    source = "paper_notes.md, 'Channel theorem' (ours)"
+    return (
+        Bound(
+            kind=Kind.PREDICTED,
+            statement="floor and first-order error around it, constants by quadrature",
+            source=source,
+            statistic="root mean square over trials of R",
+            assumptions=_ASSUMPTIONS,
+            numeric=predicted,
+            symbolic=sp.sqrt(limit**2 + ((d - size) * k_perp + k_par) / m),
+        ),
+        Bound(
+            kind=Kind.FLOOR,
+            statement="error of the least-squares fit to the population moments, by quadrature",
+            source=source,
+            statistic="limit of R as m grows",
+            assumptions=_ASSUMPTIONS,
+            numeric=floor,
+            symbolic=limit,
+        ),
     )
 
 
@@ -142,10 +139,8 @@ class _Limit:
         attack: TensorAttack,
         channel: Elementwise | Pruned,
         order: int,
-        unbiased: bool,
     ) -> None:
         self.setting, self.attack, self.channel, self.order = setting, attack, channel, order
-        self.unbiased = unbiased
         self.B = setting.B
         self.directions = setting.directions
         c = setting.activation.coefficient
@@ -323,7 +318,7 @@ class _Limit:
         v = self.signed
         norms2 = setting.norms**2
         floor = float(np.mean(norms2 * ((v - self.directions) ** 2).sum(axis=1)))
-        if self.unbiased:
+        if self.channel.unbiased:
             floor = 0.0  # what is left is quadrature
         a = np.linalg.solve(A, v.T)  # columns A^-1 v_i
         along = (self.z @ a) ** 2
@@ -341,10 +336,10 @@ class _Limit:
         split = self.he2.shape[1]
         low, core = self.he2 @ rows[:, :split].T, self.root * (self.heq @ rows[:, split:].T)
         influence = h[:, None] * low + hq[:, None] * core
-        if not self.unbiased:
+        if not self.channel.unbiased:
             # The residuals' own fluctuation, r_i - r_i* = mean_j sigma_ij - c_0, moves directions of a biased channel.
             influence = influence + (self.sigma - self.w @ self.sigma) @ self._residual_slopes @ rows.T
-        if isinstance(self.channel, Pruned) and not self.unbiased:
+        if isinstance(self.channel, Pruned) and not self.channel.unbiased:
             influence = influence + np.outer(self._rank_noise, self._ratio_slope @ rows.T)
         mean = self.w @ influence
         return np.asarray(self.w @ ((influence - mean) ** 2 + spread[:, None] * (low + core) ** 2))

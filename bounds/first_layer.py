@@ -25,7 +25,14 @@ import numpy as np
 from bounds import checks
 from bounds.activations import ZERO, Activation
 from bounds.bound import BoundValue, UnsupportedBound
-from bounds.first_order import ILL_POSED, _inner, _solution_map, planes, product_moment
+from bounds.first_order import (
+    ILL_POSED,
+    _inner,
+    _solution_map,
+    check_independent,
+    planes,
+    product_moment,
+)
 from bounds.quadrature import Array, hermite, plane_moments
 from bounds.setting import Setting
 from bounds.tensor_attack import EQUAL_NORMS, TensorAttack, moment_orders
@@ -53,11 +60,7 @@ def first_layer_constants(setting: Setting, attack: TensorAttack) -> FirstLayerC
     directions, norms, residuals = setting.directions, setting.norms, setting.residuals
     c_low, c_core = (np.array([setting.activation.coefficient(k, n) for n in norms]) for k in (low, order))
     alpha = residuals * c_low
-    gram = setting.cosines
-    if np.linalg.eigvalsh(gram)[0] < 1e-12:
-        raise UnsupportedBound(
-            f"ill-posed: the features are linearly dependent, pi_min = {setting.pi_min:.3g}"
-        )
+    check_independent(setting)
     table = _table(setting, attack.residualized, low, order)
     rows = np.zeros((setting.B, setting.B))  # E tau_i tau_k
     for i, k, _, moments in table:

@@ -78,10 +78,7 @@ def first_order(setting: Setting, attack: TensorAttack, channel: Unbiased | None
     is not in the formula) or a random contraction. With unequal norms the constants are those of a correct assignment of
     norms.
     """
-    if attack.same_neuron != "leave_one_out":
-        raise UnsupportedBound(
-            "not proved: with same_neuron='ignored' a bias of order d/m is not part of the formula"
-        )
+    check_estimator(attack)
     channel = Unbiased(setting.residuals) if channel is None else channel
     low, order = supported_orders(setting, channel.residuals)
     if low == 1 and attack.contraction != "first_moment":
@@ -89,10 +86,7 @@ def first_order(setting: Setting, attack: TensorAttack, channel: Unbiased | None
             "not proved for a random contraction: the constant depends on the vector drawn"
         )
     directions, norms = setting.directions, setting.norms
-    if np.min(np.linalg.eigvalsh(setting.cosines)) < 1e-12:
-        raise UnsupportedBound(
-            f"ill-posed: the features are linearly dependent, pi_min = {setting.pi_min:.3g}"
-        )
+    check_independent(setting)
     c_1, c_low, c_q = (
         np.array([setting.activation.coefficient(k, n) for n in norms]) for k in (1, low, order)
     )
@@ -175,6 +169,22 @@ def predicted_bound(channel: Callable[[Defense, Setting], Unbiased]) -> Bound:
         numeric=numeric,
         symbolic=sp.sqrt(((d - size) * k_perp + k_par) / m),
     )
+
+
+def check_estimator(attack: TensorAttack) -> None:
+    """``UnsupportedBound`` for an estimator whose bias is not in the formulas."""
+    if attack.same_neuron != "leave_one_out":
+        raise UnsupportedBound(
+            "not proved: with same_neuron='ignored' a bias of order d/m is not part of the formula"
+        )
+
+
+def check_independent(setting: Setting) -> None:
+    """``UnsupportedBound`` for features that are linearly dependent."""
+    if np.linalg.eigvalsh(setting.cosines)[0] < 1e-12:
+        raise UnsupportedBound(
+            f"ill-posed: the features are linearly dependent, pi_min = {setting.pi_min:.3g}"
+        )
 
 
 def check_norms(setting: Setting, keeps_labels: bool = True) -> None:
@@ -325,9 +335,8 @@ class _Moments:
     def second(self, p: int, q: int, left: Array, right: Array) -> Array:
         """``E[h_p h_q He_a(left_n) He_b(right_n)]`` (n,), h with all its randomness; indices as in ``_PairTable``."""
         total = self.gradient.second_moment(p, q, left, right)
-        if (
-            self.masking is not None
-        ):  # the same random part enters both moments, whatever is taken off their mean
+        # The same random part enters both moments, whatever is taken off their mean.
+        if self.masking is not None:
             total = total + self.masking.second_moment(1, 1, left, right)
         if self.variance and left.ndim == right.ndim:
             total = total + self.variance * math.factorial(left.ndim - 1) * _inner(left, right)

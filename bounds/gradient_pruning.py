@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from bounds.bound import Bound
 from bounds.channel import Pruned
 from bounds.defense import Defense, param
+from bounds.elementwise import elementwise_bounds
 from bounds.setting import Setting
-from bounds.statements import elementwise_bounds
 
 
 def _channel(defense: Any, setting: Setting) -> Pruned:

@@ -1,4 +1,4 @@
-"""Wide limits of the norms that clipping compares with, per ``sqrt(m)``."""
+"""Wide limits of the norms that clipping compares with."""
 
 from __future__ import annotations
 

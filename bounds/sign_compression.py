@@ -10,8 +10,8 @@ import numpy as np
 from bounds.bound import Bound
 from bounds.channel import Elementwise
 from bounds.defense import Defense
+from bounds.elementwise import elementwise_bounds
 from bounds.setting import Setting
-from bounds.statements import elementwise_bounds
 
 
 def _channel(defense: Any, setting: Setting) -> Elementwise:

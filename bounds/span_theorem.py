@@ -16,7 +16,7 @@ import numpy as np
 from bounds.activations import ZERO
 from bounds.bound import UnsupportedBound
 from bounds.concentration import Envelope, Sample, chi, covariance_deviation, hermite_norm, radius
-from bounds.first_order import _PairTable, supported_orders
+from bounds.first_order import _PairTable, check_independent, supported_orders
 from bounds.quadrature import Array, gaussian_rule
 from bounds.setting import Setting
 from bounds.tensor_attack import EQUAL_NORMS, MIN_GAP, RITZ_TOLERANCE, TensorAttack, core_order
@@ -112,10 +112,7 @@ def check_supported(setting: Setting) -> None:
         raise UnsupportedBound("not proved for odd activations: the proof is about the second moment")
     if setting.d == setting.B:
         raise UnsupportedBound("not proved: d = B leaves no orthogonal part")
-    if np.linalg.eigvalsh(setting.cosines)[0] < 1e-12:
-        raise UnsupportedBound(
-            f"ill-posed: the features are linearly dependent, pi_min = {setting.pi_min:.3g}"
-        )
+    check_independent(setting)
 
 
 class SpanTheorem:

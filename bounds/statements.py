@@ -1,4 +1,4 @@
-"""The statements that a defense gets from its channel."""
+"""The statements that a defense gets from an unbiased channel (``bounds.elementwise`` has those of an elementwise one)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Callable
 import sympy as sp
 
 from bounds.bound import Bound
-from bounds.channel import Elementwise, Pruned, Unbiased
+from bounds.channel import Unbiased
 from bounds.defense import Defense
-from bounds.elementwise import elementwise_floor, elementwise_predicted
 from bounds.first_order import predicted_bound
 from bounds.rate import rate_bound
 from bounds.setting import Setting
@@ -31,8 +30,3 @@ def unbiased_bounds(
     """
     stated = (rate_bound(factor, numeric_factor, source), predicted_bound(channel))
     return stated if exact_variance is None else (*stated, upper_bound(exact_variance))
-
-
-def elementwise_bounds(channel: Callable[[Defense, Setting], Elementwise | Pruned]) -> tuple[Bound, ...]:
-    """PREDICTED and FLOOR for a channel that acts on every entry by itself."""
-    return elementwise_predicted(channel), elementwise_floor(channel)

@@ -10,10 +10,10 @@ import numpy as np
 from bounds.bound import Bound
 from bounds.channel import Elementwise
 from bounds.defense import Defense, param
+from bounds.elementwise import elementwise_bounds
 from bounds.quadrature import Array
 from bounds.rate import rate_bound
 from bounds.setting import SYMBOLS, Setting
-from bounds.statements import elementwise_bounds
 
 #: A step below this is finer than the entries' own rounding: nothing is rounded.
 FINEST = 1e-12

@@ -75,10 +75,20 @@ def run(where: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_three_small_edits_are_enough(tmp_path: Path) -> None:
+def copied(where: Path) -> Path:
+    """The packages and their tests, to be edited."""
     for name in ("bounds", "attack", "verify", "tests"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+        shutil.copytree(ROOT / name, where / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", where)
+    return where
+
+
+def laws(where: Path, chosen: str) -> subprocess.CompletedProcess[str]:
+    return run(where, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_laws.py", "-k", chosen)
+
+
+def test_three_small_edits_are_enough(tmp_path: Path) -> None:
+    copied(tmp_path)
     # the three edits
     (tmp_path / "bounds" / "random_sparsification.py").write_text(SPECIFICATION)
     (tmp_path / "attack" / "channels" / "random_sparsification.py").write_text(CHANNEL)
@@ -93,19 +103,9 @@ def test_three_small_edits_are_enough(tmp_path: Path) -> None:
             "from bounds.random_sparsification import RandomSparsification\nfrom bounds.setting import",
         )
     )
-    laws = run(
-        tmp_path,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "tests/test_laws.py",
-        "-k",
-        "andom_sparsification or RandomSparsification",
-    )
-    assert laws.returncode == 0, laws.stdout[-3000:]
-    assert " passed" in laws.stdout
+    lawful = laws(tmp_path, "andom_sparsification or RandomSparsification")
+    assert lawful.returncode == 0, lawful.stdout[-3000:]
+    assert " passed" in lawful.stdout
     bound = run(
         tmp_path, "-m", "verify", "bound", "random-sparsification", "--p", "0.5", "--m", "100000", "--json"
     )
@@ -119,21 +119,9 @@ def test_three_small_edits_are_enough(tmp_path: Path) -> None:
 
 def test_a_defense_with_a_false_prediction_is_caught(tmp_path: Path) -> None:
     """The same with a variance that leaves the mask out: the laws must go red."""
-    for name in ("bounds", "attack", "verify", "tests"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    copied(tmp_path)
     broken = (tmp_path / "bounds" / "dropout.py").read_text()
     assert "odds * (" in broken
     (tmp_path / "bounds" / "dropout.py").write_text(broken.replace("odds * (", "0 * odds * ("))
-    laws = run(
-        tmp_path,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "tests/test_laws.py",
-        "-k",
-        "measured_is_predicted and Dropout",
-    )
-    assert laws.returncode == 1 and "failed" in laws.stdout, laws.stdout[-3000:]
+    red = laws(tmp_path, "measured_is_predicted and Dropout")
+    assert red.returncode == 1 and "failed" in red.stdout, red.stdout[-3000:]

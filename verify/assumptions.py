@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from bounds import ACTIVATIONS, Activation, Kind, NoDefense, Setting, TensorAttack
+from bounds import ACTIVATIONS, Activation, NoDefense, Setting, TensorAttack, evaluate
 from verify.study import Cell, Condition, Failure, Findings, Outcome, Row, Study
 
 if TYPE_CHECKING:
@@ -380,8 +380,7 @@ def attacked(case: Case, seed: int) -> dict[str, float]:
 
 def predicted_error(setting: Setting) -> float | None:
     """PREDICTED of the undefended, residualized attack; None where it is not stated."""
-    (bound,) = (b for b in NoDefense.bounds if b.kind is Kind.PREDICTED)
-    return bound.value(NoDefense(), setting, TensorAttack(), 0.05).value
+    return evaluate(NoDefense(), setting, TensorAttack()).predicted
 
 
 # --- the study --------------------------------------------------------------------------------------------------------

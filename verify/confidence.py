@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bounds import Activation, GradientNoise, Kind, Setting, TensorAttack, resolve_activation
+from bounds import Activation, GradientNoise, Kind, Setting, TensorAttack, evaluate, resolve_activation
 from bounds.bound import BoundValue, UnsupportedBound
 from bounds.channel import Unbiased
 from bounds.first_layer import first_layer_constants, first_layer_prediction
@@ -108,9 +108,8 @@ def assess(
     except ReconstructionError as error:
         return Assessed(findings, None, Confidence("failed", (str(error),), gap=error.diagnostics.gap))
     warnings = tuple(f"{f.name}: {f.text}" for f in findings if f.level == "warning")
-    if (
-        attacked.method == "sparse_recovery"
-    ):  # every row is explained: how the weights are distributed plays no part
+    # Exact recovery explains every row: how the weights are distributed plays no part.
+    if attacked.method == "sparse_recovery":
         warnings = tuple(
             f"{f.name}: {f.text}" for f in findings if f.level == "warning" and f.name not in OF_THE_WEIGHTS
         )
@@ -140,8 +139,7 @@ def _of_output_weights(
         return _judged(attacked, BoundValue(None, str(error)), 0.0, 0.0, warnings)
     excess = max(0.0, (attacked.unexplained * attacked.power - constant) / (1 + factor))
     expected = constant / attacked.power
-    (bound,) = (b for b in GradientNoise.bounds if b.kind is Kind.PREDICTED)
-    value = bound.value(GradientNoise(math.sqrt(excess)), setting, attack, 0.05)
+    value = evaluate(GradientNoise(math.sqrt(excess)), setting, attack)[Kind.PREDICTED]
     return _judged(attacked, value, expected, math.sqrt(excess), warnings)
 
 

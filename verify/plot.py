@@ -197,7 +197,7 @@ def _statements(point: Point, part: str) -> Evaluation:
     if part == "error":
         return stated
     silent = BoundValue(None, "not about the span")
-    return Evaluation({k: bound_of(v, part) if k is Kind.UPPER else silent for k, v in stated.items()})
+    return Evaluation({k: bound_of(stated[k], part) if k is Kind.UPPER else silent for k in stated})
 
 
 def _checks(experiment: Experiment | None, x: str, tolerance: float) -> tuple[Check, ...]:
