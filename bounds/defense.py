@@ -55,7 +55,8 @@ def param(*, lo: float, hi: float, off: float, grid: Iterable[float] = (), integ
 class Defense:
     """Base of all specifications. A subclass sets ``name``, its parameters by ``param()``, its forms by ``choice()``, and
     its ``bounds``. ``has_off``: some member does nothing (all parameters off). ``transparent``: every member leaves the
-    observation of the same features as it is.
+    observation of the same features as it is. ``strength_name``: the parameter that figures of error against strength vary;
+    the first one unless named.
 
     Raises ``ValueError`` (or ``TypeError``) naming field, range and value when a parameter is out of range.
     """
@@ -64,6 +65,7 @@ class Defense:
     bounds: ClassVar[tuple[Bound, ...]] = ()
     has_off: ClassVar[bool] = True
     transparent: ClassVar[bool] = False
+    strength_name: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         for p in self.parameters():
@@ -80,6 +82,12 @@ class Defense:
         return tuple(
             Param(f.name, *f.metadata["param"]) for f in dataclasses.fields(cls) if "param" in f.metadata
         )
+
+    @classmethod
+    def strength_parameter(cls) -> Param | None:
+        """The parameter that says how strong the defense is; None for a defense without parameters."""
+        own = cls.parameters()
+        return next((p for p in own if p.name == cls.strength_name), own[0] if own else None)
 
     @classmethod
     def choices(cls) -> dict[str, tuple[bool | str, ...]]:

@@ -60,12 +60,14 @@ class DPSGD(Defense):
     """
 
     name: ClassVar[str] = "dp_sgd"
+    strength_name: ClassVar[str] = "noise_multiplier"
     max_norm: float = param(lo=1e-9, hi=math.inf, off=math.inf, grid=(1.0,))
     noise_multiplier: float = param(lo=0.0, hi=1e6, off=0.0, grid=(0.002, 0.01))
     per_sample: bool = choice(True)
     bounds: ClassVar[tuple[Bound, ...]] = unbiased_bounds(
         _channel,
-        SYMBOLS["B"] + SYMBOLS["noise_multiplier"] * sp.Max(SYMBOLS["max_norm"], SYMBOLS["G"]),
+        SYMBOLS["B"]
+        + SYMBOLS["noise_multiplier"] * sp.Max(SYMBOLS["max_norm"], SYMBOLS["G"] * sp.sqrt(SYMBOLS["m"])),
         _rate_factor,
         "Liu, Wang, Chen, Lei, AISTATS 2025 (as summaries give it)",
         exact_variance=_variance,

@@ -150,8 +150,16 @@ def predicted_bound(channel: Callable[[Defense, Setting], Unbiased]) -> Bound:
         perp = (setting.d - setting.B) * k_perp / setting.m
         par = k_par / setting.m
         noise = constants.noise * math.sqrt((setting.d - setting.B) / setting.m)
-        parts = {"orthogonal": math.sqrt(perp), "inplane": math.sqrt(par), "K_perp": k_perp, "K_par": k_par}
-        return math.sqrt(perp + par), parts | {"noise_over_signal": noise}
+        sizes = np.abs(seen.residuals)
+        parts = {
+            "orthogonal": math.sqrt(perp),
+            "inplane": math.sqrt(par),
+            "K_perp": k_perp,
+            "K_par": k_par,
+            "noise_over_signal": noise,
+            "kappa": float(sizes.max() / sizes.min()),  # spread of the residuals as the server sees them
+        }
+        return math.sqrt(perp + par), parts
 
     d, m, size, k_perp, k_par = (SYMBOLS[name] for name in ("d", "m", "B", "K_perp", "K_par"))
     return Bound(

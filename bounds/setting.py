@@ -16,15 +16,17 @@ from bounds.quadrature import Array
 
 #: Every symbol that a bound's expression may use. K_perp and K_par are the constants of the first-order
 #: prediction, K_upper is that of the proved upper bound (it depends on the setting, and weakly on d and m), floor the error
-#: that no width removes, G the norm of the unclipped gradient; the rest are parameters of defenses.
+#: that no width removes, G the norm of the unclipped gradient over sqrt(m), which has a limit; the rest are parameters.
 SYMBOLS: Mapping[str, sp.Symbol] = MappingProxyType(
     {
-        **{name: sp.Symbol(name, positive=True) for name in ("d", "m", "B", "K_perp", "K_par", "K_upper")},
+        **{
+            name: sp.Symbol(name, positive=True)
+            for name in ("d", "m", "B", "G", "K_perp", "K_par", "K_upper")
+        },
         **{
             name: sp.Symbol(name, nonnegative=True)
             for name in (
                 "floor",
-                "G",
                 "sigma",
                 "p",
                 "max_norm",

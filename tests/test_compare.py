@@ -12,9 +12,19 @@ import pytest
 from scipy import stats
 from synthetic_records import make_experiment, make_point, make_record, simulated_errors, simulated_records
 
-from bounds import SYMBOLS, BoundValue, GradientNoise, Kind, NoDefense, expression
+from bounds import (
+    DPSGD,
+    SYMBOLS,
+    BoundValue,
+    GradientNoise,
+    GradientPruning,
+    Kind,
+    NoDefense,
+    SecureAggregation,
+    expression,
+)
 from verify import compare
-from verify.compare import corrupted, rate_exponent, series
+from verify.compare import corrupted, rate_exponent, series, value_of
 from verify.experiment import Check, ImprovementCheck, LowerCheck, PredictedCheck, RateCheck, UpperCheck
 from verify.rules import (
     LowerResult,
@@ -394,3 +404,30 @@ def test_results_are_strict_json() -> None:
             and raw["text"] == result.text
             and raw["kind"] == result.kind.value
         )
+
+
+def test_more_clients_bring_more_features_in_one_series() -> None:
+    points = [make_point(B=2 * n, defense=SecureAggregation(n)) for n in (3, 1, 2)]
+    (together,) = series(points, "strength")
+    assert [(p.B, value_of(p, "strength")) for p in together] == [(2, 1), (4, 2), (6, 3)]
+    # Where one strength comes with several batches, batches are told apart.
+    several = [make_point(B=B, defense=GradientPruning(r)) for B in (2, 3) for r in (0.5, 0.7)]
+    assert [[(p.B, value_of(p, "strength")) for p in s] for s in series(several, "strength")] == [
+        [(2, 0.5), (2, 0.7)],
+        [(3, 0.5), (3, 0.7)],
+    ]
+    batches = [make_point(B=B) for B in (4, 1, 2)]
+    assert [[p.B for p in s] for s in series(batches, "B")] == [[1, 2, 4]]
+
+
+def test_the_strength_of_dp_sgd_is_its_noise_and_a_defense_without_parameters_has_none() -> None:
+    assert value_of(make_point(defense=DPSGD(1.0, 0.003)), "strength") == 0.003
+    with pytest.raises(ValueError, match="'strength' must be a parameter of the defense"):
+        value_of(make_point(), "strength")
+
+
+def test_the_rate_of_dp_sgd_does_not_fall_with_the_width() -> None:
+    """|G| grows as sqrt(m): the exponent of m is 0, that of d one half."""
+    rate = expression(DPSGD, Kind.RATE)
+    assert rate_exponent(rate, SYMBOLS["m"]) == pytest.approx(0, abs=1e-12)
+    assert rate_exponent(rate, SYMBOLS["d"]) == pytest.approx(0.5)

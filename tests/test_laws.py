@@ -217,7 +217,7 @@ def test_symbolic_rates_equal_numeric_ones(family: Family, data: st.DataObject) 
     here = Setting.orthonormal(d, m, B, "relu")
     rate = next(b for b in family.bounds if b.kind is Kind.RATE)
     formula = expression(family, Kind.RATE)
-    values = symbol_values(formula, here, defense, G=gradient_norm(here))
+    values = symbol_values(formula, here, defense, G=gradient_norm(here) / math.sqrt(here.m))
     symbolic = sp.lambdify(list(values), formula, "math")(*values.values())
     assert rate.value(defense, here, TensorAttack(), 0.05).value == pytest.approx(symbolic, rel=1e-13)
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from synthetic_records import make_experiment, make_point, make_record, simulated_records
 
-from bounds import GradientNoise, Kind
+from bounds import Dropout, GradientNoise, Kind
 from verify import plot, plot_summary
 from verify.compare import bound_at, compare
 from verify.experiment import Experiment, Features, Point, RateCheck, UpperCheck
@@ -154,8 +154,8 @@ def test_an_experiment_about_another_variable_is_drawn_against_it(figures: list[
     assert "exponent of sigma" in result.text
     assert figures[0].axes[1].get_xlabel() == "standard deviation of the noise σ"
     assert "slope 1 " in words(figures[0])
-    with pytest.raises(ValueError, match="x must be one of m, d, sigma; got 'B'"):
-        plot(simulated_records(points, 3), "unused", x="B")
+    with pytest.raises(ValueError, match="x must be one of m, d, B, sigma, strength; got 'k'"):
+        plot(simulated_records(points, 3), "unused", x="k")
 
 
 def test_the_summary_has_a_row_for_every_series_failed_ones_too(figures: list[Figure]) -> None:
@@ -206,3 +206,23 @@ def test_bounds_of_the_span_are_drawn_with_the_distance_from_it(tmp_path: Path) 
     assert (tmp_path / "span.png").stat().st_size > 5_000
     high = [make_record(point, t, 1.0) for t in range(5)]
     assert [r.verdict for r in compare(high, experiment, baseline=9.0)] == ["fails"]
+
+
+def test_strengths_at_one_width_are_drawn_against_strength(figures: list[Figure]) -> None:
+    points = [make_point(defense=Dropout(p, per_sample=f)) for f in (True, False) for p in (0.2, 0.5, 0.8)]
+    plot(simulated_records(points, TRIALS), "unused", make_experiment(points))
+    main, below = figures[0].axes[:2]
+    assert below.get_xlabel() == "dropout: p" and main.get_xscale() == "linear"
+    assert len(lines(main, linestyle="-", linewidth=1.6)) == 2, "one prediction for each form"
+    assert [t.get_text() for t in below.get_xticklabels()] == ["0.2", "0.5", "0.8"]
+
+
+def test_the_costly_upper_bound_is_drawn_where_a_check_asks_for_it(
+    figures: list[Figure],
+) -> None:
+    points = [make_point(B=1, d=20, m=m) for m in (160_000, 320_000)]
+    records = simulated_records(points, TRIALS)
+    plot(records, "unused", make_experiment(points, rules=(UpperCheck(),)))
+    assert "UPPER" in words(figures[0])
+    plot(records, "unused", make_experiment(points))
+    assert "UPPER" not in words(figures[1])

@@ -79,6 +79,35 @@ def _experiment(
     return Experiment(name, title, grid(name, **rest), tuple(rules), claims, **own)
 
 
+#: The width at which defenses are compared.
+SIDE_BY_SIDE_WIDTH = 320_000
+
+
+def _strengths() -> Iterable[tuple[str, str, tuple[str, ...], list[tuple[Defense, int]]]]:
+    """Name, title, claims, and the members of each defense with their batch sizes: two features, or two for each client or
+    local batch."""
+    forms = (True, False)
+    yield "batch", "Batch size, no defense", ("C1",), [(NoDefense(), B) for B in (1, 2, 3, 4, 6, 8)]
+    yield "noise", "Additive noise", ("C9",), [(GradientNoise(s), 2) for s in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)]
+    clipped = [(GradientClipping(c, per_sample=f), 2) for f in forms for c in (100.0, 200.0, 400.0, 800.0)]
+    yield "clipping", "Clipping", ("C10",), [*clipped]
+    multipliers = (0.0005, 0.001, 0.002, 0.004, 0.008)
+    noisy = [(DPSGD(1.0, z, per_sample=f), 2) for f in forms for z in multipliers]
+    yield "dp-sgd", "DP-SGD, clipping norm 1", ("C10",), [*noisy]
+    yield (
+        "dropout",
+        "Dropout",
+        ("C12",),
+        [(Dropout(p, f), 2) for f in forms for p in (0.1, 0.3, 0.5, 0.7, 0.9)],
+    )
+    ratios = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+    yield "pruning", "Gradient pruning", ("C13",), [(GradientPruning(ratio), 2) for ratio in ratios]
+    same = [(LocalAggregation(k, rate), 2) for rate in (0.1, 1.0) for k in (1, 2, 5, 10, 20)]
+    different = [(LocalAggregation(k, 0.1, "different"), 2 * k) for k in (1, 2, 3, 4)]
+    yield "local-aggregation", "Local aggregation", ("C8",), [*same, *different]
+    yield "clients", "Secure aggregation", ("C11",), [(SecureAggregation(n), 2 * n) for n in (1, 2, 3, 4)]
+
+
 # A trial's error scatters by 7 to 13 % where the orthogonal part dominates (d = 100) and by up to 60 % where the in-plane
 # part does (plain moments of real pictures, softplus): 120 trials give a 99 % interval of 2 to 3 % in the former case, and
 # may leave the latter "inconclusive; consistent", which is then what is reported.
@@ -275,7 +304,7 @@ _ALL = (
         d=50,
         m=(80_000, 640_000),
         defenses=Dropout.grid(),
-        trials=60,
+        trials=150,
         quick_width=80_000,
     ),
     _experiment(
@@ -287,7 +316,7 @@ _ALL = (
         d=50,
         m=(80_000, 640_000),
         defenses=(GradientClipping(30.0), GradientClipping(200.0, per_sample=True)),
-        trials=60,
+        trials=120,
         quick_width=80_000,
     ),
     _experiment(
@@ -380,7 +409,7 @@ _ALL = (
         m=_doubling(20_000, 7)[::2],
         defenses=tuple(Dropout(p, per_sample=False) for p in (0.5, 0.7, 0.9)),
         moments=("residualized",),
-        trials=40,
+        trials=100,
         quick_width=80_000,
     ),
     _experiment(
@@ -393,7 +422,7 @@ _ALL = (
         m=(80_000, 320_000),
         defenses=tuple(LocalAggregation(k, 0.1) for k in (1, 5, 20)),
         moments=("residualized",),
-        trials=60,
+        trials=120,
         quick_width=80_000,
     ),
     _experiment(
@@ -412,17 +441,32 @@ _ALL = (
         quick_trials=5,
     ),
     _experiment(
-        "two-features-of-six",
-        "The first two of the six features alone",
-        ("C8", "C11"),
-        (PredictedCheck(0.05),),
+        "undefended",
+        "No defense: what the defenses below are measured against",
+        ("C8", "C11", "C13"),
+        (PredictedCheck(0.05), RateCheck("m")),
         features=RANDOM,
         d=50,
-        m=(160_000, 640_000),
+        m=_doubling(20_000, 7)[::2],
         moments=("residualized",),
-        trials=40,
-        quick_width=160_000,
-        quick_trials=5,
+        trials=60,
+        quick_width=80_000,
+    ),
+    *(
+        Experiment(
+            f"strength-{name}",
+            f"{title}, strength by strength",
+            tuple(
+                Point(f"strength-{name}", RANDOM, d=50, m=SIDE_BY_SIDE_WIDTH, B=batch, defense=defense)
+                for defense, batch in cells
+            ),
+            (PredictedCheck(0.1),),
+            claims,
+            trials=40,
+            quick_width=40_000,
+            quick_trials=5,
+        )
+        for name, title, claims, cells in _strengths()
     ),
     _experiment(
         "dimension",

@@ -169,7 +169,14 @@ def corrupted(bound: BoundValue, factor: float) -> BoundValue:
 def rate_exponent(rate: sp.Expr, variable: sp.Symbol) -> float:
     """The exponent of ``variable`` in a rate: the limit of dlog(rate)/dlog(variable) as it grows without
     bound."""
+    rate = rate.replace(sp.Max, lambda *terms: _larger(terms, variable))
     return float(sp.limit(sp.simplify(variable * sp.diff(rate, variable) / rate), variable, sp.oo))
+
+
+def _larger(terms: Sequence[sp.Expr], variable: sp.Symbol) -> sp.Expr:
+    """Max of these for large ``variable``: the one that grows without bound, where there is exactly one."""
+    growing = [t for t in terms if sp.limit(t, variable, sp.oo) == sp.oo]
+    return growing[0] if len(growing) == 1 else sp.Max(*terms)
 
 
 def label(point: Point, without: Sequence[str] = ()) -> str:
@@ -178,25 +185,51 @@ def label(point: Point, without: Sequence[str] = ()) -> str:
 
 
 def series(points: Iterable[Point], variable: str) -> list[list[Point]]:
-    """Points that differ in ``variable`` ("m", "d", "sigma", "moments") alone, together; each series sorted
-    by it."""
+    """Points that differ in ``variable`` alone, together; each series sorted by it.
+
+    variable: "m", "d", "sigma", "moments", "B" (the labels grow with it), or "strength" (the defense's own parameter; where
+    its points come with batches of several sizes, one for each value, as more clients bring more features, these stay
+    together too).
+    """
+    points = list(points)
+    if variable == "strength":
+        merged = _grouped(points, ("strength", "B"))
+        if all(len({value_of(p, "strength") for p in s}) == len(s) for s in merged):
+            return merged
+    return _grouped(points, (variable,))
+
+
+def _grouped(points: Iterable[Point], variables: Sequence[str]) -> list[list[Point]]:
+    """Points that differ in these alone, together, sorted by the first."""
     together: dict[str, list[Point]] = {}
     for point in points:
         raw = point.to_dict()
-        owner = {"sigma": raw["defense"], "moments": raw["attack"]}.get(variable, raw)
-        owner[variable] = None
+        for variable in variables:
+            part, name = _place(point, variable)
+            (raw[part] if part else raw)[name] = None
+            if variable == "B":
+                raw["labels"] = None
         together.setdefault(point_key(raw), []).append(point)
-    return [sorted(s, key=lambda p: value_of(p, variable)) for s in together.values()]
+    return [sorted(s, key=lambda p: value_of(p, variables[0])) for s in together.values()]
+
+
+def _place(point: Point, variable: str) -> tuple[str, str]:
+    """The part of a point ("" for itself) that keeps ``variable``, and its name there."""
+    if variable == "strength":
+        parameter = point.defense.strength_parameter()
+        return "defense", parameter.name if parameter else variable
+    return {"sigma": "defense", "moments": "attack"}.get(variable, ""), variable
 
 
 def value_of(point: Point, variable: str) -> Any:
-    """The value of ``variable`` at a point. ``ValueError`` if its defense has no such parameter."""
-    owner = {"sigma": point.defense, "moments": point.attack}.get(variable, point)
-    if not hasattr(owner, variable):
+    """The value of ``variable`` (as in ``series``) at a point. ``ValueError`` if its defense has no such parameter."""
+    part, name = _place(point, variable)
+    owner = getattr(point, part) if part else point
+    if not hasattr(owner, name):
         raise ValueError(
             f"variable {variable!r} must be a parameter of the defense; {point.defense!r} has none"
         )
-    return getattr(owner, variable)
+    return getattr(owner, name)
 
 
 def largest(points: Iterable[Point]) -> list[Point]:

@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from bounds import SYMBOLS, BoundValue, Evaluation, Kind, UnsupportedBound, expression
+from bounds import SYMBOLS, BoundValue, Kind, UnsupportedBound, expression
 from verify.compare import (
     bound_of,
     bounds_at,
@@ -67,7 +67,42 @@ STYLES: Mapping[Kind, dict[str, Any]] = MappingProxyType(
 )
 GUIDE: Mapping[str, Any] = MappingProxyType({"color": "0.6", "linestyle": "--", "linewidth": 0.8})
 GUIDE_SHIFT = 1.5  # a fitted guide would lie on the prediction and could be taken for it
-AXES = {"m": "width m", "d": "dimension d", "sigma": "standard deviation of the noise σ"}
+AXES: Mapping[str, str] = MappingProxyType(
+    {
+        "m": "width m",
+        "d": "dimension d",
+        "B": "batch size B",
+        "sigma": "standard deviation of the noise σ",
+        "strength": "strength of the defense",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What is on the horizontal axis: a key of ``AXES``, its label, whether it is logarithmic, and its extent (of the
+    logarithm, if it is)."""
+
+    variable: str
+    label: str
+    log: bool
+    extent: float
+
+    @staticmethod
+    def of(variable: str, points: Sequence[Point]) -> Axis:
+        parameters = {p.defense.strength_parameter() for p in points}
+        label, log = AXES[variable], True
+        if variable == "strength" and len(parameters) == 1 and (one := parameters.pop()):
+            label = f"{points[0].defense.name.replace('_', ' ')}: {one.name.replace('_', ' ')}"
+            log = one.hi > 1  # a share is drawn as such
+        values = [float(value_of(p, variable)) for p in points]
+        log = log and min(values) > 0
+        extent = math.log(max(values) / min(values)) if log else max(values) - min(values)
+        return Axis(variable, label, log, extent or (math.log(4) if log else 1.0))
+
+    def moved(self, value: Any, share: Any) -> Any:
+        """``value`` moved by a share of the extent."""
+        return value * np.exp(share * self.extent) if self.log else value + share * self.extent
 
 
 @dataclass(frozen=True)
@@ -81,13 +116,14 @@ class Curve:
     x: tuple[float, ...]
     records: tuple[tuple[Record, ...], ...]
     measured: tuple[Measured, ...]
-    theory: tuple[Evaluation, ...]
+    theory: tuple[Mapping[Kind, BoundValue], ...]
     points: tuple[Point, ...]
     part: str
 
     def values(self, kind: Kind) -> list[float]:
         """What theory states at each point, nan where it states nothing."""
-        return [math.nan if (v := e[kind].value) is None or e[kind].trivial else v for e in self.theory]
+        stated = [e.get(kind) for e in self.theory]
+        return [math.nan if v is None or v.value is None or v.trivial else v.value for v in stated]
 
 
 def plot(
@@ -99,14 +135,15 @@ def plot(
     tolerance: float = 0.03,
     level: float = LEVEL,
 ) -> list[Result]:
-    """Error against ``x`` ("m", "d" or "sigma"; None: what the experiment's rate is about, else "m"),
-    log-log, one colour for each series, with the ratio to PREDICTED below (band: 1 ± tolerance) and the
-    verdicts at the foot. Writes ``path`` and returns the verdicts.
+    """Error against ``x`` (a key of ``AXES``; None: what the experiment's rate is about, else what varies at its one
+    width, else "m"), log-log (a share between 0 and 1: linear), one colour for each series, with the ratio to PREDICTED
+    below (band: 1 ± tolerance) and the verdicts at the foot. UPPER, the costly one, is drawn where the experiment checks it
+    or there is no experiment. Writes ``path`` and returns the verdicts.
 
     Verdicts follow the experiment's rules, if one is given, else those natural to ``x``. Raises
     ``ValueError`` for an unknown ``x`` or no records, and whatever ``compare`` raises.
     """
-    x = x or _natural_axis(experiment)
+    x = x or natural_axis(experiment)
     if x not in AXES:
         raise ValueError(f"x must be one of {', '.join(AXES)}; got {x!r}")
     groups = group_records(records, experiment)
@@ -118,9 +155,12 @@ def plot(
     ]
     together = series([p for p, group in groups.items() if group], x)
     common, names = _common_and_names(together)
+    kinds = _kinds(experiment)
     part = _part(experiment)
+    axis = Axis.of(x, [p for s in together for p in s])
     curves = [
-        _curve(s, n, i, groups, x, level, part) for i, (s, n) in enumerate(zip(together, names, strict=True))
+        curve_of(s, n, i, groups, x, level, part, kinds)
+        for i, (s, n) in enumerate(zip(together, names, strict=True))
     ]
 
     notes = _verdict_lines(results, common)
@@ -129,8 +169,8 @@ def plot(
     grid = figure.add_gridspec(3, 2, width_ratios=(1, 0.36), height_ratios=(3.9, 1.6, foot))
     main = figure.add_subplot(grid[0, 0])
     below = figure.add_subplot(grid[1, 0], sharex=main)
-    guide = _draw_errors(main, curves, x)
-    _draw_ratios(below, curves, x, tolerance)
+    guide = _draw_errors(main, curves, axis)
+    _draw_ratios(below, curves, axis, tolerance)
     _draw_legend(figure.add_subplot(grid[:2, 1]), curves, guide, level, tolerance)
     _draw_verdicts(figure.add_subplot(grid[2, :]), notes)
     title = experiment.title if experiment else ", ".join(sorted({r.experiment for r in kept}))
@@ -180,9 +220,21 @@ def plot_summary(
 # --- what is drawn ------------------------------------------------------------------------------------------
 
 
-def _natural_axis(experiment: Experiment | None) -> str:
-    rates = [c.variable for c in experiment.rules if isinstance(c, RateCheck)] if experiment else []
-    return rates[0] if rates else "m"
+def natural_axis(experiment: Experiment | None) -> str:
+    """What an experiment is drawn against."""
+    if experiment is None:
+        return "m"
+    rates = [c.variable for c in experiment.rules if isinstance(c, RateCheck)]
+    if rates:
+        return rates[0]
+    points = experiment.points
+    alone = len({p.m for p in points}) == 1 and len({type(p.defense) for p in points}) == 1
+    if alone and points[0].defense.strength_parameter():
+        if len({value_of(p, "strength") for p in points}) > 1:
+            return "strength"
+    elif alone and len({p.B for p in points}) > 1:
+        return "B"
+    return "m"
 
 
 def _part(experiment: Experiment | None) -> str:
@@ -191,13 +243,18 @@ def _part(experiment: Experiment | None) -> str:
     return "span" if parts == {"span"} else "error"
 
 
-def _statements(point: Point, part: str) -> Evaluation:
+def _kinds(experiment: Experiment | None) -> tuple[Kind, ...]:
+    """What is drawn of theory: all but UPPER, which takes seconds at every point, where no check asks for it."""
+    asked = experiment is None or any(isinstance(c, UpperCheck) for c in experiment.rules)
+    return tuple(k for k in STYLES if asked or k is not Kind.UPPER)
+
+
+def _statements(point: Point, part: str, kinds: Sequence[Kind]) -> dict[Kind, BoundValue]:
     """Theory about that part: only UPPER speaks of the span."""
     stated = bounds_at(point)
     if part == "error":
-        return stated
-    silent = BoundValue(None, "not about the span")
-    return Evaluation({k: bound_of(stated[k], part) if k is Kind.UPPER else silent for k in stated})
+        return {k: stated[k] for k in kinds}
+    return {k: bound_of(stated[k], part) for k in kinds if k is Kind.UPPER}
 
 
 def _checks(experiment: Experiment | None, x: str, tolerance: float) -> tuple[Check, ...]:
@@ -206,15 +263,17 @@ def _checks(experiment: Experiment | None, x: str, tolerance: float) -> tuple[Ch
     return (PredictedCheck(tolerance), RateCheck("m")) if x == "m" else (RateCheck(x),)
 
 
-def _curve(
+def curve_of(
     points: Sequence[Point],
     name: str,
     index: int,
     groups: Mapping[Point, Sequence[Record]],
     x: str,
-    level: float,
-    part: str,
+    level: float = LEVEL,
+    part: str = "error",
+    kinds: Sequence[Kind] = (Kind.PREDICTED,),
 ) -> Curve:
+    """One series, its records and what theory states, ready to be drawn."""
     return Curve(
         name,
         COLOURS[index % len(COLOURS)],
@@ -222,7 +281,7 @@ def _curve(
         tuple(float(value_of(p, x)) for p in points),
         tuple(tuple(groups[p]) for p in points),
         tuple(measured(groups[p], level, part) for p in points),
-        tuple(_statements(p, part) for p in points),
+        tuple(_statements(p, part, kinds) for p in points),
         tuple(points),
         part,
     )
@@ -242,17 +301,34 @@ def _common_and_names(together: Sequence[Sequence[Point]]) -> tuple[list[str], l
     return common, names
 
 
-def _draw_errors(axes: Axes, curves: Sequence[Curve], x: str) -> str:
+def _draw_errors(axes: Axes, curves: Sequence[Curve], axis: Axis) -> str:
     """The upper panel; returns the label of the rate's guide, empty if there is none."""
-    axes.set_xscale("log")
+    seen = draw_curves(axes, curves, axis)
+    guide = _draw_guide(axes, curves, axis.variable, seen)
+    top = _draw_failures(axes, curves)
+    if seen:
+        low, high = math.log(0.75 * min(seen)), math.log(1.35 * max(seen))
+        axes.set_ylim(math.exp(low), math.exp(low + (high - low) / (1 - top)))
+    if seen and max(seen) > 0.6:
+        axes.axhline(1.0, color="0.3", linewidth=0.7, linestyle=(0, (1, 2)))
+        axes.annotate(
+            "guessing zero", (0.01, 1.0), xycoords=("axes fraction", "data"), fontsize=7.5, va="bottom"
+        )
+    axes.set_ylabel("error R" if curves[0].part == "error" else "distance from the span (rms over features)")
+    axes.tick_params(labelbottom=False, which="both")
+    return guide
+
+
+def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Axis) -> list[float]:
+    """Every trial, the root mean squares with their intervals, and what theory states; returns the heights used."""
+    axes.set_xscale("log" if axis.log else "linear")
     axes.set_yscale("log")
     jitter = np.random.default_rng(0)  # only spreads the dots, so that all of them are seen
-    width = 0.012 * _log_range(curves)
     seen: list[float] = []
     for curve in curves:
         for at, group, m in zip(curve.x, curve.records, curve.measured, strict=True):
             errors = errors_of(group, curve.part)
-            spread = at * np.exp(width * jitter.uniform(-1, 1, len(errors)))
+            spread = axis.moved(at, 0.012 * jitter.uniform(-1, 1, len(errors)))
             axes.plot(spread, errors, "o", color=curve.colour, markersize=2.6, alpha=0.35, markeredgewidth=0)
             seen += errors
             if m.n:
@@ -275,22 +351,10 @@ def _draw_errors(axes: Axes, curves: Sequence[Curve], x: str) -> str:
             seen += [v for v in values if v > 0]
             lone = {"marker": "_", "markersize": 28} if len(values) == 1 and "marker" not in style else {}
             axes.plot(curve.x, values, color=curve.colour, zorder=2, **{**style, **lone})
-    guide = _draw_guide(axes, curves, x, seen)
-    top = _draw_failures(axes, curves)
-    if seen:
-        low, high = math.log(0.75 * min(seen)), math.log(1.35 * max(seen))
-        axes.set_ylim(math.exp(low), math.exp(low + (high - low) / (1 - top)))
     axes.yaxis.set_major_formatter(FuncFormatter(_few_digits))
     axes.yaxis.set_minor_formatter(FuncFormatter(_few_digits))
-    if seen and max(seen) > 0.6:
-        axes.axhline(1.0, color="0.3", linewidth=0.7, linestyle=(0, (1, 2)))
-        axes.annotate(
-            "guessing zero", (0.01, 1.0), xycoords=("axes fraction", "data"), fontsize=7.5, va="bottom"
-        )
-    axes.set_ylabel("error R" if curves[0].part == "error" else "distance from the span (rms over features)")
     axes.grid(which="both", color="0.92", linewidth=0.5)
-    axes.tick_params(labelbottom=False, which="both")
-    return guide
+    return seen
 
 
 def _draw_failures(axes: Axes, curves: Sequence[Curve]) -> float:
@@ -327,7 +391,7 @@ def _few_digits(value: float, _: int | None = None) -> str:
 def _draw_guide(axes: Axes, curves: Sequence[Curve], x: str, seen: list[float]) -> str:
     """The rate's slope, once, above the highest series: a slope has no height of its own."""
     usable = [c for c in curves if sum(m.n > 0 for m in c.measured) >= 2]
-    if not usable:
+    if not usable or x not in SYMBOLS:
         return ""
     top = max(usable, key=lambda c: max(m.rms for m in c.measured if m.n))
     try:
@@ -344,34 +408,36 @@ def _draw_guide(axes: Axes, curves: Sequence[Curve], x: str, seen: list[float]) 
     return f"slope {slope} (fitted offset,\nraised): order only,\nno constant"
 
 
-def _draw_ratios(axes: Axes, curves: Sequence[Curve], x: str, tolerance: float) -> None:
+def _draw_ratios(axes: Axes, curves: Sequence[Curve], axis: Axis, tolerance: float) -> None:
     """The lower panel: measured over PREDICTED; of the span, of which nothing is predicted, over UPPER."""
     kind = Kind.UPPER if curves[0].part == "span" else Kind.PREDICTED
     if kind is Kind.PREDICTED:
         axes.axhspan(1 - tolerance, 1 + tolerance, color="0.88", zorder=0)
     axes.axhline(1, color="0.3", linewidth=0.8)
-    dodge = 0.022 * _log_range(curves)
     shown = [0.92, 1.08]
     for k, curve in enumerate(curves):
-        shift = math.exp(dodge * (k - (len(curves) - 1) / 2))
+        shift = 0.022 * (k - (len(curves) - 1) / 2)
         for at, m, predicted in zip(curve.x, curve.measured, curve.values(kind), strict=True):
             if not m.n or not predicted > 0:
                 continue
-            axes.plot(at * shift, m.rms / predicted, curve.marker, color=curve.colour, markersize=5)
+            place = axis.moved(at, shift)
+            axes.plot(place, m.rms / predicted, curve.marker, color=curve.colour, markersize=5)
             if m.n >= 2:
-                axes.vlines(
-                    at * shift, m.low / predicted, m.high / predicted, color=curve.colour, linewidth=1.4
-                )
+                axes.vlines(place, m.low / predicted, m.high / predicted, color=curve.colour, linewidth=1.4)
             shown += [m.rms / predicted - 0.04, m.rms / predicted + 0.04]
     axes.set_ylim(min(shown), max(shown))
     axes.set_ylabel(f"measured /\n{kind.name if kind is Kind.UPPER else 'predicted'}")
-    axes.set_xlabel(AXES[x])
+    axes.set_xlabel(axis.label)
     ticks = sorted({at for c in curves for at in c.x})
+    label_values(axes, ticks)
+    axes.set_xlim(axis.moved(ticks[0], -0.07), axis.moved(ticks[-1], 0.07))
+    axes.grid(color="0.92", linewidth=0.5)
+
+
+def label_values(axes: Axes, ticks: Sequence[float]) -> None:
+    """Mark these values on the horizontal axis, and no others."""
     axes.set_xticks(ticks, [f"{t:,.0f}".replace(",", " ") if t >= 1000 else f"{t:g}" for t in ticks])
     axes.set_xticks([], minor=True)
-    pad = math.exp(0.07 * _log_range(curves))
-    axes.set_xlim(ticks[0] / pad, ticks[-1] * pad)
-    axes.grid(color="0.92", linewidth=0.5)
 
 
 def _draw_legend(axes: Axes, curves: Sequence[Curve], guide: str, level: float, tolerance: float) -> None:
@@ -426,11 +492,6 @@ def _draw_verdicts(axes: Axes, lines: Sequence[tuple[str, str]]) -> None:
             va="center",
             transform=axes.transAxes,
         )
-
-
-def _log_range(curves: Sequence[Curve]) -> float:
-    every = [at for c in curves for at in c.x]
-    return math.log(max(every) / min(every)) or math.log(4)
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
