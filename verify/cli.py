@@ -36,6 +36,7 @@ from verify.pictures import PictureRow, draw_pictures, load_pictures, reconstruc
 from verify.plot import plot, plot_summary, save_figure
 from verify.record import Record, finite_json, read_records
 from verify.rules import Result
+from verify.side_by_side import is_common, plot_side_by_side
 from verify.studies import STUDIES
 from verify.study import Study, load, run
 from verify.sweep import sweep
@@ -261,8 +262,15 @@ def verify(
         records += found
         results += compare(found, experiment)
         plot(found, out / f"{experiment.name}.png", experiment)
-    plot_summary(records, out / "summary.png")
+    _draw_all(records, out)
     _report(results, records, out, as_json)
+
+
+def _draw_all(records: Sequence[Record], out: Path) -> None:
+    """The figures that all experiments share."""
+    plot_summary(records, out / "summary.png")
+    if any(is_common(r) for r in records):
+        plot_side_by_side(records, out / "side-by-side.png")
 
 
 def _experiments(defense: str, only: Sequence[str]) -> list[Experiment]:
@@ -346,7 +354,7 @@ def figures(
         results += compare(found, experiment) if experiment else compare(found, kind=Kind.PREDICTED)
         records += found
     if records:
-        plot_summary(records, target / "summary.png")
+        _draw_all(records, target)
     _report(results, records, target, as_json)
 
 

@@ -173,14 +173,7 @@ class Point:
 
     def describe(self) -> dict[str, str]:
         """What a person needs to tell points apart, part by part, as short text."""
-        strength = ", ".join(
-            (k.replace("_", " ") if v else f"not {k.replace('_', ' ')}")
-            if isinstance(v, bool)
-            else f"{k.replace('_', ' ')} = {v}"
-            if isinstance(v, str)
-            else f"{k.replace('_', ' ')} = {v:g}"
-            for k, v in asdict(self.defense).items()
-        )
+        strength = ", ".join(parameter_words(self.defense).values())
         labels = "" if self.labels == alternating(self.B) else ", ".join(f"{y:g}" for y in self.labels)
         attack = self.attack
         estimator = [attack.moments]
@@ -200,6 +193,18 @@ class Point:
             "attack": ", ".join(estimator),
             "dtype": "" if self.dtype == "float64" else self.dtype,
         }
+
+
+def parameter_words(defense: Defense) -> dict[str, str]:
+    """A defense's parameters and choices by name, each as short text."""
+    words = {}
+    for name, value in asdict(defense).items():
+        spoken = name.replace("_", " ")
+        if isinstance(value, bool):
+            words[name] = spoken if value else f"not {spoken}"
+        else:
+            words[name] = f"{spoken} = {value if isinstance(value, str) else format(value, 'g')}"
+    return words
 
 
 def point_key(raw: Mapping[str, Any]) -> str:

@@ -1,0 +1,98 @@
+"""The figure of all defenses: which trials enter, and that none is lost."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from dataclasses import replace
+
+import pytest
+from matplotlib.figure import Figure
+from synthetic_records import make_record, simulated_records
+
+from bounds import Dropout, GradientPruning, Kind, SecureAggregation, TensorAttack
+from verify import EXPERIMENTS
+from verify.compare import bound_at
+from verify.experiment import Features, Point
+from verify.side_by_side import PANELS, is_common, plot_side_by_side
+
+module = importlib.import_module("verify.side_by_side")
+COMMON = EXPERIMENTS["undefended"].points[0]
+WIDTHS = [replace(COMMON, m=m) for m in (20_000, 80_000)]
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    caught: list[Figure] = []
+    monkeypatch.setattr(module, "save_figure", lambda figure, path: caught.append(figure))
+    return caught
+
+
+def panels_of(points: list[Point]) -> dict[str, module.Panel]:
+    return {p.title: p for p in plot_side_by_side(simulated_records(points, 3), "unused")}
+
+
+def test_every_panel_can_be_filled_from_the_catalogue() -> None:
+    """Against width and against strength, from trials of the same setting."""
+    points = [p for e in EXPERIMENTS.values() for p in e.points if is_common(make_record(p))]
+    for family in PANELS:
+        own = [p for p in points if type(p.defense) is family]
+        assert len({p.m for p in own}) > 1, family
+        assert max(sum(p.m == m for p in own) for m in {p.m for p in own}) > 3, family
+
+
+def test_trials_of_other_settings_do_not_enter(figures: list[Figure]) -> None:
+    others = [
+        replace(COMMON, d=40),
+        replace(COMMON, features=Features("random", seed=3)),
+        replace(COMMON, activation="gelu"),
+        replace(COMMON, labels=(2.0, -1.0)),
+        replace(COMMON, attack=TensorAttack(moments="plain")),
+    ]
+    assert not any(is_common(make_record(p)) for p in others)
+    panel = panels_of([*WIDTHS, *others])["No defense"]
+    assert [c.points for c in panel.widths] == [
+        tuple(replace(p, experiment="side-by-side") for p in WIDTHS)
+    ], "one series, of the common setting"
+
+
+def test_experiments_on_one_setting_are_put_together(figures: list[Figure]) -> None:
+    again = [replace(p, experiment="another") for p in WIDTHS]
+    (curve,) = panels_of([*WIDTHS, *again])["No defense"].widths
+    assert [m.n for m in curve.measured] == [6, 6]
+    assert curve.values(Kind.PREDICTED) == [bound_at(p, Kind.PREDICTED).value for p in WIDTHS]
+
+
+def test_panels_say_what_is_missing_and_what_failed(figures: list[Figure]) -> None:
+    records = simulated_records(WIDTHS, 3, failures=1)
+    plot_side_by_side(records, "unused")
+    titles = [axes.get_title() for axes in figures[0].axes]
+    assert any("2 of 6 failed" in title for title in titles)
+    empty = [axes for axes in figures[0].axes if any(t.get_text() == "not measured" for t in axes.texts)]
+    assert len(empty) == 2 * len(PANELS) - 1
+
+
+def test_strengths_are_compared_at_one_width_and_told_apart(figures: list[Figure]) -> None:
+    points = [
+        replace(COMMON, m=m, defense=Dropout(p, per_sample=f))
+        for m in (20_000, 80_000)
+        for f in (True, False)
+        for p in ((0.2, 0.5) if m == 20_000 else (0.2, 0.5, 0.8))
+    ]
+    points += [replace(COMMON, B=2 * n, labels=(), defense=SecureAggregation(n)) for n in (1, 2, 3)]
+    panels = panels_of(points)
+    assert [c.name for c in panels["Dropout"].strengths] == ["per sample", "not per sample"]
+    assert [c.x for c in panels["Dropout"].strengths] == [(0.2, 0.5, 0.8)] * 2
+    assert len(panels["Dropout"].widths) == 4
+    assert panels["Dropout"].widths[0].name == "p = 0.2, per sample"
+    (clients,) = panels["Secure aggregation"].strengths
+    assert clients.x == (1, 2, 3) and [p.B for p in clients.points] == [2, 4, 6]
+
+
+def test_the_floor_is_drawn_where_there_is_one(figures: list[Figure]) -> None:
+    points = [replace(COMMON, m=m, defense=GradientPruning(0.7)) for m in (20_000, 80_000)]
+    (curve,) = panels_of(points)["Pruning"].widths
+    floors = curve.values(Kind.FLOOR)
+    assert floors[0] == pytest.approx(0.148, abs=5e-4) and floors[0] == floors[1]
+    (undefended,) = panels_of(WIDTHS)["No defense"].widths
+    assert all(math.isnan(v) for v in undefended.values(Kind.FLOOR))

@@ -1,0 +1,196 @@
+"""All defenses in one figure: the same setting, the same attack, from saved records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bounds import (
+    DPSGD,
+    Defense,
+    Dropout,
+    GradientClipping,
+    GradientNoise,
+    GradientPruning,
+    Kind,
+    LocalAggregation,
+    NoDefense,
+    SecureAggregation,
+    TensorAttack,
+)
+from verify.catalogue import RANDOM
+from verify.compare import bound_at, group_records, series
+from verify.experiment import Point, alternating, parameter_words
+from verify.plot import STYLES, Axis, Curve, curve_of, draw_curves, label_values, save_figure
+from verify.record import Record
+
+#: The defenses that are compared, in the order of the panels, and their titles.
+PANELS: Mapping[type[Defense], str] = {
+    NoDefense: "No defense",
+    GradientNoise: "Additive noise",
+    GradientClipping: "Clipping",
+    DPSGD: "DP-SGD",
+    Dropout: "Dropout",
+    GradientPruning: "Pruning",
+    LocalAggregation: "Local aggregation",
+    SecureAggregation: "Secure aggregation",
+}
+COLUMNS = 4
+WIDTHS = (20_000, 80_000, 320_000, 1_280_000)  # the marks of the width's axis, one for all panels
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What is drawn of one defense: error against width, and against strength at one width."""
+
+    title: str
+    widths: tuple[Curve, ...]
+    strengths: tuple[Curve, ...]
+    variable: str
+
+    @property
+    def heading(self) -> str:
+        """The title, how far measured over predicted ranges wherever both are there, and how many trials failed."""
+        curves = (*self.widths, *self.strengths)
+        ratios = [
+            m.rms / stated
+            for curve in curves
+            for m, stated in zip(curve.measured, curve.values(Kind.PREDICTED), strict=True)
+            if m.n and stated > 0
+        ]
+        failed = sum(m.failed for c in curves for m in c.measured)
+        said = f"measured / predicted: {min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
+        lost = f"{failed} of {failed + sum(m.n for c in curves for m in c.measured)} failed" if failed else ""
+        return "\n".join([self.title, ", ".join(filter(None, (said, lost)))])
+
+
+def plot_side_by_side(records: Iterable[Record], path: str | Path) -> list[Panel]:
+    """Two panels for each defense, all on one scale: error against width, and error against strength. Measured: dots and
+    root mean squares with intervals; predicted: lines; dotted: two features without a defense.
+
+    Drawn are the trials in the catalogue's common setting (ReLU, its random features, d = 50, residualized); a defense
+    without any is left empty and says so. Writes ``path``; returns what was drawn.
+    """
+    groups: dict[Point, list[Record]] = {}
+    for point, found in group_records(r for r in records if is_common(r)).items():
+        groups.setdefault(replace(point, experiment="side-by-side"), []).extend(found)
+    panels = [_panel(family, title, groups) for family, title in PANELS.items()]
+    figure = Figure(figsize=(13.2, 13.2), layout="constrained")
+    grid = figure.add_gridspec(2 * -(-len(panels) // COLUMNS), COLUMNS)
+    first: Axes | None = None
+    for k, panel in enumerate(panels):
+        row, column = 2 * (k // COLUMNS), k % COLUMNS
+        for below, (curves, variable) in enumerate(((panel.widths, "m"), (panel.strengths, panel.variable))):
+            axes = figure.add_subplot(grid[row + below, column], sharey=first)
+            first = first or axes
+            _draw(axes, curves, variable)
+            if not below:
+                axes.set_title(panel.heading, fontsize=10)
+            if column:
+                axes.tick_params(labelleft=False, which="both")
+            else:
+                axes.set_ylabel("error R")
+    handles = [
+        Line2D([], [], color="0.3", marker=".", linestyle="", markersize=4, alpha=0.6, label="one trial"),
+        Line2D([], [], color="0.3", marker="|", linestyle="", markersize=11, label="rms, 99% interval"),
+        *(Line2D([], [], color="0.3", label=k.name, **STYLES[k]) for k in (Kind.PREDICTED, Kind.FLOOR)),
+        Line2D([], [], color="0.3", linestyle=":", label="PREDICTED, no defense, two features"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+    figure.suptitle(
+        "One attack against every defense (ReLU, random features, d = 50, residualized moments; two features, or two for "
+        "each client or local batch)\nUpper of each pair: error against width. Lower: against strength",
+        fontsize=11,
+    )
+    save_figure(figure, path)
+    return panels
+
+
+def is_common(record: Record) -> bool:
+    """Whether a trial is in the setting in which defenses are compared."""
+    point = Point.from_dict(record.point)
+    return (
+        type(point.defense) in PANELS
+        and point.features == RANDOM
+        and (point.d, point.activation, point.dtype, point.attack) == (50, "relu", "float64", TensorAttack())
+        and point.labels == alternating(point.B)
+    )
+
+
+def _panel(family: type[Defense], title: str, groups: Mapping[Point, Sequence[Record]]) -> Panel:
+    own = [p for p in groups if type(p.defense) is family]
+    widths = [s for s in series(own, "m") if len(s) > 1]
+    # Two features wherever they were measured; several clients bring more.
+    widths = [s for s in widths if s[0].B == 2] or widths
+    variable = "B" if family is NoDefense else "strength"
+    # At one width: that of most strengths, the larger one where two are even.
+    width = max({p.m for p in own}, key=lambda m: (sum(p.m == m for p in own), m), default=0)
+    strengths = [s for s in series([p for p in own if p.m == width], variable) if len(s) > 1]
+    return Panel(title, _curves(widths, groups, "m"), _curves(strengths, groups, variable), variable)
+
+
+def _curves(
+    together: Sequence[Sequence[Point]], groups: Mapping[Point, Sequence[Record]], x: str
+) -> tuple[Curve, ...]:
+    return tuple(
+        curve_of(points, name, index, groups, x, kinds=(Kind.PREDICTED, Kind.FLOOR))
+        for index, (points, name) in enumerate(zip(together, _names(together), strict=True))
+    )
+
+
+def _names(together: Sequence[Sequence[Point]]) -> list[str]:
+    """What tells the series of one defense apart: the parameters that do not change along a series but from one to
+    another."""
+    words = [[parameter_words(p.defense) for p in s] for s in together]
+    telling = [
+        name
+        for name in (words[0][0] if words else {})
+        if all(len({w[name] for w in s}) == 1 for s in words) and len({s[0][name] for s in words}) > 1
+    ]
+    return [", ".join(s[0][name] for name in telling) for s in words]
+
+
+def _draw(axes: Axes, curves: Sequence[Curve], variable: str) -> None:
+    if not curves:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="0.4")
+        axes.set_xticks([])
+        return
+    points = [p for c in curves for p in c.points]
+    axis = Axis.of(variable, points)
+    draw_curves(axes, curves, axis)
+    ticks = list(WIDTHS) if variable == "m" else sorted({at for c in curves for at in c.x})
+    axes.set_xlim(axis.moved(ticks[0], -0.07), axis.moved(ticks[-1], 0.07))
+    widths = ticks if variable == "m" else [points[0].m] * len(ticks)
+    stated = [bound_at(Point("", RANDOM, d=50, m=int(m), B=2), Kind.PREDICTED).value for m in widths]
+    axes.plot(ticks, [v for v in stated if v], color="0.3", linestyle=":", linewidth=1.2, zorder=1)
+    label_values(axes, _readable(ticks, axis))
+    axes.tick_params(axis="x", labelsize=7.5)
+    at = "" if variable == "m" else f" (m = {points[0].m:,})".replace(",", " ")
+    axes.set_xlabel(axis.label.split(": ")[-1] + at, fontsize=8.5)
+    if any(c.name for c in curves):
+        handles = [
+            Line2D([], [], color=c.colour, marker=c.marker, linestyle="", markersize=4, label=c.name)
+            for c in curves
+        ]
+        falling = variable == "m"
+        axes.legend(
+            handles=handles,
+            fontsize=6.5,
+            loc="lower left" if falling else "upper left",
+            frameon=False,
+            handletextpad=0.2,
+        )
+
+
+def _readable(ticks: Sequence[float], axis: Axis) -> list[float]:
+    """As many of these values as can be labelled without running into each other."""
+    kept = [ticks[-1]]
+    for at in reversed(ticks[:-1]):
+        if axis.moved(at, 0.14) <= kept[-1]:
+            kept.append(at)
+    return kept[::-1]
