@@ -83,7 +83,9 @@ class ReconstructionError(RuntimeError):
 class Reconstruction:
     """features (B, d), residuals (B,), labels (B,), in no particular order, and diagnostics.
 
-    Float64, on the network's device.
+    Float64, on the network's device. residuals are those that the gradient as it was sent is made of, and labels are f(x)
+    less these: a defense that rescales residuals (clipping, several local steps) or bends entries (pruning, rounding to
+    the nearest, clamping) moves both, and directions tell nothing of that.
     """
 
     features: torch.Tensor
