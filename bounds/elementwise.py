@@ -37,7 +37,7 @@ _SOBOL = 2**17
 _DIVERGES, _TIE, _FLAT = 30.0, 0.02, 1e-3
 #: A start that has not settled after the second number of evaluations may take the third if its misfit is within the first
 #: multiple of the least: one that diverges above the minimum creeps on for thousands.
-_GIVEN_UP, _LOOKED, _SETTLED = 2.0, 300, 5000
+_GIVEN_UP, _LOOKED, _SETTLED = 1.2, 300, 5000
 #: The span survives a channel if its weakest direction keeps this share of the strongest.
 _SURVIVES = 1e-3
 
@@ -247,14 +247,18 @@ class _Limit:
         def settled(found: optimize.OptimizeResult) -> optimize.OptimizeResult:
             return self.descend(data, found.x, _SETTLED) if found.status == 0 else found
 
+        def diverges(found: optimize.OptimizeResult) -> bool:
+            return float(np.max(np.abs(found.x[: self.B]))) > _DIVERGES * largest
+
         def least() -> int:
             """The earliest unless another is clearly lower, and none that diverges."""
             best = 0
             for k, one in enumerate(found):
                 if one.cost < found[best].cost * (1 - 1e-9) - 1e-30:
                     best = k
-            found[best] = settled(found[best])
-            if np.max(np.abs(found[best].x[: self.B])) > _DIVERGES * largest:
+            if not diverges(found[best]):
+                found[best] = settled(found[best])
+            if diverges(found[best]):
                 raise UnsupportedBound(
                     "not proved: the fit of the population's moments has components that diverge"
                 )
