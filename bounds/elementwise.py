@@ -74,8 +74,19 @@ def elementwise_bounds(channel: Callable[[Defense, Setting], Elementwise | Prune
     no width removes, 0 if the channel is unbiased. Both speak of one fit, which is made once."""
 
     @lru_cache(maxsize=64)
+    def attempted(
+        defense: Defense, setting: Setting, attack: TensorAttack
+    ) -> ElementwiseError | UnsupportedBound:
+        try:
+            return elementwise_error(setting, attack, channel(defense, setting))
+        except UnsupportedBound as reason:  # kept too: it takes as long to find
+            return reason
+
     def constants(defense: Defense, setting: Setting, attack: TensorAttack) -> ElementwiseError:
-        return elementwise_error(setting, attack, channel(defense, setting))
+        found = attempted(defense, setting, attack)
+        if isinstance(found, UnsupportedBound):
+            raise UnsupportedBound(str(found))
+        return found
 
     def predicted(
         defense: Defense, setting: Setting, attack: TensorAttack, delta: float
@@ -154,6 +165,7 @@ class _Limit:
         t = self.z @ self.directions.T
         self.sigma = np.asarray(setting.activation(t * setting.norms))
         self.indices = [_indices(self.B, k) for k in (2, order)]
+        self.slots = [_slots(self.B, index) for index, _ in self.indices]
         self.he2, self.heq = (_hermite_entries(self.B, k) for k in (2, order))
 
     def seen(self, residuals: Array, ratio: float | None = None) -> tuple[Array, Array]:
@@ -196,9 +208,10 @@ class _Limit:
 
     def atom_slopes(self, directions: Array) -> Array:
         """(B, N, B): derivatives of every atom by the entries of its own direction."""
-        (index, weight), (index_q, weight_q) = self.indices
-        low = _product_slopes(directions, index) * weight[:, None]
-        core = _product_slopes(directions, index_q) * weight_q[:, None]
+        low, core = (
+            np.einsum("ins,nsb->inb", np.prod(directions[:, others], axis=3), own) * weight[:, None]
+            for (_, weight), (others, own) in zip(self.indices, self.slots, strict=True)
+        )
         return np.concatenate([low, self.root * self.ratio[:, None, None] * core], axis=1)
 
     def matrix(self, data: Array) -> Array:
@@ -449,14 +462,11 @@ def _indices(size: int, order: int) -> tuple[Array, Array]:
     return index, np.sqrt(multiplicity)
 
 
-def _product_slopes(rows: Array, index: Array) -> Array:
-    """Derivatives of ``prod_s row[index[n, s]]`` by the row's entries, for every row: (rows, N, B)."""
-    factors = rows[:, index]
-    found = np.zeros((len(rows), len(index), rows.shape[1]))
-    for s in range(index.shape[1]):
-        others = np.prod(np.delete(factors, s, axis=2), axis=2)
-        found[:, np.arange(len(index)), index[:, s]] += others
-    return found
+def _slots(size: int, index: Array) -> tuple[Array, Array]:
+    """Of multi-indices (N, order): what is left without each slot, (N, order, order - 1), and the slot as a unit vector,
+    (N, order, size)."""
+    others = [np.delete(index, s, axis=1) for s in range(index.shape[1])]
+    return np.stack(others, axis=1), np.eye(size)[index]
 
 
 @lru_cache(maxsize=2)
