@@ -74,18 +74,18 @@ def elementwise_bounds(channel: Callable[[Defense, Setting], Elementwise | Prune
     no width removes, 0 if the channel is unbiased. Both speak of one fit, which is made once."""
 
     @lru_cache(maxsize=64)
-    def attempted(
-        defense: Defense, setting: Setting, attack: TensorAttack
-    ) -> ElementwiseError | UnsupportedBound:
+    def attempted(defense: Defense, setting: Setting, attack: TensorAttack) -> ElementwiseError | str:
         try:
             return elementwise_error(setting, attack, channel(defense, setting))
-        except UnsupportedBound as reason:  # kept too: it takes as long to find
-            return reason
+        except (
+            UnsupportedBound
+        ) as reason:  # kept too, as it takes as long to find; not with its frames and their grids
+            return str(reason)
 
     def constants(defense: Defense, setting: Setting, attack: TensorAttack) -> ElementwiseError:
         found = attempted(defense, setting, attack)
-        if isinstance(found, UnsupportedBound):
-            raise UnsupportedBound(str(found))
+        if isinstance(found, str):
+            raise UnsupportedBound(found)
         return found
 
     def predicted(
@@ -258,7 +258,8 @@ class _Limit:
         largest = float(np.linalg.norm(self.matrix(data), 2))
 
         def settled(found: optimize.OptimizeResult) -> optimize.OptimizeResult:
-            return self.descend(data, found.x, _SETTLED) if found.status == 0 else found
+            done = found.status != 0 or found.nfev >= _SETTLED
+            return found if done else self.descend(data, found.x, _SETTLED)
 
         def diverges(found: optimize.OptimizeResult) -> bool:
             return float(np.max(np.abs(found.x[: self.B]))) > _DIVERGES * largest
