@@ -160,6 +160,7 @@ def _search(
     ratio = sides[0] / sides[1]
     generator = numpy_generator(seed, "rows")
     found: dict[bytes, np.ndarray] = {}
+    tried: set[bytes] = set()
     probe = rows[generator.permutation(m)[: min(m, 128)]]
     drawn, choices = 0, 0
     while drawn < max_samples and choices < _CHOICES:
@@ -169,7 +170,12 @@ def _search(
         differences = sample[:, 1:] - sample[:, :1]
         kernels = np.linalg.svd(differences, full_matrices=True)[2][:, -1] if B > 1 else np.ones((count, 1))
         # A few rows first: most kernels are no duals.
-        for q in kernels[_two_valued(kernels @ probe.T, ratio)]:
+        kernels = kernels[_two_valued(kernels @ probe.T, ratio)]
+        heaviest = np.take_along_axis(kernels, np.abs(kernels).argmax(axis=1)[:, None], axis=1)
+        for q, key in zip(kernels, np.round(kernels * np.sign(heaviest), 9) + 0.0, strict=True):
+            if key.tobytes() in tried:  # the same dual comes again and again
+                continue
+            tried.add(key.tobytes())
             values = q @ rows.T
             if not _two_valued(values[None], ratio)[0]:
                 continue
