@@ -77,10 +77,8 @@ def elementwise_bounds(channel: Callable[[Defense, Setting], Elementwise | Prune
     def attempted(defense: Defense, setting: Setting, attack: TensorAttack) -> ElementwiseError | str:
         try:
             return elementwise_error(setting, attack, channel(defense, setting))
-        except (
-            UnsupportedBound
-        ) as reason:  # kept too, as it takes as long to find; not with its frames and their grids
-            return str(reason)
+        except UnsupportedBound as reason:
+            return str(reason)  # kept too, as it takes as long to find; not with its frames and their grids
 
     def constants(defense: Defense, setting: Setting, attack: TensorAttack) -> ElementwiseError:
         found = attempted(defense, setting, attack)

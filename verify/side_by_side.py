@@ -28,6 +28,7 @@ from verify.compare import bound_at, group_records, series
 from verify.experiment import Point, alternating, parameter_words
 from verify.plot import STYLES, Axis, Curve, curve_of, draw_curves, label_values, save_figure
 from verify.record import Record
+from verify.rules import Measured
 
 #: The defenses that are compared, in the order of the panels, and their titles.
 PANELS: Mapping[type[Defense], str] = {
@@ -41,7 +42,7 @@ PANELS: Mapping[type[Defense], str] = {
     SecureAggregation: "Secure aggregation",
 }
 COLUMNS = 4
-WIDTHS = (20_000, 80_000, 320_000, 1_280_000)  # the marks of the width's axis, one for all panels
+WIDTHS = (20_000, 80_000, 320_000, 1_280_000)  # the marks of the width's axis, and what it shows at least
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,20 @@ class Panel:
     variable: str
 
     @property
+    def measured(self) -> dict[Point, Measured]:
+        """What was measured at every point drawn."""
+        return {
+            p: m for c in (*self.widths, *self.strengths) for p, m in zip(c.points, c.measured, strict=True)
+        }
+
+    @property
     def heading(self) -> str:
         """The title, how far measured over predicted ranges wherever both are there, and how many trials failed."""
-        curves = (*self.widths, *self.strengths)
-        ratios = [
-            m.rms / stated
-            for curve in curves
-            for m, stated in zip(curve.measured, curve.values(Kind.PREDICTED), strict=True)
-            if m.n and stated > 0
-        ]
-        failed = sum(m.failed for c in curves for m in c.measured)
+        stated = {p: bound_at(p, Kind.PREDICTED).value for p in self.measured}
+        ratios = [m.rms / v for p, m in self.measured.items() if m.n and (v := stated[p])]
+        failed = sum(m.failed for m in self.measured.values())
         said = f"measured / predicted: {min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
-        lost = f"{failed} of {failed + sum(m.n for c in curves for m in c.measured)} failed" if failed else ""
+        lost = f"{failed} of {failed + sum(m.n for m in self.measured.values())} failed" if failed else ""
         return "\n".join([self.title, ", ".join(filter(None, (said, lost)))])
 
 
@@ -73,8 +76,9 @@ def plot_side_by_side(records: Iterable[Record], path: str | Path) -> list[Panel
     """Two panels for each defense, all on one scale: error against width, and error against strength. Measured: dots and
     root mean squares with intervals; predicted: lines; dotted: two features without a defense.
 
-    Drawn are the trials in the catalogue's common setting (ReLU, its random features, d = 50, residualized); a defense
-    without any is left empty and says so. Writes ``path``; returns what was drawn.
+    Drawn are the trials in the common setting (``is_common``): of a defense that was measured at several widths, or at
+    the width at which most of its members were; of others the number is given. A defense without any is left empty and says
+    so. Writes ``path``; returns what was drawn.
     """
     groups: dict[Point, list[Record]] = {}
     for point, found in group_records(r for r in records if is_common(r)).items():
@@ -83,12 +87,13 @@ def plot_side_by_side(records: Iterable[Record], path: str | Path) -> list[Panel
     figure = Figure(figsize=(13.2, 13.2), layout="constrained")
     grid = figure.add_gridspec(2 * -(-len(panels) // COLUMNS), COLUMNS)
     first: Axes | None = None
+    heights: list[float] = []
     for k, panel in enumerate(panels):
         row, column = 2 * (k // COLUMNS), k % COLUMNS
         for below, (curves, variable) in enumerate(((panel.widths, "m"), (panel.strengths, panel.variable))):
             axes = figure.add_subplot(grid[row + below, column], sharey=first)
             first = first or axes
-            _draw(axes, curves, variable)
+            heights += _draw(axes, curves, variable)
             if not below:
                 axes.set_title(panel.heading, fontsize=10)
             if column:
@@ -102,9 +107,14 @@ def plot_side_by_side(records: Iterable[Record], path: str | Path) -> list[Panel
         Line2D([], [], color="0.3", linestyle=":", label="PREDICTED, no defense, two features"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+    if first and heights:
+        first.set_ylim(0.75 * min(heights), 1.35 * max(heights))
+    drawn = {p for panel in panels for p in panel.measured}
+    others = sum(len(found) for p, found in groups.items() if p not in drawn)
     figure.suptitle(
         "One attack against every defense (ReLU, random features, d = 50, residualized moments; two features, or two for "
-        "each client or local batch)\nUpper of each pair: error against width. Lower: against strength",
+        "each client or local batch)\nUpper of each pair: error against width. Lower: against strength"
+        + (f". Not drawn: {others} trials at single widths" if others else ""),
         fontsize=11,
     )
     save_figure(figure, path)
@@ -112,23 +122,31 @@ def plot_side_by_side(records: Iterable[Record], path: str | Path) -> list[Panel
 
 
 def is_common(record: Record) -> bool:
-    """Whether a trial is in the setting in which defenses are compared."""
+    """Whether a trial is in the setting in which defenses are compared: two features, or two for each client or local
+    batch; any number where there is no defense."""
     point = Point.from_dict(record.point)
     return (
         type(point.defense) in PANELS
         and point.features == RANDOM
         and (point.d, point.activation, point.dtype, point.attack) == (50, "relu", "float64", TensorAttack())
         and point.labels == alternating(point.B)
+        and (isinstance(point.defense, NoDefense) or 2 * _batches(point.defense) == point.B)
     )
+
+
+def _batches(defense: Defense) -> int:
+    """How many batches are in one observation."""
+    if isinstance(defense, SecureAggregation):
+        return defense.clients
+    return defense.steps if isinstance(defense, LocalAggregation) and defense.batches == "different" else 1
 
 
 def _panel(family: type[Defense], title: str, groups: Mapping[Point, Sequence[Record]]) -> Panel:
     own = [p for p in groups if type(p.defense) is family]
-    widths = [s for s in series(own, "m") if len(s) > 1]
-    # Two features wherever they were measured; several clients bring more.
-    widths = [s for s in widths if s[0].B == 2] or widths
-    variable = "B" if family is NoDefense else "strength"
-    # At one width: that of most strengths, the larger one where two are even.
+    batch_alone = family is NoDefense  # its strength is the batch size
+    variable = "B" if batch_alone else "strength"
+    widths = [s for s in series([p for p in own if not batch_alone or p.B == 2], "m") if len(s) > 1]
+    # At one width: that of most members, the larger one where two are even.
     width = max({p.m for p in own}, key=lambda m: (sum(p.m == m for p in own), m), default=0)
     strengths = [s for s in series([p for p in own if p.m == width], variable) if len(s) > 1]
     return Panel(title, _curves(widths, groups, "m"), _curves(strengths, groups, variable), variable)
@@ -155,20 +173,21 @@ def _names(together: Sequence[Sequence[Point]]) -> list[str]:
     return [", ".join(s[0][name] for name in telling) for s in words]
 
 
-def _draw(axes: Axes, curves: Sequence[Curve], variable: str) -> None:
+def _draw(axes: Axes, curves: Sequence[Curve], variable: str) -> list[float]:
+    """One panel; returns the heights used."""
     if not curves:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="0.4")
         axes.set_xticks([])
-        return
+        return []
     points = [p for c in curves for p in c.points]
     axis = Axis.of(variable, points)
-    draw_curves(axes, curves, axis)
-    ticks = list(WIDTHS) if variable == "m" else sorted({at for c in curves for at in c.x})
+    heights = draw_curves(axes, curves, axis)
+    ticks = sorted({at for c in curves for at in c.x} | set(WIDTHS if variable == "m" else ()))
     axes.set_xlim(axis.moved(ticks[0], -0.07), axis.moved(ticks[-1], 0.07))
     widths = ticks if variable == "m" else [points[0].m] * len(ticks)
     stated = [bound_at(Point("", RANDOM, d=50, m=int(m), B=2), Kind.PREDICTED).value for m in widths]
     axes.plot(ticks, [v for v in stated if v], color="0.3", linestyle=":", linewidth=1.2, zorder=1)
-    label_values(axes, _readable(ticks, axis))
+    label_values(axes, WIDTHS if variable == "m" else _readable(ticks, axis))
     axes.tick_params(axis="x", labelsize=7.5)
     at = "" if variable == "m" else f" (m = {points[0].m:,})".replace(",", " ")
     axes.set_xlabel(axis.label.split(": ")[-1] + at, fontsize=8.5)
@@ -185,6 +204,7 @@ def _draw(axes: Axes, curves: Sequence[Curve], variable: str) -> None:
             frameon=False,
             handletextpad=0.2,
         )
+    return heights
 
 
 def _readable(ticks: Sequence[float], axis: Axis) -> list[float]:
