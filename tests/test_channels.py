@@ -29,7 +29,7 @@ from bounds import (
     evaluate,
 )
 from bounds.channel import Elementwise, Unbiased
-from bounds.elementwise import elementwise_error
+from bounds.elementwise import _Limit, elementwise_error
 from bounds.first_order import first_order, raw_gram
 from bounds.norms import clipped_residuals, gradient_norm
 
@@ -214,6 +214,20 @@ def test_the_grid_gives_what_the_pair_table_gives(B: int, m: int, moments: str) 
     assert found.floor == 0
     assert found.k_perp == pytest.approx(exact.orthogonal.mean(), rel=tolerance)
     assert found.k_par == pytest.approx(exact.inplane.mean(), rel=tolerance, abs=1e-9)
+
+
+@pytest.mark.parametrize(("B", "activation"), [(1, "relu"), (2, "relu"), (2, "z2z3"), (3, "relu")])
+def test_slopes_of_the_fit_s_atoms(B: int, activation: str) -> None:
+    """Against central differences, at directions of length one or not (seed 0)."""
+    setting = Setting.orthonormal(8, 1000, B, activation, labels=[3.0] * B)
+    order = setting.activation.core_order
+    limit = _Limit(setting, TensorAttack(), Elementwise(np.sign, np.square, unbiased=False), order)
+    v = np.random.default_rng(0).standard_normal((B, B))
+    found, eps = limit.atom_slopes(v), 1e-6
+    for b in range(B):
+        step = eps * np.eye(B)[b]
+        expected = (limit.atoms(v + step) - limit.atoms(v - step)) / (2 * eps)
+        np.testing.assert_allclose(found[:, :, b], expected, atol=1e-7)
 
 
 def test_one_feature_has_no_floor() -> None:
