@@ -86,8 +86,8 @@ class Defense:
     @classmethod
     def strength_parameter(cls) -> Param | None:
         """The parameter that says how strong the defense is; None for a defense without parameters."""
-        own = cls.parameters()
-        return next((p for p in own if p.name == cls.strength_name), own[0] if own else None)
+        own = {p.name: p for p in cls.parameters()}
+        return own[cls.strength_name] if cls.strength_name else next(iter(own.values()), None)
 
     @classmethod
     def choices(cls) -> dict[str, tuple[bool | str, ...]]:

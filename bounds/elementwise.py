@@ -22,7 +22,13 @@ from bounds.activations import ZERO
 from bounds.bound import Bound, Kind, UnsupportedBound
 from bounds.channel import Elementwise, Pruned
 from bounds.defense import Defense
-from bounds.first_order import check_estimator, check_independent, check_norms, supported_orders
+from bounds.first_order import (
+    check_estimator,
+    check_independent,
+    check_norms,
+    first_order,
+    supported_orders,
+)
 from bounds.quadrature import Array, hermite
 from bounds.setting import SYMBOLS, Setting
 from bounds.tensor_attack import EQUAL_NORMS, TensorAttack
@@ -60,6 +66,9 @@ def elementwise_error(
     channel."""
     check_estimator(attack)
     check_norms(setting)
+    if isinstance(channel, Pruned) and channel.unbiased:  # nothing is removed
+        plain = first_order(setting, attack)
+        return ElementwiseError(0.0, float(plain.orthogonal.mean()), float(plain.inplane.mean()), plain.noise)
     low, order = supported_orders(setting)
     if low != 2:
         raise UnsupportedBound("not proved for odd activations under an elementwise channel")
@@ -353,7 +362,8 @@ class _Limit:
         scale = math.sqrt(float(self.w @ (h * h + spread)))
         if sizes.min() <= max(_SURVIVES * sizes.max(), ZERO, _SURVIVES * scale):
             raise UnsupportedBound(
-                "ill-posed: the channel removes a direction of the features' span from the second moment"
+                "ill-posed: features are nearly parallel, or the channel removes a direction of their span from the "
+                "second moment"
             )
         if self.order % 2 == 0 and np.min(np.abs(self.c1)) <= ZERO:
             raise UnsupportedBound("not proved: mu_1 = 0, so features are found up to their sign only")
@@ -381,7 +391,7 @@ class _Limit:
         if not self.channel.unbiased:
             # The residuals' own fluctuation, r_i - r_i* = mean_j sigma_ij - c_0, moves directions of a biased channel.
             influence = influence + (self.sigma - self.w @ self.sigma) @ self._residual_slopes @ rows.T
-        if isinstance(self.channel, Pruned) and not self.channel.unbiased:
+        if isinstance(self.channel, Pruned):
             influence = influence + np.outer(self._rank_noise, self._ratio_slope @ rows.T)
         mean = self.w @ influence
         return np.asarray(self.w @ ((influence - mean) ** 2 + spread[:, None] * (low + core) ** 2))

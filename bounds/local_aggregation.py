@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from bounds.batches import assigned
 from bounds.bound import Bound, UnsupportedBound
 from bounds.channel import Unbiased
 from bounds.defense import Defense, choice, param
@@ -14,19 +15,6 @@ from bounds.first_order import raw_gram
 from bounds.quadrature import Array
 from bounds.setting import SYMBOLS, Setting
 from bounds.statements import unbiased_bounds
-
-
-def local_batches(groups: tuple[int, ...], steps: int) -> tuple[int, ...]:
-    """The step at which each feature is used: by ``groups`` in increasing order, or in turn where there is one group only.
-
-    Raises ``ValueError`` for more groups than steps.
-    """
-    distinct = sorted(set(groups))
-    if len(distinct) == 1:
-        return tuple(i % steps for i in range(len(groups)))
-    if len(distinct) > steps:
-        raise ValueError(f"groups must be at most steps = {steps}; got {len(distinct)}")
-    return tuple(distinct.index(g) for g in groups)
 
 
 def effective_residuals(defense: Any, setting: Setting) -> Array:
@@ -40,9 +28,11 @@ def effective_residuals(defense: Any, setting: Setting) -> Array:
     or more).
     """
     rate, steps, r = defense.lr_times_m, defense.steps, setting.residuals
+    if steps == 1:
+        return r
     kernel = rate * raw_gram(setting)
     largest = float(np.linalg.eigvalsh(kernel)[-1])
-    if steps > 1 and largest >= 2:
+    if largest >= 2:
         raise UnsupportedBound(
             f"not stable: lr_times_m times the kernel's largest eigenvalue is {largest:.3g}, not below 2"
         )
@@ -51,7 +41,7 @@ def effective_residuals(defense: Any, setting: Setting) -> Array:
         for _ in range(steps):
             total, current = total + current, current - kernel @ current
         return total
-    when = np.array(local_batches(tuple(setting.groups), steps))
+    when = np.array(assigned(setting.groups, steps, "steps"))
     found = np.zeros_like(r)
     for k in range(steps):
         now, before = when == k, when < k

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from bounds.batches import assigned
 from bounds.bound import Bound
 from bounds.channel import Unbiased
 from bounds.defense import Defense, param
-from bounds.setting import SYMBOLS
+from bounds.setting import SYMBOLS, Setting
 from bounds.statements import unbiased_bounds
+
+
+def _channel(defense: Any, setting: Setting) -> Unbiased:
+    assigned(setting.groups, defense.clients, "clients")  # refuses a partition that the clients cannot make
+    return Unbiased(setting.residuals)
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class SecureAggregation(Defense):
     transparent: ClassVar[bool] = True
     clients: int = param(lo=1, hi=10**6, off=1, grid=(3,), integer=True)
     bounds: ClassVar[tuple[Bound, ...]] = unbiased_bounds(
-        lambda defense, setting: Unbiased(setting.residuals),
+        _channel,
         SYMBOLS["B"],
         lambda defense, setting: setting.B,
         "Liu, Wang, Chen, Lei, arXiv 2402.09478v1 (as summaries give it)",

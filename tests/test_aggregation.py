@@ -18,8 +18,9 @@ from bounds import (
     UnsupportedBound,
     evaluate,
 )
+from bounds.batches import assigned
 from bounds.first_order import raw_gram
-from bounds.local_aggregation import effective_residuals, local_batches
+from bounds.local_aggregation import effective_residuals
 
 X, Y = torch.from_numpy(correlated(3, 8)), torch.from_numpy(labels(3))
 
@@ -86,10 +87,24 @@ def test_an_unstable_rate_has_no_prediction() -> None:
 
 
 def test_which_feature_is_used_when() -> None:
-    assert local_batches((0, 0, 0, 0), 3) == (0, 1, 2, 0)
-    assert local_batches((7, 2, 7, 5), 3) == (2, 0, 2, 1)
+    assert assigned((0, 0, 0, 0), 3, "steps") == (0, 1, 2, 0)
+    assert assigned((7, 2, 7, 5), 3, "steps") == (2, 0, 2, 1)
     with pytest.raises(ValueError, match="groups must be at most steps = 2; got 3"):
-        local_batches((0, 1, 2), 2)
+        assigned((0, 1, 2), 2, "steps")
+
+
+def test_one_step_is_one_batch_whatever_the_groups() -> None:
+    setting = Setting.from_features(X, Y, 40_000, "relu", groups=(0, 1, 1))
+    value = evaluate(LocalAggregation(1, 0.5, "different"), setting).predicted
+    assert value == evaluate(NoDefense(), setting).predicted
+
+
+def test_steps_of_no_rate_need_no_derivative() -> None:
+    net = TwoLayerNet.sample(8, 500, lambda t: np.maximum(t, 0.0), seed=4)
+    torch.testing.assert_close(
+        observe(LocalAggregation(3, 0.0), net, X, Y).gradient,
+        3 * observe(NoDefense(), net, X, Y).gradient,
+    )
 
 
 # --- secure aggregation -----------------------------------------------------------------------------------------------
@@ -103,6 +118,10 @@ def test_the_sum_over_clients_is_the_gradient_of_all() -> None:
         torch.testing.assert_close(found, clean, rtol=1e-12, atol=1e-12)
     with pytest.raises(ValueError, match="groups must be at most clients = 2; got 3"):
         observe(SecureAggregation(2), net, X, Y, groups=(0, 1, 2))
+    with pytest.raises(ValueError, match="groups must be at most clients = 2; got 3"):
+        _ = evaluate(
+            SecureAggregation(2), Setting.from_features(X, Y, 500, "relu", groups=(0, 1, 2))
+        ).predicted
 
 
 # --- pruning ----------------------------------------------------------------------------------------------------------
@@ -165,3 +184,12 @@ def test_the_scatter_around_the_floor() -> None:
         found.append(features[order])
     spread = np.mean(np.sum((found - np.mean(found, axis=0)) ** 2, axis=2))
     assert spread == pytest.approx(details["K_par"] / m, rel=0.3)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_pruning_nothing_is_no_defense_exactly(activation: str) -> None:
+    """Also where the grid of a biased channel would be too coarse: nearly parallel features, eight of them, odd ones."""
+    for features in (correlated(2, 10, cosine=0.99), correlated(8, 10)):
+        setting = Setting.from_features(features, labels(len(features)), 10**6, activation)
+        plain, off = evaluate(NoDefense(), setting), evaluate(GradientPruning(0.0), setting)
+        assert off.predicted == pytest.approx(plain.predicted, rel=1e-12) and off.floor == 0

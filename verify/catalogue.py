@@ -304,7 +304,7 @@ _ALL = (
         d=50,
         m=(80_000, 640_000),
         defenses=Dropout.grid(),
-        trials=150,
+        trials=120,
         quick_width=80_000,
     ),
     _experiment(
@@ -382,7 +382,7 @@ _ALL = (
         m=_doubling(20_000, 7)[::2],
         defenses=GradientPruning.grid(),
         moments=("residualized",),
-        trials=40,
+        trials=60,
         quick_width=80_000,
     ),
     _experiment(

@@ -23,6 +23,7 @@ from verify.experiment import (
     PredictedCheck,
     RateCheck,
     UpperCheck,
+    alternating,
     point_key,
 )
 from verify.record import Record
@@ -187,16 +188,17 @@ def label(point: Point, without: Sequence[str] = ()) -> str:
 def series(points: Iterable[Point], variable: str) -> list[list[Point]]:
     """Points that differ in ``variable`` alone, together; each series sorted by it.
 
-    variable: "m", "d", "sigma", "moments", "B" (the labels grow with it), or "strength" (the defense's own parameter; where
-    its points come with batches of several sizes, one for each value, as more clients bring more features, these stay
-    together too).
+    variable: "m", "d", "sigma", "moments", "B" (alternating labels grow with it), or "strength" (the defense's own
+    parameter; where its points come with batches of several sizes, one for each value, as more clients bring more features,
+    these stay together too).
     """
-    points = list(points)
-    if variable == "strength":
-        merged = _grouped(points, ("strength", "B"))
-        if all(len({value_of(p, "strength") for p in s}) == len(s) for s in merged):
-            return merged
-    return _grouped(points, (variable,))
+    if variable != "strength":
+        return _grouped(points, (variable,))
+    found = []
+    for together in _grouped(points, ("strength", "B")):
+        distinct = len({value_of(p, "strength") for p in together}) == len(together)
+        found += [together] if distinct else _grouped(together, ("strength",))
+    return found
 
 
 def _grouped(points: Iterable[Point], variables: Sequence[str]) -> list[list[Point]]:
@@ -207,7 +209,7 @@ def _grouped(points: Iterable[Point], variables: Sequence[str]) -> list[list[Poi
         for variable in variables:
             part, name = _place(point, variable)
             (raw[part] if part else raw)[name] = None
-            if variable == "B":
+            if variable == "B" and point.labels == alternating(point.B):
                 raw["labels"] = None
         together.setdefault(point_key(raw), []).append(point)
     return [sorted(s, key=lambda p: value_of(p, variables[0])) for s in together.values()]

@@ -228,12 +228,11 @@ def natural_axis(experiment: Experiment | None) -> str:
     if rates:
         return rates[0]
     points = experiment.points
-    alone = len({p.m for p in points}) == 1 and len({type(p.defense) for p in points}) == 1
-    if alone and points[0].defense.strength_parameter():
-        if len({value_of(p, "strength") for p in points}) > 1:
+    if len({p.m for p in points}) == 1 and len({type(p.defense) for p in points}) == 1:
+        if points[0].defense.strength_parameter() and len({value_of(p, "strength") for p in points}) > 1:
             return "strength"
-    elif alone and len({p.B for p in points}) > 1:
-        return "B"
+        if len({p.B for p in points}) > 1:
+            return "B"
     return "m"
 
 
@@ -260,6 +259,8 @@ def _statements(point: Point, part: str, kinds: Sequence[Kind]) -> dict[Kind, Bo
 def _checks(experiment: Experiment | None, x: str, tolerance: float) -> tuple[Check, ...]:
     if experiment is not None:
         return experiment.rules
+    if x in ("B", "strength"):  # of which no rate speaks
+        return (PredictedCheck(tolerance),)
     return (PredictedCheck(tolerance), RateCheck("m")) if x == "m" else (RateCheck(x),)
 
 

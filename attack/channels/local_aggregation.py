@@ -6,7 +6,7 @@ import torch
 
 from attack.network import TwoLayerNet, apply_activation, apply_derivative
 from bounds import LocalAggregation
-from bounds.local_aggregation import local_batches
+from bounds.batches import assigned
 
 
 def channel(
@@ -25,7 +25,7 @@ def channel(
     when = (
         torch.zeros(X.shape[0], dtype=torch.long)
         if defense.batches == "same"
-        else torch.tensor(local_batches(groups, defense.steps))
+        else torch.tensor(assigned(groups, defense.steps, "steps"))
     )
     rate = defense.lr_times_m / net.m
     inner = torch.empty(X.shape[0], net.m, device=net.device, dtype=net.dtype)
@@ -42,9 +42,9 @@ def channel(
         hidden = apply_activation(net.activation, inner[used])
         residuals = (hidden.double() @ output.double() - y[used]).to(net.dtype)
         gradient = residuals @ hidden
-        slopes = residuals[:, None] * apply_derivative(net.activation, inner[used]) * output
         total += gradient
-        if defense.lr_times_m:
+        if rate and step < defense.steps - 1:
+            slopes = residuals[:, None] * apply_derivative(net.activation, inner[used]) * output
             inner -= rate * gram[:, used] @ slopes
             output = output - rate * gradient
     return total

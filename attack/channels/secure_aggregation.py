@@ -6,6 +6,7 @@ import torch
 
 from attack.network import TwoLayerNet
 from bounds import SecureAggregation
+from bounds.batches import assigned
 
 
 def channel(
@@ -17,10 +18,7 @@ def channel(
     seed: int,
 ) -> torch.Tensor:
     """Each client's gradient of its own part by itself, then the sum. Raises ``ValueError`` for more groups than clients."""
-    distinct = sorted(set(groups))
-    if len(distinct) > defense.clients:
-        raise ValueError(f"groups must be at most clients = {defense.clients}; got {len(distinct)}")
-    owner = [i % defense.clients for i in range(len(groups))] if len(distinct) == 1 else groups
+    owner = assigned(groups, defense.clients, "clients")
     owners = torch.tensor(owner, device=X.device)
     parts = [net.output_gradient(X[owners == c], y[owners == c])[0] for c in sorted(set(owner))]
     return torch.stack(parts).sum(dim=0)
