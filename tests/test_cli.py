@@ -116,6 +116,12 @@ def test_verify_writes_records_and_figures_and_resumes(
     assert len(before.splitlines()) == 4
     for name in ("one-feature-quick.png", "summary.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    rows = (tmp_path / "verdicts.md").read_text().splitlines()
+    assert len(rows) == 2 + len(summary["results"]) and len({row.count("|") for row in rows}) == 1
+    assert all(
+        r["verdict"] in row and r["series"] in row
+        for r, row in zip(summary["results"], rows[2:], strict=True)
+    )
     run(capsys, "verify", "none", *SMALL, "--out", str(tmp_path))
     assert records.read_bytes() == before  # nothing was run again
     code, _, err = run(capsys, "verify", "none", *SMALL, "--seed", "5", "--out", str(tmp_path))

@@ -289,8 +289,11 @@ def _experiments(defense: str, only: Sequence[str]) -> list[Experiment]:
 
 
 def _report(results: Sequence[Result], records: Sequence[Record], out: Path, as_json: bool) -> None:
-    """Print verdicts and where the figures are; exit 1 if any statement fails."""
+    """Print verdicts and where the figures are, keep the verdicts as a table; exit 1 if any statement fails."""
     failed = sum(r.failed for r in records)
+    if results:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "verdicts.md").write_text(_verdict_table(results))
     if as_json:
         summary = {"trials": len(records), "failed_trials": failed, "figures": str(out)}
         _print_json(summary | {"results": [r.to_dict() for r in results]})
@@ -310,6 +313,13 @@ def _report(results: Sequence[Result], records: Sequence[Record], out: Path, as_
         )
     if any(r.verdict == "fails" for r in results):
         raise typer.Exit(1)
+
+
+def _verdict_table(results: Sequence[Result]) -> str:
+    """Every verdict as a row of a Markdown table."""
+    rows = [("experiment", "series", "kind", "verdict", "what was compared"), ("---",) * 5]
+    rows += [(r.experiment, r.series, str(r.kind), r.verdict, r.text) for r in results]
+    return "".join(f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |\n" for row in rows)
 
 
 @app.command()
