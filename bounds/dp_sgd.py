@@ -16,16 +16,23 @@ from bounds.setting import SYMBOLS, Setting
 from bounds.statements import unbiased_bounds
 
 
+#: Noise beyond this is not computed with: fourth powers of it still are floating-point numbers.
+LARGEST = 1e75
+
+
 def effective_noise(defense: Any, setting: Setting) -> float:
     """Standard deviation of the noise on the scale of the gradient that it is added to.
 
     Whole gradient: ``z max(C, |g|)``, relative to the unclipped gradient. Per sample: ``z C`` on the sum of the clipped
-    ones.
+    ones. Raises ``UnsupportedBound`` for noise whose square is no floating-point number.
     """
     if defense.noise_multiplier == 0:
         return 0.0
     scale = defense.max_norm if defense.per_sample else max(defense.max_norm, gradient_norm(setting))
-    return float(defense.noise_multiplier * scale)
+    noise = float(defense.noise_multiplier * scale)
+    if noise > LARGEST:
+        raise UnsupportedBound(f"not computed: noise of standard deviation {noise:.3g}, above {LARGEST:g}")
+    return noise
 
 
 def _channel(defense: Any, setting: Setting) -> Unbiased:

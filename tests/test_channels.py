@@ -269,6 +269,11 @@ def test_what_a_pruned_fit_owes_to_the_quantile_and_to_the_residuals() -> None:
         assert left(wrong) > 2 * left(a + b)
 
 
+def test_noise_beyond_floating_point_is_refused_with_a_reason() -> None:
+    value = evaluate(DPSGD(1e200, 1.0), Setting.orthonormal(20, 80_000, 2))[Kind.PREDICTED]
+    assert value.value is None and "standard deviation 1e+200" in value.why
+
+
 def test_one_feature_has_no_floor() -> None:
     setting = Setting.orthonormal(20, 80_000, 1, labels=[3.0])
     for defense in (Clamping(1.0), DeterministicRounding(1.0)):
