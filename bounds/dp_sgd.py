@@ -15,7 +15,6 @@ from bounds.norms import clipped_residuals, gradient_norm
 from bounds.setting import SYMBOLS, Setting
 from bounds.statements import unbiased_bounds
 
-
 #: Noise beyond this is not computed with: fourth powers of it still are floating-point numbers.
 LARGEST = 1e75
 
