@@ -19,7 +19,7 @@ from synthetic_records import make_experiment, make_point, make_record, simulate
 from bounds import Dropout, GradientNoise, Kind
 from verify import plot, plot_summary
 from verify.compare import bound_at, compare
-from verify.experiment import Experiment, Features, Point, RateCheck, UpperCheck
+from verify.experiment import Experiment, Features, Point, PredictedCheck, RateCheck, UpperCheck
 from verify.record import append_record
 
 module = importlib.import_module("verify.plot")  # the name verify.plot is the function
@@ -158,30 +158,34 @@ def test_an_experiment_about_another_variable_is_drawn_against_it(figures: list[
         plot(simulated_records(points, 3), "unused", x="k")
 
 
-def test_the_summary_has_a_row_for_every_series_failed_ones_too(figures: list[Figure]) -> None:
+def test_the_summary_has_a_row_for_every_experiment_failed_trials_too(figures: list[Figure]) -> None:
     lost = make_point("lost")
     records = [*simulated_records(POINTS, 100, factor=1.2), *(make_record(lost, t, None) for t in range(4))]
-    results = plot_summary(records, "unused")
+    results = compare(records, check=PredictedCheck())
     assert [r.verdict for r in results] == ["fails", "fails", "fails"]
+    plot_summary(results, "unused")
+    axes = figures[0].axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["demo", "lost"]
     text = words(figures[0])
-    assert text.count("n = 100") == 2 and "n = 0, 4 failed" in text
-    labels = [t.get_text() for t in figures[0].axes[0].get_yticklabels()]
-    assert len(labels) == 3 and labels[2].startswith("lost: relu") and "m = 80 000" in labels[0]
+    assert "2 fails; n = 100" in text and "1 fails; n = 0, 4 failed" in text
+    drawn = sorted(float(x[0]) for x, _ in lines(axes, marker="X", linestyle="None"))
+    np.testing.assert_allclose(drawn, sorted(r.ratio for r in results if r.n))
 
 
 def test_no_records_no_figure() -> None:
-    for draw in (plot, plot_summary):
-        with pytest.raises(ValueError, match="records must hold at least one trial"):
-            draw([], "unused")
+    with pytest.raises(ValueError, match="records must hold at least one trial"):
+        plot([], "unused")
+    with pytest.raises(ValueError, match="results must hold at least one comparison"):
+        plot_summary([], "unused")
 
 
 WITHOUT_ATTACK = """
 import sys
 sys.path[:0] = {path!r}
-from verify import plot, plot_summary, read_records
+from verify import compare, plot, plot_summary, read_records
 records = read_records({file!r})
 plot(records, {out!r})
-plot_summary(records, {out!r} + ".summary.png")
+plot_summary(compare(records, kind="predicted"), {out!r} + ".summary.png")
 sys.exit("imported needlessly" if {{"torch", "attack"}} & set(sys.modules) else 0)
 """
 

@@ -35,7 +35,7 @@ from verify.experiment import Experiment
 from verify.pictures import PictureRow, draw_pictures, load_pictures, reconstruct_pictures, save_pictures
 from verify.plot import plot, plot_summary, save_figure
 from verify.record import Record, finite_json, read_records
-from verify.rules import Result
+from verify.rules import RatioResult, Result
 from verify.side_by_side import is_common, plot_side_by_side
 from verify.studies import STUDIES
 from verify.study import Study, load, run
@@ -262,13 +262,14 @@ def verify(
         records += found
         results += compare(found, experiment)
         plot(found, out / f"{experiment.name}.png", experiment)
-    _draw_all(records, out)
+    _draw_all(results, records, out)
     _report(results, records, out, as_json)
 
 
-def _draw_all(records: Sequence[Record], out: Path) -> None:
-    """The figures that all experiments share."""
-    plot_summary(records, out / "summary.png")
+def _draw_all(results: Sequence[Result], records: Sequence[Record], out: Path) -> None:
+    """The figures that all experiments share, where there is something for them."""
+    if any(isinstance(r, RatioResult) for r in results):
+        plot_summary(results, out / "summary.png")
     if any(is_common(r) for r in records):
         plot_side_by_side(records, out / "side-by-side.png")
 
@@ -363,8 +364,7 @@ def figures(
         plot(found, target / f"{path.stem}.png", experiment)
         results += compare(found, experiment) if experiment else compare(found, kind=Kind.PREDICTED)
         records += found
-    if records:
-        _draw_all(records, target)
+    _draw_all(results, records, target)
     _report(results, records, target, as_json)
 
 
