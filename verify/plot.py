@@ -132,13 +132,13 @@ def plot(
     experiment: Experiment | None = None,
     *,
     x: str | None = None,
-    tolerance: float = 0.03,
+    tolerance: float | None = None,
     level: float = LEVEL,
 ) -> list[Result]:
     """Error against ``x`` (a key of ``AXES``; None: what the experiment's rate is about, else what varies at its one
     width, else "m"), log-log (a share between 0 and 1: linear), one colour for each series, with the ratio to PREDICTED
-    below (band: 1 ± tolerance) and the verdicts at the foot. UPPER, the costly one, is drawn where the experiment checks it
-    or there is no experiment. Writes ``path`` and returns the verdicts.
+    below (band: 1 ± tolerance; None: the experiment's own, else 0.03) and the verdicts at the foot. UPPER, the costly one, is
+    drawn where the experiment checks it or there is no experiment. Writes ``path`` and returns the verdicts.
 
     Verdicts follow the experiment's rules, if one is given, else those natural to ``x``. Raises
     ``ValueError`` for an unknown ``x`` or no records, and whatever ``compare`` raises.
@@ -150,6 +150,8 @@ def plot(
     kept = [r for group in groups.values() for r in group]
     if not kept:
         raise ValueError("records must hold at least one trial; got none")
+    own = [c.tolerance for c in experiment.rules if isinstance(c, PredictedCheck)] if experiment else []
+    tolerance = max(own, default=0.03) if tolerance is None else tolerance
     results = [
         r for c in _checks(experiment, x, tolerance) for r in compare(kept, experiment, check=c, level=level)
     ]
