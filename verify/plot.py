@@ -137,8 +137,8 @@ def plot(
 ) -> list[Result]:
     """Error against ``x`` (a key of ``AXES``; None: what the experiment's rate is about, else what varies at its one
     width, else "m"), log-log (a share between 0 and 1: linear), one colour for each series, with the ratio to PREDICTED
-    below (band: 1 ± tolerance; None: the experiment's own, else 0.03) and the verdicts at the foot. UPPER, the costly one, is
-    drawn where the experiment checks it or there is no experiment. Writes ``path`` and returns the verdicts.
+    below (band: 1 ± tolerance; None: the experiment's own, else 0.03) and the verdicts at the foot. UPPER, the costly one,
+    is drawn where the experiment checks it or there is no experiment. Writes ``path`` and returns the verdicts.
 
     Verdicts follow the experiment's rules, if one is given, else those natural to ``x``. Raises
     ``ValueError`` for an unknown ``x`` or no records, and whatever ``compare`` raises.
