@@ -24,7 +24,7 @@ from bounds import (
     TensorAttack,
 )
 from verify.catalogue import RANDOM
-from verify.compare import bound_at, group_records, series
+from verify.compare import bound_at, errors_of, group_records, series
 from verify.experiment import Point, alternating, parameter_words
 from verify.plot import STYLES, Axis, Curve, curve_of, draw_curves, label_values, save_figure
 from verify.record import Record
@@ -69,7 +69,7 @@ class Panel:
         failed = sum(m.failed for m in self.measured.values())
         said = f"measured / predicted: {min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
         lost = f"{failed} of {failed + sum(m.n for m in self.measured.values())} failed" if failed else ""
-        return "\n".join([self.title, ", ".join(filter(None, (said, lost)))])
+        return "\n".join([self.title, *filter(None, (said, lost))])
 
 
 def plot_side_by_side(records: Iterable[Record], path: str | Path) -> list[Panel]:
@@ -162,26 +162,26 @@ def _curves(
 
 
 def _names(together: Sequence[Sequence[Point]]) -> list[str]:
-    """What tells the series of one defense apart: the parameters that do not change along a series but from one to
-    another."""
+    """The parameters that do not change along a series; where there are several series, those that tell them apart."""
     words = [[parameter_words(p.defense) for p in s] for s in together]
     telling = [
         name
         for name in (words[0][0] if words else {})
-        if all(len({w[name] for w in s}) == 1 for s in words) and len({s[0][name] for s in words}) > 1
+        if all(len({w[name] for w in s}) == 1 for s in words)
+        and (len(words) == 1 or len({s[0][name] for s in words}) > 1)
     ]
     return [", ".join(s[0][name] for name in telling) for s in words]
 
 
 def _draw(axes: Axes, curves: Sequence[Curve], variable: str) -> list[float]:
-    """One panel; returns the heights used."""
+    """One panel; returns the heights that have to be in the frame."""
     if not curves:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="0.4")
         axes.set_xticks([])
         return []
     points = [p for c in curves for p in c.points]
     axis = Axis.of(variable, points)
-    heights = draw_curves(axes, curves, axis)
+    draw_curves(axes, curves, axis)
     ticks = sorted({at for c in curves for at in c.x} | set(WIDTHS if variable == "m" else ()))
     axes.set_xlim(axis.moved(ticks[0], -0.07), axis.moved(ticks[-1], 0.07))
     widths = ticks if variable == "m" else [points[0].m] * len(ticks)
@@ -204,7 +204,9 @@ def _draw(axes: Axes, curves: Sequence[Curve], variable: str) -> list[float]:
             frameon=False,
             handletextpad=0.2,
         )
-    return heights
+    # A floor far below everything else may leave the frame.
+    predicted = [v for c in curves for v in c.values(Kind.PREDICTED) if v > 0]
+    return predicted + [e for c in curves for found in c.records for e in errors_of(found)]
 
 
 def _readable(ticks: Sequence[float], axis: Axis) -> list[float]:
