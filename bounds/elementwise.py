@@ -2,7 +2,7 @@
 
 With ``h(z) = E[gtilde | z]`` in place of g the population moments are ``A_h = E h He_2(z)`` and so on: their joint fit
 has limit directions v_i, which for a biased channel are not the features' (that is the floor), and everything random is
-as in the channel theorem. Expectations over z, which has B dimensions, are sums over a grid of z for B <= 3 and over a
+as in the channel theorem. Expectations over z, which has B dimensions, are sums over a grid of z for B <= 2 and over a
 scrambled Sobol sequence (fixed seed) beyond. Derivation: paper_notes.md, "Channel theorem".
 """
 
@@ -33,10 +33,13 @@ from bounds.quadrature import Array, hermite
 from bounds.setting import SYMBOLS, Setting
 from bounds.tensor_attack import EQUAL_NORMS, TensorAttack
 
-#: Grid: how far out in standard deviations, and points per axis for B = 1, 2, 3.
-_REACH, _POINTS = 8.5, {1: 20_001, 2: 501, 3: 91}
-#: Sobol points beyond (a power of 2).
-_SOBOL = 2**17
+#: Grid: how far out in standard deviations, and points per axis for B = 1, 2.
+_REACH, _POINTS = 8.5, {1: 20_001, 2: 501}
+#: Sobol points beyond (a power of 2), and how much wider than the standard normal distribution they are drawn: the moments
+#: weigh far points as |z|^5, and wide points halve the error or better (3 or 4 features, pruned: .2 to .6 % of the floor).
+_SOBOL, _WIDE = 2**18, 1.3
+#: Starts of the fit: the features' own directions, these with noise, and random ones; and the size of the noise.
+_NEAR, _RANDOM, _NOISE = 8, 16, 0.3
 #: The fit's limit counts as a unique minimum if no component's weight exceeds the second moment by the first factor
 #: (components that diverge against each other), no other minimum comes within the second share of its misfit, and its
 #: Hessian, scaled to unit diagonal where the misfit vanishes, is no nearer to singular than the third.
@@ -44,6 +47,8 @@ _DIVERGES, _TIE, _FLAT = 30.0, 0.02, 1e-3
 #: A start that has not settled after the second number of evaluations may take the third if its misfit is within the first
 #: multiple of the least: one that diverges above the minimum creeps on for thousands.
 _GIVEN_UP, _LOOKED, _SETTLED = 1.2, 300, 5000
+#: Signs count as told from this many standard errors of the first moment.
+_TOLD = 4.0
 #: The span survives a channel if its weakest direction keeps this share of the strongest.
 _SURVIVES = 1e-3
 
@@ -51,12 +56,14 @@ _SURVIVES = 1e-3
 @dataclass(frozen=True)
 class ElementwiseError:
     """``E R^2 -> floor^2 + ((d - B) K_perp + K_par)/m``, all over the features' norms as they are; ``noise`` as in
-    ``first_order.FirstOrder``."""
+    ``first_order.FirstOrder``; ``signs`` times sqrt(m): how many standard errors the least certain of the signs that the
+    first moment gives is away from turning (infinite where another moment gives them)."""
 
     floor: float
     k_perp: float
     k_par: float
     noise: float
+    signs: float = math.inf
 
 
 def elementwise_error(
@@ -100,6 +107,11 @@ def elementwise_bounds(channel: Callable[[Defense, Setting], Elementwise | Prune
     ) -> tuple[float, dict[str, float]]:
         found = constants(defense, setting, attack)
         n, m = setting.d - setting.B, setting.m
+        if found.signs * math.sqrt(m) < _TOLD:
+            raise UnsupportedBound(
+                f"not first order: a feature's sign is {found.signs * math.sqrt(m):.2g} standard errors from turning, "
+                f"not {_TOLD:g}"
+            )
         perp, par = n * found.k_perp / m, found.k_par / m
         parts = {
             "floor": found.floor,
@@ -251,10 +263,11 @@ class _Limit:
         return optimize.least_squares(misfit, x, slopes, method="lm", **options)
 
     def starts(self, data: Array) -> Iterator[Array]:
-        """The features' own directions, then random ones."""
+        """The features' own directions, these with noise, then random ones."""
         rng, B = np.random.default_rng(0), self.B
-        for k in range(1 + 8 * (B > 1)):
-            v = rng.standard_normal((B, B)) if k else self.directions
+        for k in range(1 + (_NEAR + _RANDOM) * (B > 1)):
+            noise = rng.standard_normal((B, B)) * (k > 0)
+            v = noise if k > _NEAR else self.directions + _NOISE * noise
             v = v / np.linalg.norm(v, axis=1, keepdims=True)
             yield np.concatenate([np.linalg.lstsq(self.atoms(v).T, data, rcond=None)[0], v.ravel()])
 
@@ -340,14 +353,21 @@ class _Limit:
         return np.linalg.solve(hessian, jacobian)[B:], tangents
 
     @cached_property
+    def first_moment(self) -> tuple[Array, Array]:
+        """The first moment in terms of the limit directions, (B,), and the standard errors of its entries times sqrt(m)."""
+        v = self.fit[1]
+        mean, spread = self.seen(self.setting.residuals)
+        centred = mean - self.w @ mean
+        weights = np.linalg.lstsq(v.T, (self.w * centred) @ self.z, rcond=None)[0]
+        scatter = np.sqrt(self.w @ (centred**2 + spread) * np.diag(np.linalg.pinv(v @ v.T)))
+        return np.asarray(weights, dtype=float), np.asarray(scatter, dtype=float)
+
+    @cached_property
     def signed(self) -> Array:
         """The limit directions with the signs that the attack gives them, in the features' order: (B, B)."""
         alpha, v, _ = self.fit
         if self.order % 2 == 0:
-            mean = self.seen(self.setting.residuals)[0]
-            first = (self.w * (mean - self.w @ mean)) @ self.z
-            weights = np.linalg.lstsq(v.T, first, rcond=None)[0]
-            v = v * np.where(weights * (alpha / self.c2) * self.c1 < 0, -1.0, 1.0)[:, None]
+            v = v * np.where(self.first_moment[0] * (alpha / self.c2) * self.c1 < 0, -1.0, 1.0)[:, None]
         distance = ((self.directions[:, None] - v[None]) ** 2).sum(axis=2)
         return np.asarray(v[optimize.linear_sum_assignment(distance)[1]])
 
@@ -380,7 +400,9 @@ class _Limit:
             if B > 1
             else 0.0
         )
-        return ElementwiseError(math.sqrt(floor), k_perp, k_par, 2 * scale / float(sizes.min()))
+        weights, scatter = self.first_moment
+        signs = float(np.min(np.abs(weights) / scatter)) if self.order % 2 == 0 else math.inf
+        return ElementwiseError(math.sqrt(floor), k_perp, k_par, 2 * scale / float(sizes.min()), signs)
 
     def _inplane(self, h: Array, hq: Array, spread: Array) -> Array:
         """Variance per neuron of every tangent coordinate of the fit, (B (B - 1),)."""
@@ -435,8 +457,9 @@ def _nodes(B: int) -> tuple[Array, Array]:
         z, w = _lattice(B)
     elif B <= 6:
         uniform = stats.qmc.Sobol(B, scramble=True, seed=0).random(_SOBOL)
-        z = np.asarray(stats.norm.ppf(np.clip(uniform, 1e-12, 1 - 1e-12)))
-        w = np.full(_SOBOL, 1 / _SOBOL)
+        z = _WIDE * np.asarray(stats.norm.ppf(np.clip(uniform, 1e-12, 1 - 1e-12)))
+        w = np.exp(-np.sum(z * z, axis=1) * (1 - _WIDE**-2) / 2)
+        w /= w.sum()
     else:
         raise UnsupportedBound(
             f"not proved: expectations in B = {B} > 6 dimensions are not computed for this channel"
