@@ -294,7 +294,7 @@ def curve_of(
     return Curve(
         name,
         COLOURS[index % len(COLOURS)],
-        MARKERS[index % len(MARKERS)],
+        MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],  # another marker where a colour comes again
         tuple(float(value_of(p, x)) for p in points),
         tuple(tuple(groups[p]) for p in points),
         tuple(measured(groups[p], level, part) for p in points),
@@ -365,7 +365,8 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Axis) -> list[float]:
             values = curve.values(kind)
             if all(math.isnan(v) for v in values):
                 continue
-            seen += [v for v in values if v > 0]
+            if kind is not Kind.FLOOR:  # one far below everything else may leave the frame
+                seen += [v for v in values if v > 0]
             lone = {"marker": "_", "markersize": 28} if len(values) == 1 and "marker" not in style else {}
             axes.plot(curve.x, values, color=curve.colour, zorder=2, **{**style, **lone})
     axes.yaxis.set_major_formatter(FuncFormatter(_few_digits))
@@ -431,9 +432,9 @@ def _draw_ratios(axes: Axes, curves: Sequence[Curve], axis: Axis, tolerance: flo
     if kind is Kind.PREDICTED:
         axes.axhspan(1 - tolerance, 1 + tolerance, color="0.88", zorder=0)
     axes.axhline(1, color="0.3", linewidth=0.8)
-    shown = [0.92, 1.08]
+    shown = [min(0.92, 0.99 - tolerance), max(1.08, 1.01 + tolerance)]
     for k, curve in enumerate(curves):
-        shift = 0.022 * (k - (len(curves) - 1) / 2)
+        shift = min(0.022, 0.12 / len(curves)) * (k - (len(curves) - 1) / 2)
         for at, m, predicted in zip(curve.x, curve.measured, curve.values(kind), strict=True):
             if not m.n or not predicted > 0:
                 continue

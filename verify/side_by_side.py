@@ -24,7 +24,7 @@ from bounds import (
     TensorAttack,
 )
 from verify.catalogue import RANDOM
-from verify.compare import bound_at, errors_of, group_records, series
+from verify.compare import bound_at, group_records, series
 from verify.experiment import Point, alternating, parameter_words
 from verify.plot import STYLES, Axis, Curve, curve_of, draw_curves, label_values, save_figure
 from verify.record import Record
@@ -181,7 +181,7 @@ def _draw(axes: Axes, curves: Sequence[Curve], variable: str) -> list[float]:
         return []
     points = [p for c in curves for p in c.points]
     axis = Axis.of(variable, points)
-    draw_curves(axes, curves, axis)
+    heights = draw_curves(axes, curves, axis)
     ticks = sorted({at for c in curves for at in c.x} | set(WIDTHS if variable == "m" else ()))
     axes.set_xlim(axis.moved(ticks[0], -0.07), axis.moved(ticks[-1], 0.07))
     widths = ticks if variable == "m" else [points[0].m] * len(ticks)
@@ -204,9 +204,7 @@ def _draw(axes: Axes, curves: Sequence[Curve], variable: str) -> list[float]:
             frameon=False,
             handletextpad=0.2,
         )
-    # A floor far below everything else may leave the frame.
-    predicted = [v for c in curves for v in c.values(Kind.PREDICTED) if v > 0]
-    return predicted + [e for c in curves for found in c.records for e in errors_of(found)]
+    return heights
 
 
 def _readable(ticks: Sequence[float], axis: Axis) -> list[float]:
