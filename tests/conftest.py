@@ -1,8 +1,17 @@
-"""Settings of all tests: property-based ones draw the same examples in every run and have no deadline."""
+"""Settings of all tests: property-based ones draw the same examples in every run and have no deadline; one thread for each
+process, as pytest-xdist already uses the cores."""
 
 from __future__ import annotations
 
+import os
+
+import torch
 from hypothesis import HealthCheck, settings
+from threadpoolctl import threadpool_limits
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+torch.set_num_threads(1)
+threadpool_limits(1)
 
 settings.register_profile(
     "reproducible",
