@@ -231,6 +231,7 @@ _ALL = (
         moments=("residualized",),
         trials=120,
         quick_width=80_000,
+        quick_trials=5,
     ),
     _experiment(
         "digits",
@@ -371,6 +372,7 @@ _ALL = (
         moments=("residualized",),
         trials=40,
         quick_width=80_000,
+        quick_trials=5,
     ),
     _experiment(
         "pruning-batch",
@@ -385,6 +387,7 @@ _ALL = (
         moments=("residualized",),
         trials=30,
         quick_width=80_000,
+        quick_trials=5,
     ),
     _experiment(
         "dropout-against-pruning",

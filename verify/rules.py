@@ -314,8 +314,9 @@ def judge_rate(
     if len(usable) < len(points) and verdict == "holds":
         verdict = "inconclusive"
     found = f"{slope:+.3f} [{low:+.3f}, {high:+.3f}]" if len(usable) > 1 else "not measurable"
+    asked = "" if unproved else f"for {exponent:+.3g} ± {tolerance:g} "
     text = (
-        f"exponent of {variable} {found} for {exponent:+.3g} ± {tolerance:g} "
+        f"exponent of {variable} {found} {asked}"
         f"over {len(usable)} of {len(points)} values: {_note(verdict, n, failed, nothing)}"
     ) + (f"; not a straight line (p = {fit_p:.1g})" if fit_p < 1 - level else "")
     return RateResult(
