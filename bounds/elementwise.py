@@ -27,6 +27,7 @@ from bounds.first_order import (
     check_independent,
     check_norms,
     first_order,
+    scattered,
     supported_orders,
 )
 from bounds.quadrature import Array, hermite
@@ -106,22 +107,13 @@ def elementwise_bounds(channel: Callable[[Defense, Setting], Elementwise | Prune
         defense: Defense, setting: Setting, attack: TensorAttack, delta: float
     ) -> tuple[float, dict[str, float]]:
         found = constants(defense, setting, attack)
-        n, m = setting.d - setting.B, setting.m
-        if found.signs * math.sqrt(m) < _TOLD:
+        told = found.signs * math.sqrt(setting.m)
+        if told < _TOLD:
             raise UnsupportedBound(
-                f"not first order: a feature's sign is {found.signs * math.sqrt(m):.2g} standard errors from turning, "
-                f"not {_TOLD:g}"
+                f"not first order: a feature's sign is {told:.2g} standard errors from turning, not {_TOLD:g}"
             )
-        perp, par = n * found.k_perp / m, found.k_par / m
-        parts = {
-            "floor": found.floor,
-            "orthogonal": math.sqrt(perp),
-            "inplane": math.sqrt(par),
-            "K_perp": found.k_perp,
-            "K_par": found.k_par,
-            "noise_over_signal": found.noise * math.sqrt(n / m),
-        }
-        return math.sqrt(found.floor**2 + perp + par), parts
+        variance, parts = scattered(setting, found.k_perp, found.k_par, found.noise)
+        return math.sqrt(found.floor**2 + variance), {"floor": found.floor} | parts
 
     def floor(
         defense: Defense, setting: Setting, attack: TensorAttack, delta: float

@@ -137,6 +137,19 @@ def _unfolded_span(directions: Array, strength: Array, moments: _Moments) -> tup
     return orthogonal, 2 * math.sqrt(power) / float(np.linalg.svd(unfolded)[1][-1])
 
 
+def scattered(setting: Setting, k_perp: float, k_par: float, noise: float) -> tuple[float, dict[str, float]]:
+    """The first-order variance ``((d - B) K_perp + K_par)/m`` of R, and its parts by name. noise: as in ``FirstOrder``."""
+    n, m = setting.d - setting.B, setting.m
+    perp, par = n * k_perp / m, k_par / m
+    return perp + par, {
+        "orthogonal": math.sqrt(perp),
+        "inplane": math.sqrt(par),
+        "K_perp": k_perp,
+        "K_par": k_par,
+        "noise_over_signal": noise * math.sqrt(n / m),
+    }
+
+
 def predicted_bound(channel: Callable[[Defense, Setting], Unbiased]) -> Bound:
     """PREDICTED for a defense with an unbiased channel."""
 
@@ -147,19 +160,10 @@ def predicted_bound(channel: Callable[[Defense, Setting], Unbiased]) -> Bound:
         check_norms(setting, seen.keeps_labels)
         constants = first_order(setting, attack, seen)
         k_perp, k_par = float(constants.orthogonal.mean()), float(constants.inplane.mean())
-        perp = (setting.d - setting.B) * k_perp / setting.m
-        par = k_par / setting.m
-        noise = constants.noise * math.sqrt((setting.d - setting.B) / setting.m)
+        variance, parts = scattered(setting, k_perp, k_par, constants.noise)
         sizes = np.abs(seen.residuals)
-        parts = {
-            "orthogonal": math.sqrt(perp),
-            "inplane": math.sqrt(par),
-            "K_perp": k_perp,
-            "K_par": k_par,
-            "noise_over_signal": noise,
-            "kappa": float(sizes.max() / sizes.min()),  # spread of the residuals as the server sees them
-        }
-        return math.sqrt(perp + par), parts
+        # Kappa: the spread of the residuals as the server sees them.
+        return math.sqrt(variance), parts | {"kappa": float(sizes.max() / sizes.min())}
 
     d, m, size, k_perp, k_par = (SYMBOLS[name] for name in ("d", "m", "B", "K_perp", "K_par"))
     return Bound(

@@ -49,7 +49,7 @@ def test_every_panel_can_be_filled_from_the_catalogue(
     plain = evaluate(NoDefense(), COMMON.setting())  # which trials are drawn is the question, not where
     monkeypatch.setattr(importlib.import_module("verify.plot"), "bounds_at", lambda point: plain)
     monkeypatch.setattr(module, "bound_at", lambda point, kind: plain[kind])
-    records = [make_record(p) for e in EXPERIMENTS.values() for p in e.points if is_common(make_record(p))]
+    records = [make_record(p) for e in EXPERIMENTS.values() for p in e.points if is_common(p)]
     panels = plot_side_by_side(records, "unused")
     for panel in panels:
         assert panel.widths and panel.strengths, panel.title
@@ -71,7 +71,7 @@ def test_trials_of_other_settings_do_not_enter(figures: list[Figure]) -> None:
         replace(COMMON, B=3, labels=(), defense=GradientPruning(0.7)),
         replace(COMMON, B=2, defense=SecureAggregation(2)),
     ]
-    assert not any(is_common(make_record(p)) for p in others)
+    assert not any(is_common(p) for p in others)
     panel = panels_of([*WIDTHS, *others])["No defense"]
     assert [c.points for c in panel.widths] == [
         tuple(replace(p, experiment="side-by-side") for p in WIDTHS)

@@ -83,17 +83,17 @@ def _experiment(
 SIDE_BY_SIDE_WIDTH = 320_000
 
 
-def _strengths() -> Iterable[tuple[str, str, tuple[str, ...], list[tuple[Defense, int]]]]:
+def _strengths() -> Iterable[tuple[str, str, tuple[str, ...], Sequence[tuple[Defense, int]]]]:
     """Name, title, claims, and the members of each defense with their batch sizes: two features, or two for each client or
     local batch."""
     forms = (True, False)
     yield "batch", "Batch size, no defense", ("C1",), [(NoDefense(), B) for B in (1, 2, 3, 4, 6, 8)]
     yield "noise", "Additive noise", ("C9",), [(GradientNoise(s), 2) for s in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)]
     clipped = [(GradientClipping(c, per_sample=f), 2) for f in forms for c in (100.0, 200.0, 400.0, 800.0)]
-    yield "clipping", "Clipping", ("C10",), [*clipped]
+    yield "clipping", "Clipping", ("C10",), clipped
     multipliers = (0.0005, 0.001, 0.002, 0.004, 0.008)
     noisy = [(DPSGD(1.0, z, per_sample=f), 2) for f in forms for z in multipliers]
-    yield "dp-sgd", "DP-SGD, clipping norm 1", ("C10",), [*noisy]
+    yield "dp-sgd", "DP-SGD, clipping norm 1", ("C10",), noisy
     yield (
         "dropout",
         "Dropout",
@@ -231,7 +231,6 @@ _ALL = (
         moments=("residualized",),
         trials=120,
         quick_width=80_000,
-        quick_trials=5,
     ),
     _experiment(
         "digits",
@@ -307,6 +306,7 @@ _ALL = (
         defenses=Dropout.grid(),
         trials=120,
         quick_width=80_000,
+        quick_trials=5,
     ),
     _experiment(
         "clipping",

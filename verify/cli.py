@@ -31,7 +31,7 @@ from verify.catalogue import EXPERIMENTS
 from verify.check_bound import check_bound, load_bound
 from verify.compare import compare
 from verify.confidence import Assessed, assess
-from verify.experiment import Experiment
+from verify.experiment import Experiment, Point
 from verify.pictures import PictureRow, draw_pictures, load_pictures, reconstruct_pictures, save_pictures
 from verify.plot import plot, plot_summary, save_figure
 from verify.record import Record, finite_json, read_records
@@ -270,7 +270,7 @@ def _draw_all(results: Sequence[Result], records: Sequence[Record], out: Path) -
     """The figures that all experiments share, where there is something for them."""
     if any(isinstance(r, RatioResult) for r in results):
         plot_summary(results, out / "summary.png")
-    if any(is_common(r) for r in records):
+    if any(is_common(Point.from_dict(r.point)) for r in records):
         plot_side_by_side(records, out / "side-by-side.png")
 
 

@@ -64,11 +64,12 @@ class Panel:
     @property
     def heading(self) -> str:
         """The title, how far measured over predicted ranges wherever both are there, and how many trials failed."""
-        stated = {p: bound_at(p, Kind.PREDICTED).value for p in self.measured}
-        ratios = [m.rms / v for p, m in self.measured.items() if m.n and (v := stated[p])]
-        failed = sum(m.failed for m in self.measured.values())
+        measured = self.measured
+        stated = {p: bound_at(p, Kind.PREDICTED).value for p in measured}
+        ratios = [m.rms / v for p, m in measured.items() if m.n and (v := stated[p])]
+        failed = sum(m.failed for m in measured.values())
         said = f"measured / predicted: {min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
-        lost = f"{failed} of {failed + sum(m.n for m in self.measured.values())} failed" if failed else ""
+        lost = f"{failed} of {failed + sum(m.n for m in measured.values())} failed" if failed else ""
         return "\n".join([self.title, *filter(None, (said, lost))])
 
 
@@ -81,8 +82,9 @@ def plot_side_by_side(records: Iterable[Record], path: str | Path) -> list[Panel
     so. Writes ``path``; returns what was drawn.
     """
     groups: dict[Point, list[Record]] = {}
-    for point, found in group_records(r for r in records if is_common(r)).items():
-        groups.setdefault(replace(point, experiment="side-by-side"), []).extend(found)
+    for point, found in group_records(records).items():
+        if is_common(point):
+            groups.setdefault(replace(point, experiment="side-by-side"), []).extend(found)
     panels = [_panel(family, title, groups) for family, title in PANELS.items()]
     figure = Figure(figsize=(13.2, 13.2), layout="constrained")
     grid = figure.add_gridspec(2 * -(-len(panels) // COLUMNS), COLUMNS)
@@ -121,10 +123,9 @@ def plot_side_by_side(records: Iterable[Record], path: str | Path) -> list[Panel
     return panels
 
 
-def is_common(record: Record) -> bool:
-    """Whether a trial is in the setting in which defenses are compared: two features, or two for each client or local
+def is_common(point: Point) -> bool:
+    """Whether a point is in the setting in which defenses are compared: two features, or two for each client or local
     batch; any number where there is no defense."""
-    point = Point.from_dict(record.point)
     return (
         type(point.defense) in PANELS
         and point.features == RANDOM
@@ -189,7 +190,7 @@ def _draw(axes: Axes, curves: Sequence[Curve], variable: str) -> list[float]:
     axes.plot(ticks, [v for v in stated if v], color="0.3", linestyle=":", linewidth=1.2, zorder=1)
     label_values(axes, WIDTHS if variable == "m" else _readable(ticks, axis))
     axes.tick_params(axis="x", labelsize=7.5)
-    at = "" if variable == "m" else f" (m = {points[0].m:,})".replace(",", " ")
+    at = "" if variable == "m" else f" ({points[0].describe()['m']})"
     axes.set_xlabel(axis.label.split(": ")[-1] + at, fontsize=8.5)
     if any(c.name for c in curves):
         handles = [
