@@ -8,20 +8,18 @@ if getattr(bounds, "__distribution__", None) != "reconbound":
         "install reconbound in an environment of its own"
     )
 
-from attack.first_layer import FirstLayerObservation, first_layer_attack, observe_first_layer
-from attack.gradient_file import (
-    Finding,
-    GradientAttack,
-    SharedGradient,
-    attack_gradient,
-    check_gradient,
-    read_gradient,
-)
 from attack.metrics import MatchedError, matched_error, matched_rmse
-from attack.network import TwoLayerNet
+from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation, observe
-from attack.sparse_recovery import sparse_recovery
-from attack.tensor_attack import Diagnostics, Reconstruction, ReconstructionError, tensor_attack
+from attack.own.attack import GradientAttack, attack_gradient
+from attack.own.entries import check_gradient
+from attack.own.findings import Finding
+from attack.own.gradient import SharedGradient, read_gradient
+from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
+from attack.rows.observation import FirstLayerObservation, observe_first_layer
+from attack.rows.sparse_recovery import sparse_recovery
+from attack.rows.tensor import first_layer_attack
+from attack.tensor.attack import tensor_attack
 
 #: Which distribution this package belongs to: the import name ``attack`` is not ours alone.
 __distribution__ = "reconbound"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from attack.network import TwoLayerNet
+from attack.networks.two_layer import TwoLayerNet
 from bounds import Defense, checks
 
 
@@ -77,7 +77,7 @@ def observe(
     X = net.features(X)
     labels = net.labels(y, X.shape[0])
     parts = checks.groups(() if groups is None else groups, X.shape[0])
-    # The channel of a defense lives in the file of the same name: bounds/foo.py, attack/channels/foo.py.
+    # The channel of a defense lives in the file of the same name: bounds/defenses/foo.py, attack/channels/foo.py.
     channel = import_module(f"attack.channels.{defense.name}").channel
     gradient = channel(defense, net, X, labels, parts, seed)
     return Observation(

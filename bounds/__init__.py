@@ -1,31 +1,24 @@
 """Theory of data reconstruction from gradients: settings, defenses, bounds. Uses sympy, numpy, scipy; never torch."""
 
-from bounds.activations import ACTIVATIONS, Activation, resolve_activation
-from bounds.bound import (
-    Bound,
-    BoundValue,
-    Evaluation,
-    Kind,
-    TrivialBound,
-    UnsupportedBound,
-    evaluate,
-    expression,
-)
-from bounds.clamping import Clamping
 from bounds.defense import Defense, Param, choice, param
-from bounds.deterministic_rounding import DeterministicRounding
-from bounds.dp_sgd import DPSGD
-from bounds.dropout import Dropout
-from bounds.gradient_clipping import GradientClipping
-from bounds.gradient_noise import GradientNoise
-from bounds.gradient_pruning import GradientPruning
-from bounds.local_aggregation import LocalAggregation
-from bounds.none import NoDefense
-from bounds.secure_aggregation import SecureAggregation
+from bounds.defenses.clamping import Clamping
+from bounds.defenses.deterministic_rounding import DeterministicRounding
+from bounds.defenses.dp_sgd import DPSGD
+from bounds.defenses.dropout import Dropout
+from bounds.defenses.gradient_clipping import GradientClipping
+from bounds.defenses.gradient_noise import GradientNoise
+from bounds.defenses.gradient_pruning import GradientPruning
+from bounds.defenses.local_aggregation import LocalAggregation
+from bounds.defenses.none import NoDefense
+from bounds.defenses.secure_aggregation import SecureAggregation
+from bounds.defenses.sign_compression import SignCompression
+from bounds.defenses.stochastic_rounding import StochasticRounding
+from bounds.errors import TrivialBound, UnsupportedBound
+from bounds.estimator import TensorAttack
+from bounds.evaluation import Evaluation, evaluate, expression
+from bounds.gaussian.activations import ACTIVATIONS, Activation, resolve_activation
 from bounds.setting import SYMBOLS, Setting
-from bounds.sign_compression import SignCompression
-from bounds.stochastic_rounding import StochasticRounding
-from bounds.tensor_attack import TensorAttack
+from bounds.statement import Bound, BoundValue, Kind
 
 #: Which distribution this package belongs to: the import name ``bounds`` is not ours alone.
 __distribution__ = "reconbound"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bounds.quadrature import Array
+from bounds.arrays import Array
 
 
 def integer(name: str, value: Any, lo: int, hi: float = math.inf, why: str = "") -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bounds import checks
 
 if TYPE_CHECKING:
-    from bounds.bound import Bound
+    from bounds.statement import Bound
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import numpy as np
 import sympy as sp
 
 from bounds import checks
-from bounds.activations import Activation, resolve_activation
-from bounds.quadrature import Array
+from bounds.arrays import Array
+from bounds.gaussian.activations import Activation, resolve_activation
 
 #: Every symbol that a bound's expression may use. K_perp and K_par are the constants of the first-order
 #: prediction, K_upper is that of the proved upper bound (it depends on the setting, and weakly on d and m), floor the error

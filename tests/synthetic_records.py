@@ -7,9 +7,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from bounds import NoDefense, TensorAttack
-from verify.compare import bounds_at
-from verify.experiment import Experiment, Features, Point, PredictedCheck
-from verify.record import Record
+from verify.judge.base import bounds_at
+from verify.judge.predicted import PredictedCheck
+from verify.measure.experiment import Experiment
+from verify.measure.features import Features
+from verify.measure.point import Point
+from verify.measure.record import Record
 
 
 def make_point(experiment: str = "demo", moments: str = "residualized", **changes: object) -> Point:

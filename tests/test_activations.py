@@ -15,7 +15,7 @@ from helpers import time_limit
 from mpmath.calculus.quadrature import GaussLegendre
 
 from bounds import ACTIVATIONS, Activation, Setting, resolve_activation
-from bounds.activations import Z
+from bounds.gaussian.activations import Z
 
 # mu_0 .. mu_4 as the literature has them, to five digits.
 TABLE = {

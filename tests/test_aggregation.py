@@ -18,9 +18,8 @@ from bounds import (
     UnsupportedBound,
     evaluate,
 )
-from bounds.batches import assigned
-from bounds.first_order import raw_gram
-from bounds.local_aggregation import effective_residuals
+from bounds.defenses.local_aggregation import effective_residuals
+from bounds.wide_limits import assigned, raw_gram
 
 X, Y = torch.from_numpy(correlated(3, 8)), torch.from_numpy(labels(3))
 

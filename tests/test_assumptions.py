@@ -10,19 +10,11 @@ import pytest
 import torch
 
 from attack import ReconstructionError, TwoLayerNet
-from verify import assumptions
-from verify.assumptions import (
-    CASES,
-    SERVERS,
-    Case,
-    attacked,
-    build,
-    draw,
-    ratio,
-    summary,
-    train,
-)
-from verify.study import Cell, Failure, Findings
+from verify.studies import assumptions, worlds
+from verify.studies.assumptions import CASES, draw, ratio, summary
+from verify.studies.servers import SERVERS, attacked
+from verify.studies.study import Cell, Failure, Findings
+from verify.studies.worlds import Case, build, train
 
 M = 20_000
 
@@ -57,16 +49,16 @@ def test_gradient_and_training_step_against_autograd() -> None:
     rng = np.random.default_rng(5)
     after_W, after_a = train(plain.weights, plain.output, plain.activation, 1, np.random.default_rng(5))
     teacher = rng.standard_normal(assumptions.D)
-    data = rng.standard_normal((assumptions.BATCH, assumptions.D))
+    data = rng.standard_normal((worlds.BATCH, worlds.D))
     data /= np.linalg.norm(data, axis=1, keepdims=True)
     W, a = (torch.from_numpy(v).requires_grad_() for v in (plain.weights, plain.output))
     f = torch.relu(torch.from_numpy(data) @ W.T) @ a
     loss = (f - torch.from_numpy(np.sign(data @ teacher))).square().mean() / 2
     grad_W, grad_a = torch.autograd.grad(loss, (W, a))
-    rate = assumptions.RATE * 500
+    rate = worlds.RATE * 500
     np.testing.assert_allclose(after_W, (W - rate * grad_W).detach(), atol=1e-5)
     # the strength s = m a has gradient (dL/da)/m and the rate RATE m, so that a moves by RATE/m times its own gradient
-    np.testing.assert_allclose(after_a, (a - assumptions.RATE / 500 * grad_a).detach(), atol=1e-8)
+    np.testing.assert_allclose(after_a, (a - worlds.RATE / 500 * grad_a).detach(), atol=1e-8)
 
 
 def test_weights_are_what_they_are_called() -> None:

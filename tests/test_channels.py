@@ -29,11 +29,12 @@ from bounds import (
     TensorAttack,
     evaluate,
 )
-from bounds.channel import Elementwise, Pruned, Unbiased
-from bounds.elementwise import _Limit, elementwise_error
-from bounds.first_order import first_order, raw_gram
-from bounds.norms import clipped_residuals, gradient_norm
-from bounds.quadrature import hermite
+from bounds.gaussian.quadrature import hermite
+from bounds.kinds.predicted.elementwise import elementwise_error
+from bounds.kinds.predicted.population_fit import _Limit
+from bounds.kinds.predicted.unbiased import first_order
+from bounds.law import Elementwise, Pruned, Unbiased
+from bounds.wide_limits import clipped_residuals, gradient_norm, raw_gram
 
 X, Y = torch.from_numpy(correlated(3, 8)), torch.from_numpy(labels(3))
 M = 40_000

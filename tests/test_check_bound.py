@@ -32,10 +32,11 @@ from bounds import (
     evaluate,
 )
 from verify import Features, Point, check_bound, check_point, cli, point_strategy
-from verify.check_bound import BrokenBound, CheckResult, load_bound
-from verify.point_strategy import EVEN, code, ladder
-from verify.record import Record
-from verify.trial import run_trial
+from verify.measure.record import Record
+from verify.measure.trial import run_trial
+from verify.search.claim import BrokenBound, load_bound
+from verify.search.point_strategy import EVEN, code, ladder
+from verify.search.result import CheckResult
 
 #: Points whose trials cost some tens of milliseconds, and a budget for them.
 SMALL = point_strategy(d=(3, 6), m=(1_000, 16_000), B=(1, 2), activations=("relu", "gelu"), cosines=(0.3,))
@@ -300,7 +301,7 @@ def test_the_same_call_gives_the_same_result_and_measures_no_point_twice(
         calls.append((point.key, trial))
         return run_trial(point, trial, seed, device)
 
-    monkeypatch.setattr("verify.trial.run_trial", counted)
+    monkeypatch.setattr("verify.measure.trial.run_trial", counted)
     one = check_bound(lambda s: 0.99 if s.d < 6 else 0.01, "upper", TINY, **BUDGET)
     assert one.refuted and len(calls) == len(set(calls)) == one.trials
     assert check_bound(lambda s: 0.99 if s.d < 6 else 0.01, "upper", TINY, **BUDGET) == one
@@ -314,7 +315,7 @@ def test_what_is_not_confirmed_on_fresh_trials_is_not_reported(monkeypatch: pyte
         return replace(real, rmse=0.5 if trial < BUDGET["trials"] else 0.01)
 
     real = run_trial(SIMPLEST, 0, 0, "cpu")
-    monkeypatch.setattr("verify.trial.run_trial", lucky)
+    monkeypatch.setattr("verify.measure.trial.run_trial", lucky)
     result = check_bound(lambda setting: 0.1, "upper", SMALL, **BUDGET)
     assert result.survived and result.unconfirmed == result.informative > 0
     assert "were not confirmed" in str(result)
@@ -330,7 +331,7 @@ def test_false_alarms_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
         u = np.random.default_rng([key(point), trial, seed]).uniform()
         return replace(real, rmse=0.5 if u < 0.05 else 0.01)
 
-    monkeypatch.setattr("verify.trial.run_trial", barely)
+    monkeypatch.setattr("verify.measure.trial.run_trial", barely)
     refuted = sum(
         check_bound(
             lambda s: 0.1, "upper", SMALL, seed=i, alpha=0.2, trials=20, max_examples=8, max_shrinks=0
@@ -351,7 +352,7 @@ def test_an_interrupt_returns_what_was_found(monkeypatch: pytest.MonkeyPatch) ->
             raise KeyboardInterrupt
         return run_trial(point, trial, seed, device)
 
-    monkeypatch.setattr("verify.trial.run_trial", stopped)
+    monkeypatch.setattr("verify.measure.trial.run_trial", stopped)
     limit = 12
     searching = check_bound(lambda setting: 0.99, "upper", SMALL, **BUDGET)
     assert searching.status == "interrupted" and searching.interrupted and searching.informative == 1

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from bounds import DEFENSES, Defense, Kind, Setting, TensorAttack, evaluate
-from verify.check_bound import CheckResult, check_bound
-from verify.point_strategy import point_strategy
+from verify.search.check_bound import check_bound
+from verify.search.point_strategy import point_strategy
+from verify.search.result import CheckResult
 
 Family = type[Defense]
 FAMILIES = pytest.mark.parametrize("family", DEFENSES, ids=lambda c: c.name)

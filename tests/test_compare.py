@@ -24,20 +24,20 @@ from bounds import (
     expression,
 )
 from verify import compare
-from verify.compare import corrupted, rate_exponent, series, value_of
-from verify.experiment import Check, ImprovementCheck, LowerCheck, PredictedCheck, RateCheck, UpperCheck
-from verify.rules import (
-    LowerResult,
-    Measured,
-    RateResult,
+from verify.judge.base import corrupted
+from verify.judge.check import Check
+from verify.judge.lower import LowerCheck, LowerResult, judge_lower
+from verify.judge.predicted import (
+    ImprovementCheck,
+    PredictedCheck,
     RatioResult,
-    UpperResult,
     judge_improvement,
-    judge_lower,
     judge_predicted,
-    judge_rate,
-    judge_upper,
 )
+from verify.judge.rate import RateCheck, RateResult, judge_rate, rate_exponent
+from verify.judge.statistics import Measured
+from verify.judge.upper import UpperCheck, UpperResult, judge_upper
+from verify.measure.series import series, value_of
 
 REPETITIONS = 2000
 RMS = 0.1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bounds.concentration import Sample, _cap, chi, covariance_deviation, hermite_norm, radius
+from bounds.gaussian.tails import Sample, _cap, chi, covariance_deviation, hermite_norm, radius
 
 PROBABILITY = 0.02
 EXPONENT = -math.log(PROBABILITY)

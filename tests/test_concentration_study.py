@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from verify import concentration
-from verify.concentration import QUANTITIES, STUDY, along, conditions, exponents
-from verify.study import Study, load, run
+from verify.studies import concentration
+from verify.studies.concentration import QUANTITIES, STUDY, along, conditions, exponents
+from verify.studies.study import Study, load, run
 
 
 @pytest.fixture

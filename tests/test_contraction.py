@@ -13,12 +13,13 @@ from helpers import Array, correlated, labels
 from scipy import stats
 
 from attack import ReconstructionError, TwoLayerNet, matched_error, observe, tensor_attack
-from attack.contraction import _moments, _pairs, apply_contracted, contract, refine
-from attack.moments import Response, first_moment
-from attack.tensor_attack import MANY_SIGNS, _signs_by_fit
+from attack.tensor.contraction import _moments, _pairs, apply_contracted, contract, refine
+from attack.tensor.fit import MANY_SIGNS, _signs_by_fit
+from attack.tensor.moments import Response, first_moment
 from bounds import GradientNoise, NoDefense, Setting, TensorAttack, evaluate
-from bounds.channel import Unbiased
-from bounds.first_order import _PairTable, first_order
+from bounds.kinds.pairs import _PairTable
+from bounds.kinds.predicted.unbiased import first_order
+from bounds.law import Unbiased
 
 D, M, B = 7, 301, 2
 

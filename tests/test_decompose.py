@@ -10,7 +10,7 @@ from scipy import linalg
 from scipy.optimize import linear_sum_assignment
 from tensorly.decomposition import parafac
 
-from attack.decompose import Decomposition, decompose
+from attack.tensor.decompose import Decomposition, decompose
 
 
 def components(B: int, cosine: float = 0.8, seed: int = 0) -> Array:

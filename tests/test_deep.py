@@ -11,11 +11,13 @@ import torch
 from helpers import correlated, labels
 
 from attack import TwoLayerNet, matched_error, matched_rmse, observe, tensor_attack
-from attack.deep import DeepNet, carry_factor
+from attack.networks.deep import DeepNet, carry_factor
 from bounds import ACTIVATIONS, Activation, Kind, NoDefense, Setting, evaluate, resolve_activation
-from verify import deep
-from verify.rules import Measured, judge_predicted, judge_rate
-from verify.study import Cell, Failure, Findings, load
+from verify.judge.predicted import judge_predicted
+from verify.judge.rate import judge_rate
+from verify.judge.statistics import Measured
+from verify.studies import deep
+from verify.studies.study import Cell, Failure, Findings, load
 
 Z = sp.Symbol("t", real=True)
 STEEP = resolve_activation(sp.Max(Z, 3 * Z / 10))

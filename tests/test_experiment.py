@@ -15,8 +15,10 @@ from synthetic_records import make_experiment, make_point
 
 from bounds import GradientNoise, NoDefense, TensorAttack
 from verify import EXPERIMENTS, Features, Point
-from verify.compare import largest
-from verify.experiment import RateCheck, alternating, point_key
+from verify.judge.rate import RateCheck
+from verify.measure.features import alternating
+from verify.measure.point import point_key
+from verify.measure.series import largest
 from verify.origin import own
 
 SYNTHETIC = [Features("orthonormal", 5), Features("random", 5), Features("cosine", 5, cosine=0.95)]

@@ -23,12 +23,13 @@ from attack import (
     matched_error,
     observe_first_layer,
 )
-from attack.decompose import decompose
-from attack.first_layer import Coordinates, hermite_moments
+from attack.rows.space import Coordinates
+from attack.rows.tensor import hermite_moments
+from attack.tensor.decompose import decompose
 from bounds import ACTIVATIONS, Defense, GradientNoise, NoDefense, Setting, TensorAttack, UnsupportedBound
-from bounds.first_layer import first_layer_constants, first_layer_prediction
-from bounds.first_order import _solution_map
-from bounds.tensor_attack import moment_orders
+from bounds.estimator import moment_orders
+from bounds.kinds.fit_model import _solution_map
+from bounds.kinds.predicted.first_layer import first_layer_constants, first_layer_prediction
 
 PLAIN, RESIDUALIZED = TensorAttack(moments="plain"), TensorAttack()
 ODD = ("tanh", "sigmoid")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from verify.first_layer import DIMENSIONS, SERIES, SIGMAS, STUDY, predicted, trial
-from verify.study import Failure, Findings, load
+from verify.studies.first_layer import DIMENSIONS, SERIES, SIGMAS, STUDY, predicted, trial
+from verify.studies.study import Failure, Findings, load
 
 RECORDS = Path(__file__).resolve().parents[1] / "figures" / "records" / STUDY.file
 

@@ -15,10 +15,12 @@ from helpers import EVEN, Array, correlated, labels, power, problems, rotation, 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from attack.decompose import decompose
+from attack.tensor.decompose import decompose
 from bounds import ACTIVATIONS, GradientNoise, Kind, NoDefense, Setting, TensorAttack, evaluate
-from bounds.channel import Unbiased
-from bounds.first_order import _PairTable, _solution_map, first_order
+from bounds.kinds.fit_model import _solution_map
+from bounds.kinds.pairs import _PairTable
+from bounds.kinds.predicted.unbiased import first_order
+from bounds.law import Unbiased
 
 PLAIN = TensorAttack(moments="plain")
 RESIDUALIZED = TensorAttack()

@@ -11,25 +11,23 @@ import pytest
 import torch
 
 from attack import TwoLayerNet, matched_error, observe, tensor_attack
-from attack.decompose import decompose
+from attack.tensor.decompose import decompose
 from bounds import GradientNoise, Kind, NoDefense, Setting, TensorAttack, UnsupportedBound, evaluate
-from bounds.concentration import Ball, Sample, chaos, chevet, radius
-from bounds.identification import (
-    Functionals,
-    Model,
+from bounds.gaussian.quadrature import hermite
+from bounds.gaussian.symmetric import power, symmetric_tensors
+from bounds.gaussian.tails import Ball, Sample, chaos, chevet, radius
+from bounds.kinds.fit_model import Functionals, Model
+from bounds.kinds.upper.budget import Budget
+from bounds.kinds.upper.identification import (
     Perturbation,
     contracted_sines,
     displacements,
     first_sines,
-    power,
     second_order_misfit,
-    symmetric_tensors,
     two_feature_sines,
 )
-from bounds.inplane import Coupling, InPlaneTheorem, in_plane_theorem
-from bounds.quadrature import hermite
-from bounds.span_theorem import Budget
-from bounds.upper import error_bound, error_given_misfit, span_bound
+from bounds.kinds.upper.inplane import Coupling, InPlaneTheorem, in_plane_theorem
+from bounds.kinds.upper.theorem import error_bound, error_given_misfit, span_bound
 
 Array = np.ndarray
 

@@ -21,6 +21,7 @@ from scipy import stats
 
 import attack.channels
 import bounds
+import bounds.defenses
 from attack import Observation, TwoLayerNet, observe
 from bounds import (
     DEFENSES,
@@ -37,11 +38,14 @@ from bounds import (
     evaluate,
     expression,
 )
-from bounds.norms import gradient_norm
-from verify.compare import compare
-from verify.experiment import Features, Point, PredictedCheck, RateCheck
-from verify.record import Record
-from verify.trial import run_trial
+from bounds.wide_limits import gradient_norm
+from verify.judge.compare import compare
+from verify.judge.predicted import PredictedCheck
+from verify.judge.rate import RateCheck
+from verify.measure.features import Features
+from verify.measure.point import Point
+from verify.measure.record import Record
+from verify.measure.trial import run_trial
 
 Family = type[Defense]
 FAMILIES = pytest.mark.parametrize("family", DEFENSES, ids=lambda c: c.name)
@@ -77,9 +81,9 @@ def setting(m: int = 20_000, activation: str = "relu") -> Setting:
 
 @FAMILIES
 def test_bound_and_channel_share_a_stem(family: Family) -> None:
-    for package in (bounds, attack.channels):
+    for package in (bounds.defenses, attack.channels):
         assert (Path(package.__path__[0]) / f"{family.name}.py").is_file()
-    assert family.__module__ == f"bounds.{family.name}"
+    assert family.__module__ == f"bounds.defenses.{family.name}"
     assert getattr(bounds, family.__name__) is family
     assert family.__doc__
 

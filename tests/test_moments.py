@@ -10,9 +10,9 @@ import torch
 from helpers import correlated, labels, power
 
 from attack import TwoLayerNet
-from attack import moments as streamed
-from attack.span import dominant_span
 from attack.streams import normal
+from attack.tensor import moments as streamed
+from attack.tensor.span import dominant_span
 
 D, M, B = 40, 30_000, 3  # blocks of 8192 rows: four of them, the last one cut
 

@@ -12,7 +12,7 @@ import torch
 from helpers import correlated
 
 from attack import TwoLayerNet, observe
-from attack.network import apply_activation
+from attack.networks.activation import apply_activation
 from attack.streams import normal, numpy_generator
 from bounds import ACTIVATIONS, GradientNoise, resolve_activation
 

@@ -22,11 +22,11 @@ from typing import Any, ClassVar
 import numpy as np
 import sympy as sp
 
-from bounds.bound import Bound
-from bounds.channel import Unbiased
+from bounds.statement import Bound
+from bounds.law import Unbiased
 from bounds.defense import Defense, param
 from bounds.setting import SYMBOLS, Setting
-from bounds.statements import unbiased_bounds
+from bounds.kinds.stated import unbiased_bounds
 
 
 def _channel(defense: Any, setting: Setting) -> Unbiased:
@@ -54,7 +54,7 @@ from __future__ import annotations
 
 import torch
 
-from attack.network import TwoLayerNet
+from attack.networks.two_layer import TwoLayerNet
 from attack.streams import uniform
 from bounds import RandomSparsification
 
@@ -90,7 +90,7 @@ def laws(where: Path, chosen: str) -> subprocess.CompletedProcess[str]:
 def test_three_small_edits_are_enough(tmp_path: Path) -> None:
     copied(tmp_path)
     # the three edits
-    (tmp_path / "bounds" / "random_sparsification.py").write_text(SPECIFICATION)
+    (tmp_path / "bounds" / "defenses" / "random_sparsification.py").write_text(SPECIFICATION)
     (tmp_path / "attack" / "channels" / "random_sparsification.py").write_text(CHANNEL)
     registry = tmp_path / "bounds" / "__init__.py"
     text = registry.read_text()
@@ -100,7 +100,7 @@ def test_three_small_edits_are_enough(tmp_path: Path) -> None:
     registry.write_text(
         text.replace(
             "from bounds.setting import",
-            "from bounds.random_sparsification import RandomSparsification\nfrom bounds.setting import",
+            "from bounds.defenses.random_sparsification import RandomSparsification\nfrom bounds.setting import",
         )
     )
     lawful = laws(tmp_path, "andom_sparsification or RandomSparsification")
@@ -120,8 +120,8 @@ def test_three_small_edits_are_enough(tmp_path: Path) -> None:
 def test_a_defense_with_a_false_prediction_is_caught(tmp_path: Path) -> None:
     """The same with a variance that leaves the mask out: the laws must go red. One member is enough."""
     copied(tmp_path)
-    broken = (tmp_path / "bounds" / "dropout.py").read_text()
+    broken = (tmp_path / "bounds" / "defenses" / "dropout.py").read_text()
     assert "odds * (" in broken
-    (tmp_path / "bounds" / "dropout.py").write_text(broken.replace("odds * (", "0 * odds * ("))
+    (tmp_path / "bounds" / "defenses" / "dropout.py").write_text(broken.replace("odds * (", "0 * odds * ("))
     red = laws(tmp_path, "measured_is_predicted and Dropout and 0.5 and False")
     assert red.returncode == 1 and "failed" in red.stdout, red.stdout[-3000:]

@@ -17,9 +17,10 @@ from PIL import Image
 from attack import matched_rmse
 from attack.image.datasets import ImageBatch, load_images
 from bounds import GradientNoise, NoDefense, Setting, TensorAttack, evaluate
-from verify import pictures as module
-from verify.pictures import PictureRow, draw_pictures, load_pictures, reconstruct_pictures, save_pictures
-from verify.record import RecordError
+from verify.draw import pictures as module
+from verify.draw.pictures import draw_pictures
+from verify.measure.pictures import PictureRow, load_pictures, reconstruct_pictures, save_pictures
+from verify.measure.record import RecordError
 
 WIDTHS = (1_000, 60_000)
 

@@ -18,11 +18,15 @@ from synthetic_records import make_experiment, make_point, make_record, simulate
 
 from bounds import Dropout, GradientNoise, Kind
 from verify import plot, plot_summary
-from verify.compare import bound_at, compare
-from verify.experiment import Experiment, Features, Point, PredictedCheck, RateCheck, UpperCheck
-from verify.record import append_record
-
-module = importlib.import_module("verify.plot")  # the name verify.plot is the function
+from verify.judge.base import bound_at
+from verify.judge.compare import compare
+from verify.judge.predicted import PredictedCheck
+from verify.judge.rate import RateCheck
+from verify.judge.upper import UpperCheck
+from verify.measure.experiment import Experiment
+from verify.measure.features import Features
+from verify.measure.point import Point
+from verify.measure.record import append_record
 
 WIDTHS = (20_000, 40_000, 80_000)
 POINTS = [make_point(m=m, moments=moments) for moments in ("residualized", "plain") for m in WIDTHS]
@@ -33,7 +37,9 @@ TRIALS = 12
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures as objects, in place of files."""
     caught: list[Figure] = []
-    monkeypatch.setattr(module, "save_figure", lambda figure, path: caught.append(figure))
+    for name in ("experiment", "summary"):
+        module = importlib.import_module(f"verify.draw.{name}")
+        monkeypatch.setattr(module, "save_figure", lambda figure, path: caught.append(figure))
     return caught
 
 

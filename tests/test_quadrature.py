@@ -9,7 +9,7 @@ import pytest
 from numpy.polynomial import hermite_e
 from scipy import integrate, special
 
-from bounds.quadrature import gaussian_rule, hermite, plane_moments
+from bounds.gaussian.quadrature import gaussian_rule, hermite, plane_moments
 
 COSINES = (0.0, 0.3, -0.7, 0.95, -0.99, 0.9999, 1.0, -1.0)
 

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 from synthetic_records import make_point, make_record
 
-from verify.record import RecordError, TornRecordWarning, append_record, finite_json, read_records, repair
+from verify.measure.record import (
+    RecordError,
+    TornRecordWarning,
+    append_record,
+    finite_json,
+    read_records,
+    repair,
+)
 
 RECORDS = [
     make_record(make_point(), 0, 0.125),

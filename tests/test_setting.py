@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bounds import ACTIVATIONS, SYMBOLS, Setting, TensorAttack
-from bounds.tensor_attack import core_order, moment_orders
+from bounds.estimator import core_order, moment_orders
 
 X = correlated(3, 7, norms=(1.0, 1.4, 0.8))
 Y = np.array([1.0, -1.0, -0.5])

@@ -21,8 +21,8 @@ from attack import (
     matched_rmse,
     read_gradient,
 )
-from attack.shared_rows import scaled_rows
-from attack.weights import Coordinates
+from attack.own.coordinates import Coordinates
+from attack.own.row_problem import scaled_rows
 from bounds import ACTIVATIONS, Setting, TensorAttack
 from verify import cli
 from verify.confidence import assess, plug_in, unexplained_row_power

@@ -21,12 +21,13 @@ from bounds import (
     evaluate,
 )
 from verify import EXPERIMENTS
-from verify.catalogue import SIDE_BY_SIDE_WIDTH
-from verify.compare import bound_at
-from verify.experiment import Features, Point
-from verify.side_by_side import PANELS, is_common, plot_side_by_side
+from verify.draw.side_by_side import PANELS, is_common, plot_side_by_side
+from verify.experiments.catalogue import SIDE_BY_SIDE_WIDTH
+from verify.judge.base import bound_at
+from verify.measure.features import Features
+from verify.measure.point import Point
 
-module = importlib.import_module("verify.side_by_side")
+module = importlib.import_module("verify.draw.side_by_side")
 COMMON = EXPERIMENTS["undefended"].points[0]
 WIDTHS = [replace(COMMON, m=m) for m in (20_000, 80_000)]
 
@@ -47,7 +48,7 @@ def test_every_panel_can_be_filled_from_the_catalogue(
 ) -> None:
     """Against width for two features, and against strength at the width that is meant for it."""
     plain = evaluate(NoDefense(), COMMON.setting())  # which trials are drawn is the question, not where
-    monkeypatch.setattr(importlib.import_module("verify.plot"), "bounds_at", lambda point: plain)
+    monkeypatch.setattr(importlib.import_module("verify.draw.curves"), "bounds_at", lambda point: plain)
     monkeypatch.setattr(module, "bound_at", lambda point, kind: plain[kind])
     records = [make_record(p) for e in EXPERIMENTS.values() for p in e.points if is_common(p)]
     panels = plot_side_by_side(records, "unused")

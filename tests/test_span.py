@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import rotation
 
-from attack.span import Span, dominant_span
+from attack.tensor.span import Span, dominant_span
 
 
 def operator(values: list[float], bulk: float, d: int, seed: int = 0) -> torch.Tensor:

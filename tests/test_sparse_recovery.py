@@ -19,7 +19,7 @@ from attack import (
     observe_first_layer,
     sparse_recovery,
 )
-from attack.sparse_recovery import slopes
+from attack.rows.sparse_recovery import slopes
 from bounds import ACTIVATIONS, Activation, GradientNoise, NoDefense, resolve_activation
 
 

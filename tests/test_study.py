@@ -12,8 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from verify import cli
-from verify.studies import STUDIES
-from verify.study import Condition, Failure, Findings, Outcome, Row, Study, load, mixed, run
+from verify.studies.catalogue import STUDIES
+from verify.studies.study import Condition, Failure, Findings, Outcome, Row, Study, load, mixed, run
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,9 +15,9 @@ from synthetic_records import fake_run, make_experiment, make_point, make_record
 
 from bounds import GradientNoise
 from verify import Record, run_trial, sweep
-from verify.record import append_record, read_records
-from verify.sweep import SweepError, records_path
-from verify.trial import trial_seeds
+from verify.measure.record import append_record, read_records
+from verify.measure.sweep import SweepError, records_path
+from verify.measure.trial import trial_seeds
 
 EXPERIMENT = make_experiment()
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 from attack import TwoLayerNet, matched_error, observe, tensor_attack
-from attack.moments import Response, apply_second_moment, first_moment
-from attack.span import dominant_span
-from attack.tensor_attack import MIN_GAP as ATTACK_GAP
+from attack.tensor.attack import MIN_GAP as ATTACK_GAP
+from attack.tensor.moments import Response, apply_second_moment, first_moment
+from attack.tensor.span import dominant_span
 from bounds import (
     GradientNoise,
     Kind,
@@ -28,10 +28,10 @@ from bounds import (
     evaluate,
     resolve_activation,
 )
-from bounds.channel import Unbiased
-from bounds.first_order import first_order
-from bounds.span_theorem import MIN_GAP, RITZ_TOLERANCE, span_theorem
-from bounds.upper import error_bound, span_bound
+from bounds.kinds.predicted.unbiased import first_order
+from bounds.kinds.upper.span import MIN_GAP, RITZ_TOLERANCE, span_theorem
+from bounds.kinds.upper.theorem import error_bound, span_bound
+from bounds.law import Unbiased
 
 Numbers = dict[str, float]
 COSINE = 0.3

@@ -10,7 +10,7 @@ import torch
 from helpers import correlated, labels
 
 from attack import Observation, TwoLayerNet, matched_rmse, observe, tensor_attack
-from attack.weights import Coordinates, rescaled, shifted
+from attack.own.coordinates import Coordinates, rescaled, shifted
 from bounds import ACTIVATIONS, Kind, NoDefense, evaluate
 
 D, M, B = 16, 20_000, 2

@@ -7,15 +7,19 @@ from verify.origin import own
 own("bounds")
 
 # The check above must come before anything else imports bounds.
-from verify.catalogue import EXPERIMENTS  # noqa: E402
-from verify.check_bound import CheckResult, Counterexample, check_bound, check_point  # noqa: E402
-from verify.compare import compare  # noqa: E402
-from verify.experiment import Experiment, Features, Point  # noqa: E402
-from verify.plot import plot, plot_summary  # noqa: E402
-from verify.point_strategy import point_strategy  # noqa: E402
-from verify.record import Record, append_record, read_records  # noqa: E402
-from verify.sweep import sweep  # noqa: E402
-from verify.trial import run_trial  # noqa: E402
+from verify.draw.experiment import plot  # noqa: E402
+from verify.draw.summary import plot_summary  # noqa: E402
+from verify.experiments.catalogue import EXPERIMENTS  # noqa: E402
+from verify.judge.compare import compare  # noqa: E402
+from verify.measure.experiment import Experiment  # noqa: E402
+from verify.measure.features import Features  # noqa: E402
+from verify.measure.point import Point  # noqa: E402
+from verify.measure.record import Record, append_record, read_records  # noqa: E402
+from verify.measure.sweep import sweep  # noqa: E402
+from verify.measure.trial import run_trial  # noqa: E402
+from verify.search.check_bound import check_bound, check_point  # noqa: E402
+from verify.search.point_strategy import point_strategy  # noqa: E402
+from verify.search.result import CheckResult, Counterexample  # noqa: E402
 
 __all__ = [
     "EXPERIMENTS",

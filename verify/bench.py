@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bounds import NoDefense, Setting, TensorAttack, checks, evaluate
-from verify.experiment import Features, alternating
+from verify.measure.features import Features, alternating
+from verify.measure.record import finite_json
 from verify.origin import own
-from verify.record import finite_json
 
 if TYPE_CHECKING:
     import torch

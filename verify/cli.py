@@ -27,19 +27,25 @@ from bounds import (
     evaluate,
     expression,
 )
-from verify.catalogue import EXPERIMENTS
-from verify.check_bound import check_bound, load_bound
-from verify.compare import compare
 from verify.confidence import Assessed, assess
-from verify.experiment import Experiment, Point
-from verify.pictures import PictureRow, draw_pictures, load_pictures, reconstruct_pictures, save_pictures
-from verify.plot import plot, plot_summary, save_figure
-from verify.record import Record, finite_json, read_records
-from verify.rules import RatioResult, Result
-from verify.side_by_side import is_common, plot_side_by_side
-from verify.studies import STUDIES
-from verify.study import Study, load, run
-from verify.sweep import sweep
+from verify.draw.experiment import plot
+from verify.draw.pictures import draw_pictures
+from verify.draw.side_by_side import is_common, plot_side_by_side
+from verify.draw.style import save_figure
+from verify.draw.summary import plot_summary
+from verify.experiments.catalogue import EXPERIMENTS
+from verify.judge.compare import compare
+from verify.judge.predicted import RatioResult
+from verify.judge.verdict import Result
+from verify.measure.experiment import Experiment
+from verify.measure.pictures import PictureRow, load_pictures, reconstruct_pictures, save_pictures
+from verify.measure.point import Point
+from verify.measure.record import Record, finite_json, read_records
+from verify.measure.sweep import sweep
+from verify.search.check_bound import check_bound
+from verify.search.claim import load_bound
+from verify.studies.catalogue import STUDIES
+from verify.studies.study import Study, load, run
 
 app = typer.Typer(
     add_completion=False,
@@ -451,7 +457,7 @@ def attack_gradient(
     """Check a gradient of your own, reconstruct the features in it, and say how far the result can be trusted.
 
     Exits with 1 when the status is failed."""
-    from attack.gradient_file import read_gradient
+    from attack.own.gradient import read_gradient
 
     found = assess(
         read_gradient(file),

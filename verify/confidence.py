@@ -12,15 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bounds import Activation, GradientNoise, Kind, Setting, TensorAttack, evaluate, resolve_activation
-from bounds.bound import BoundValue, UnsupportedBound
-from bounds.channel import Unbiased
-from bounds.first_layer import first_layer_constants, first_layer_prediction
-from bounds.first_order import first_order
-from bounds.tensor_attack import EQUAL_NORMS, moment_orders
+from bounds.errors import UnsupportedBound
+from bounds.estimator import EQUAL_NORMS, moment_orders
+from bounds.kinds.predicted.first_layer import first_layer_constants, first_layer_prediction
+from bounds.kinds.predicted.unbiased import first_order
+from bounds.law import Unbiased
+from bounds.statement import BoundValue
 
 if TYPE_CHECKING:
-    from attack.gradient_file import Finding, GradientAttack, SharedGradient
-    from attack.shared_rows import RowAttack
+    from attack.own.attack import GradientAttack
+    from attack.own.findings import Finding
+    from attack.own.gradient import SharedGradient
+    from attack.own.rows import RowAttack
 
 Array = NDArray[np.float64]
 #: A predicted error above this fraction of the features' norm makes a result suspect, above 1 worthless.
@@ -95,7 +98,8 @@ def assess(
     ``ValueError`` or ``TypeError`` on bad arguments and on an activation that is not covered.
     """
     from attack import ReconstructionError
-    from attack.gradient_file import attack_gradient, check_gradient
+    from attack.own.attack import attack_gradient
+    from attack.own.entries import check_gradient
 
     estimator = TensorAttack() if attack is None else attack
     function = resolve_activation(activation)
@@ -154,7 +158,7 @@ def _of_rows(
     """The gradient of the first layer. Noise is read off outside the features' span, so that what is unexplained inside it
     speaks about the model alone. Exact recovery has no error to predict: it has checked every row."""
     if rows.method == "sparse_recovery":
-        exact = BoundValue(0.0, "exact: every row is explained", (), "attack/sparse_recovery.py")
+        exact = BoundValue(0.0, "exact: every row is explained", (), "attack/rows/sparse_recovery.py")
         return _judged(attacked, exact, 0.0, 0.0, warnings)
     setting = plug_in(attacked, activation, m)
     try:
@@ -210,7 +214,7 @@ def _judged(
 
 def plug_in(attacked: GradientAttack, activation: Activation, m: int) -> Setting:
     """The setting with reconstructed features and residuals in place of the true ones, in the attack's coordinates."""
-    from attack.weights import shifted
+    from attack.own.coordinates import shifted
 
     function = shifted(activation, attacked.coordinates.bias_mean)
     X = attacked.standard.features.cpu().numpy()

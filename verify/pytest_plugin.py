@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from verify.check_bound import CheckResult
+    from verify.search.result import CheckResult
 
 
 @pytest.fixture
 def check_bound() -> Callable[..., CheckResult]:
     """``verify.check_bound`` that fails the test, with the counterexample as its message, if the bound is refuted, and
     also if no setting was informative: a check that could not fail supports nothing. Returns the result otherwise."""
-    from verify.check_bound import check_bound as check
+    from verify.search.check_bound import check_bound as check
 
     def checked(my_bound: Any, kind: Any, *arguments: Any, **options: Any) -> CheckResult:
         __tracebackhide__ = True

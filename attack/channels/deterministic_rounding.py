@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from attack.network import TwoLayerNet
+from attack.networks.two_layer import TwoLayerNet
 from bounds import DeterministicRounding
-from bounds.stochastic_rounding import FINEST
+from bounds.defenses.stochastic_rounding import FINEST
 
 
 def channel(

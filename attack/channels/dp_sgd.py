@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from attack.channels.gradient_clipping import clipped
-from attack.network import TwoLayerNet
+from attack.networks.two_layer import TwoLayerNet
 from attack.streams import normal
 from bounds import DPSGD
 

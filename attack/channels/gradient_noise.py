@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from attack.network import TwoLayerNet
+from attack.networks.two_layer import TwoLayerNet
 from attack.streams import normal
 from bounds import GradientNoise
 

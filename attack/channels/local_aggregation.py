@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from attack.network import TwoLayerNet, apply_activation, apply_derivative
+from attack.networks.activation import apply_activation, apply_derivative
+from attack.networks.two_layer import TwoLayerNet
 from bounds import LocalAggregation
-from bounds.batches import assigned
+from bounds.wide_limits import assigned
 
 
 def channel(

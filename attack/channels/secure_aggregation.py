@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from attack.network import TwoLayerNet
+from attack.networks.two_layer import TwoLayerNet
 from bounds import SecureAggregation
-from bounds.batches import assigned
+from bounds.wide_limits import assigned
 
 
 def channel(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from attack.network import TwoLayerNet
+from attack.networks.two_layer import TwoLayerNet
 from attack.streams import uniform
 from bounds import StochasticRounding
-from bounds.stochastic_rounding import FINEST
+from bounds.defenses.stochastic_rounding import FINEST
 
 
 def channel(

@@ -1,0 +1,93 @@
+"""What about the rows of a shared first-layer gradient does not fit the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+
+from attack.own.coordinates import STANDARD_ERRORS, Coordinates
+from attack.own.findings import Finding, judged
+from bounds import Activation
+
+if TYPE_CHECKING:
+    from attack.own.gradient import SharedGradient
+from attack.own.row_problem import NEGLIGIBLE, RANK_TOLERANCE, _no_bias_gradient, carrying, scaled_rows
+from attack.own.rows import _POINTS
+
+# --- what does not fit ------------------------------------------------------------------------------------------------
+
+
+def row_findings(
+    shared: SharedGradient, B: int, activation: Activation, norms: Sequence[float], scale: float | None
+) -> tuple[Finding, ...]:
+    """Findings about the rows (m, d) and, where the biases vary, dL/db. Only errors where the attack cannot start."""
+    there = Coordinates.measured(shared.weight, shared.bias, scale)
+    keep = carrying(shared)
+    left = int(keep.sum())
+    if left <= B:
+        text = f"{left} neurons have an output weight other than zero; more than B = {B} are needed"
+        return (Finding("output weights", "error", text, float(left), float(B)),)
+    if there.bias_scale and shared.bias_gradient is None:
+        return (Finding("bias_gradient", "error", _no_bias_gradient(there)),)
+    rows = scaled_rows(shared, there)
+    if not bool(rows[keep].any()):
+        return (Finding("zero rows", "error", "the gradient is zero: no feature can have made it", 1.0, 0.0),)
+    found = (
+        _zero_rows(rows[keep], activation, there.observed_norms(norms), there.bias_mean),
+        _rank(rows[keep], B),
+    )
+    return found if left == shared.m else (_dropped(shared, rows, keep), *found)
+
+
+def _dropped(shared: SharedGradient, rows: torch.Tensor, keep: torch.Tensor) -> Finding:
+    """Rows that are left out, and whether they are as small as their output weights."""
+    left = shared.m - int(keep.sum())
+    size, rest = (float(rows[which].double().square().mean().sqrt()) for which in (keep, ~keep))
+    text = (
+        f"{left} output weights are zero or below {NEGLIGIBLE:g} of their root mean square: these rows are left out; "
+        f"they are {rest / size:.2g} times as large as the others"
+    )
+    return judged("output weights", rest / size, 10 * NEGLIGIBLE, text)
+
+
+def _zero_rows(rows: torch.Tensor, activation: Activation, norms: Sequence[float], shift: float) -> Finding:
+    """Rows without an entry, against the share of neurons at which sigma' vanishes for the feature where that is least."""
+    zeros = float((~rows.any(dim=1)).double().mean())
+    flat = 0.0
+    if activation.derivative is not None:
+        z = ndtri((np.arange(_POINTS) + 0.5) / _POINTS)
+        flat = min(float(np.mean(np.asarray(activation.derivative(n * z + shift)) == 0)) for n in norms)
+    threshold = flat + STANDARD_ERRORS * math.sqrt(max(flat * (1 - flat), 1 / len(rows)) / len(rows))
+    text = (
+        f"{zeros:.1%} of the rows are exactly zero; expected at most {flat:.1%}: beyond, pruning or dropout"
+    )
+    return judged("zero rows", zeros, threshold, text)
+
+
+def _rank(rows: torch.Tensor, B: int) -> Finding:
+    """Rank without noise; with noise, how many squared singular values stand above its edge."""
+    values = torch.linalg.svdvals(torch.linalg.qr(rows.double(), mode="r")[1])
+    rank, columns = int((values > RANK_TOLERANCE * values[0]).sum()), rows.shape[1]
+    if rank < columns or rank == B:
+        text = f"dL/dW has numerical rank {rank} without noise: estimated B = {rank}, told {B}"
+        return Finding("rank", "ok" if rank == B else "warning", text, float(rank), float(B))
+    above = _above_noise(values.square(), rows.shape[0])
+    text = f"dL/dW has full rank {rank}, so that noise is in it: {above} singular values stand above: estimated B = {above}"
+    return Finding("rank", "ok" if above == B else "warning", f"{text}, told {B}", float(above), float(B))
+
+
+def _above_noise(squares: torch.Tensor, m: int) -> int:
+    """How many of the squared singular values, largest first, stand above the edge ``mean (1 + 2 sqrt(k/m) + k/m)`` that
+    noise of the size of the others would show, and three standard errors of an entry."""
+    n = len(squares)
+    for k in range(n - 1):
+        ratio = (n - k) / m
+        edge = float(squares[k:].mean()) * (1 + 2 * math.sqrt(ratio) + ratio + 3 * math.sqrt(2 / m))
+        if float(squares[k]) <= edge:
+            return k
+    return n - 1

@@ -1,0 +1,1 @@
+"""Attacks on the first layer's gradient."""

@@ -1,0 +1,1 @@
+"""The tensor attack: moments, span, core, decomposition."""

@@ -1,0 +1,165 @@
+"""Hermite moments of the observed gradient, streamed over the neurons: never a d x d matrix, never a d^3 tensor.
+
+Sums run over the network's logical blocks in order, accumulated in float64.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+
+from attack.networks.two_layer import TwoLayerNet
+from attack.streams import normal
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    """The scalar that weights neuron j in every moment, ``h_j = g_j - offset - slope.w_j``.
+
+    offset, slope (d,): zero for plain moments; the mean of g and its linear part for residualized ones.
+    """
+
+    gradient: torch.Tensor
+    offset: torch.Tensor
+    slope: torch.Tensor
+
+    def of(self, rows: slice, linear: torch.Tensor) -> torch.Tensor:
+        """h on a block of rows, given ``linear = W[rows] @ slope``."""
+        return self.gradient[rows] - self.offset - linear
+
+
+def first_moment(net: TwoLayerNet, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``gbar = mean g_j`` and ``bhat = (1/m) sum_j (g_j - gbar) w_j`` (d,), in one pass."""
+    mean = gradient.double().mean()
+    centred = (gradient - mean.to(gradient.dtype)).unsqueeze(0)
+    total = torch.zeros(net.d, device=net.device, dtype=torch.float64)
+    for rows, W in net.blocks():
+        total += (centred[:, rows] @ W).squeeze(0).double()
+    return mean, total / net.m
+
+
+def first_moment_start(net: TwoLayerNet, slope: torch.Tensor, B: int, seed: int) -> torch.Tensor:
+    """Where the search of the span starts, (d, min(d, B + 2)) float64: the first moment, which lies in the span but for
+    noise, and random directions."""
+    start = normal((net.d, min(net.d, B + 2)), seed, "starts", 0, device="cpu", dtype=torch.float64)
+    start = start.to(net.device)
+    start[:, 0] = slope + 1e-12 * start[:, 0]
+    return start
+
+
+def noise_edge(power: float, dimension: int, m: int) -> float:
+    """The edge of the spectrum that ``(1/m) sum_j h_j (u_j u_j^T - I)`` has of pure noise, u_j in R^dimension and ``power``
+    the mean of h^2: that of the semicircle, and three standard errors of an entry."""
+    return math.sqrt(power) * (2 * math.sqrt(dimension / m) + 3 * math.sqrt(2 / m))
+
+
+def apply_second_moment(net: TwoLayerNet, response: Response, V: torch.Tensor) -> torch.Tensor:
+    """``P V`` with ``P = (1/m) sum_j h_j (w_j w_j^T - I)``, V (d, k): (d, k) float64, in one pass.
+
+    Products are written as (k, d) @ (d, rows) and (k, rows) @ (rows, d): with few columns this is two to three times as
+    fast as the other orientation.
+    """
+    columns = torch.cat([V, response.slope.unsqueeze(1)], dim=1).T.to(net.dtype).contiguous()
+    total = torch.zeros(V.shape[1], net.d, device=net.device, dtype=torch.float64)
+    mass = torch.zeros((), device=net.device, dtype=torch.float64)
+    for rows, W in net.blocks():
+        projected = columns @ W.T
+        h = response.of(rows, projected[-1])
+        total += ((h * projected[:-1]) @ W).double()
+        mass += h.double().sum()
+    return (total.T - mass * V.double()) / net.m
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """What is left of an observation once the span is found: V (d, B), and the two moments that the fit uses in its
+    coordinates, ``low`` (B,)*k and ``core`` (B,)*q, float64.
+
+    values: how strongly each direction of V shows; gap: the weakest of them over ``edge``, the largest that pure noise would
+    show; passes over the weights.
+    """
+
+    V: torch.Tensor
+    low: torch.Tensor
+    core: torch.Tensor
+    values: tuple[float, ...]
+    gap: float
+    edge: float
+    passes: int
+    converged: bool
+
+
+@dataclass(frozen=True, eq=False)
+class CoreMoments:
+    """Moments in the B-dimensional span, float64: ``second`` (B, B), ``core`` (B,)*q, and ``power``, the mean of h^2."""
+
+    second: torch.Tensor
+    core: torch.Tensor
+    power: float
+
+
+def core_moments(
+    net: TwoLayerNet,
+    response: Response,
+    V: torch.Tensor,
+    eigenvalues: torch.Tensor,
+    order: int,
+    residualized: bool,
+    leave_one_out: bool,
+) -> CoreMoments:
+    """``(1/m) sum_j h_j He_k(z_j)`` for k = 2 and k = order (3 or 4) with ``z_j = V^T w_j``, in one pass.
+
+    eigenvalues (B,): those of the second moment that belong to V's columns. residualized: the core also loses the second
+    Hermite component ``1/2 <P_V, z z^T - I>``.
+
+    leave_one_out: V depends on neuron j through ``(1/m) h_j (w_j w_j^T - I)``; to first order, without j the coordinates are
+    ``z_j - (h_j (d - B)/m) A^{-1} z_j`` with A = diag(eigenvalues). Using these removes the bias of order d/m that comes
+    from estimating span and core on the same neurons (paper_notes.md, "Same-neuron bias").
+    """
+    B = V.shape[1]
+    columns = torch.cat([V, response.slope.unsqueeze(1)], dim=1).T.to(net.dtype).contiguous()
+    shrink = (net.d - B) / (net.m * eigenvalues) if leave_one_out else torch.zeros_like(eigenvalues)
+    pairs = torch.triu_indices(B, B, device=net.device)
+
+    def zeros(*shape: int) -> torch.Tensor:
+        return torch.zeros(shape, device=net.device, dtype=torch.float64)
+
+    power, mass, core_mass = (zeros() for _ in range(3))
+    second, core_second = zeros(B, B), zeros(B, B)
+    core_first = zeros(B)
+    raw = zeros(pairs.shape[1], B if order == 3 else pairs.shape[1])
+    for rows, W in net.blocks():
+        projected = (columns @ W.T).double()
+        h = response.of(rows, projected[-1])
+        z = projected[:-1] * (1 - h * shrink.unsqueeze(1))
+        h_core = h - (eigenvalues @ (z * z - 1)) / 2 if residualized else h
+        zz = z[pairs[0]] * z[pairs[1]]
+        power += (h * h).sum()
+        mass += h.sum()
+        second += (h * z) @ z.T
+        core_mass += h_core.sum()
+        core_first += z @ h_core
+        core_second += (h_core * z) @ z.T
+        raw += (h_core * zz) @ (z if order == 3 else zz).T
+    identity = torch.eye(B, device=net.device, dtype=torch.float64)
+    where = torch.zeros(B, B, device=net.device, dtype=torch.long)
+    where[pairs[0], pairs[1]] = torch.arange(pairs.shape[1], device=net.device)
+    where[pairs[1], pairs[0]] = where[pairs[0], pairs[1]]
+    if order == 3:
+        core = raw[where] - symmetric_sum("ab,c->abc", 3, identity, core_first)
+    else:
+        core = raw[where][:, :, where] - symmetric_sum("ab,cd->abcd", 6, identity, core_second)
+        core = core + core_mass * symmetric_sum("ab,cd->abcd", 3, identity, identity)
+    return CoreMoments((second - mass * identity) / net.m, core / net.m, float(power / net.m))
+
+
+def symmetric_sum(spec: str, terms: int, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Sum of the ``terms`` distinct index arrangements of the outer product of two symmetric tensors."""
+    product = torch.einsum(spec, left, right)
+    arrangements = list(itertools.permutations(range(product.ndim)))
+    return sum((product.permute(p) for p in arrangements), torch.zeros_like(product)) * (
+        terms / len(arrangements)
+    )

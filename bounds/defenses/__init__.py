@@ -1,0 +1,1 @@
+"""One specification for each defense, and nothing else."""

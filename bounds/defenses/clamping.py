@@ -1,0 +1,35 @@
+"""Elementwise clamping: entries cut off at a largest absolute value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from bounds.arrays import Array
+from bounds.defense import Defense, param
+from bounds.kinds.predicted.elementwise import elementwise_bounds
+from bounds.law import Elementwise
+from bounds.setting import Setting
+from bounds.statement import Bound
+
+
+def _channel(defense: Any, setting: Setting) -> Elementwise:
+    limit = defense.limit
+
+    def clamped(g: Array) -> Array:
+        return np.asarray(np.clip(g, -limit, limit))
+
+    return Elementwise(clamped, lambda g: clamped(g) ** 2, unbiased=math.isinf(limit))
+
+
+@dataclass(frozen=True)
+class Clamping(Defense):
+    """Every entry is cut to ``[-limit, limit]``. A function of g alone that is not proportional to it: for two features
+    or more an error remains at every width."""
+
+    name: ClassVar[str] = "clamping"
+    limit: float = param(lo=1e-9, hi=math.inf, off=math.inf, grid=(0.5, 2.0))
+    bounds: ClassVar[tuple[Bound, ...]] = elementwise_bounds(_channel)

@@ -1,0 +1,48 @@
+"""Clipping: of the whole gradient, or of every sample's own, to a largest norm."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from bounds.defense import Defense, choice, param
+from bounds.errors import UnsupportedBound
+from bounds.kinds.stated import unbiased_bounds
+from bounds.law import Unbiased
+from bounds.setting import SYMBOLS, Setting
+from bounds.statement import Bound
+from bounds.wide_limits import clipped_residuals
+
+
+def _channel(defense: Any, setting: Setting) -> Unbiased:
+    residuals = clipped_residuals(setting, defense.max_norm) if defense.per_sample else setting.residuals
+    return Unbiased(residuals, keeps_labels=math.isinf(defense.max_norm))
+
+
+def _variance(defense: Any) -> float:
+    if defense.per_sample and math.isfinite(defense.max_norm):
+        raise UnsupportedBound(
+            "not proved: clipping of every sample changes the residuals by factors that fluctuate with the network"
+        )
+    return 0.0
+
+
+@dataclass(frozen=True)
+class GradientClipping(Defense):
+    """The gradient times ``min(1, max_norm/|g|)``; ``per_sample``: every sample's gradient ``r_i sigma(W x_i)`` by its
+    own such factor, before the sum. The norm is that of the gradient with respect to the output weights, which is what is
+    sent; it is about ``sqrt(m E g^2)``. Clipping as a whole changes the scale only; per sample it makes the residuals
+    more equal: ``|r_i|`` becomes ``min(|r_i|, C')``, ``C' = max_norm/(sqrt(m E sigma^2))``. RATE: Liu, Wang, Chen, Lei
+    2025 (arXiv 2402.09478)."""
+
+    name: ClassVar[str] = "gradient_clipping"
+    max_norm: float = param(lo=1e-9, hi=math.inf, off=math.inf, grid=(0.5, 30.0))
+    per_sample: bool = choice(False)
+    bounds: ClassVar[tuple[Bound, ...]] = unbiased_bounds(
+        _channel,
+        SYMBOLS["B"],
+        lambda defense, setting: setting.B,
+        "Liu, Wang, Chen, Lei, AISTATS 2025 (as summaries give it)",
+        exact_variance=_variance,
+    )

@@ -1,0 +1,38 @@
+"""Additive Gaussian noise: the server sees ``g_j + sigma N_j``, N_j ~ N(0, 1) independent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from bounds import checks
+from bounds.defense import Defense, param
+from bounds.kinds.stated import unbiased_bounds
+from bounds.law import Unbiased
+from bounds.setting import SYMBOLS, Setting
+from bounds.statement import Bound
+
+
+def _channel(defense: Any, setting: Setting) -> Unbiased:
+    return Unbiased(setting.residuals, defense.sigma**2)
+
+
+@dataclass(frozen=True)
+class GradientNoise(Defense):
+    """Gaussian noise of standard deviation ``sigma`` on the entry that the server sees, ``g_j = sum_i r_i sigma(w_j.x_i)``
+    (per sum over the batch; ``per_mean`` converts from a mean loss). RATE: Liu, Wang, Chen, Lei 2025 (arXiv 2402.09478)."""
+
+    name: ClassVar[str] = "gradient_noise"
+    sigma: float = param(lo=0.0, hi=1e6, off=0.0, grid=(0.5, 2.0))
+    bounds: ClassVar[tuple[Bound, ...]] = unbiased_bounds(
+        _channel,
+        SYMBOLS["B"] + SYMBOLS["sigma"],
+        lambda defense, setting: setting.B + defense.sigma,  # type: ignore[attr-defined]
+        "Liu, Wang, Chen, Lei, AISTATS 2025 (as summaries give it)",
+        exact_variance=lambda defense: defense.sigma**2,  # type: ignore[attr-defined]
+    )
+
+    @classmethod
+    def per_mean(cls, sigma: float, batch_size: int) -> GradientNoise:
+        """The same defense when ``sigma`` is on the gradient of the mean loss over ``batch_size`` samples."""
+        return cls(checks.real("sigma", sigma, 0.0) * checks.integer("batch_size", batch_size, 1))

@@ -1,0 +1,28 @@
+"""Sign compression: only the sign of every entry is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from bounds.defense import Defense
+from bounds.kinds.predicted.elementwise import elementwise_bounds
+from bounds.law import Elementwise
+from bounds.setting import Setting
+from bounds.statement import Bound
+
+
+def _channel(defense: Any, setting: Setting) -> Elementwise:
+    return Elementwise(np.sign, lambda g: np.sign(g) ** 2, unbiased=False)
+
+
+@dataclass(frozen=True)
+class SignCompression(Defense):
+    """The server sees ``sign(g_j)``, 0 for 0 (signSGD, Bernstein et al. 2018). With ReLU and one feature nothing of it is
+    left in the second moment: ``E 1{Z > 0}(Z^2 - 1) = 0``."""
+
+    name: ClassVar[str] = "sign_compression"
+    has_off: ClassVar[bool] = False
+    bounds: ClassVar[tuple[Bound, ...]] = elementwise_bounds(_channel)

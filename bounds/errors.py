@@ -1,0 +1,17 @@
+"""What a bound raises where it says nothing: facts about the theory, not bad input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class UnsupportedBound(Exception):
+    """Not proved (or not defined) here: a fact about the theory, not bad input."""
+
+
+class TrivialBound(UnsupportedBound):
+    """Proved, but no better than what holds of anything: carries that value, and the named parts that are known."""
+
+    def __init__(self, value: float, why: str, details: Mapping[str, float]) -> None:
+        super().__init__(why)
+        self.value, self.details = value, details

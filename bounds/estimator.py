@@ -1,0 +1,86 @@
+"""The inert description of the estimator: one object for theory and experiment, so that defaults cannot drift."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bounds import checks
+from bounds.gaussian.activations import ZERO, Activation
+
+#: Public norms closer than this fraction count as equal; else the attack has to find out which feature has which.
+EQUAL_NORMS = 1e-6
+
+
+#: The weakest eigenvalue must stand above the noise of the second moment by this factor, else there is no result.
+MIN_GAP = 1.05
+
+
+#: The span step stops when every residual is below this fraction of the weakest eigenvalue.
+RITZ_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class TensorAttack:
+    """Which tensor attack.
+
+    moments: ``"residualized"`` (ours: the gradient less its mean and linear part) or ``"plain"`` (Wang, Lee, Lei 2023).
+    core_weight: weight omega of the core tensor's squared misfit against the lower moment's in the final fit;
+        None means ``k! / q!`` for a lower moment of order k (2; 1 for odd activations) and a core of order q, which makes
+        both equally noisy under white noise (E He_k(L)^2 = k! |L|^2).
+    starts: number of starts of the fit in B dimensions, 1 to 64.
+    same_neuron: ``"leave_one_out"`` evaluates neuron j's Hermite polynomials at the span that the other neurons give (to
+        first order), which removes the bias of order d/m; ``"ignored"`` does not, as in the literature.
+    contraction: where mu_2 = 0 (odd activations), the vector that the third moment is contracted with to find the span:
+        ``"first_moment"`` (ours: the gradient's linear part, then again with directions of the span that it gives) or
+        ``"random"`` (any unit vector, once: Wang, Lee, Lei 2023, Remark 3). Elsewhere it plays no part.
+    """
+
+    moments: str = "residualized"
+    core_weight: float | None = None
+    starts: int = 8
+    same_neuron: str = "leave_one_out"
+    contraction: str = "first_moment"
+
+    def __post_init__(self) -> None:
+        checks.choice("moments", self.moments, ("residualized", "plain"))
+        checks.choice("same_neuron", self.same_neuron, ("leave_one_out", "ignored"))
+        checks.choice("contraction", self.contraction, ("first_moment", "random"))
+        checks.integer("starts", self.starts, 1, 64)
+        if self.core_weight is not None and checks.real("core_weight", self.core_weight, 0.0) == 0.0:
+            raise ValueError(
+                "core_weight must be positive (the lower moment alone does not identify features); got 0"
+            )
+
+    @property
+    def residualized(self) -> bool:
+        return self.moments == "residualized"
+
+    def weight(self, order: int, low: int = 2) -> float:
+        """omega for a core of the given order and a lower moment of order ``low``."""
+        if self.core_weight is not None:
+            return float(self.core_weight)
+        return math.factorial(low) / math.factorial(order)
+
+
+def core_order(activation: Activation) -> int:
+    """Order of the core; raises ``ValueError`` where this attack does not apply: mu_2 = 0 (odd activations) or no core."""
+    even = abs(activation.coefficient(2)) > ZERO
+    order = activation.core_order
+    if not even or order is None:
+        missing = "mu_2 = 0: odd-type activations need another moment" if not even else "mu_3 = mu_4 = 0"
+        raise ValueError(
+            f"activation must have mu_2 != 0 and mu_3 or mu_4 != 0 for the second-moment tensor attack; "
+            f"{activation.name!r} has {missing}"
+        )
+    return order
+
+
+def moment_orders(activation: Activation) -> tuple[int, int]:
+    """Orders (k, q) of the two moments that the attack fits: (2, 3) or (2, 4) where mu_2 != 0, (1, 3) for odd activations.
+
+    Raises ``ValueError`` where neither pair is there.
+    """
+    if abs(activation.coefficient(2)) <= ZERO and min(abs(activation.coefficient(k)) for k in (1, 3)) > ZERO:
+        return 1, 3
+    return 2, core_order(activation)

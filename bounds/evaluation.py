@@ -1,0 +1,96 @@
+"""Every kind of statement about a defense, a setting and an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import sympy as sp
+
+from bounds import checks
+from bounds.defense import Defense
+from bounds.errors import UnsupportedBound
+from bounds.estimator import TensorAttack
+from bounds.setting import Setting
+from bounds.statement import BoundValue, Kind
+
+
+class Evaluation(Mapping[Kind, BoundValue]):
+    """All kinds of statement for one defense, setting and attack: a mapping with one entry for every ``Kind``.
+
+    A kind is computed when it is first read, and kept: a proved bound may take seconds, the others do not."""
+
+    def __init__(self, values: Mapping[Kind, BoundValue | Callable[[], BoundValue]]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, kind: Kind) -> BoundValue:
+        found = self._values[kind]
+        if not isinstance(found, BoundValue):
+            found = self._values[kind] = found()
+        return found
+
+    def __iter__(self) -> Iterator[Kind]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def upper(self) -> float | None:
+        return self[Kind.UPPER].value
+
+    @property
+    def predicted(self) -> float | None:
+        return self[Kind.PREDICTED].value
+
+    @property
+    def lower(self) -> float | None:
+        return self[Kind.LOWER].value
+
+    @property
+    def floor(self) -> float | None:
+        return self[Kind.FLOOR].value
+
+    @property
+    def rate_scale(self) -> float | None:
+        """The rate's expression at this setting. It has no constant and is never a bound."""
+        return self[Kind.RATE].value
+
+
+def evaluate(
+    defense: Defense, setting: Setting, attack: TensorAttack | None = None, delta: float = 0.05
+) -> Evaluation:
+    """Every kind of statement about ``defense`` in ``setting`` for the estimator ``attack``.
+
+    delta in (0, 1): an UPPER holds with probability at least 1 - delta. A kind without a proof has value None and a
+    reason; every kind is computed when it is first read. Raises ``TypeError`` or ``ValueError`` on bad input.
+    """
+    checks.instance("defense", defense, Defense, "GradientNoise(sigma=1.0)")
+    checks.instance("setting", setting, Setting)
+    if not 0 < checks.real("delta", delta) < 1:
+        raise ValueError(f"delta must lie strictly between 0 and 1; got {delta}")
+    attack = TensorAttack() if attack is None else attack
+    checks.instance("attack", attack, TensorAttack)
+    stated = {bound.kind: bound for bound in defense.bounds}
+    return Evaluation(
+        {
+            kind: partial(stated[kind].value, defense, setting, attack, delta)
+            if kind in stated
+            else BoundValue(None, f"not proved: no {kind} is stated for {defense.name}")
+            for kind in Kind
+        }
+    )
+
+
+def expression(defense: Defense | type[Defense], kind: Kind | str) -> sp.Expr:
+    """The statement as a sympy expression over ``bounds.SYMBOLS``.
+
+    Raises ``UnsupportedBound`` when that kind is not stated for the defense, ``ValueError`` for an unknown kind.
+    """
+    if not (isinstance(defense, Defense) or (isinstance(defense, type) and issubclass(defense, Defense))):
+        raise TypeError(f"defense must be a Defense or a class of them; got {defense!r}")
+    wanted = Kind(checks.choice("kind", str(kind), tuple(Kind)))
+    for bound in defense.bounds:
+        if bound.kind is wanted:
+            return bound.symbolic
+    raise UnsupportedBound(f"not proved: no {wanted} is stated for {defense.name}")

@@ -1,0 +1,1 @@
+"""Gaussian mathematics that knows no attack: activations, quadrature, symmetric tensors, tails."""

@@ -1,0 +1,1 @@
+"""What theory states, a wing for each guarantee."""

@@ -1,0 +1,174 @@
+"""The fit in B dimensions as a model: what its solution does when the moments move."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, reduce
+
+import numpy as np
+
+from bounds.arrays import Array
+from bounds.gaussian.symmetric import power, symmetric_tensors, symmetrised
+
+
+def _power(vector: Array, order: int) -> Array:
+    return reduce(np.multiply.outer, [vector] * order)
+
+
+def _solution_map(
+    directions: Array, alpha: Array, ratio: Array, orders: tuple[int, int], weight: float
+) -> tuple[Array, Array]:
+    """How the fitted unit directions move with the moments: tensors L (K, B, ..., B), M (K, B, ..., B), K = B (B - 1).
+
+    The fit minimises ``|P - sum alpha_i u_i^k|^2 + weight |T - sum alpha_i ratio_i u_i^q|^2`` over alpha and unit u, (k, q)
+    the ``orders``. At an exact fit its solution map is the pseudo-inverse of the Jacobian (Gauss-Newton is exact there). Row
+    i (B - 1) + t gives the displacement of u_i along its t-th tangent direction, per unit of (dP, dT).
+    """
+    size = alpha.size
+    low, order = orders
+    root = math.sqrt(weight)
+
+    def stacked(low_moment: Array, core: Array) -> Array:
+        return np.concatenate([low_moment.ravel(), root * core.ravel()])
+
+    def tangent(u: Array, t: Array, k: int) -> Array:
+        return sum(
+            (reduce(np.multiply.outer, [t if s == slot else u for s in range(k)]) for slot in range(k)),
+            0 * _power(u, k),
+        )
+
+    weights = [stacked(_power(u, low), c * _power(u, order)) for u, c in zip(directions, ratio, strict=True)]
+    moves = [
+        a * stacked(tangent(u, t, low), c * tangent(u, t, order))
+        for u, a, c in zip(directions, alpha, ratio, strict=True)
+        for t in np.linalg.svd(u[None, :])[2][1:]
+    ]
+    jacobian = np.stack(weights + moves, axis=1)
+    q, r = np.linalg.qr(jacobian)
+    rows = np.linalg.solve(r, q.T)[size:]
+    split = size**low
+    return rows[:, :split].reshape(-1, *(size,) * low), root * rows[:, split:].reshape(-1, *(size,) * order)
+
+
+@dataclass(frozen=True, eq=False)
+class Functionals:
+    """K linear functionals of the two moments: second (K, B, B), core (K, B, ..., B), every one a symmetric tensor."""
+
+    second: Array
+    core: Array
+
+    def __len__(self) -> int:
+        return len(self.second)
+
+    def __getitem__(self, part: slice) -> Functionals:
+        return Functionals(self.second[part], self.core[part])
+
+    @property
+    def second_norms(self) -> Array:
+        return np.asarray(np.linalg.norm(self.second.reshape(len(self), -1), axis=1))
+
+    @property
+    def core_norms(self) -> Array:
+        return np.asarray(np.linalg.norm(self.core.reshape(len(self), -1), axis=1))
+
+    def sizes(self, omega: float) -> Array:
+        """Norms of the functionals with respect to the weighted norm of the moments, (K,)."""
+        return np.asarray(np.sqrt(self.second_norms**2 + self.core_norms**2 / omega))
+
+    @staticmethod
+    def joined(parts: list[Functionals]) -> Functionals:
+        return Functionals(np.concatenate([p.second for p in parts]), np.concatenate([p.core for p in parts]))
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """The moments of the truth: ``sum alpha_i (u_i^2, kappa u_i^order)``. directions (B, B): unit rows u_i; weights (B,):
+    alpha_i, none zero; omega: weight of the core's misfit."""
+
+    directions: Array
+    weights: Array
+    kappa: float
+    omega: float
+    order: int
+
+    @property
+    def B(self) -> int:
+        return len(self.weights)
+
+    @property
+    def atom(self) -> float:
+        """Norm of ``(u^2, kappa u^q)``, u of length one."""
+        return math.sqrt(1 + self.omega * self.kappa**2)
+
+    @property
+    def size(self) -> float:
+        """Norm of the moments, by the kernel of the atoms."""
+        cosines = self.directions @ self.directions.T
+        kernel = cosines**2 + self.omega * self.kappa**2 * cosines**self.order
+        return math.sqrt(float(self.weights @ kernel @ self.weights))
+
+    @cached_property
+    def second(self) -> Array:
+        return np.asarray((self.directions.T * self.weights) @ self.directions)
+
+    @cached_property
+    def dual(self) -> Array:
+        """Rows d_k with ``d_k.u_l = 1`` for k = l, else 0."""
+        return np.asarray(np.linalg.inv(self.directions).T)
+
+    @cached_property
+    def tangents(self) -> Array:
+        """(B, B - 1, B): orthonormal vectors orthogonal to each direction."""
+        return np.array([np.linalg.svd(u[None, :])[2][1:] for u in self.directions])
+
+    @cached_property
+    def _columns(self) -> Array:
+        """Derivatives of the moments by the weights, then by every direction along its tangents: (N, B^2), weighted."""
+        B, q, root = self.B, self.order, math.sqrt(self.omega) * self.kappa
+        columns = [_stacked(power(u, 2), root * power(u, q)) for u in self.directions]
+        for u, weight, basis in zip(self.directions, self.weights, self.tangents, strict=True):
+            for t in basis:
+                second = 2 * symmetrised(np.multiply.outer(u, t))
+                core = q * symmetrised(np.multiply.outer(power(u, q - 1), t))
+                columns.append(weight * _stacked(second, root * core))
+        found = np.stack(columns, axis=1)
+        if found.shape[1] != B * B:
+            raise ArithmeticError(f"{found.shape[1]} columns for {B * B} parameters")
+        return found
+
+    @cached_property
+    def gram(self) -> Array:
+        """Inverse of J^T J, (B^2, B^2), J the derivative of the moments."""
+        return np.asarray(np.linalg.inv(self._columns.T @ self._columns))
+
+    @cached_property
+    def rows(self) -> Functionals:
+        """The pseudo-inverse of J: B rows for the weights, then B - 1 for each direction along its tangents."""
+        flat = self.gram @ self._columns.T
+        split = self.B**2
+        second = flat[:, :split].reshape(-1, self.B, self.B)
+        return Functionals(
+            second, math.sqrt(self.omega) * flat[:, split:].reshape(-1, *(self.B,) * self.order)
+        )
+
+    @cached_property
+    def complement(self) -> Functionals:
+        """Orthonormal functionals that vanish on the columns of J: what no small change of the model fits."""
+        second, core = symmetric_tensors(self.B, 2), symmetric_tensors(self.B, self.order)
+        split = self.B**2
+        inner = np.concatenate(
+            [
+                second.reshape(len(second), -1) @ self._columns[:split],
+                core.reshape(len(core), -1) @ self._columns[split:],
+            ]
+        )
+        free = np.linalg.svd(inner.T)[2][split:]
+        return Functionals(
+            np.tensordot(free[:, : len(second)], second, axes=1),
+            math.sqrt(self.omega) * np.tensordot(free[:, len(second) :], core, axes=1),
+        )
+
+
+def _stacked(second: Array, core: Array) -> Array:
+    return np.concatenate([second.ravel(), core.ravel()])

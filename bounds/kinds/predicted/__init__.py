@@ -1,0 +1,1 @@
+"""PREDICTED and FLOOR: first-order asymptotics of the named estimator, and its limit."""

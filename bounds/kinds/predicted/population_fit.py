@@ -1,0 +1,338 @@
+"""The fit of the population's moments under a channel, and how it moves with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import optimize
+
+from bounds.arrays import Array
+from bounds.errors import UnsupportedBound
+from bounds.estimator import TensorAttack
+from bounds.gaussian.activations import ZERO
+from bounds.gaussian.nodes import _hermite_entries, _nodes
+from bounds.gaussian.symmetric import _indices, _slots
+from bounds.law import Elementwise, Pruned
+from bounds.setting import Setting
+
+#: Starts of the fit: the features' own directions, these with noise, and random ones; and the size of the noise.
+_NEAR, _RANDOM, _NOISE = 8, 16, 0.3
+
+
+#: The fit's limit counts as a unique minimum if no component's weight exceeds the second moment by the first factor
+#: (components that diverge against each other), no other minimum comes within the second share of its misfit, and its
+#: Hessian, scaled to unit diagonal where the misfit vanishes, is no nearer to singular than the third.
+_DIVERGES, _TIE, _FLAT = 30.0, 0.02, 1e-3
+
+
+#: A start that has not settled after the second number of evaluations may take the third if its misfit is within the first
+#: multiple of the least: one that diverges above the minimum creeps on for thousands.
+_GIVEN_UP, _LOOKED, _SETTLED = 1.2, 300, 5000
+
+
+#: The span survives a channel if its weakest direction keeps this share of the strongest.
+_SURVIVES = 1e-3
+
+
+@dataclass(frozen=True)
+class ElementwiseError:
+    """``E R^2 -> floor^2 + ((d - B) K_perp + K_par)/m``, all over the features' norms as they are; ``noise`` as in
+    ``first_order.FirstOrder``; ``signs`` times sqrt(m): how many standard errors the least certain of the signs that the
+    first moment gives is away from turning (infinite where another moment gives them)."""
+
+    floor: float
+    k_perp: float
+    k_par: float
+    noise: float
+    signs: float = math.inf
+
+
+class _Limit:
+    """The population moments under the channel, the fit's limit, and how it moves with the moments."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        attack: TensorAttack,
+        channel: Elementwise | Pruned,
+        order: int,
+    ) -> None:
+        self.setting, self.attack, self.channel, self.order = setting, attack, channel, order
+        self.B = setting.B
+        self.directions = setting.directions
+        c = setting.activation.coefficient
+        self.c1, self.c2, self.cq = (np.array([c(k, n) for n in setting.norms]) for k in (1, 2, order))
+        self.ratio = self.cq / self.c2
+        self.root = math.sqrt(attack.weight(order))
+        self.z, self.w = _nodes(self.B)
+        t = self.z @ self.directions.T
+        self.sigma = np.asarray(setting.activation(t * setting.norms))
+        self.indices = [_indices(self.B, k) for k in (2, order)]
+        self.slots = [_slots(self.B, index) for index, _ in self.indices]
+        self.he2, self.heq = (_hermite_entries(self.B, k) for k in (2, order))
+
+    def seen(self, residuals: Array, ratio: float | None = None) -> tuple[Array, Array]:
+        """``E[gtilde | z]`` and ``Var(gtilde | z)`` at the nodes. ``ratio``: in place of the channel's own."""
+        g = self.sigma @ residuals
+        if isinstance(self.channel, Pruned):
+            kept = g * (np.abs(g) > self.threshold(g, self.channel.ratio if ratio is None else ratio))
+            return kept, np.zeros_like(g)
+        mean = np.asarray(self.channel.mean(g), dtype=float)
+        return mean, np.maximum(np.asarray(self.channel.second(g), dtype=float) - mean**2, 0.0)
+
+    def threshold(self, g: Array, ratio: float) -> float:
+        """The ``ratio``-quantile of ``|g|``; 0 if the entries that are zero are as many."""
+        order = np.argsort(np.abs(g))
+        below = np.cumsum(self.w[order])
+        at = int(np.searchsorted(below, ratio))
+        return float(np.abs(g[order[min(at, len(order) - 1)]])) if ratio > 0 else -1.0
+
+    def responses(self, residuals: Array, ratio: float | None = None) -> tuple[Array, Array, Array]:
+        """``E[h | z]`` as it enters the second moment and the core, and the rest of the variance, at the nodes."""
+        mean, spread = self.seen(residuals, ratio)
+        if not self.attack.residualized:
+            return mean, mean, spread
+        once = mean - self.w @ mean
+        once = once - self.z @ ((self.w * once) @ self.z)
+        second = (self.w * once) @ self.he2
+        return once, once - self.he2 @ second / 2, spread
+
+    def data(self, residuals: Array, ratio: float | None = None) -> Array:
+        """The fit's population data, weighted."""
+        h, hq, _ = self.responses(residuals, ratio)
+        return np.concatenate([(self.w * h) @ self.he2, self.root * ((self.w * hq) @ self.heq)])
+
+    def atoms(self, directions: Array) -> Array:
+        """(B, N): the weighted rank-one tensors of unit directions."""
+        (index, weight), (index_q, weight_q) = self.indices
+        low = np.prod(directions[:, index], axis=2) * weight
+        core = np.prod(directions[:, index_q], axis=2) * weight_q
+        return np.concatenate([low, self.root * self.ratio[:, None] * core], axis=1)
+
+    def atom_slopes(self, directions: Array) -> Array:
+        """(B, N, B): derivatives of every atom by the entries of its own direction."""
+        low, core = (
+            np.einsum("ins,nsb->inb", np.prod(directions[:, others], axis=3), own) * weight[:, None]
+            for (_, weight), (others, own) in zip(self.indices, self.slots, strict=True)
+        )
+        return np.concatenate([low, self.root * self.ratio[:, None, None] * core], axis=1)
+
+    def matrix(self, data: Array) -> Array:
+        """The second moment out of the weighted data."""
+        index, weight = self.indices[0]
+        A = np.zeros((self.B, self.B))
+        A[index[:, 0], index[:, 1]] = A[index[:, 1], index[:, 0]] = data[: len(index)] / weight
+        return A
+
+    def unpacked(self, x: Array) -> tuple[Array, Array, Array]:
+        """alpha (B,), unit directions (B, B), and the lengths that they have in ``x``."""
+        v = x[self.B :].reshape(self.B, self.B)
+        lengths = np.linalg.norm(v, axis=1)
+        return x[: self.B], v / lengths[:, None], lengths
+
+    def descend(self, data: Array, x: Array, evaluations: int) -> optimize.OptimizeResult:
+        """The fit that is found from ``x``."""
+
+        def misfit(x: Array) -> Array:
+            alpha, v, _ = self.unpacked(x)
+            return np.asarray(data - alpha @ self.atoms(v))
+
+        def slopes(x: Array) -> Array:
+            alpha, v, lengths = self.unpacked(x)
+            turned = self.atom_slopes(v) * (alpha / lengths)[:, None, None]
+            turned -= (turned @ v[:, :, None]) * v[:, None, :]  # lengths do not matter
+            return -np.hstack([self.atoms(v).T, turned.transpose(1, 0, 2).reshape(len(data), -1)])
+
+        options = {"xtol": 1e-14, "ftol": 1e-14, "gtol": 1e-14, "max_nfev": evaluations}
+        return optimize.least_squares(misfit, x, slopes, method="lm", **options)
+
+    def starts(self, data: Array) -> Iterator[Array]:
+        """The features' own directions, these with noise, then random ones."""
+        rng, B = np.random.default_rng(0), self.B
+        for k in range(1 + (_NEAR + _RANDOM) * (B > 1)):
+            noise = rng.standard_normal((B, B)) * (k > 0)
+            v = noise if k > _NEAR else self.directions + _NOISE * noise
+            v = v / np.linalg.norm(v, axis=1, keepdims=True)
+            yield np.concatenate([np.linalg.lstsq(self.atoms(v).T, data, rcond=None)[0], v.ravel()])
+
+    @cached_property
+    def fit(self) -> tuple[Array, Array, Array]:
+        """alpha (B,), unit directions (B, B) and the misfit (N,) of the population's best fit."""
+        data = self.data(self.setting.residuals)
+        largest = float(np.linalg.norm(self.matrix(data), 2))
+
+        def settled(found: optimize.OptimizeResult) -> optimize.OptimizeResult:
+            done = found.status != 0 or found.nfev >= _SETTLED
+            return found if done else self.descend(data, found.x, _SETTLED)
+
+        def diverges(found: optimize.OptimizeResult) -> bool:
+            return float(np.max(np.abs(found.x[: self.B]))) > _DIVERGES * largest
+
+        def least() -> int:
+            """The earliest unless another is clearly lower, and none that diverges."""
+            best = 0
+            for k, one in enumerate(found):
+                if one.cost < found[best].cost * (1 - 1e-9) - 1e-30:
+                    best = k
+            if not diverges(found[best]):
+                found[best] = settled(found[best])
+            if diverges(found[best]):
+                raise UnsupportedBound(
+                    "not proved: the fit of the population's moments has components that diverge"
+                )
+            return best
+
+        found = [self.descend(data, x, _LOOKED) for x in self.starts(data)]
+        limit = _GIVEN_UP * found[least()].cost
+        found = [settled(one) if one.cost <= limit else one for one in found]
+        best = found[least()]
+        alpha, v, _ = self.unpacked(best.x)
+        for rival in found:
+            turned = np.abs(self.unpacked(rival.x)[1] @ v.T)
+            rows, columns = optimize.linear_sum_assignment(-turned)
+            same = turned[rows, columns].min() > 1 - 1e-6
+            if not same and rival.cost < best.cost * (1 + _TIE):
+                raise UnsupportedBound("not proved: two fits of the population's moments nearly tie")
+        return alpha, v, best.fun
+
+    def moved(self, alpha: Array, v: Array, tangents: Array, step: Array) -> tuple[Array, Array]:
+        """The point of the model at tangent coordinates ``step`` (B + B (B - 1),)."""
+        turn = step[self.B :].reshape(self.B, 1, self.B - 1)
+        new = v + (turn @ tangents)[:, 0]
+        return alpha + step[: self.B], new / np.linalg.norm(new, axis=1, keepdims=True)
+
+    @cached_property
+    def rows(self) -> tuple[Array, Array]:
+        """How the fit's tangent coordinates move with the (weighted) data, (B (B - 1), N), by implicit differentiation of
+        the normal equations, and the tangents (B, B - 1, B)."""
+        alpha, v, _ = self.fit
+        B = self.B
+        tangents = np.array([np.linalg.svd(u[None])[2][1:] for u in v]).reshape(B, B - 1, B)
+        size = B + B * (B - 1)
+        data = self.data(self.setting.residuals)
+
+        def model(step: Array) -> Array:
+            a, u = self.moved(alpha, v, tangents, step)
+            return np.asarray(a @ self.atoms(u))
+
+        eps = 1e-4
+        eye = eps * np.eye(size)
+        jacobian = np.array([(model(e) - model(-e)) / (2 * eps) for e in eye])  # (size, N)
+        centre = model(np.zeros(size))
+        curvature = np.empty((size, size))
+        rest = data - centre
+        for i in range(size):
+            for k in range(i, size):
+                second = (
+                    model(eye[i] + eye[k])
+                    - model(eye[i] - eye[k])
+                    - model(eye[k] - eye[i])
+                    + model(-eye[i] - eye[k])
+                ) / (4 * eps**2)
+                curvature[i, k] = curvature[k, i] = rest @ second
+        hessian = jacobian @ jacobian.T - curvature
+        scale = np.sqrt(np.diag(jacobian @ jacobian.T))
+        if float(np.linalg.eigvalsh(hessian / np.outer(scale, scale))[0]) < _FLAT:
+            raise UnsupportedBound("not proved: the fit of the population's moments has no isolated minimum")
+        return np.linalg.solve(hessian, jacobian)[B:], tangents
+
+    @cached_property
+    def first_moment(self) -> tuple[Array, Array]:
+        """The first moment in terms of the limit directions, (B,), and the standard errors of its entries times sqrt(m)."""
+        v = self.fit[1]
+        mean, spread = self.seen(self.setting.residuals)
+        centred = mean - self.w @ mean
+        weights = np.linalg.lstsq(v.T, (self.w * centred) @ self.z, rcond=None)[0]
+        scatter = np.sqrt(self.w @ (centred**2 + spread) * np.diag(np.linalg.pinv(v @ v.T)))
+        return np.asarray(weights, dtype=float), np.asarray(scatter, dtype=float)
+
+    @cached_property
+    def signed(self) -> Array:
+        """The limit directions with the signs that the attack gives them, in the features' order: (B, B)."""
+        alpha, v, _ = self.fit
+        if self.order % 2 == 0:
+            v = v * np.where(self.first_moment[0] * (alpha / self.c2) * self.c1 < 0, -1.0, 1.0)[:, None]
+        distance = ((self.directions[:, None] - v[None]) ** 2).sum(axis=2)
+        return np.asarray(v[optimize.linear_sum_assignment(distance)[1]])
+
+    @cached_property
+    def error(self) -> ElementwiseError:
+        setting, B = self.setting, self.B
+        residuals = setting.residuals
+        h, hq, spread = self.responses(residuals)
+        data = self.data(residuals)
+        A = self.matrix(data)
+        sizes = np.abs(np.linalg.eigvalsh(A))
+        scale = math.sqrt(float(self.w @ (h * h + spread)))
+        if sizes.min() <= max(_SURVIVES * sizes.max(), ZERO, _SURVIVES * scale):
+            raise UnsupportedBound(
+                "ill-posed: features are nearly parallel, or the channel removes a direction of their span from the "
+                "second moment"
+            )
+        if self.order % 2 == 0 and np.min(np.abs(self.c1)) <= ZERO:
+            raise UnsupportedBound("not proved: mu_1 = 0, so features are found up to their sign only")
+        v = self.signed
+        norms2 = setting.norms**2
+        floor = float(np.mean(norms2 * ((v - self.directions) ** 2).sum(axis=1)))
+        if self.channel.unbiased:
+            floor = 0.0  # what is left is quadrature
+        a = np.linalg.solve(A, v.T)  # columns A^-1 v_i
+        along = (self.z @ a) ** 2
+        k_perp = float(np.mean(norms2 * ((self.w * (h * h + spread)) @ along)))
+        k_par = (
+            float(np.mean(np.repeat(norms2, max(B - 1, 0)) * self._inplane(h, hq, spread)) * (B - 1))
+            if B > 1
+            else 0.0
+        )
+        weights, scatter = self.first_moment
+        signs = float(np.min(np.abs(weights) / scatter)) if self.order % 2 == 0 else math.inf
+        return ElementwiseError(math.sqrt(floor), k_perp, k_par, 2 * scale / float(sizes.min()), signs)
+
+    def _inplane(self, h: Array, hq: Array, spread: Array) -> Array:
+        """Variance per neuron of every tangent coordinate of the fit, (B (B - 1),)."""
+        rows, _ = self.rows
+        split = self.he2.shape[1]
+        low, core = self.he2 @ rows[:, :split].T, self.root * (self.heq @ rows[:, split:].T)
+        influence = h[:, None] * low + hq[:, None] * core
+        if not self.channel.unbiased:
+            # The residuals' own fluctuation, r_i - r_i* = mean_j sigma_ij - c_0, moves directions of a biased channel.
+            influence = influence + (self.sigma - self.w @ self.sigma) @ self._residual_slopes @ rows.T
+        if isinstance(self.channel, Pruned):
+            influence = influence + np.outer(self._rank_noise, self._ratio_slope @ rows.T)
+        mean = self.w @ influence
+        return np.asarray(self.w @ ((influence - mean) ** 2 + spread[:, None] * (low + core) ** 2))
+
+    @cached_property
+    def _residual_slopes(self) -> Array:
+        """d(data)/d r_i, (B, N), by central differences wide enough for the grid to follow jumps of the channel."""
+        residuals = self.setting.residuals
+        slopes = []
+        for i in range(self.B):
+            step = 0.02 * np.abs(residuals).max() * np.eye(self.B)[i]
+            slopes.append((self.data(residuals + step) - self.data(residuals - step)) / (2 * step[i]))
+        return np.array(slopes)
+
+    @property
+    def _rank_noise(self) -> Array:
+        """What each neuron adds to the fraction that the empirical quantile removes, less the ratio: (N,).
+
+        With ``F(tau_hat)`` the fraction of the population below the empirical quantile, ``F(tau_hat) - ratio`` is the
+        mean of ``ratio - 1{|g_j| <= tau}``.
+        """
+        assert isinstance(self.channel, Pruned)
+        g = self.sigma @ self.setting.residuals
+        below = np.abs(g) <= self.threshold(g, self.channel.ratio)
+        return np.asarray(self.w @ below - below)
+
+    @property
+    def _ratio_slope(self) -> Array:
+        """d(data)/d ratio, (N,), by central differences."""
+        assert isinstance(self.channel, Pruned)
+        ratio, step = self.channel.ratio, 0.01 * min(1.0, 10 * (1 - self.channel.ratio))
+        up, down = min(ratio + step, 0.9999), max(ratio - step, 0.0)
+        r = self.setting.residuals
+        return np.asarray((self.data(r, up) - self.data(r, down)) / (up - down))

@@ -1,0 +1,161 @@
+"""First-order error of the tensor attack, with its constants, for channels that leave the gradient unbiased.
+
+To first order in 1/sqrt(m), with U an orthonormal basis of the span and z = U^T w (derivation: paper_notes.md),
+
+    E|e_perp,i|^2 = |x_i|^2 (d - B)/m * E[s (z.A^-1 u_i)^2],
+    E|e_par,i|^2  = |x_i|^2 / m * sum_t E[(h_2 <L_it, He_2(z)> + h_q <M_it, He_q(z)>)^2]
+
+(odd activations: in place of ``z.A^-1 u_i`` ``<Z_i, He_2(z)>`` with Z the pseudo-inverse of the core's unfolding, and the
+first moment in place of the second in the fit). Here ``u_i`` are unit directions in the span,
+``A = sum_i r_i c_2 u_i u_i^T``, ``h_k`` is the (residualized) gradient entry that enters the k-th moment,
+``s = E[h_2^2 | z]``, and L, M are the rows of the least-squares solution map of the fit in B dimensions. Every expectation
+is a sum over pairs of features of Gaussian integrals in the plane of the pair: the product formula of Hermite polynomials
+turns the B-dimensional integral into contractions, so no grid of n^B points appears.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import sympy as sp
+
+from bounds.arrays import Array
+from bounds.defense import Defense
+from bounds.errors import UnsupportedBound
+from bounds.estimator import TensorAttack
+from bounds.gaussian.activations import ZERO
+from bounds.kinds.fit_model import _solution_map
+from bounds.kinds.pairs import _Moments
+from bounds.kinds.supported import check_estimator, check_independent, check_norms, supported_orders
+from bounds.law import Unbiased
+from bounds.setting import SYMBOLS, Setting
+from bounds.statement import Bound, Kind
+
+
+@dataclass(frozen=True)
+class FirstOrder:
+    """Constants per feature, (B,): ``E|e_perp,i|^2 = (d - B)/m orthogonal_i`` and ``E|e_par,i|^2 = inplane_i/m``.
+
+    ``noise``: the edge of the noise of the moment that gives the span over its weakest direction is
+    ``noise * sqrt((d - B)/m)``. First order needs this to be small too.
+    """
+
+    orthogonal: Array
+    inplane: Array
+    noise: float
+
+
+def first_order(setting: Setting, attack: TensorAttack, channel: Unbiased | None = None) -> FirstOrder:
+    """The constants for an observation through an unbiased channel (None: of the gradient as it is).
+
+    Raises ``UnsupportedBound`` for a setting that is ill-posed (a residual that vanishes, features that are linearly
+    dependent), an activation this attack does not cover or gives no signs for, ``same_neuron="ignored"`` (its bias
+    is not in the formula) or a random contraction. With unequal norms the constants are those of a correct assignment of
+    norms.
+    """
+    check_estimator(attack)
+    channel = Unbiased(setting.residuals) if channel is None else channel
+    low, order = supported_orders(setting, channel.residuals)
+    if low == 1 and attack.contraction != "first_moment":
+        raise UnsupportedBound(
+            "not proved for a random contraction: the constant depends on the vector drawn"
+        )
+    directions, norms = setting.directions, setting.norms
+    check_independent(setting)
+    c_1, c_low, c_q = (
+        np.array([setting.activation.coefficient(k, n) for n in norms]) for k in (1, low, order)
+    )
+    if order % 2 == 0 and np.min(np.abs(c_1)) <= ZERO:
+        raise UnsupportedBound("not proved: mu_1 = 0, so features are found up to their sign only")
+    alpha = channel.residuals * c_low
+    moments = _Moments.of(setting, attack.residualized, (low, order), channel)
+    if low == 2:
+        orthogonal, noise = _second_moment_span(directions, alpha, moments)
+    else:
+        orthogonal, noise = _unfolded_span(directions, channel.residuals * c_q, moments)
+    # In-plane part: rows of the pseudo-inverse of the fit's Jacobian.
+    rows_low, rows_q = _solution_map(directions, alpha, c_q / c_low, (low, order), attack.weight(order, low))
+    inplane = np.zeros(setting.B)
+    if setting.B > 1:
+        squares = (
+            moments.second(0, 0, rows_low, rows_low)
+            + 2 * moments.second(0, 1, rows_low, rows_q)
+            + moments.second(1, 1, rows_q, rows_q)
+        )
+        inplane = squares.reshape(setting.B, setting.B - 1).sum(axis=1)
+    return FirstOrder(norms**2 * orthogonal, norms**2 * inplane, noise)
+
+
+def _second_moment_span(directions: Array, alpha: Array, moments: _Moments) -> tuple[Array, float]:
+    """Orthogonal constants of unit features and the noise over the weakest eigenvalue: ``s (z.a)^2`` with a = A^-1 u_i."""
+    second = (directions.T * alpha) @ directions
+    if np.linalg.cond(second) > 1e12:
+        raise UnsupportedBound("ill-posed: the features are linearly dependent")
+    a = np.asarray(np.linalg.solve(second, directions.T).T)
+    orthogonal = moments.second(0, 0, a, a)
+    one: Array = np.ones(1)
+    power = float(moments.second(0, 0, one, one)[0])
+    return orthogonal, 2 * math.sqrt(power) / float(np.min(np.abs(np.linalg.eigvalsh(second))))
+
+
+def _unfolded_span(directions: Array, strength: Array, moments: _Moments) -> tuple[Array, float]:
+    """The same for the span from the unfolding ``Y = sum_i strength_i u_i vec(u_i u_i^T)^T`` of the third moment:
+    ``s <Z_i, He_2(z)>^2`` with vec Z_i = Y^+ u_i."""
+    size = len(strength)
+    squares = np.einsum("ia,ib->iab", directions, directions).reshape(size, -1)
+    unfolded = (directions.T * strength) @ squares
+    Z = (np.linalg.pinv(unfolded) @ directions.T).T.reshape(size, size, size)
+    orthogonal = moments.second(1, 1, Z, Z)
+    # The unfolding's own noise couples to an error of the span through h z: trace over an orthonormal basis.
+    basis = np.identity(size)
+    power = float(moments.second(1, 1, basis, basis).sum())
+    return orthogonal, 2 * math.sqrt(power) / float(np.linalg.svd(unfolded)[1][-1])
+
+
+def scattered(setting: Setting, k_perp: float, k_par: float, noise: float) -> tuple[float, dict[str, float]]:
+    """The first-order variance ``((d - B) K_perp + K_par)/m`` of R, and its parts by name. noise: as in ``FirstOrder``."""
+    n, m = setting.d - setting.B, setting.m
+    perp, par = n * k_perp / m, k_par / m
+    return perp + par, {
+        "orthogonal": math.sqrt(perp),
+        "inplane": math.sqrt(par),
+        "K_perp": k_perp,
+        "K_par": k_par,
+        "noise_over_signal": noise * math.sqrt(n / m),
+    }
+
+
+def predicted_bound(channel: Callable[[Defense, Setting], Unbiased]) -> Bound:
+    """PREDICTED for a defense with an unbiased channel."""
+
+    def numeric(
+        defense: Defense, setting: Setting, attack: TensorAttack, delta: float
+    ) -> tuple[float, dict[str, float]]:
+        seen = channel(defense, setting)
+        check_norms(setting, seen.keeps_labels)
+        constants = first_order(setting, attack, seen)
+        k_perp, k_par = float(constants.orthogonal.mean()), float(constants.inplane.mean())
+        variance, parts = scattered(setting, k_perp, k_par, constants.noise)
+        sizes = np.abs(seen.residuals)
+        # Kappa: the spread of the residuals as the server sees them.
+        return math.sqrt(variance), parts | {"kappa": float(sizes.max() / sizes.min())}
+
+    d, m, size, k_perp, k_par = (SYMBOLS[name] for name in ("d", "m", "B", "K_perp", "K_par"))
+    return Bound(
+        kind=Kind.PREDICTED,
+        statement="first-order root mean square error, constants by quadrature",
+        source="paper_notes.md, 'First-order error' (ours)",
+        statistic="root mean square over trials of R (up to signs where the attack reports them as unknown)",
+        assumptions=(
+            "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
+            "features linearly independent with known norms, no vanishing residual",
+            "mu_1, mu_2 != 0 and mu_3 or mu_4 != 0, or mu_2 = 0 and mu_1, mu_3 != 0; sigma of polynomial growth",
+            "with unequal norms: labels +-1, and the assignment of norms by them correct",
+            "first order: exact as m grows with d fixed; before, off by terms that grow with R and noise_over_signal",
+        ),
+        numeric=numeric,
+        symbolic=sp.sqrt(((d - size) * k_perp + k_par) / m),
+    )

@@ -1,0 +1,64 @@
+"""What first-order theory covers, and the reasons where it does not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bounds.arrays import Array
+from bounds.errors import UnsupportedBound
+from bounds.estimator import EQUAL_NORMS, TensorAttack, moment_orders
+from bounds.gaussian.activations import ZERO
+from bounds.setting import Setting
+
+#: Residuals below this fraction of the largest leave no usable trace of their sample.
+ILL_POSED = 1e-6
+
+
+#: And residuals below this are zero but for rounding.
+_ROUNDING = 1e-12
+
+
+def supported_orders(setting: Setting, residuals: Array | None = None) -> tuple[int, int]:
+    """Orders of the fit's two moments; ``UnsupportedBound`` where the attack does not apply or a coefficient or a residual
+    vanishes (those of the setting unless others are given)."""
+    try:
+        orders = moment_orders(setting.activation)
+    except ValueError as error:
+        raise UnsupportedBound(f"not proved for this activation: {error}") from error
+    sizes = np.abs(setting.residuals if residuals is None else residuals)
+    if not sizes.min() > max(ILL_POSED * sizes.max(), _ROUNDING):
+        shown = (setting.residuals if residuals is None else residuals).tolist()
+        raise UnsupportedBound(f"ill-posed: a residual vanishes, r* = {shown}")
+    norms = setting.norms
+    if min(abs(setting.activation.coefficient(k, float(n))) for k in orders for n in norms) <= ZERO:
+        raise UnsupportedBound(
+            f"not proved: a Hermite coefficient vanishes at one of the norms {norms.tolist()}"
+        )
+    return orders
+
+
+def check_estimator(attack: TensorAttack) -> None:
+    """``UnsupportedBound`` for an estimator whose bias is not in the formulas."""
+    if attack.same_neuron != "leave_one_out":
+        raise UnsupportedBound(
+            "not proved: with same_neuron='ignored' a bias of order d/m is not part of the formula"
+        )
+
+
+def check_independent(setting: Setting) -> None:
+    """``UnsupportedBound`` for features that are linearly dependent."""
+    if np.linalg.eigvalsh(setting.cosines)[0] < 1e-12:
+        raise UnsupportedBound(
+            f"ill-posed: the features are linearly dependent, pi_min = {setting.pi_min:.3g}"
+        )
+
+
+def check_norms(setting: Setting, keeps_labels: bool = True) -> None:
+    """``UnsupportedBound`` where the attack cannot tell which feature has which norm."""
+    norms = setting.norms
+    if np.ptp(norms) > EQUAL_NORMS * norms.max() and not (
+        keeps_labels and np.all(np.abs(setting.labels) == 1)
+    ):
+        raise UnsupportedBound(
+            "not proved: with unequal norms labels must be +-1, and left readable by the defense: norms are assigned by them"
+        )

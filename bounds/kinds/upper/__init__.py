@@ -1,0 +1,1 @@
+"""UPPER: proved, with every constant."""

@@ -1,0 +1,111 @@
+"""A proved upper bound with every constant: of the features' distance from the attack's span, and of R for B = 1, 2, 3.
+
+The theorems ("Span theorem", "One feature", "In-plane theorem" of paper_notes.md) are about the attack as implemented: the
+linear part, span and core are estimated on the same neurons. They are a priori, but for ``error_given_misfit``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import sympy as sp
+
+from bounds import checks
+from bounds.defense import Defense
+from bounds.errors import TrivialBound, UnsupportedBound
+from bounds.estimator import TensorAttack
+from bounds.kinds.upper.inplane import in_plane_theorem
+from bounds.kinds.upper.span import SpanBound, span_theorem
+from bounds.setting import SYMBOLS, Setting
+from bounds.statement import Bound, Kind
+
+__all__ = ["SpanBound", "error_bound", "error_given_misfit", "span_bound", "upper_bound"]
+
+
+def span_bound(
+    setting: Setting, attack: TensorAttack, noise_variance: float = 0.0, delta: float = 0.05
+) -> SpanBound:
+    """The span theorem for the gradient plus independent Gaussian noise of the given variance on every entry.
+
+    Raises ``UnsupportedBound`` where it is not proved (unequal norms, an ill-posed setting) or vacuous (m too small).
+    """
+    return span_theorem(setting, attack, noise_variance, delta).span
+
+
+def error_bound(
+    setting: Setting, attack: TensorAttack, noise_variance: float = 0.0, delta: float = 0.05
+) -> float:
+    """With probability at least ``1 - delta``, R is at most this ("One feature", "In-plane theorem" of paper_notes.md).
+
+    For B = 2, 3 it speaks of the global minimum of the attack's fit. Raises ``UnsupportedBound`` for B > 3, and as
+    ``span_bound`` does.
+    """
+    if setting.B == 1:
+        return span_theorem(setting, attack, noise_variance, delta).error
+    return in_plane_theorem(setting, attack, noise_variance, delta).bound().error
+
+
+def error_given_misfit(
+    setting: Setting,
+    attack: TensorAttack,
+    misfit: float,
+    noise_variance: float = 0.0,
+    delta: float = 0.05,
+) -> float:
+    """The same for B = 2, 3 a posteriori, given the misfit that the attack reports (``Diagnostics.misfit``): the fit's
+    objective over the squared norm of its data, not negative.
+
+    The returned point has to be stationary; that it is the global minimum is not used. It holds on one event of probability
+    ``1 - delta`` for every misfit at once. Raises ``UnsupportedBound`` as ``error_bound`` does, and for B = 1,
+    where there is no fit to misfit.
+    """
+    return (
+        in_plane_theorem(setting, attack, noise_variance, delta)
+        .bound(checks.real("misfit", misfit, 0.0))
+        .error
+    )
+
+
+def upper_bound(noise_variance: Callable[[Defense], float]) -> Bound:
+    """UPPER for a defense whose channel adds independent Gaussian noise of the given variance to every entry (or nothing).
+
+    The value is about R. Where no proof is sharper it is the trivial one, twice the features' size, and ``why`` says so.
+    """
+
+    def numeric(
+        defense: Defense, setting: Setting, attack: TensorAttack, delta: float
+    ) -> tuple[float, dict[str, float]]:
+        variance = noise_variance(defense)
+        theorem = span_theorem(setting, attack, variance, delta)
+        details: dict[str, float] = {}
+        try:
+            details = {"span": theorem.span.rmse} | dict(theorem.span.parts)
+            if setting.B == 1:
+                value = theorem.error
+            else:
+                found = in_plane_theorem(setting, attack, variance, delta).bound()
+                value, details = found.error, details | dict(found.parts)
+        except UnsupportedBound as reason:
+            trivial = 2 * math.sqrt(float(np.mean(setting.norms**2)))
+            raise TrivialBound(
+                trivial, f"trivial, whatever the attack returns: {reason}", details
+            ) from reason
+        return value, details | {"K_upper": value * math.sqrt(setting.m / (setting.d - setting.B))}
+
+    return Bound(
+        kind=Kind.UPPER,
+        statement="a priori, every constant explicit, same neurons for every step of the attack",
+        source="paper_notes.md, 'Span theorem', 'One feature' and 'In-plane theorem' (ours)",
+        statistic="R of one trial; in the details, span: root mean square distance of the features from the attack's span",
+        assumptions=(
+            "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
+            "equal known norms, no vanishing residual, features linearly independent",
+            "the span step has converged to the dominant eigenvectors, to its stated tolerance",
+            "for more than one feature: the fit has found its global minimum",
+            "the activation has no feature narrower than 1/500",
+        ),
+        numeric=numeric,
+        symbolic=SYMBOLS["K_upper"] * sp.sqrt((SYMBOLS["d"] - SYMBOLS["B"]) / SYMBOLS["m"]),
+    )

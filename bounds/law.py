@@ -1,0 +1,52 @@
+"""What a defense does to the gradient, as far as first-order theory needs to know: the channel theorem's two cases.
+
+Let the server see ``gtilde_j``, a function of the neurons' coordinates ``z_1, ..., z_m`` in the span and independent
+randomness. Given all z the parts of the weights outside the span stay independent Gaussians, so the span is found with an
+error that depends on the channel only through ``E[gtilde | z]`` and ``E[gtilde^2 | z]`` (paper_notes.md, "Channel theorem").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bounds.arrays import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Unbiased:
+    """``gtilde_j = c (sum_i r_i sigma(w_j.x_i) + eps_j)`` for some c > 0, up to what does not matter at first order, with
+    ``E[eps | z] = 0`` and ``E[eps^2 | z] = variance + sum_il masking_il sigma_i sigma_l``.
+
+    residuals (B,): r, which a defense may change; masking (B, B) symmetric positive semidefinite. ``keeps_labels``: c and
+    r are those of the undefended gradient, so that the attack can read labels off, by which it assigns unequal norms.
+    """
+
+    residuals: Array
+    variance: float = 0.0
+    masking: Array | None = None
+    keeps_labels: bool = True
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """``gtilde_j = h(g_j, xi_j)`` for independent xi: ``mean(g) = E h``, ``second(g) = E h^2``, elementwise on arrays.
+
+    unbiased: ``mean(g) = c g``. Else the components of the moments are no longer the features, and for B >= 2 an error is
+    left that no width removes.
+    """
+
+    mean: Callable[[Array], Array]
+    second: Callable[[Array], Array]
+    unbiased: bool
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """``gtilde_j = g_j`` where ``|g_j|`` is among the largest, else 0: the fraction ``ratio`` of the entries is removed."""
+
+    ratio: float
+
+    @property
+    def unbiased(self) -> bool:
+        return self.ratio == 0

@@ -1,0 +1,140 @@
+"""One series as it is drawn: every trial, root mean squares with intervals, theory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
+
+from bounds import BoundValue, Kind
+from verify.draw.style import AXES, COLOURS, MARKERS, STYLES, _few_digits
+from verify.judge.base import bounds_at, errors_of, measured
+from verify.judge.statistics import LEVEL, Measured
+from verify.judge.upper import bound_of
+from verify.measure.point import Point
+from verify.measure.record import Record
+from verify.measure.series import value_of
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What is on the horizontal axis: a key of ``AXES``, its label, whether it is logarithmic, and its extent (of the
+    logarithm, if it is)."""
+
+    variable: str
+    label: str
+    log: bool
+    extent: float
+
+    @staticmethod
+    def of(variable: str, points: Sequence[Point]) -> Axis:
+        parameters = {p.defense.strength_parameter() for p in points}
+        label, log = AXES[variable], True
+        if variable == "strength" and len(parameters) == 1 and (one := parameters.pop()):
+            label = f"{points[0].defense.name.replace('_', ' ')}: {one.name.replace('_', ' ')}"
+            log = one.hi > 1  # a share is drawn as such
+        values = [float(value_of(p, variable)) for p in points]
+        log = log and min(values) > 0
+        extent = math.log(max(values) / min(values)) if log else max(values) - min(values)
+        return Axis(variable, label, log, extent or (math.log(4) if log else 1.0))
+
+    def moved(self, value: Any, share: Any) -> Any:
+        """``value`` moved by a share of the extent."""
+        return value * np.exp(share * self.extent) if self.log else value + share * self.extent
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One series as it is drawn: its points in order of x, what was measured and what theory states at
+    each."""
+
+    name: str
+    colour: str
+    marker: str
+    x: tuple[float, ...]
+    records: tuple[tuple[Record, ...], ...]
+    measured: tuple[Measured, ...]
+    theory: tuple[Mapping[Kind, BoundValue], ...]
+    points: tuple[Point, ...]
+    part: str
+
+    def values(self, kind: Kind) -> list[float]:
+        """What theory states at each point, nan where it states nothing."""
+        stated = [e.get(kind) for e in self.theory]
+        return [math.nan if v is None or v.value is None or v.trivial else v.value for v in stated]
+
+
+def _statements(point: Point, part: str, kinds: Sequence[Kind]) -> dict[Kind, BoundValue]:
+    """Theory about that part: only UPPER speaks of the span."""
+    stated = bounds_at(point)
+    if part == "error":
+        return {k: stated[k] for k in kinds}
+    return {k: bound_of(stated[k], part) for k in kinds if k is Kind.UPPER}
+
+
+def curve_of(
+    points: Sequence[Point],
+    name: str,
+    index: int,
+    groups: Mapping[Point, Sequence[Record]],
+    x: str,
+    level: float = LEVEL,
+    part: str = "error",
+    kinds: Sequence[Kind] = (Kind.PREDICTED,),
+) -> Curve:
+    """One series, its records and what theory states, ready to be drawn."""
+    return Curve(
+        name,
+        COLOURS[index % len(COLOURS)],
+        MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],  # another marker where a colour comes again
+        tuple(float(value_of(p, x)) for p in points),
+        tuple(tuple(groups[p]) for p in points),
+        tuple(measured(groups[p], level, part) for p in points),
+        tuple(_statements(p, part, kinds) for p in points),
+        tuple(points),
+        part,
+    )
+
+
+def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Axis) -> list[float]:
+    """Every trial, the root mean squares with their intervals, and what theory states; returns the heights used."""
+    axes.set_xscale("log" if axis.log else "linear")
+    axes.set_yscale("log")
+    jitter = np.random.default_rng(0)  # only spreads the dots, so that all of them are seen
+    seen: list[float] = []
+    for curve in curves:
+        for at, group, m in zip(curve.x, curve.records, curve.measured, strict=True):
+            errors = errors_of(group, curve.part)
+            spread = axis.moved(at, 0.012 * jitter.uniform(-1, 1, len(errors)))
+            axes.plot(spread, errors, "o", color=curve.colour, markersize=2.6, alpha=0.35, markeredgewidth=0)
+            seen += errors
+            if m.n:
+                axes.plot(
+                    at,
+                    m.rms,
+                    curve.marker,
+                    color=curve.colour,
+                    markersize=5,
+                    markeredgecolor="white",
+                    zorder=4,
+                )
+            if m.n >= 2:
+                low = max(m.low, 1e-3 * m.rms)  # an interval that reaches zero leaves the frame
+                axes.vlines(at, low, m.high, color=curve.colour, linewidth=1.6, zorder=3)
+        for kind, style in STYLES.items():
+            values = curve.values(kind)
+            if all(math.isnan(v) for v in values):
+                continue
+            if kind is not Kind.FLOOR:  # one far below everything else may leave the frame
+                seen += [v for v in values if v > 0]
+            lone = {"marker": "_", "markersize": 28} if len(values) == 1 and "marker" not in style else {}
+            axes.plot(curve.x, values, color=curve.colour, zorder=2, **{**style, **lone})
+    axes.yaxis.set_major_formatter(FuncFormatter(_few_digits))
+    axes.yaxis.set_minor_formatter(FuncFormatter(_few_digits))
+    axes.grid(which="both", color="0.92", linewidth=0.5)
+    return seen

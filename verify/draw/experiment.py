@@ -1,0 +1,287 @@
+"""Figures from saved records alone; no attack is run.
+
+Every trial is shown, and every failure. Kinds of statement are drawn differently: PREDICTED as a solid line;
+RATE, which has no constant, as a thin grey guide that says so; UPPER and LOWER with triangles pointing where
+the truth has to be.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from bounds import SYMBOLS, Kind, UnsupportedBound, expression
+from verify.draw.curves import Axis, Curve, curve_of, draw_curves
+from verify.draw.style import AXES, GUIDE, GUIDE_SHIFT, STYLES, VERDICTS, label_values, save_figure
+from verify.judge.check import Check
+from verify.judge.compare import compare
+from verify.judge.predicted import PredictedCheck
+from verify.judge.rate import RateCheck, rate_exponent
+from verify.judge.statistics import LEVEL
+from verify.judge.upper import UpperCheck
+from verify.judge.verdict import Result
+from verify.measure.experiment import Experiment
+from verify.measure.groups import group_records
+from verify.measure.point import Point
+from verify.measure.record import Record
+from verify.measure.series import series, value_of
+
+
+def plot(
+    records: Iterable[Record],
+    path: str | Path,
+    experiment: Experiment | None = None,
+    *,
+    x: str | None = None,
+    tolerance: float | None = None,
+    level: float = LEVEL,
+) -> list[Result]:
+    """Error against ``x`` (a key of ``AXES``; None: what the experiment's rate is about, else what varies at its one
+    width, else "m"), log-log (a share between 0 and 1: linear), one colour for each series, with the ratio to PREDICTED
+    below (band: 1 ± tolerance; None: the experiment's own, else 0.03) and the verdicts at the foot. UPPER, the costly one,
+    is drawn where the experiment checks it or there is no experiment. Writes ``path`` and returns the verdicts.
+
+    Verdicts follow the experiment's rules, if one is given, else those natural to ``x``. Raises
+    ``ValueError`` for an unknown ``x`` or no records, and whatever ``compare`` raises.
+    """
+    x = x or natural_axis(experiment)
+    if x not in AXES:
+        raise ValueError(f"x must be one of {', '.join(AXES)}; got {x!r}")
+    groups = group_records(records, experiment)
+    kept = [r for group in groups.values() for r in group]
+    if not kept:
+        raise ValueError("records must hold at least one trial; got none")
+    own = [c.tolerance for c in experiment.rules if isinstance(c, PredictedCheck)] if experiment else []
+    tolerance = max(own, default=0.03) if tolerance is None else tolerance
+    results = [
+        r for c in _checks(experiment, x, tolerance) for r in compare(kept, experiment, check=c, level=level)
+    ]
+    together = series([p for p, group in groups.items() if group], x)
+    common, names = _common_and_names(together)
+    kinds = _kinds(experiment)
+    part = _part(experiment)
+    axis = Axis.of(x, [p for s in together for p in s])
+    curves = [
+        curve_of(s, n, i, groups, x, level, part, kinds)
+        for i, (s, n) in enumerate(zip(together, names, strict=True))
+    ]
+
+    notes = _verdict_lines(results, common)
+    foot = 0.17 * len(notes) + 0.1
+    figure = Figure(figsize=(9.2, 5.9 + foot), layout="constrained")
+    grid = figure.add_gridspec(3, 2, width_ratios=(1, 0.36), height_ratios=(3.9, 1.6, foot))
+    main = figure.add_subplot(grid[0, 0])
+    below = figure.add_subplot(grid[1, 0], sharex=main)
+    guide = _draw_errors(main, curves, axis)
+    _draw_ratios(below, curves, axis, tolerance)
+    _draw_legend(figure.add_subplot(grid[:2, 1]), curves, guide, level, tolerance)
+    _draw_verdicts(figure.add_subplot(grid[2, :]), notes)
+    title = experiment.title if experiment else ", ".join(sorted({r.experiment for r in kept}))
+    figure.suptitle(f"{title}\n{', '.join(common)}", fontsize=11)
+    save_figure(figure, path)
+    return results
+
+
+# --- what is drawn ------------------------------------------------------------------------------------------
+
+
+def natural_axis(experiment: Experiment | None) -> str:
+    """What an experiment is drawn against."""
+    if experiment is None:
+        return "m"
+    rates = [c.variable for c in experiment.rules if isinstance(c, RateCheck)]
+    if rates:
+        return rates[0]
+    points = experiment.points
+    if len({p.m for p in points}) == 1 and len({type(p.defense) for p in points}) == 1:
+        if points[0].defense.strength_parameter() and len({value_of(p, "strength") for p in points}) > 1:
+            return "strength"
+        if len({p.B for p in points}) > 1:
+            return "B"
+    return "m"
+
+
+def _part(experiment: Experiment | None) -> str:
+    """What is drawn: R, or the distance from the span where the experiment's bounds are about that."""
+    parts = {c.part for c in experiment.rules if isinstance(c, UpperCheck)} if experiment else set()
+    return "span" if parts == {"span"} else "error"
+
+
+def _kinds(experiment: Experiment | None) -> tuple[Kind, ...]:
+    """What is drawn of theory: all but UPPER, which takes seconds at every point, where no check asks for it."""
+    asked = experiment is None or any(isinstance(c, UpperCheck) for c in experiment.rules)
+    return tuple(k for k in STYLES if asked or k is not Kind.UPPER)
+
+
+def _checks(experiment: Experiment | None, x: str, tolerance: float) -> tuple[Check, ...]:
+    if experiment is not None:
+        return experiment.rules
+    if x in ("B", "strength"):  # of which no rate speaks
+        return (PredictedCheck(tolerance),)
+    return (PredictedCheck(tolerance), RateCheck("m")) if x == "m" else (RateCheck(x),)
+
+
+def _common_and_names(together: Sequence[Sequence[Point]]) -> tuple[list[str], list[str]]:
+    """Which parts of the description all points share, and a name for each series from the parts that tell it
+    apart."""
+    words = [[p.describe() for p in s] for s in together]
+    parts = list(words[0][0])
+    one_in_all = {k for k in parts if len({w[k] for s in words for w in s}) == 1}
+    common = [words[0][0][k] for k in parts if k in one_in_all and words[0][0][k]]
+    names = [
+        ", ".join(s[0][k] for k in parts if k not in one_in_all and s[0][k] and len({w[k] for w in s}) == 1)
+        for s in words
+    ]
+    return common, names
+
+
+def _draw_errors(axes: Axes, curves: Sequence[Curve], axis: Axis) -> str:
+    """The upper panel; returns the label of the rate's guide, empty if there is none."""
+    seen = draw_curves(axes, curves, axis)
+    guide = _draw_guide(axes, curves, axis.variable, seen)
+    top = _draw_failures(axes, curves)
+    if seen:
+        low, high = math.log(0.75 * min(seen)), math.log(1.35 * max(seen))
+        axes.set_ylim(math.exp(low), math.exp(low + (high - low) / (1 - top)))
+    if seen and max(seen) > 0.6:
+        axes.axhline(1.0, color="0.3", linewidth=0.7, linestyle=(0, (1, 2)))
+        axes.annotate(
+            "guessing zero", (0.01, 1.0), xycoords=("axes fraction", "data"), fontsize=7.5, va="bottom"
+        )
+    axes.set_ylabel("error R" if curves[0].part == "error" else "distance from the span (rms over features)")
+    axes.tick_params(labelbottom=False, which="both")
+    return guide
+
+
+def _draw_failures(axes: Axes, curves: Sequence[Curve]) -> float:
+    """A cross and a count at the top wherever trials failed, a row for each series. Returns the share of the
+    height used."""
+    failing = [c for c in curves if any(m.failed for m in c.measured)]
+    last = max(at for c in curves for at in c.x)
+    for row, curve in enumerate(failing):
+        for at, m in zip(curve.x, curve.measured, strict=True):
+            if not m.failed:
+                continue
+            height = 0.965 - 0.05 * row
+            axes.plot(at, height, "x", color=curve.colour, transform=axes.get_xaxis_transform(), markersize=6)
+            axes.annotate(
+                f"{m.failed} of {m.failed + m.n} failed",
+                (at, height),
+                xycoords=axes.get_xaxis_transform(),
+                xytext=(-7 if at == last else 7, 0),
+                textcoords="offset points",
+                color=curve.colour,
+                fontsize=7.5,
+                va="center",
+                ha="right" if at == last else "left",
+            )
+    return 0.05 * len(failing)
+
+
+def _draw_guide(axes: Axes, curves: Sequence[Curve], x: str, seen: list[float]) -> str:
+    """The rate's slope, once, above the highest series: a slope has no height of its own."""
+    usable = [c for c in curves if sum(m.n > 0 for m in c.measured) >= 2]
+    if not usable or x not in SYMBOLS:
+        return ""
+    top = max(usable, key=lambda c: max(m.rms for m in c.measured if m.n))
+    try:
+        exponent = rate_exponent(expression(top.points[0].defense, Kind.RATE), SYMBOLS[x])
+    except UnsupportedBound:
+        return ""
+    pairs = [(at, m.rms) for at, m in zip(top.x, top.measured, strict=True) if m.n]
+    offset = np.mean([math.log(rms) - exponent * math.log(at) for at, rms in pairs])
+    ends = np.array([pairs[0][0], pairs[-1][0]])
+    heights = GUIDE_SHIFT * np.exp(offset) * ends**exponent
+    axes.plot(ends, heights, zorder=1, **GUIDE)
+    seen += heights.tolist()
+    slope = str(Fraction(exponent).limit_denominator(24)).replace("-", "−")
+    return f"slope {slope} (fitted offset,\nraised): order only,\nno constant"
+
+
+def _draw_ratios(axes: Axes, curves: Sequence[Curve], axis: Axis, tolerance: float) -> None:
+    """The lower panel: measured over PREDICTED; of the span, of which nothing is predicted, over UPPER."""
+    kind = Kind.UPPER if curves[0].part == "span" else Kind.PREDICTED
+    if kind is Kind.PREDICTED:
+        axes.axhspan(1 - tolerance, 1 + tolerance, color="0.88", zorder=0)
+    axes.axhline(1, color="0.3", linewidth=0.8)
+    shown = [min(0.92, 0.99 - tolerance), max(1.08, 1.01 + tolerance)]
+    for k, curve in enumerate(curves):
+        shift = min(0.022, 0.12 / len(curves)) * (k - (len(curves) - 1) / 2)
+        for at, m, predicted in zip(curve.x, curve.measured, curve.values(kind), strict=True):
+            if not m.n or not predicted > 0:
+                continue
+            place = axis.moved(at, shift)
+            axes.plot(place, m.rms / predicted, curve.marker, color=curve.colour, markersize=5)
+            if m.n >= 2:
+                axes.vlines(place, m.low / predicted, m.high / predicted, color=curve.colour, linewidth=1.4)
+            shown += [m.rms / predicted - 0.04, m.rms / predicted + 0.04]
+    axes.set_ylim(min(shown), max(shown))
+    axes.set_ylabel(f"measured /\n{kind.name if kind is Kind.UPPER else 'predicted'}")
+    axes.set_xlabel(axis.label)
+    ticks = sorted({at for c in curves for at in c.x})
+    label_values(axes, ticks)
+    axes.set_xlim(axis.moved(ticks[0], -0.07), axis.moved(ticks[-1], 0.07))
+    axes.grid(color="0.92", linewidth=0.5)
+
+
+def _draw_legend(axes: Axes, curves: Sequence[Curve], guide: str, level: float, tolerance: float) -> None:
+    axes.axis("off")
+    named = [
+        Line2D(
+            [],
+            [],
+            color=c.colour,
+            marker=c.marker,
+            linestyle="",
+            label=textwrap.fill(c.name or "measured", 30),
+        )
+        for c in curves
+    ]
+    stated = [k for k in STYLES if any(v == v for c in curves for v in c.values(k))]
+    how = [
+        Line2D([], [], color="0.3", marker=".", linestyle="", markersize=4, alpha=0.6, label="one trial"),
+        Line2D(
+            [], [], color="0.3", marker="|", linestyle="", markersize=11, label=f"rms, {level:.0%} interval"
+        ),
+        *(Line2D([], [], color="0.3", label=k.name, **STYLES[k]) for k in stated),
+        *([Line2D([], [], label=f"RATE {guide}", **GUIDE)] if guide else []),
+        *([Patch(color="0.88", label=f"1 ± {tolerance:g}")] if curves[0].part == "error" else []),
+    ]
+    first = axes.legend(handles=named, loc="upper left", fontsize=8.5, frameon=False, borderaxespad=0)
+    axes.add_artist(first)
+    axes.legend(handles=how, loc="lower left", fontsize=8.5, frameon=False, borderaxespad=0)
+
+
+def _verdict_lines(results: Sequence[Result], common: Sequence[str]) -> list[tuple[str, str]]:
+    """(text, colour), wrapped; what the title already says is left out."""
+    known = {word for part in common for word in part.split(", ")}
+    lines = []
+    for r in results:
+        name = ", ".join(word for word in r.series.split(", ") if word not in known)
+        text = f"{r.kind.name} {name}: {r.text}" if name else f"{r.kind.name}: {r.text}"
+        wrapped = textwrap.wrap(text, 150, subsequent_indent="      ")
+        lines += [(line, VERDICTS[r.verdict][0]) for line in wrapped]
+    return lines
+
+
+def _draw_verdicts(axes: Axes, lines: Sequence[tuple[str, str]]) -> None:
+    axes.axis("off")
+    for row, (text, colour) in enumerate(lines):
+        axes.text(
+            0,
+            1 - (row + 0.5) / len(lines),
+            text,
+            color=colour,
+            fontsize=7.5,
+            va="center",
+            transform=axes.transAxes,
+        )

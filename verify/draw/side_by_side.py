@@ -1,0 +1,225 @@
+"""All defenses in one figure: the same setting, the same attack, from saved records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bounds import (
+    DPSGD,
+    Defense,
+    Dropout,
+    GradientClipping,
+    GradientNoise,
+    GradientPruning,
+    Kind,
+    LocalAggregation,
+    NoDefense,
+    SecureAggregation,
+    TensorAttack,
+)
+from verify.draw.curves import Axis, Curve, curve_of, draw_curves
+from verify.draw.style import STYLES, label_values, save_figure
+from verify.experiments.catalogue import RANDOM
+from verify.judge.base import bound_at
+from verify.judge.statistics import Measured
+from verify.measure.features import alternating
+from verify.measure.groups import group_records
+from verify.measure.point import Point, parameter_words
+from verify.measure.record import Record
+from verify.measure.series import series
+
+#: The defenses that are compared, in the order of the panels, and their titles.
+PANELS: Mapping[type[Defense], str] = {
+    NoDefense: "No defense",
+    GradientNoise: "Additive noise",
+    GradientClipping: "Clipping",
+    DPSGD: "DP-SGD",
+    Dropout: "Dropout",
+    GradientPruning: "Pruning",
+    LocalAggregation: "Local aggregation",
+    SecureAggregation: "Secure aggregation",
+}
+
+
+COLUMNS = 4
+
+
+WIDTHS = (20_000, 80_000, 320_000, 1_280_000)  # the marks of the width's axis, and what it shows at least
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What is drawn of one defense: error against width, and against strength at one width."""
+
+    title: str
+    widths: tuple[Curve, ...]
+    strengths: tuple[Curve, ...]
+    variable: str
+
+    @property
+    def measured(self) -> dict[Point, Measured]:
+        """What was measured at every point drawn."""
+        return {
+            p: m for c in (*self.widths, *self.strengths) for p, m in zip(c.points, c.measured, strict=True)
+        }
+
+    @property
+    def heading(self) -> str:
+        """The title, how far measured over predicted ranges wherever both are there, and how many trials failed."""
+        measured = self.measured
+        stated = {p: bound_at(p, Kind.PREDICTED).value for p in measured}
+        ratios = [m.rms / v for p, m in measured.items() if m.n and (v := stated[p])]
+        failed = sum(m.failed for m in measured.values())
+        said = f"measured / predicted: {min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
+        lost = f"{failed} of {failed + sum(m.n for m in measured.values())} failed" if failed else ""
+        return "\n".join([self.title, *filter(None, (said, lost))])
+
+
+def plot_side_by_side(records: Iterable[Record], path: str | Path) -> list[Panel]:
+    """Two panels for each defense, all on one scale: error against width, and error against strength. Measured: dots and
+    root mean squares with intervals; predicted: lines; dotted: two features without a defense.
+
+    Drawn are the trials in the common setting (``is_common``): of a defense that was measured at several widths, or at
+    the width at which most of its members were; of others the number is given. A defense without any is left empty and says
+    so. Writes ``path``; returns what was drawn.
+    """
+    groups: dict[Point, list[Record]] = {}
+    for point, found in group_records(records).items():
+        if is_common(point):
+            groups.setdefault(replace(point, experiment="side-by-side"), []).extend(found)
+    panels = [_panel(family, title, groups) for family, title in PANELS.items()]
+    figure = Figure(figsize=(13.2, 13.2), layout="constrained")
+    grid = figure.add_gridspec(2 * -(-len(panels) // COLUMNS), COLUMNS)
+    first: Axes | None = None
+    heights: list[float] = []
+    for k, panel in enumerate(panels):
+        row, column = 2 * (k // COLUMNS), k % COLUMNS
+        for below, (curves, variable) in enumerate(((panel.widths, "m"), (panel.strengths, panel.variable))):
+            axes = figure.add_subplot(grid[row + below, column], sharey=first)
+            first = first or axes
+            heights += _draw(axes, curves, variable)
+            if not below:
+                axes.set_title(panel.heading, fontsize=10)
+            if column:
+                axes.tick_params(labelleft=False, which="both")
+            else:
+                axes.set_ylabel("error R")
+    handles = [
+        Line2D([], [], color="0.3", marker=".", linestyle="", markersize=4, alpha=0.6, label="one trial"),
+        Line2D([], [], color="0.3", marker="|", linestyle="", markersize=11, label="rms, 99% interval"),
+        *(Line2D([], [], color="0.3", label=k.name, **STYLES[k]) for k in (Kind.PREDICTED, Kind.FLOOR)),
+        Line2D([], [], color="0.3", linestyle=":", label="PREDICTED, no defense, two features"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+    if first and heights:
+        first.set_ylim(0.75 * min(heights), 1.35 * max(heights))
+    drawn = {p for panel in panels for p in panel.measured}
+    others = sum(len(found) for p, found in groups.items() if p not in drawn)
+    figure.suptitle(
+        "One attack against every defense (ReLU, random features, d = 50, residualized moments; two features, or two for "
+        "each client or local batch)\nUpper of each pair: error against width. Lower: against strength"
+        + (f". Not drawn: {others} trials at single widths" if others else ""),
+        fontsize=11,
+    )
+    save_figure(figure, path)
+    return panels
+
+
+def is_common(point: Point) -> bool:
+    """Whether a point is in the setting in which defenses are compared: two features, or two for each client or local
+    batch; any number where there is no defense."""
+    return (
+        type(point.defense) in PANELS
+        and point.features == RANDOM
+        and (point.d, point.activation, point.dtype, point.attack) == (50, "relu", "float64", TensorAttack())
+        and point.labels == alternating(point.B)
+        and (isinstance(point.defense, NoDefense) or 2 * _batches(point.defense) == point.B)
+    )
+
+
+def _batches(defense: Defense) -> int:
+    """How many batches are in one observation."""
+    if isinstance(defense, SecureAggregation):
+        return defense.clients
+    return defense.steps if isinstance(defense, LocalAggregation) and defense.batches == "different" else 1
+
+
+def _panel(family: type[Defense], title: str, groups: Mapping[Point, Sequence[Record]]) -> Panel:
+    own = [p for p in groups if type(p.defense) is family]
+    batch_alone = family is NoDefense  # its strength is the batch size
+    variable = "B" if batch_alone else "strength"
+    widths = [s for s in series([p for p in own if not batch_alone or p.B == 2], "m") if len(s) > 1]
+    # At one width: that of most members, the larger one where two are even.
+    width = max({p.m for p in own}, key=lambda m: (sum(p.m == m for p in own), m), default=0)
+    strengths = [s for s in series([p for p in own if p.m == width], variable) if len(s) > 1]
+    return Panel(title, _curves(widths, groups, "m"), _curves(strengths, groups, variable), variable)
+
+
+def _curves(
+    together: Sequence[Sequence[Point]], groups: Mapping[Point, Sequence[Record]], x: str
+) -> tuple[Curve, ...]:
+    return tuple(
+        curve_of(points, name, index, groups, x, kinds=(Kind.PREDICTED, Kind.FLOOR))
+        for index, (points, name) in enumerate(zip(together, _names(together), strict=True))
+    )
+
+
+def _names(together: Sequence[Sequence[Point]]) -> list[str]:
+    """The parameters that do not change along a series; where there are several series, those that tell them apart."""
+    words = [[parameter_words(p.defense) for p in s] for s in together]
+    telling = [
+        name
+        for name in (words[0][0] if words else {})
+        if all(len({w[name] for w in s}) == 1 for s in words)
+        and (len(words) == 1 or len({s[0][name] for s in words}) > 1)
+    ]
+    return [", ".join(s[0][name] for name in telling) for s in words]
+
+
+def _draw(axes: Axes, curves: Sequence[Curve], variable: str) -> list[float]:
+    """One panel; returns the heights that have to be in the frame."""
+    if not curves:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="0.4")
+        axes.set_xticks([])
+        return []
+    points = [p for c in curves for p in c.points]
+    axis = Axis.of(variable, points)
+    heights = draw_curves(axes, curves, axis)
+    ticks = sorted({at for c in curves for at in c.x} | set(WIDTHS if variable == "m" else ()))
+    axes.set_xlim(axis.moved(ticks[0], -0.07), axis.moved(ticks[-1], 0.07))
+    widths = ticks if variable == "m" else [points[0].m] * len(ticks)
+    stated = [bound_at(Point("", RANDOM, d=50, m=int(m), B=2), Kind.PREDICTED).value for m in widths]
+    axes.plot(ticks, [v for v in stated if v], color="0.3", linestyle=":", linewidth=1.2, zorder=1)
+    label_values(axes, WIDTHS if variable == "m" else _readable(ticks, axis))
+    axes.tick_params(axis="x", labelsize=7.5)
+    at = "" if variable == "m" else f" ({points[0].describe()['m']})"
+    axes.set_xlabel(axis.label.split(": ")[-1] + at, fontsize=8.5)
+    if any(c.name for c in curves):
+        handles = [
+            Line2D([], [], color=c.colour, marker=c.marker, linestyle="", markersize=4, label=c.name)
+            for c in curves
+        ]
+        falling = variable == "m"
+        axes.legend(
+            handles=handles,
+            fontsize=6.5,
+            loc="lower left" if falling else "upper left",
+            frameon=False,
+            handletextpad=0.2,
+        )
+    return heights
+
+
+def _readable(ticks: Sequence[float], axis: Axis) -> list[float]:
+    """As many of these values as can be labelled without running into each other."""
+    kept = [ticks[-1]]
+    for at in reversed(ticks[:-1]):
+        if axis.moved(at, 0.14) <= kept[-1]:
+            kept.append(at)
+    return kept[::-1]

@@ -1,0 +1,173 @@
+"""PREDICTED: measured over predicted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bounds import (
+    BoundValue,
+    Kind,
+)
+from verify.judge.base import Conduct, Groups, _named, bound_at, corrupted, measured
+from verify.judge.statistics import BASELINE, LEVEL, Measured, Verdict, _half_width, _within
+from verify.judge.verdict import Result, _note, _settle, _where
+from verify.measure.series import largest, series
+
+# --- checks: inert, what is to be asked of the records; the answers are found in ``compare`` ----------------
+
+
+@dataclass(frozen=True)
+class PredictedCheck:
+    """Measured over predicted root mean square within ``tolerance`` of 1, at the largest m of each series or
+    everywhere."""
+
+    tolerance: float = 0.03
+    largest_m_only: bool = True
+
+
+@dataclass(frozen=True)
+class ImprovementCheck:
+    """Plain over residualized root mean square, at the largest m: above 1 and within ``tolerance`` of the
+    predicted factor."""
+
+    tolerance: float = 0.05
+
+
+FIRST_ORDER = (
+    0.25  #: PREDICTED is off by a relative O(R): beyond this predicted error it is not put to the test
+)
+
+
+@dataclass(frozen=True)
+class RatioResult(Result):
+    """PREDICTED: measured over predicted (root mean square, or plain over residualized), interval and
+    tolerance."""
+
+    measured: float
+    predicted: float
+    ratio: float
+    low: float
+    high: float
+    tolerance: float
+
+
+def judge_predicted(
+    m: Measured,
+    bound: BoundValue,
+    tolerance: float = 0.03,
+    baseline: float = BASELINE,
+    reach: float = FIRST_ORDER,
+    **where: str,
+) -> RatioResult:
+    """PREDICTED holds iff the whole interval of measured/predicted lies in [1 - tolerance, 1 + tolerance] and
+    no trial failed; it fails iff the interval lies wholly outside. Beyond ``reach`` the ratio is stated but not
+    judged."""
+    predicted = bound.value or math.nan
+    ratio, low, high = (x / predicted for x in (m.rms, m.low, m.high))
+    unstated = "" if bound.value else f"no prediction ({bound.why})"
+    # What has to be small is the random part; a floor is not an approximation.
+    random = math.sqrt(max(0.0, predicted**2 - bound.details.get("floor", 0.0) ** 2))
+    if random > reach or bound.details.get("noise_over_signal", 0.0) >= 1:
+        unstated = (
+            f"a predicted random error above {reach:g}, or noise above the signal, is beyond first order"
+        )
+    nothing = m.learns_nothing(baseline)
+    all_failed = m.n == 0 and m.failed > 0
+    verdict: Verdict = "fails" if all_failed else _within(low, high, 1 - tolerance, 1 + tolerance)
+    verdict = _settle(verdict, m.failed, unstated, nothing)
+    nothing = unstated or nothing
+    text = (
+        f"rms {m.rms:.4f}, predicted {predicted:.4f}, ratio {ratio:.3f} [{low:.3f}, {high:.3f}] "
+        f"for 1 ± {tolerance:g}: {_note(verdict, m.n, m.failed, nothing)}"
+    )
+    return RatioResult(
+        Kind.PREDICTED,
+        *_where(where),
+        verdict,
+        text,
+        m.n,
+        m.failed,
+        m.rms,
+        predicted,
+        ratio,
+        low,
+        high,
+        tolerance,
+    )
+
+
+def judge_improvement(
+    plain: Measured,
+    better: Measured,
+    predicted: float,
+    tolerance: float = 0.05,
+    level: float = LEVEL,
+    baseline: float = BASELINE,
+    **where: str,
+) -> RatioResult:
+    """The factor plain / residualized against the predicted one. Holds iff it is above 1 with confidence and
+    its ratio to the predicted factor has its whole interval in [1 - tolerance, 1 + tolerance] (Welch's t for
+    the logarithms)."""
+    factor = plain.rms / better.rms
+    half = _half_width((1.0, -1.0), (plain, better), level)
+    ratio = factor / predicted
+    low, high = (0.0, math.inf) if half == math.inf else (ratio * math.exp(-half), ratio * math.exp(half))
+    failed, n = plain.failed + better.failed, min(plain.n, better.n)
+    nothing = plain.learns_nothing(baseline) or better.learns_nothing(baseline)
+    nothing = nothing or ("" if predicted > 0 else "no prediction")
+    if not nothing and plain.rms > FIRST_ORDER:
+        nothing = f"a plain error above {FIRST_ORDER:g} is beyond first order"
+    verdict = _within(low, high, 1 - tolerance, 1 + tolerance)
+    if verdict == "holds" and low * predicted <= 1:
+        verdict = "inconclusive"
+    verdict = _settle(verdict, failed, nothing)
+    text = (
+        f"residualized better by {factor:.3f}, predicted {predicted:.3f}, "
+        f"ratio {ratio:.3f} [{low:.3f}, {high:.3f}] for 1 ± {tolerance:g}: "
+        f"{_note(verdict, n, failed, nothing)}"
+    )
+    return RatioResult(
+        Kind.PREDICTED,
+        *_where(where),
+        verdict,
+        text,
+        n,
+        failed,
+        factor,
+        predicted,
+        ratio,
+        low,
+        high,
+        tolerance,
+    )
+
+
+# --- how each check is applied to grouped records -----------------------------------------------------------
+
+
+def _predicted(check: PredictedCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
+    for point in largest(groups) if check.largest_m_only else groups:
+        bound = corrupted(bound_at(point, Kind.PREDICTED), conduct.factor)
+        found = measured(groups[point], conduct.level)
+        yield judge_predicted(found, bound, check.tolerance, conduct.baseline, **_named(point))
+
+
+def _improvement(check: ImprovementCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
+    pairs = [pair for pair in series(largest(groups), "moments") if len(pair) == 2]
+    if not pairs:
+        raise ValueError(
+            "an ImprovementCheck needs points that differ in plain and residualized moments alone; got none"
+        )
+    for plain, better in pairs:
+        above, below = (bound_at(p, Kind.PREDICTED).value for p in (plain, better))
+        yield judge_improvement(
+            measured(groups[plain], conduct.level),
+            measured(groups[better], conduct.level),
+            conduct.factor * above / below if above and below else math.nan,
+            check.tolerance,
+            conduct.level,
+            conduct.baseline,
+            **_named(plain, ("attack",)),
+        )

@@ -1,0 +1,128 @@
+"""RATE: fitted exponents against stated ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import sympy as sp
+
+from bounds import (
+    SYMBOLS,
+    Kind,
+    UnsupportedBound,
+    checks,
+    expression,
+)
+from verify.judge.base import Conduct, Groups, _named, measured
+from verify.judge.statistics import BASELINE, LEVEL, Measured, _weighted_slope, _within
+from verify.judge.verdict import Result, _note, _settle, _where
+from verify.measure.series import series, value_of
+
+
+@dataclass(frozen=True)
+class RateCheck:
+    """The exponent of ``variable`` (m, d or sigma) within ``tolerance`` of the rate's."""
+
+    variable: str = "m"
+    tolerance: float = 0.05
+
+    def __post_init__(self) -> None:
+        checks.choice("variable", self.variable, ("m", "d", "sigma"))
+
+
+@dataclass(frozen=True)
+class RateResult(Result):
+    """RATE: fitted and stated exponent; ``lack_of_fit`` is the p-value of the straight line (small: it is
+    curved)."""
+
+    variable: str
+    slope: float
+    low: float
+    high: float
+    exponent: float
+    tolerance: float
+    lack_of_fit: float
+
+
+def judge_rate(
+    points: Mapping[float, Measured],
+    exponent: float,
+    variable: str = "m",
+    tolerance: float = 0.05,
+    level: float = LEVEL,
+    baseline: float = BASELINE,
+    unproved: str = "",
+    **where: str,
+) -> RateResult:
+    """RATE holds iff the interval of the slope of log rms against log ``variable`` lies in exponent ±
+    tolerance.
+
+    Least squares over the values of the variable, weighted by the number of trials at each (weights that do
+    not depend on the errors keep the slope unbiased); its standard error from the scatter of the trials at
+    each value, Student's t with the Welch-Satterthwaite degrees of freedom. ``unproved`` says why there is no
+    exponent to compare with.
+    """
+    usable = {x: m for x, m in points.items() if m.n >= 2 and m.rms > 0}
+    n, failed = sum(m.n for m in points.values()), sum(m.failed for m in points.values())
+    nothing = unproved or next((why for m in points.values() if (why := m.learns_nothing(baseline))), "")
+    slope, low, high, fit_p = _weighted_slope(usable, level)
+    verdict = _settle(_within(low, high, exponent - tolerance, exponent + tolerance), failed, nothing)
+    if len(usable) < len(points) and verdict == "holds":
+        verdict = "inconclusive"
+    found = f"{slope:+.3f} [{low:+.3f}, {high:+.3f}]" if len(usable) > 1 else "not measurable"
+    asked = "" if unproved else f"for {exponent:+.3g} ± {tolerance:g} "
+    text = (
+        f"exponent of {variable} {found} {asked}"
+        f"over {len(usable)} of {len(points)} values: {_note(verdict, n, failed, nothing)}"
+    ) + (f"; not a straight line (p = {fit_p:.1g})" if fit_p < 1 - level else "")
+    return RateResult(
+        Kind.RATE,
+        *_where(where),
+        verdict,
+        text,
+        n,
+        failed,
+        variable,
+        slope,
+        low,
+        high,
+        exponent,
+        tolerance,
+        fit_p,
+    )
+
+
+def rate_exponent(rate: sp.Expr, variable: sp.Symbol) -> float:
+    """The exponent of ``variable`` in a rate: the limit of dlog(rate)/dlog(variable) as it grows without
+    bound."""
+    rate = rate.replace(sp.Max, lambda *terms: _larger(terms, variable))
+    return float(sp.limit(sp.simplify(variable * sp.diff(rate, variable) / rate), variable, sp.oo))
+
+
+def _larger(terms: Sequence[sp.Expr], variable: sp.Symbol) -> sp.Expr:
+    """Max of these for large ``variable``: the one that grows without bound, where there is exactly one."""
+    growing = [t for t in terms if sp.limit(t, variable, sp.oo) == sp.oo]
+    return growing[0] if len(growing) == 1 else sp.Max(*terms)
+
+
+def _rate(check: RateCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
+    hidden = ("defense",) if check.variable == "sigma" else (check.variable,)
+    for points in series(groups, check.variable):
+        exponent, unproved = math.nan, ""
+        try:
+            rate = expression(points[0].defense, Kind.RATE)
+            exponent = rate_exponent(rate, SYMBOLS[check.variable]) + conduct.exponent_shift
+        except UnsupportedBound as reason:
+            unproved = str(reason)
+        yield judge_rate(
+            {float(value_of(p, check.variable)): measured(groups[p], conduct.level) for p in points},
+            exponent,
+            check.variable,
+            check.tolerance,
+            conduct.level,
+            conduct.baseline,
+            unproved,
+            **_named(points[0], hidden),
+        )

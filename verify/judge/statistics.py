@@ -1,0 +1,103 @@
+"""Root mean squares and slopes with their confidence intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Verdict: TypeAlias = Literal["holds", "fails", "inconclusive", "uninformative"]
+
+
+LEVEL = 0.99  #: of every confidence interval and test, unless told otherwise
+
+
+BASELINE = 0.9  #: a root mean square error at or above this is no better than guessing zero, which scores 1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Root mean square of R over the n trials that returned a result, with its confidence interval.
+
+    The interval is Student's for the mean of R^2 (a mean of independent trials), mapped by the square root;
+    it is [0, inf) for fewer than two trials. ``se_log`` is the standard error of log rms, by the delta
+    method.
+    """
+
+    n: int
+    failed: int
+    rms: float
+    low: float
+    high: float
+    se_log: float
+
+    @staticmethod
+    def of(errors: Sequence[float] | NDArray[np.float64], failed: int = 0, level: float = LEVEL) -> Measured:
+        squares = np.square(np.asarray(errors, dtype=float))
+        n = int(squares.size)
+        if n == 0:
+            return Measured(0, failed, math.nan, 0.0, math.inf, math.inf)
+        mean = float(squares.mean())
+        if n == 1:
+            return Measured(1, failed, math.sqrt(mean), 0.0, math.inf, math.inf)
+        se = float(squares.std(ddof=1)) / math.sqrt(n)
+        half = float(stats.t.ppf((1 + level) / 2, n - 1)) * se
+        low, high = math.sqrt(max(0.0, mean - half)), math.sqrt(mean + half)
+        return Measured(n, failed, math.sqrt(mean), low, high, se / (2 * mean) if mean > 0 else math.inf)
+
+    def learns_nothing(self, baseline: float) -> str:
+        """Why nothing can be learnt from these trials; empty if something can."""
+        if self.n == 0 and self.failed:
+            return f"all {self.failed} trials failed"
+        if self.rms >= baseline:
+            return f"rms {self.rms:.3g} is no better than guessing zero (baseline {baseline:g})"
+        return ""
+
+
+# --- the rules: numbers in, a result out --------------------------------------------------------------------
+
+
+def _within(low: float, high: float, lo: float, hi: float) -> Verdict:
+    """Is the interval [low, high] inside [lo, hi], disjoint from it, or neither?"""
+    if lo <= low and high <= hi:
+        return "holds"
+    return "fails" if high < lo or low > hi else "inconclusive"
+
+
+def _half_width(coefficients: Sequence[float], measured: Sequence[Measured], level: float) -> float:
+    """Half the confidence interval of ``sum_i c_i log rms_i`` (independent trials, Welch-Satterthwaite
+    degrees of freedom); infinite with fewer than two trials anywhere."""
+    if any(m.n < 2 for m in measured):
+        return math.inf
+    parts = [(c * m.se_log) ** 2 for c, m in zip(coefficients, measured, strict=True)]
+    variance = sum(parts)
+    if variance == 0:
+        return 0.0
+    dof = variance**2 / sum(v**2 / (m.n - 1) for v, m in zip(parts, measured, strict=True))
+    return float(stats.t.ppf((1 + level) / 2, dof)) * math.sqrt(variance)
+
+
+def _weighted_slope(points: Mapping[float, Measured], level: float) -> tuple[float, float, float, float]:
+    """Slope of log rms against log x, its interval, and the p-value of the straight line (F test of lack of
+    fit against the scatter of the trials; 1 for two values of x)."""
+    if len(points) < 2:
+        return math.nan, -math.inf, math.inf, 1.0
+    measured = list(points.values())
+    x, y = np.log(list(points)), np.log([m.rms for m in measured])
+    weights = np.array([m.n for m in measured], dtype=float)
+    x = x - np.average(x, weights=weights)
+    coefficients = weights * x / np.sum(weights * x**2)
+    slope = float(coefficients @ y)
+    half = _half_width(coefficients.tolist(), measured, level)
+    misfit = y - np.average(y, weights=weights) - slope * x
+    dof = weights - 1
+    scatter = float(np.sum(dof * weights * np.array([m.se_log for m in measured]) ** 2) / np.sum(dof))
+    if len(points) == 2 or scatter == 0:
+        return slope, slope - half, slope + half, 1.0
+    f = float(np.sum(weights * misfit**2)) / (len(points) - 2) / scatter
+    return slope, slope - half, slope + half, float(stats.f.sf(f, len(points) - 2, np.sum(dof)))

@@ -1,0 +1,56 @@
+"""One rule for each kind of statement: errors and a bound in, a verdict out.
+
+There are four verdicts. "holds" and "fails" are decisions: the confidence interval lies inside, or wholly
+outside, what the statement allows. "inconclusive": neither; more trials would decide. "uninformative":
+no statement applies (not proved, vacuous, beyond first order), or the attack was no better than guessing zero, which
+can confirm nothing (it can still refute). A failed trial is never counted out: with one, no statement about the size
+of the error "holds" (UPPER, which speaks of a fraction of trials, counts it as a violation), and where all failed a
+prediction fails.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bounds import Kind
+from verify.judge.statistics import Verdict
+
+
+@dataclass(frozen=True)
+class Result:
+    """One statement judged. ``series`` names the points it is about, ``text`` says it all in one line."""
+
+    kind: Kind
+    experiment: str
+    series: str
+    verdict: Verdict
+    text: str
+    n: int
+    failed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As strict JSON: infinite ends of an interval, and what could not be computed, become None."""
+        return {
+            k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()
+        }
+
+
+def _settle(verdict: Verdict, failed: int, unstated: str, nothing: str = "") -> Verdict:
+    """``unstated``: why no statement applies here; nothing can then be said. ``nothing``: why these trials teach nothing
+    in favour of one; what they refute stays refuted."""
+    if unstated or (nothing and verdict != "fails"):
+        return "uninformative"
+    return "inconclusive" if failed and verdict == "holds" else verdict
+
+
+def _note(verdict: Verdict, n: int, failed: int, nothing: str) -> str:
+    note = f"{verdict}: {nothing}" if nothing else verdict
+    note += f"; consistent, n = {n}" if verdict == "inconclusive" else f", n = {n}"
+    return note + (f", {failed} FAILED" if failed else "")
+
+
+def _where(where: Mapping[str, str]) -> tuple[str, str]:
+    return where.get("experiment", ""), where.get("series", "")

@@ -1,0 +1,1 @@
+"""What is measured, and the machine that measures it."""

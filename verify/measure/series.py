@@ -1,0 +1,68 @@
+"""Points that differ in one variable alone, and points in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from verify.measure.features import alternating
+from verify.measure.point import Point, point_key
+
+
+def label(point: Point, without: Sequence[str] = ()) -> str:
+    """A point in words, less some parts."""
+    return ", ".join(text for part, text in point.describe().items() if text and part not in without)
+
+
+def series(points: Iterable[Point], variable: str) -> list[list[Point]]:
+    """Points that differ in ``variable`` alone, together; each series sorted by it.
+
+    variable: "m", "d", "sigma", "moments", "B" (alternating labels grow with it), or "strength" (the defense's own
+    parameter; where its points come with batches of several sizes, one for each value, as more clients bring more features,
+    these stay together too).
+    """
+    if variable != "strength":
+        return _grouped(points, (variable,))
+    found = []
+    for together in _grouped(points, ("strength", "B")):
+        distinct = len({value_of(p, "strength") for p in together}) == len(together)
+        found += [together] if distinct else _grouped(together, ("strength",))
+    return found
+
+
+def _grouped(points: Iterable[Point], variables: Sequence[str]) -> list[list[Point]]:
+    """Points that differ in these alone, together, sorted by the first."""
+    together: dict[str, list[Point]] = {}
+    for point in points:
+        raw = point.to_dict()
+        for variable in variables:
+            part, name = _place(point, variable)
+            (raw[part] if part else raw)[name] = None
+            if variable == "B" and point.labels == alternating(point.B):
+                raw["labels"] = None
+        together.setdefault(point_key(raw), []).append(point)
+    return [sorted(s, key=lambda p: value_of(p, variables[0])) for s in together.values()]
+
+
+def _place(point: Point, variable: str) -> tuple[str, str]:
+    """The part of a point ("" for itself) that keeps ``variable``, and its name there."""
+    if variable == "strength":
+        parameter = point.defense.strength_parameter()
+        return "defense", parameter.name if parameter else variable
+    return {"sigma": "defense", "moments": "attack"}.get(variable, ""), variable
+
+
+def value_of(point: Point, variable: str) -> Any:
+    """The value of ``variable`` (as in ``series``) at a point. ``ValueError`` if its defense has no such parameter."""
+    part, name = _place(point, variable)
+    owner = getattr(point, part) if part else point
+    if not hasattr(owner, name):
+        raise ValueError(
+            f"variable {variable!r} must be a parameter of the defense; {point.defense!r} has none"
+        )
+    return getattr(owner, name)
+
+
+def largest(points: Iterable[Point]) -> list[Point]:
+    """The point of largest m in each series."""
+    return [s[-1] for s in series(points, "m")]

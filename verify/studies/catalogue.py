@@ -1,0 +1,14 @@
+"""The studies, by name. A new one is a module with a ``STUDY`` and one entry here."""
+
+from __future__ import annotations
+
+from verify.studies import assumptions, concentration, deep, first_layer, odd
+from verify.studies.study import Study
+
+STUDIES: tuple[Study, ...] = (
+    concentration.STUDY,
+    odd.STUDY,
+    first_layer.STUDY,
+    deep.STUDY,
+    assumptions.STUDY,
+)
