@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from verify.draw.style import save_figure
 if TYPE_CHECKING:
     from attack.image.datasets import ImageBatch
 from verify.measure.pictures import FloatArray, PictureRow
+from verify.measure.point import parameter_words
 
 CELL = 1.15  # inches
 
@@ -77,7 +77,7 @@ def _title(batch: ImageBatch, rows: Sequence[PictureRow]) -> str:
 
 
 def _name(defense: Defense) -> str:
-    strength = ", ".join(f"{k} = {v:g}" for k, v in asdict(defense).items())
+    strength = ", ".join(parameter_words(defense).values())
     name = "no defense" if isinstance(defense, NoDefense) else defense.name.replace("_", " ")
     return name + (f" ({strength})" if strength else "")
 
