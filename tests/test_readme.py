@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from verify.cli.app import COMMANDS, load
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -23,10 +25,6 @@ def test_python_example_runs_and_reconstructs(capsys: pytest.CaptureFixture[str]
 
 
 def test_every_option_the_readme_names_exists() -> None:
-    from typer.main import get_command
-
-    from verify.cli import app
-
     known = {"--json", "--latex"}
 
     def collect(command: object) -> None:
@@ -35,7 +33,9 @@ def test_every_option_the_readme_names_exists() -> None:
         for child in getattr(command, "commands", {}).values():
             collect(child)
 
-    collect(get_command(app))
+    for name in COMMANDS:
+        collect(load(name))
     shell = re.findall(r"```\n(reconbound.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert shell
     assert set(re.findall(r"--[a-zA-Z][\w-]*", shell[0])) <= known
+    assert set(re.findall(r"^reconbound ([\w-]+)", shell[0], re.MULTILINE)) <= set(COMMANDS)

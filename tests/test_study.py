@@ -230,7 +230,7 @@ def test_from_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(TOY, name="other", seed=4)
-    monkeypatch.setattr(cli, "STUDIES", (TOY, other))
+    monkeypatch.setattr("verify.cli.study.STUDIES", (TOY, other))
     code, out, _ = shell(capsys, "study", "toy", "--trials", "5", "--out", str(tmp_path), "--json")
     assert code == 0
     (report,) = json.loads(out)
@@ -239,7 +239,7 @@ def test_from_the_command_line(
     assert (tmp_path / "study-toy.png").read_bytes().startswith(b"\x89PNG")
     code, out, _ = shell(capsys, "study", "all", "--trials", "5", "--out", str(tmp_path))
     assert code == 0 and "toy:" in out and "other:" in out and "2 failed" in out
-    monkeypatch.setattr(cli, "STUDIES", (replace(TOY, trial=None), replace(other, trial=None)))
+    monkeypatch.setattr("verify.cli.figures.STUDIES", (replace(TOY, trial=None), replace(other, trial=None)))
     again = tmp_path / "again"
     (tmp_path / "records" / "study-gone.json").write_text("{}")
     code, _, err = shell(capsys, "figures", "--from", str(tmp_path / "records"), "--out", str(again))
@@ -269,6 +269,6 @@ def test_an_interrupt_says_how_to_go_on(
     def stop(condition: Condition, seed: int) -> Outcome:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "STUDIES", (replace(TOY, trial=stop),))
+    monkeypatch.setattr("verify.cli.study.STUDIES", (replace(TOY, trial=stop),))
     code, _, err = shell(capsys, "study", "toy", "--out", str(tmp_path))
     assert code == 130 and "run it again" in err

@@ -9,18 +9,18 @@ from typing import Annotated
 import typer
 
 from bounds import checks
+from verify import EXPERIMENTS
 from verify.cli.options import FORMATS, Format, Json, new_directory
 from verify.cli.report import report
 from verify.draw.experiment import plot
 from verify.draw.pictures import draw_pictures
 from verify.draw.style import save_figure
-from verify.experiments import catalogue as experiments
 from verify.experiments.own import experiment_of
 from verify.judge.compare import compare
 from verify.judge.verdict import Result
 from verify.measure.pictures import load_pictures
 from verify.measure.record import Record, read_records
-from verify.studies import catalogue as studies
+from verify.studies.catalogue import STUDIES
 from verify.studies.study import load
 
 app = typer.Typer(add_completion=False)
@@ -69,7 +69,7 @@ def _redraw_pictures(path: Path, target: Path, suffix: str) -> None:
 
 
 def _redraw_study(path: Path, target: Path, suffix: str) -> None:
-    study = {s.file: s for s in studies.STUDIES}.get(path.name)
+    study = {s.file: s for s in STUDIES}.get(path.name)
     if study is None:
         _tell(path, "no study of that name, not redrawn")
     else:
@@ -81,7 +81,7 @@ def _redraw_records(path: Path, found: list[Record], target: Path, suffix: str) 
     if not found:
         _tell(path, "no trials yet")
         return []
-    known = {e.name: e for full in experiments.EXPERIMENTS.values() for e in (full, full.quick())}
+    known = {e.name: e for full in EXPERIMENTS.values() for e in (full, full.quick())}
     experiment = known.get(found[0].experiment) or experiment_of(found)
     plot(found, target / f"{experiment.name}.{suffix}", experiment)
     return compare(found, experiment)

@@ -28,7 +28,7 @@ def count(text: Any) -> int:
         number = Decimal(str(text))
     except InvalidOperation:
         number = Decimal("nan")
-    if number.is_finite() and abs(number) <= LARGEST and number == number.to_integral_value():
+    if number.is_finite() and -LARGEST <= number <= LARGEST and number == number.to_integral_value():
         return int(number)
     raise typer.BadParameter(f"must be a whole number of at most {LARGEST}; got {str(text)[:40]!r}")
 

@@ -11,7 +11,7 @@ from bounds import checks
 from verify.cli.options import FORMATS, Format, Json, Out, Trials, new_directory
 from verify.cli.tables import print_json, print_rows, say
 from verify.draw.style import save_figure
-from verify.studies import catalogue
+from verify.studies.catalogue import STUDIES
 from verify.studies.study import Study, run
 
 app = typer.Typer(add_completion=False)
@@ -21,9 +21,7 @@ app = typer.Typer(add_completion=False)
 def study(
     name: Annotated[
         str,
-        typer.Argument(
-            metavar="NAME|all", help=f"all, or one of {', '.join(s.name for s in catalogue.STUDIES)}."
-        ),
+        typer.Argument(metavar="NAME|all", help=f"all, or one of {', '.join(s.name for s in STUDIES)}."),
     ],
     trials: Trials = None,
     out: Out = Path("results"),
@@ -35,9 +33,9 @@ def study(
     Interrupted, it resumes when called again with the same arguments. The exit code does not depend on verdicts: a study
     may break an assumption on purpose."""
     checks.choice("format", format, FORMATS)
-    checks.choice("NAME", name, ("all", *(s.name for s in catalogue.STUDIES)))
+    checks.choice("NAME", name, ("all", *(s.name for s in STUDIES)))
     new_directory("out", out)
-    reports = [_measured(s, out, trials, format) for s in catalogue.STUDIES if name in ("all", s.name)]
+    reports = [_measured(s, out, trials, format) for s in STUDIES if name in ("all", s.name)]
     if as_json:
         print_json(reports)
         return

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bounds import TensorAttack, checks
+from verify import EXPERIMENTS
 from verify.cli.options import (
     FORMATS,
     NAMES,
@@ -27,7 +28,6 @@ from verify.cli.options import (
 )
 from verify.cli.report import report
 from verify.draw.experiment import plot
-from verify.experiments import catalogue
 from verify.experiments.own import own_experiment
 from verify.judge.compare import compare
 from verify.judge.verdict import Result
@@ -101,11 +101,10 @@ def verify(
 
 def _chosen(defense: str, only: Sequence[str], quick: bool) -> list[Experiment]:
     """Experiments of the catalogue."""
-    known = catalogue.EXPERIMENTS
     checks.choice("DEFENSE", defense, ("all", *NAMES))
     for name in only:
-        checks.choice("only", name, tuple(known))
-    wanted = list(known.values())
+        checks.choice("only", name, tuple(EXPERIMENTS))
+    wanted = list(EXPERIMENTS.values())
     if defense != "all":
         wanted = [e for e in wanted if any(isinstance(p.defense, NAMES[defense]) for p in e.points)]
     chosen = [e for e in wanted if not only or e.name in only]
