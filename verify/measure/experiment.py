@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from bounds import checks
-from verify.judge.check import Check
+from verify.measure.check import Check
 from verify.measure.point import Point
 
 
