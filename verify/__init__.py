@@ -9,7 +9,7 @@ own("bounds")
 # The check above must come before anything else imports bounds.
 from verify.draw.experiment import plot  # noqa: E402
 from verify.draw.summary import plot_summary  # noqa: E402
-from verify.experiments.catalogue import EXPERIMENTS  # noqa: E402
+from verify.experiments import EXPERIMENTS  # noqa: E402
 from verify.judge.compare import compare  # noqa: E402
 from verify.measure.experiment import Experiment  # noqa: E402
 from verify.measure.features import Features  # noqa: E402

@@ -33,7 +33,7 @@ from verify.draw.pictures import draw_pictures
 from verify.draw.side_by_side import is_common, plot_side_by_side
 from verify.draw.style import save_figure
 from verify.draw.summary import plot_summary
-from verify.experiments.catalogue import EXPERIMENTS
+from verify.experiments import EXPERIMENTS
 from verify.judge.compare import compare
 from verify.judge.predicted import RatioResult
 from verify.judge.verdict import Result

@@ -149,9 +149,13 @@ def bound_at(point: Point, kind: Kind, delta: float = 0.05) -> BoundValue:
     return bounds_at(point, delta)[kind]
 
 
-@lru_cache(maxsize=4096)
 def bounds_at(point: Point, delta: float = 0.05) -> Evaluation:
-    """Every kind of statement at a point."""
+    """Every kind of statement at a point. Computed once, whatever experiment and figure ask."""
+    return _bounds_at(replace(point, experiment=""), delta)
+
+
+@lru_cache(maxsize=4096)
+def _bounds_at(point: Point, delta: float) -> Evaluation:
     return evaluate(point.defense, point.setting(), point.attack, delta)
 
 

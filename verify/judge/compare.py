@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from bounds import Kind, checks
 from verify.judge import JUDGES
-from verify.judge.base import Conduct
+from verify.judge.base import Conduct, Groups
 from verify.judge.statistics import BASELINE, LEVEL
 from verify.judge.verdict import Result
 from verify.measure.check import Check
@@ -54,5 +54,9 @@ def compare(
     else:
         assert experiment is not None
         asked = experiment.rules
-    groups = group_records(records, experiment)
-    return [result for one in asked for result in JUDGES[one.kind].judge(one, groups, conduct)]
+    return judged(group_records(records, experiment), asked, conduct)
+
+
+def judged(groups: Groups, asked: Iterable[Check], conduct: Conduct) -> list[Result]:
+    """The same for records that are grouped already: every check, answered by the judge of its kind."""
+    return [result for check in asked for result in JUDGES[check.kind].judge(check, groups, conduct)]

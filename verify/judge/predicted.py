@@ -164,7 +164,7 @@ def _predicted(check: PredictedCheck, groups: Groups, conduct: Conduct) -> Itera
     for point in largest(groups) if check.largest_m_only else groups:
         bound = corrupted(bound_at(point, Kind.PREDICTED), conduct.factor)
         found = measured(groups[point], conduct.level)
-        yield judge_predicted(found, bound, check.tolerance, conduct.baseline, **named(point))
+        yield judge_predicted(found, bound, check.tolerance, conduct.baseline, FIRST_ORDER, **named(point))
 
 
 def _improvement(check: ImprovementCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
