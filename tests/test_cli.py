@@ -13,6 +13,7 @@ import pytest
 
 from bounds import DEFENSES, GradientNoise, Setting, evaluate
 from verify import EXPERIMENTS, cli
+from verify.measure.experiment import Reduced
 
 SMALL = ["--quick", "--trials", "2", "--jobs", "1", "--only", "one-feature"]
 
@@ -29,7 +30,7 @@ def small_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
     """One experiment at one small point, so that a run takes a second."""
     full = EXPERIMENTS["one-feature"]
     points = tuple(replace(p, m=4_000, d=20) for p in full.points[:2])
-    small = replace(full, points=points, rules=full.rules[:2], quick_width=4_000)
+    small = replace(full, points=points, rules=full.rules[:2], reduced=Reduced(4_000))
     monkeypatch.setattr(cli, "EXPERIMENTS", {"one-feature": small})
 
 

@@ -253,7 +253,8 @@ def verify(
     again with the same arguments."""
     chosen = _experiments(defense, only or [])
     if quick and not only:
-        chosen = [e for e in chosen if e.rules]  # a quick run is for verdicts
+        # A quick run is for verdicts, and that of everything for a verdict on every defense.
+        chosen = [e for e in chosen if (e.reduced.in_all if defense == "all" else e.rules)]
     if trials is not None:
         checks.integer("trials", trials, 1)
     out.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from verify.experiments.defenses import ON_DEFENSES
 from verify.experiments.grid import RANDOM, STANDARD, experiment
 from verify.experiments.scaling import SCALING
 from verify.experiments.upper import UPPER
-from verify.measure.experiment import Experiment
+from verify.measure.experiment import Experiment, Reduced
 
 #: Every experiment that is written down.
 WRITTEN: tuple[Experiment, ...] = (*ACTIVATIONS, *ON_DEFENSES, *SCALING, *UPPER)
@@ -30,6 +30,7 @@ def default_experiment(family: type[Defense]) -> Experiment:
         m=(80_000, 320_000),
         defenses=family.grid(),
         trials=60,
+        reduced=Reduced(in_all=True),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from verify.experiments.grid import ORTHONORMAL, RANDOM, STANDARD, doubling, experiment
 from verify.judge.predicted import PredictedCheck
 from verify.judge.rate import RateCheck
-from verify.measure.experiment import Experiment
+from verify.measure.experiment import Experiment, Reduced
 from verify.measure.features import Features
 
 # A trial's error scatters by 7 to 13 % where the orthogonal part dominates (d = 100) and by up to 60 % where the in-plane
@@ -21,7 +21,7 @@ ACTIVATIONS: tuple[Experiment, ...] = (
         d=100,
         m=doubling(20_000, 5),
         trials=150,
-        quick_width=40_000,
+        reduced=Reduced(40_000),
     ),
     experiment(
         "relu-random",
@@ -33,7 +33,7 @@ ACTIVATIONS: tuple[Experiment, ...] = (
         m=(80_000, 320_000),
         B=4,
         trials=65,
-        quick_width=40_000,
+        reduced=Reduced(40_000),
     ),
     experiment(
         "gelu-random",
@@ -81,7 +81,7 @@ ACTIVATIONS: tuple[Experiment, ...] = (
         activation="softplus",
         moments=("plain",),
         trials=30,
-        quick_width=100_000,
+        reduced=Reduced(100_000),
     ),
     experiment(
         "elu",
@@ -117,7 +117,7 @@ ACTIVATIONS: tuple[Experiment, ...] = (
         m=doubling(40_000, 4),
         activation="tanh",
         trials=120,
-        quick_width=40_000,
+        reduced=Reduced(40_000),
     ),
     experiment(
         "sigmoid",
@@ -130,7 +130,7 @@ ACTIVATIONS: tuple[Experiment, ...] = (
         activation="sigmoid",
         moments=("residualized",),
         trials=120,
-        quick_width=80_000,
+        reduced=Reduced(80_000),
     ),
     experiment(
         "digits",
@@ -142,7 +142,7 @@ ACTIVATIONS: tuple[Experiment, ...] = (
         m=(100_000, 1_000_000),
         B=(2, 4),
         trials=450,
-        quick_width=50_000,
+        reduced=Reduced(50_000),
     ),
     experiment(
         "digits-raw",
@@ -155,7 +155,7 @@ ACTIVATIONS: tuple[Experiment, ...] = (
         B=(2, 4),
         moments=("residualized",),
         trials=36,
-        quick_width=100_000,
+        reduced=Reduced(100_000),
     ),
     experiment(
         "patches",
@@ -168,7 +168,6 @@ ACTIVATIONS: tuple[Experiment, ...] = (
         B=(2, 4, 8),
         moments=("residualized",),
         trials=3,
-        quick_width=20_000,
-        quick_trials=1,
+        reduced=Reduced(20_000, 1),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from bounds import (
     DPSGD,
@@ -20,38 +20,113 @@ from bounds import (
     StochasticRounding,
 )
 from verify.experiments.grid import ORTHONORMAL, RANDOM, STANDARD, doubling, experiment
+from verify.judge.floor import FloorCheck
 from verify.judge.predicted import PredictedCheck
 from verify.judge.rate import RateCheck
-from verify.measure.experiment import Experiment
+from verify.measure.check import Check
+from verify.measure.experiment import Experiment, Reduced
 from verify.measure.point import Point
 
 #: The width at which defenses are compared.
 SIDE_BY_SIDE_WIDTH = 320_000
 
 
-def _strengths() -> Iterable[tuple[str, str, tuple[str, ...], Sequence[tuple[Defense, int]]]]:
-    """Name, title, claims, and the members of each defense with their batch sizes: two features, or two for each client or
-    local batch."""
-    forms = (True, False)
-    yield "batch", "Batch size, no defense", ("C1",), [(NoDefense(), B) for B in (1, 2, 3, 4, 6, 8)]
-    yield "noise", "Additive noise", ("C9",), [(GradientNoise(s), 2) for s in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)]
-    clipped = [(GradientClipping(c, per_sample=f), 2) for f in forms for c in (100.0, 200.0, 400.0, 800.0)]
-    yield "clipping", "Clipping", ("C10",), clipped
-    multipliers = (0.0005, 0.001, 0.002, 0.004, 0.008)
-    noisy = [(DPSGD(1.0, z, per_sample=f), 2) for f in forms for z in multipliers]
-    yield "dp-sgd", "DP-SGD, clipping norm 1", ("C10",), noisy
-    yield (
+#: With a mask, a clipping of its own for every sample, or one for the batch.
+FORMS = (True, False)
+
+
+#: The members of each defense, with their batch sizes: two features, or two for each client or local batch.
+_CLIPPED = tuple((GradientClipping(c, per_sample=f), 2) for f in FORMS for c in (100.0, 200.0, 400.0, 800.0))
+_NOISY = tuple((DPSGD(1.0, z, per_sample=f), 2) for f in FORMS for z in (0.0005, 0.001, 0.002, 0.004, 0.008))
+_DROPPED = tuple((Dropout(p, f), 2) for f in FORMS for p in (0.1, 0.3, 0.5, 0.7, 0.9))
+_PRUNED = tuple((GradientPruning(ratio), 2) for ratio in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95))
+_LOCAL = (
+    *((LocalAggregation(k, rate), 2) for rate in (0.1, 1.0) for k in (1, 2, 5, 10, 20)),
+    *((LocalAggregation(k, 0.1, "different"), 2 * k) for k in (1, 2, 3, 4)),
+)
+
+
+def _strength(
+    name: str,
+    title: str,
+    claims: tuple[str, ...],
+    cells: Sequence[tuple[Defense, int]],
+    reduced: Reduced,
+    rules: Sequence[Check] = (PredictedCheck(0.1),),
+) -> Experiment:
+    """A defense, strength by strength, at the common width."""
+    name = f"strength-{name}"
+    points = tuple(
+        Point(name, RANDOM, d=50, m=SIDE_BY_SIDE_WIDTH, B=batch, defense=defense) for defense, batch in cells
+    )
+    title = f"{title}, strength by strength"
+    return Experiment(name, title, points, tuple(rules), claims, trials=40, reduced=reduced)
+
+
+def _kept(*defenses: Defense, trials: int = 20) -> Reduced:
+    """Two strengths, at a width and with trials that decide a check of 10 %: an error scatters by about a tenth."""
+    return Reduced(80_000, trials, defenses, in_all=True)
+
+
+_STRENGTHS = (
+    _strength(
+        "batch",
+        "Batch size, no defense",
+        ("C1",),
+        tuple((NoDefense(), B) for B in (1, 2, 3, 4, 6, 8)),
+        Reduced(80_000, 20, batches=(2, 4), in_all=True),
+    ),
+    _strength(
+        "noise",
+        "Additive noise",
+        ("C9",),
+        tuple((GradientNoise(s), 2) for s in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)),
+        _kept(GradientNoise(0.5), GradientNoise(1.0)),
+    ),
+    _strength(
+        "clipping",
+        "Clipping",
+        ("C10",),
+        _CLIPPED,
+        _kept(GradientClipping(100.0, per_sample=True), GradientClipping(200.0, per_sample=True)),
+    ),
+    _strength(
+        "dp-sgd",
+        "DP-SGD, clipping norm 1",
+        ("C10",),
+        _NOISY,
+        _kept(DPSGD(1.0, 0.001, per_sample=True), DPSGD(1.0, 0.002, per_sample=True)),
+    ),
+    _strength(
         "dropout",
         "Dropout",
         ("C12",),
-        [(Dropout(p, f), 2) for f in forms for p in (0.1, 0.3, 0.5, 0.7, 0.9)],
-    )
-    ratios = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-    yield "pruning", "Gradient pruning", ("C13",), [(GradientPruning(ratio), 2) for ratio in ratios]
-    same = [(LocalAggregation(k, rate), 2) for rate in (0.1, 1.0) for k in (1, 2, 5, 10, 20)]
-    different = [(LocalAggregation(k, 0.1, "different"), 2 * k) for k in (1, 2, 3, 4)]
-    yield "local-aggregation", "Local aggregation", ("C8",), [*same, *different]
-    yield "clients", "Secure aggregation", ("C11",), [(SecureAggregation(n), 2 * n) for n in (1, 2, 3, 4)]
+        _DROPPED,
+        _kept(Dropout(0.1, True), Dropout(0.5, True), trials=30),
+    ),
+    _strength(
+        "pruning",
+        "Gradient pruning",
+        ("C13",),
+        _PRUNED,
+        _kept(GradientPruning(0.7), GradientPruning(0.8)),
+        (PredictedCheck(0.1), FloorCheck(0.1)),
+    ),
+    _strength(
+        "local-aggregation",
+        "Local aggregation",
+        ("C8",),
+        _LOCAL,
+        _kept(LocalAggregation(5, 0.1), LocalAggregation(20, 0.1)),
+    ),
+    _strength(
+        "clients",
+        "Secure aggregation",
+        ("C11",),
+        tuple((SecureAggregation(n), 2 * n) for n in (1, 2, 3, 4)),
+        _kept(SecureAggregation(1), SecureAggregation(2)),
+    ),
+)
 
 
 ON_DEFENSES: tuple[Experiment, ...] = (
@@ -77,7 +152,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         defenses=tuple(GradientNoise(s) for s in (4.0, 8.0, 16.0)),
         moments=("residualized",),
         trials=150,
-        quick_width=200_000,
+        reduced=Reduced(200_000),
     ),
     experiment(
         "dropout",
@@ -89,8 +164,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         m=(80_000, 640_000),
         defenses=Dropout.grid(),
         trials=120,
-        quick_width=80_000,
-        quick_trials=5,
+        reduced=Reduced(80_000, 5),
     ),
     experiment(
         "clipping",
@@ -102,7 +176,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         m=(80_000, 640_000),
         defenses=(GradientClipping(30.0), GradientClipping(200.0, per_sample=True)),
         trials=120,
-        quick_width=80_000,
+        reduced=Reduced(80_000),
     ),
     experiment(
         "dp-sgd",
@@ -115,7 +189,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         defenses=(DPSGD(1.0, 0.003), DPSGD(1.0, 0.003, per_sample=False)),
         moments=("residualized",),
         trials=60,
-        quick_width=80_000,
+        reduced=Reduced(80_000),
     ),
     experiment(
         "dp-sgd-strength",
@@ -128,8 +202,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         # the gradient's norm is about 755 here
         defenses=tuple(DPSGD(1.0, z, per_sample=False) for z in (0.0004, 0.00133, 0.004)),
         trials=60,
-        quick_width=640_000,
-        quick_trials=2,
+        reduced=Reduced(640_000, 2),
     ),
     experiment(
         "rounding",
@@ -142,21 +215,22 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         defenses=StochasticRounding.grid(),
         moments=("residualized",),
         trials=60,
-        quick_width=80_000,
+        reduced=Reduced(80_000, 60, (StochasticRounding(1.0),), in_all=True),
     ),
     experiment(
         "biased",
         "Channels that are functions of the entry alone: an error that no width removes",
         (),
-        (PredictedCheck(0.05),),
+        (PredictedCheck(0.05), FloorCheck()),
         features=RANDOM,
         d=50,
         m=(80_000, 640_000),
         defenses=(*DeterministicRounding.grid(), SignCompression(), *Clamping.grid()),
         moments=("residualized",),
         trials=40,
-        quick_width=80_000,
-        quick_trials=5,
+        reduced=Reduced(
+            320_000, 10, (DeterministicRounding(3.0), SignCompression(), Clamping(0.5)), in_all=True
+        ),
     ),
     experiment(
         "pruning-batch",
@@ -170,8 +244,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         defenses=(NoDefense(), *GradientPruning.grid()),
         moments=("residualized",),
         trials=30,
-        quick_width=80_000,
-        quick_trials=5,
+        reduced=Reduced(80_000, 5),
     ),
     experiment(
         "dropout-against-pruning",
@@ -184,7 +257,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         defenses=(*(Dropout(p, per_sample=False) for p in (0.5, 0.7, 0.9)), *GradientPruning.grid()),
         moments=("residualized",),
         trials=100,
-        quick_width=80_000,
+        reduced=Reduced(80_000),
     ),
     experiment(
         "local-aggregation",
@@ -197,7 +270,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         defenses=tuple(LocalAggregation(k, 0.1) for k in (1, 5, 20)),
         moments=("residualized",),
         trials=120,
-        quick_width=80_000,
+        reduced=Reduced(80_000),
     ),
     experiment(
         "batches",
@@ -211,8 +284,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         defenses=(NoDefense(), LocalAggregation(3, 0.1, "different"), SecureAggregation(3)),
         moments=("residualized",),
         trials=40,
-        quick_width=160_000,
-        quick_trials=5,
+        reduced=Reduced(160_000, 5),
     ),
     experiment(
         "undefended",
@@ -224,22 +296,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         m=doubling(20_000, 7)[::2],
         moments=("residualized",),
         trials=60,
-        quick_width=80_000,
+        reduced=Reduced(320_000, 30, in_all=True),
     ),
-    *(
-        Experiment(
-            f"strength-{name}",
-            f"{title}, strength by strength",
-            tuple(
-                Point(f"strength-{name}", RANDOM, d=50, m=SIDE_BY_SIDE_WIDTH, B=batch, defense=defense)
-                for defense, batch in cells
-            ),
-            (PredictedCheck(0.1),),
-            claims,
-            trials=40,
-            quick_width=40_000,
-            quick_trials=5,
-        )
-        for name, title, claims, cells in _strengths()
-    ),
+    *_STRENGTHS,
 )

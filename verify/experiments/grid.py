@@ -59,5 +59,5 @@ def experiment(
     name: str, title: str, claims: tuple[str, ...], rules: Sequence[Check], **rest: Any
 ) -> Experiment:
     """An experiment on the grid of the remaining arguments, but for those that are the experiment's own."""
-    own = {k: rest.pop(k) for k in ("trials", "seed", "quick_width", "quick_trials") if k in rest}
+    own = {k: rest.pop(k) for k in ("trials", "seed", "reduced") if k in rest}
     return Experiment(name, title, grid(name, **rest), tuple(rules), claims, **own)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from verify.experiments.grid import ORTHONORMAL, RANDOM, STANDARD, experiment
 from verify.judge.predicted import PredictedCheck
 from verify.judge.rate import RateCheck
-from verify.measure.experiment import Experiment
+from verify.measure.experiment import Experiment, Reduced
 from verify.measure.features import Features
 
 SCALING: tuple[Experiment, ...] = (
@@ -41,8 +41,7 @@ SCALING: tuple[Experiment, ...] = (
         m=(80_000, 640_000),
         B=8,
         trials=40,
-        quick_width=80_000,
-        quick_trials=5,
+        reduced=Reduced(80_000, 5),
     ),
     *(
         experiment(
@@ -55,7 +54,7 @@ SCALING: tuple[Experiment, ...] = (
             m=(160_000, 640_000),
             moments=("residualized",),
             trials=150 if cosine > 0.9 else 40,
-            quick_width=160_000,
+            reduced=Reduced(160_000),
         )
         for cosine in (0.5, 0.8, 0.95)
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bounds import GradientNoise, NoDefense
 from verify.experiments.grid import ORTHONORMAL, RANDOM, experiment
 from verify.judge.upper import UpperCheck
-from verify.measure.experiment import Experiment
+from verify.measure.experiment import Experiment, Reduced
 
 UPPER: tuple[Experiment, ...] = (
     experiment(
@@ -21,7 +21,7 @@ UPPER: tuple[Experiment, ...] = (
         labels=(3.0,),
         moments=("residualized",),
         trials=2000,
-        quick_width=160_000,
+        reduced=Reduced(160_000, 100, (NoDefense(),), in_all=True),
     ),
     experiment(
         "upper-one-feature-plain",
@@ -35,7 +35,7 @@ UPPER: tuple[Experiment, ...] = (
         labels=(3.0,),
         moments=("plain",),
         trials=2000,
-        quick_width=320_000,
+        reduced=Reduced(320_000),
     ),
     experiment(
         "upper-span",
@@ -47,7 +47,7 @@ UPPER: tuple[Experiment, ...] = (
         m=160_000,
         labels=(3.0, -3.0),
         trials=2000,
-        quick_width=160_000,
+        reduced=Reduced(160_000),
     ),
     experiment(
         "upper-two-features",
@@ -60,8 +60,7 @@ UPPER: tuple[Experiment, ...] = (
         labels=(3.0, -2.0),
         moments=("residualized",),
         trials=2000,
-        quick_width=2_000_000,
-        quick_trials=5,
+        reduced=Reduced(2_000_000, 5),
     ),
     *(
         experiment(
@@ -75,8 +74,7 @@ UPPER: tuple[Experiment, ...] = (
             B=size,
             moments=("residualized",),
             trials=40,
-            quick_width=160_000,
-            quick_trials=2,
+            reduced=Reduced(160_000, 2),
         )
         for size, part, what in ((1, "error", "error"), (2, "span", "distance from the span"))
     ),
