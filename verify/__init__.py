@@ -17,7 +17,7 @@ beside("bounds")  # before anything else imports it
 if TYPE_CHECKING:
     from verify.draw.experiment import plot
     from verify.draw.summary import plot_summary
-    from verify.experiments.catalogue import EXPERIMENTS
+    from verify.experiments import EXPERIMENTS
     from verify.experiments.own import experiment_of, own_experiment
     from verify.judge.compare import compare
     from verify.measure.experiment import Experiment
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 #: Where each public name is defined.
 _HOMES = {
-    "EXPERIMENTS": "verify.experiments.catalogue",
+    "EXPERIMENTS": "verify.experiments",
     "CheckResult": "verify.search.result",
     "Counterexample": "verify.search.result",
     "Experiment": "verify.measure.experiment",

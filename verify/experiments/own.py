@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bounds import Defense, Kind, NoDefense, TensorAttack, UnsupportedBound, checks, expression
-from verify.judge.check import Check
+from verify.judge import JUDGES
 from verify.judge.predicted import PredictedCheck
 from verify.judge.rate import RateCheck
-from verify.judge.upper import UpperCheck
+from verify.measure.check import Check
 from verify.measure.experiment import Experiment
 from verify.measure.features import Features
 from verify.measure.groups import group_records
@@ -113,14 +113,16 @@ def _experiment(
 
 def natural_checks(points: Sequence[Point], tolerance: float = TOLERANCE) -> tuple[Check, ...]:
     """What can be asked of these points: PREDICTED at every one, within ``tolerance`` of 1; RATE in m where there are
-    several widths, its exponent within ``tolerance``; UPPER. The last two where they are stated."""
+    several widths, its exponent within ``tolerance``; of every other kind, what is asked of it by default. All but the
+    first where they are stated."""
     if not 0 < checks.real("tolerance", tolerance) < 1:
         raise ValueError(f"tolerance must lie strictly between 0 and 1; got {tolerance}")
     asked: list[Check] = [PredictedCheck(tolerance, largest_m_only=False)]
-    if any(len(s) > 1 for s in series(points, "m")) and _stated(points, Kind.RATE):
-        asked.append(RateCheck("m", tolerance))
-    if _stated(points, Kind.UPPER):
-        asked.append(UpperCheck())
+    for kind, judge in JUDGES.items():
+        if kind is Kind.RATE and any(len(s) > 1 for s in series(points, "m")) and _stated(points, kind):
+            asked.append(RateCheck("m", tolerance))
+        elif kind not in (Kind.PREDICTED, Kind.RATE) and _stated(points, kind):
+            asked.append(judge.default)
     return tuple(asked)
 
 
