@@ -24,7 +24,7 @@ RITZ_TOLERANCE = 1e-4
 @dataclass(frozen=True)
 class AttackSpec:
     """Base of the descriptions of attacks: frozen, inert, complete. A subclass sets ``name``, under which ``attack`` has the
-    code, and its options as fields; what theory says of it is in ``bounds.evaluation.THEORY``."""
+    code, and its options as fields; what theory says of it is in ``bounds.kinds.stated.THEORY``."""
 
     name: ClassVar[str]
 
