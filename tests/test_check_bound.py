@@ -32,6 +32,7 @@ from bounds import (
     UnsupportedBound,
     evaluate,
 )
+from bounds.kinds.stated import stated
 from verify import Features, Point, check_bound, check_point, cli, point_strategy
 from verify.measure.record import Record
 from verify.measure.trial import run_trial
@@ -260,7 +261,7 @@ def test_unsupported_settings_are_skipped_and_counted() -> None:
 
 
 def test_a_bound_object_is_taken_by_its_kind() -> None:
-    (rate,) = (b for b in NoDefense.bounds if b.kind is Kind.RATE)
+    rate = stated(NoDefense)[Kind.RATE]
     with pytest.raises(ValueError, match="kind must be rate, that of my_bound; got upper"):
         check_bound(rate, "upper", SMALL)
     family = point_strategy((NoDefense,), (12, 12), (8_000, 8_000), (1, 1), ("relu",))

@@ -38,6 +38,7 @@ from bounds import (
     evaluate,
     expression,
 )
+from bounds.kinds.stated import stated
 from bounds.wide_limits import gradient_norm
 from verify.judge.compare import compare
 from verify.judge.predicted import PredictedCheck
@@ -56,9 +57,7 @@ PARAMETERS = pytest.mark.parametrize(
 )
 
 SWITCHED = pytest.mark.parametrize("family", [c for c in DEFENSES if c.has_off], ids=lambda c: c.name)
-RATED = pytest.mark.parametrize(
-    "family", [c for c in DEFENSES if Kind.RATE in {b.kind for b in c.bounds}], ids=lambda c: c.name
-)
+RATED = pytest.mark.parametrize("family", [c for c in DEFENSES if c.rate is not None], ids=lambda c: c.name)
 
 X, Y = torch.from_numpy(correlated(3, 8)), torch.from_numpy(labels(3))
 
@@ -113,10 +112,11 @@ def test_declared_ranges_make_sense(family: Family, p: Param) -> None:
 
 @FAMILIES
 def test_statements_are_complete(family: Family) -> None:
-    kinds = [b.kind for b in family.bounds]
-    assert len(set(kinds)) == len(kinds)
+    kinds = stated(family)
     assert {Kind.RATE, Kind.FLOOR} & set(kinds)  # it has a rate, or an error that no width removes
-    for b in family.bounds:
+    assert (family.rate is None) == (not family.rate_source)
+    for kind, b in kinds.items():
+        assert b.kind is kind
         assert b.statement and b.source and b.statistic and b.assumptions
 
 
@@ -192,8 +192,8 @@ def test_off_has_the_undefended_bounds(family: Family, moments: str) -> None:
     none = evaluate(NoDefense(), setting(), a)
     for off in (dataclasses.replace(family.off(), **form) for form in forms(family)):
         found = evaluate(off, setting(), a)
-        gridded = Kind.FLOOR in {b.kind for b in family.bounds}
-        for kind in {b.kind for b in family.bounds} - {Kind.FLOOR}:
+        gridded = Kind.FLOOR in stated(family)
+        for kind in set(stated(family)) - {Kind.FLOOR}:
             assert found[kind].value == pytest.approx(none[kind].value, rel=3e-3 if gridded else 1e-12), kind
         if gridded:
             assert found.floor == 0
@@ -220,11 +220,14 @@ def test_symbolic_rates_equal_numeric_ones(family: Family, data: st.DataObject) 
     defense = data.draw(defense_members(family))
     B, d, m = data.draw(st.integers(1, 5)), data.draw(st.integers(5, 5000)), data.draw(st.integers(6, 10**9))
     here = Setting.orthonormal(d, m, B, "relu")
-    rate = next(b for b in family.bounds if b.kind is Kind.RATE)
     formula = expression(family, Kind.RATE)
     values = symbol_values(formula, here, defense, G=gradient_norm(here) / math.sqrt(here.m))
     symbolic = sp.lambdify(list(values), formula, "math")(*values.values())
-    assert rate.value(defense, here, TensorAttack(), 0.05).value == pytest.approx(symbolic, rel=1e-13)
+    found = evaluate(defense, here)[Kind.RATE]
+    if found.value is None:  # the training, or what is left of the residuals, has no limit to speak of
+        assert re.match("not stable|ill-posed|not computed", found.why)
+    else:
+        assert found.value == pytest.approx(symbolic, rel=1e-13)
 
 
 @RATED
@@ -278,7 +281,7 @@ def test_not_proved_is_not_bad_input(family: Family) -> None:
     value = evaluate(family(), setting(), TensorAttack(same_neuron="ignored"))[Kind.PREDICTED]
     assert value.value is None
     assert value.why.startswith("not proved")
-    missing = set(Kind) - {b.kind for b in family.bounds}
+    missing = set(Kind) - set(stated(family))
     for kind in missing:
         assert evaluate(family(), setting())[kind].why.startswith("not proved")
         with pytest.raises(UnsupportedBound, match="not proved"):
@@ -384,7 +387,7 @@ def test_measured_is_predicted(member: Defense) -> None:
 def test_measured_exponents_are_the_rate_s(member: Defense) -> None:
     """The exponent of m between the two widths, within 0.2: its 99 % interval is about +-0.1. Negative control: an
     exponent raised by one half must fail."""
-    if Kind.RATE not in {b.kind for b in member.bounds}:
+    if member.rate is None:
         pytest.skip("no rate is stated: the error has a floor")
     if isinstance(member, DPSGD):
         pytest.skip("a fixed noise multiplier defends alike at every width: see the tests of DP-SGD")

@@ -16,7 +16,6 @@ turns the B-dimensional integral into contractions, so no grid of n^B points app
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,12 +25,11 @@ from bounds.arrays import Array
 from bounds.defense import Defense
 from bounds.errors import UnsupportedBound
 from bounds.estimator import TensorAttack
-from bounds.gaussian.activations import ZERO
 from bounds.kinds.fit_model import _solution_map
 from bounds.kinds.pairs import _Moments
-from bounds.kinds.supported import check_estimator, check_independent, check_norms, supported_orders
+from bounds.kinds.supported import check_estimator, check_moments, check_norms
 from bounds.law import Unbiased
-from bounds.setting import SYMBOLS, Setting
+from bounds.setting import SIZES, Setting
 from bounds.statement import Bound, Kind
 
 
@@ -58,18 +56,9 @@ def first_order(setting: Setting, attack: TensorAttack, channel: Unbiased | None
     """
     check_estimator(attack)
     channel = Unbiased(setting.residuals) if channel is None else channel
-    low, order = supported_orders(setting, channel.residuals)
-    if low == 1 and attack.contraction != "first_moment":
-        raise UnsupportedBound(
-            "not proved for a random contraction: the constant depends on the vector drawn"
-        )
+    low, order = check_moments(setting, attack, channel)
     directions, norms = setting.directions, setting.norms
-    check_independent(setting)
-    c_1, c_low, c_q = (
-        np.array([setting.activation.coefficient(k, n) for n in norms]) for k in (1, low, order)
-    )
-    if order % 2 == 0 and np.min(np.abs(c_1)) <= ZERO:
-        raise UnsupportedBound("not proved: mu_1 = 0, so features are found up to their sign only")
+    c_low, c_q = (np.array([setting.activation.coefficient(k, n) for n in norms]) for k in (low, order))
     alpha = channel.residuals * c_low
     moments = _Moments.of(setting, attack.residualized, (low, order), channel)
     if low == 2:
@@ -128,34 +117,34 @@ def scattered(setting: Setting, k_perp: float, k_par: float, noise: float) -> tu
     }
 
 
-def predicted_bound(channel: Callable[[Defense, Setting], Unbiased]) -> Bound:
-    """PREDICTED for a defense with an unbiased channel."""
+def _numeric(
+    defense: Defense, setting: Setting, attack: TensorAttack, delta: float
+) -> tuple[float, dict[str, float]]:
+    seen = defense.law(setting)
+    assert isinstance(seen, Unbiased)
+    check_norms(setting, seen.keeps_labels)
+    constants = first_order(setting, attack, seen)
+    k_perp, k_par = float(constants.orthogonal.mean()), float(constants.inplane.mean())
+    variance, parts = scattered(setting, k_perp, k_par, constants.noise)
+    sizes = np.abs(seen.residuals)
+    # Kappa: the spread of the residuals as the server sees them.
+    return math.sqrt(variance), parts | {"kappa": float(sizes.max() / sizes.min())}
 
-    def numeric(
-        defense: Defense, setting: Setting, attack: TensorAttack, delta: float
-    ) -> tuple[float, dict[str, float]]:
-        seen = channel(defense, setting)
-        check_norms(setting, seen.keeps_labels)
-        constants = first_order(setting, attack, seen)
-        k_perp, k_par = float(constants.orthogonal.mean()), float(constants.inplane.mean())
-        variance, parts = scattered(setting, k_perp, k_par, constants.noise)
-        sizes = np.abs(seen.residuals)
-        # Kappa: the spread of the residuals as the server sees them.
-        return math.sqrt(variance), parts | {"kappa": float(sizes.max() / sizes.min())}
 
-    d, m, size, k_perp, k_par = (SYMBOLS[name] for name in ("d", "m", "B", "K_perp", "K_par"))
-    return Bound(
-        kind=Kind.PREDICTED,
-        statement="first-order root mean square error, constants by quadrature",
-        source="paper_notes.md, 'First-order error' (ours)",
-        statistic="root mean square over trials of R (up to signs where the attack reports them as unknown)",
-        assumptions=(
-            "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
-            "features linearly independent with known norms, no vanishing residual",
-            "mu_1, mu_2 != 0 and mu_3 or mu_4 != 0, or mu_2 = 0 and mu_1, mu_3 != 0; sigma of polynomial growth",
-            "with unequal norms: labels +-1, and the assignment of norms by them correct",
-            "first order: exact as m grows with d fixed; before, off by terms that grow with R and noise_over_signal",
-        ),
-        numeric=numeric,
-        symbolic=sp.sqrt(((d - size) * k_perp + k_par) / m),
-    )
+#: For a defense that leaves the gradient unbiased.
+PREDICTED = Bound(
+    kind=Kind.PREDICTED,
+    statement="first-order root mean square error, constants by quadrature",
+    source="paper_notes.md, 'First-order error' (ours)",
+    statistic="root mean square over trials of R (up to signs where the attack reports them as unknown)",
+    assumptions=(
+        "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
+        "features linearly independent with known norms, no vanishing residual",
+        "mu_1, mu_2 != 0 and mu_3 or mu_4 != 0, or mu_2 = 0 and mu_1, mu_3 != 0; sigma of polynomial growth",
+        "with unequal norms: labels +-1, and the assignment of norms by them correct",
+        "first order: exact as m grows with d fixed; before, off by terms that grow with R and noise_over_signal",
+    ),
+    numeric=_numeric,
+    symbolic=sp.sqrt(((SIZES["d"] - SIZES["B"]) * SIZES["K_perp"] + SIZES["K_par"]) / SIZES["m"]),
+    laws=(Unbiased,),
+)

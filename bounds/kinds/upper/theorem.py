@@ -7,7 +7,6 @@ linear part, span and core are estimated on the same neurons. They are a priori,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import sympy as sp
@@ -18,10 +17,11 @@ from bounds.errors import TrivialBound, UnsupportedBound
 from bounds.estimator import TensorAttack
 from bounds.kinds.upper.inplane import in_plane_theorem
 from bounds.kinds.upper.span import SpanBound, span_theorem
-from bounds.setting import SYMBOLS, Setting
+from bounds.law import Unbiased
+from bounds.setting import SIZES, Setting
 from bounds.statement import Bound, Kind
 
-__all__ = ["SpanBound", "error_bound", "error_given_misfit", "span_bound", "upper_bound"]
+__all__ = ["UPPER", "SpanBound", "error_bound", "error_given_misfit", "span_bound"]
 
 
 def span_bound(
@@ -68,44 +68,43 @@ def error_given_misfit(
     )
 
 
-def upper_bound(noise_variance: Callable[[Defense], float]) -> Bound:
-    """UPPER for a defense whose channel adds independent Gaussian noise of the given variance to every entry (or nothing).
+def _numeric(
+    defense: Defense, setting: Setting, attack: TensorAttack, delta: float
+) -> tuple[float, dict[str, float]]:
+    """About R. Where no proof is sharper it is the trivial bound, twice the features' size, and the reason says so."""
+    law = defense.law(setting)
+    assert isinstance(law, Unbiased)
+    if law.inexact:
+        raise UnsupportedBound(f"not proved: {law.inexact}")
+    theorem = span_theorem(setting, attack, law.variance, delta)
+    details: dict[str, float] = {}
+    try:
+        details = {"span": theorem.span.rmse} | dict(theorem.span.parts)
+        if setting.B == 1:
+            value = theorem.error
+        else:
+            found = in_plane_theorem(setting, attack, law.variance, delta).bound()
+            value, details = found.error, details | dict(found.parts)
+    except UnsupportedBound as reason:
+        trivial = 2 * math.sqrt(float(np.mean(setting.norms**2)))
+        raise TrivialBound(trivial, f"trivial, whatever the attack returns: {reason}", details) from reason
+    return value, details | {"K_upper": value * math.sqrt(setting.m / (setting.d - setting.B))}
 
-    The value is about R. Where no proof is sharper it is the trivial one, twice the features' size, and ``why`` says so.
-    """
 
-    def numeric(
-        defense: Defense, setting: Setting, attack: TensorAttack, delta: float
-    ) -> tuple[float, dict[str, float]]:
-        variance = noise_variance(defense)
-        theorem = span_theorem(setting, attack, variance, delta)
-        details: dict[str, float] = {}
-        try:
-            details = {"span": theorem.span.rmse} | dict(theorem.span.parts)
-            if setting.B == 1:
-                value = theorem.error
-            else:
-                found = in_plane_theorem(setting, attack, variance, delta).bound()
-                value, details = found.error, details | dict(found.parts)
-        except UnsupportedBound as reason:
-            trivial = 2 * math.sqrt(float(np.mean(setting.norms**2)))
-            raise TrivialBound(
-                trivial, f"trivial, whatever the attack returns: {reason}", details
-            ) from reason
-        return value, details | {"K_upper": value * math.sqrt(setting.m / (setting.d - setting.B))}
-
-    return Bound(
-        kind=Kind.UPPER,
-        statement="a priori, every constant explicit, same neurons for every step of the attack",
-        source="paper_notes.md, 'Span theorem', 'One feature' and 'In-plane theorem' (ours)",
-        statistic="R of one trial; in the details, span: root mean square distance of the features from the attack's span",
-        assumptions=(
-            "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
-            "equal known norms, no vanishing residual, features linearly independent",
-            "the span step has converged to the dominant eigenvectors, to its stated tolerance",
-            "for more than one feature: the fit has found its global minimum",
-            "the activation has no feature narrower than 1/500",
-        ),
-        numeric=numeric,
-        symbolic=SYMBOLS["K_upper"] * sp.sqrt((SYMBOLS["d"] - SYMBOLS["B"]) / SYMBOLS["m"]),
-    )
+#: For a defense whose channel adds independent Gaussian noise to every entry (or nothing).
+UPPER = Bound(
+    kind=Kind.UPPER,
+    statement="a priori, every constant explicit, same neurons for every step of the attack",
+    source="paper_notes.md, 'Span theorem', 'One feature' and 'In-plane theorem' (ours)",
+    statistic="R of one trial; in the details, span: root mean square distance of the features from the attack's span",
+    assumptions=(
+        "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
+        "equal known norms, no vanishing residual, features linearly independent",
+        "the span step has converged to the dominant eigenvectors, to its stated tolerance",
+        "for more than one feature: the fit has found its global minimum",
+        "the activation has no feature narrower than 1/500",
+    ),
+    numeric=_numeric,
+    symbolic=SIZES["K_upper"] * sp.sqrt((SIZES["d"] - SIZES["B"]) / SIZES["m"]),
+    laws=(Unbiased,),
+)
