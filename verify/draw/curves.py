@@ -16,8 +16,8 @@ from verify.draw.style import AXES, COLOURS, MARKERS, STYLES, _few_digits
 from verify.judge.base import bounds_at, errors_of, measured
 from verify.judge.statistics import LEVEL, Measured
 from verify.judge.upper import bound_of
+from verify.measure.outcome import TrialOutcome
 from verify.measure.point import Point
-from verify.measure.record import Record
 from verify.measure.series import value_of
 
 
@@ -57,7 +57,7 @@ class Curve:
     colour: str
     marker: str
     x: tuple[float, ...]
-    records: tuple[tuple[Record, ...], ...]
+    records: tuple[tuple[TrialOutcome, ...], ...]
     measured: tuple[Measured, ...]
     theory: tuple[Mapping[Kind, BoundValue], ...]
     points: tuple[Point, ...]
@@ -81,7 +81,7 @@ def curve_of(
     points: Sequence[Point],
     name: str,
     index: int,
-    groups: Mapping[Point, Sequence[Record]],
+    groups: Mapping[Point, Sequence[TrialOutcome]],
     x: str,
     level: float = LEVEL,
     part: str = "error",

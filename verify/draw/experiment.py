@@ -56,8 +56,8 @@ def plot(
     x = x or natural_axis(experiment)
     if x not in AXES:
         raise ValueError(f"x must be one of {', '.join(AXES)}; got {x!r}")
-    groups = group_records(records, experiment)
-    kept = [r for group in groups.values() for r in group]
+    kept = list(records)
+    groups = group_records(kept, experiment)
     if not kept:
         raise ValueError("records must hold at least one trial; got none")
     own = [c.tolerance for c in experiment.rules if isinstance(c, PredictedCheck)] if experiment else []

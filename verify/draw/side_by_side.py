@@ -30,6 +30,7 @@ from verify.judge.base import bound_at
 from verify.judge.statistics import Measured
 from verify.measure.features import alternating
 from verify.measure.groups import group_records
+from verify.measure.outcome import TrialOutcome
 from verify.measure.point import Point, parameter_words
 from verify.measure.record import Record
 from verify.measure.series import series
@@ -89,7 +90,7 @@ def plot_side_by_side(records: Iterable[Record], path: str | Path) -> list[Panel
     the width at which most of its members were; of others the number is given. A defense without any is left empty and says
     so. Writes ``path``; returns what was drawn.
     """
-    groups: dict[Point, list[Record]] = {}
+    groups: dict[Point, list[TrialOutcome]] = {}
     for point, found in group_records(records).items():
         if is_common(point):
             groups.setdefault(replace(point, experiment="side-by-side"), []).extend(found)
@@ -150,7 +151,7 @@ def _batches(defense: Defense) -> int:
     return defense.steps if isinstance(defense, LocalAggregation) and defense.batches == "different" else 1
 
 
-def _panel(family: type[Defense], title: str, groups: Mapping[Point, Sequence[Record]]) -> Panel:
+def _panel(family: type[Defense], title: str, groups: Mapping[Point, Sequence[TrialOutcome]]) -> Panel:
     own = [p for p in groups if type(p.defense) is family]
     batch_alone = family is NoDefense  # its strength is the batch size
     variable = "B" if batch_alone else "strength"
@@ -162,7 +163,7 @@ def _panel(family: type[Defense], title: str, groups: Mapping[Point, Sequence[Re
 
 
 def _curves(
-    together: Sequence[Sequence[Point]], groups: Mapping[Point, Sequence[Record]], x: str
+    together: Sequence[Sequence[Point]], groups: Mapping[Point, Sequence[TrialOutcome]], x: str
 ) -> tuple[Curve, ...]:
     return tuple(
         curve_of(points, name, index, groups, x, kinds=(Kind.PREDICTED, Kind.FLOOR))

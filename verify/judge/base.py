@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 
 from bounds import BoundValue, Evaluation, Kind, evaluate
 from verify.judge.statistics import BASELINE, LEVEL, Measured
+from verify.measure.outcome import Outcome, TrialOutcome
 from verify.measure.point import Point
-from verify.measure.record import Record
 from verify.measure.series import label
 
-Groups: TypeAlias = Mapping[Point, Sequence[Record]]
+Groups: TypeAlias = Mapping[Point, Sequence[TrialOutcome]]
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Conduct:
     exponent_shift: float = 0.0
 
 
-def errors_of(records: Iterable[Record], part: str = "error") -> list[float]:
+def errors_of(records: Iterable[Outcome], part: str = "error") -> list[float]:
     """R of every trial that returned a result, or (``part`` "span") the features' distance from the span."""
     found = [r.rmse if part == "error" else r.rmse_span for r in records]
     return [e for e in found if e is not None]
 
 
-def measured(records: Iterable[Record], level: float = LEVEL, part: str = "error") -> Measured:
+def measured(records: Iterable[Outcome], level: float = LEVEL, part: str = "error") -> Measured:
     """Root mean square of these records' errors, failures counted beside it."""
     records = list(records)
     return Measured.of(errors_of(records, part), sum(r.failed for r in records), level)

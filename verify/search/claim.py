@@ -30,8 +30,8 @@ from verify.judge.rate import RateResult, judge_rate
 from verify.judge.statistics import Measured
 from verify.judge.upper import UpperResult, judge_upper
 from verify.judge.verdict import Result
+from verify.measure.outcome import Outcome
 from verify.measure.point import Point
-from verify.measure.record import Record
 
 if TYPE_CHECKING:
     pass
@@ -240,10 +240,10 @@ def _scaled(point: Point, variable: str, factor: int) -> Point:
     return replace(point, d=size) if variable == "d" else replace(point, m=size)
 
 
-def _measure(claim: _Claim, first: int, trials: int, seed: int, device: str) -> list[list[Record]]:
+def _measure(claim: _Claim, first: int, trials: int, seed: int, device: str) -> list[list[Outcome]]:
     from verify.measure.trial import run_trial
 
-    return [[run_trial(p, t, seed, device) for t in range(first, first + trials)] for p in claim.points]
+    return [[run_trial(p, t, seed, device).outcome for t in range(first, first + trials)] for p in claim.points]
 
 
 def _terms(
