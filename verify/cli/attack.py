@@ -30,7 +30,7 @@ from verify.cli.options import (
 from verify.cli.tables import console, print_json, say, table
 from verify.confidence import Assessed, assess
 from verify.draw.pictures import draw_pictures
-from verify.measure.pictures import PictureRow, reconstruct_pictures, save_pictures
+from verify.measure.pictures import PictureRow, reconstruct_pictures
 
 if TYPE_CHECKING:
     from attack.image.datasets import ImageBatch
@@ -70,8 +70,16 @@ def tensor(
     batch = _batch(images, path, labels_path, size=B, seed=seed, center=not raw, max_cosine=max_cosine)
     stem = f"pictures-{images}-B{B}" + ("-raw" if raw else "")
     new_directory("out", out)
-    rows = reconstruct_pictures(batch, m or (10_000, 100_000), seed, activation, spec, estimator, device)
-    save_pictures(out / "records" / f"{stem}.json", batch, rows)
+    rows = reconstruct_pictures(
+        batch,
+        m or (10_000, 100_000),
+        seed,
+        activation,
+        spec,
+        estimator,
+        device,
+        path=out / "records" / f"{stem}.json",
+    )
     picture = out / f"{stem}.png"
     draw_pictures(batch, rows, picture)
     if as_json:

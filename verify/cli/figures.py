@@ -19,7 +19,7 @@ from verify.experiments.own import experiment_of
 from verify.judge.compare import compare
 from verify.judge.verdict import Result
 from verify.measure.pictures import load_pictures
-from verify.measure.record import Record, read_records
+from verify.measure.record import Record, read_records, record_files
 from verify.studies.catalogue import STUDIES
 from verify.studies.study import load
 
@@ -39,11 +39,11 @@ def figures(
     checks.choice("format", format, FORMATS)
     if not source.is_dir():
         raise ValueError(f"--from must be a directory with records; got {source}")
-    paths, pictures = sorted(source.glob("*.jsonl")), sorted(source.glob("pictures-*.json"))
+    paths, pictures = record_files(source), sorted(source.glob("pictures-*.json"))
     measured = sorted(source.glob("study-*.json"))
     if not (paths or pictures or measured):
         raise ValueError(
-            "--from must hold records (*.jsonl), pictures (pictures-*.json) or studies (study-*.json); "
+            "--from must hold records (NAME.json, NAME.jsonl), pictures (pictures-*.json) or studies (study-*.json); "
             f"got none in {source}"
         )
     target = new_directory("out", source.parent if out is None else out)

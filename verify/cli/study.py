@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from bounds import checks
-from verify.cli.options import FORMATS, Format, Json, Out, Trials, new_directory
+from verify.cli.options import FORMATS, Format, Jobs, Json, Out, Trials, new_directory
 from verify.cli.tables import print_json, print_rows, say
 from verify.draw.style import save_figure
 from verify.studies.catalogue import STUDIES
@@ -24,6 +24,7 @@ def study(
         typer.Argument(metavar="NAME|all", help=f"all, or one of {', '.join(s.name for s in STUDIES)}."),
     ],
     trials: Trials = None,
+    jobs: Jobs = 1,
     out: Out = Path("results"),
     format: Format = "png",
     as_json: Json = False,
@@ -35,7 +36,7 @@ def study(
     checks.choice("format", format, FORMATS)
     checks.choice("NAME", name, ("all", *(s.name for s in STUDIES)))
     new_directory("out", out)
-    reports = [_measured(s, out, trials, format) for s in STUDIES if name in ("all", s.name)]
+    reports = [_measured(s, out, trials, jobs, format) for s in STUDIES if name in ("all", s.name)]
     if as_json:
         print_json(reports)
         return
@@ -45,15 +46,10 @@ def study(
         print_rows(report["rows"])
 
 
-def _measured(study: Study, out: Path, trials: int | None, suffix: str) -> dict[str, Any]:
+def _measured(study: Study, out: Path, trials: int | None, jobs: int, suffix: str) -> dict[str, Any]:
     """Measure what is missing, draw, and tell."""
     path = out / "records" / study.file
-    try:
-        found = run(study, path, trials)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"stopped; finished conditions are in {path}; run it again to continue"
-        ) from None
+    found = run(study, path, trials, jobs=jobs)
     save_figure(study.draw(found), (out / study.figure).with_suffix(f".{suffix}"))
     return {
         "study": study.name,
