@@ -143,7 +143,7 @@ def test_dp_sgd_on_the_first_layer() -> None:
 
 @pytest.mark.parametrize("per_sample", [False, True])
 def test_one_network_is_dropped_whatever_is_observed(per_sample: bool) -> None:
-    """The mask belongs to the forward pass: where one mask silences a unit, its output gradient and its row are both zero."""
+    """The mask belongs to the forward pass: a unit that it silences has no output gradient and no row."""
     net = TwoLayerNet.sample(D, 2000, "softplus", seed=3)
     defense = Dropout(0.4, per_sample)
     outer, rows = (watch(defense, net, X, Y, seed=1).gradient for watch in (observe, observe_first_layer))

@@ -65,10 +65,10 @@ def test_rows_side_by_side() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_no_way_of_holding_the_weights_changes_a_bit(dtype: torch.dtype) -> None:
     """Held, drawn ahead by threads, and drawn further ahead."""
+    v = torch.ones(D, 2, dtype=dtype)
     found = [
         (total(net, lambda rows, block: block.T @ block[:, :2]), gathered(net, lambda rows, block: block @ v))
         for net in (network(dtype=dtype), *(network(dtype=dtype, memory_budget=0, chunk=c) for c in (1, M)))
-        for v in [torch.ones(D, 2, dtype=dtype)]
     ]
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
