@@ -12,7 +12,7 @@ import torch
 from helpers import correlated
 
 from attack import TwoLayerNet, observe
-from attack.networks.activation import apply_activation
+from attack.networks.activation import _NATIVE, apply_activation, apply_derivative
 from attack.streams import normal, numpy_generator
 from bounds import ACTIVATIONS, GradientNoise, resolve_activation
 
@@ -75,6 +75,40 @@ def test_native_activations_are_the_theory_s(name: str) -> None:
     single = apply_activation(ACTIVATIONS[name], t.float())
     assert single.dtype == torch.float32
     np.testing.assert_allclose(single.numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+#: Where derivatives are compared: kinks from both sides and at either zero, and far out, where naive formulas overflow.
+PLACES = torch.cat(
+    [
+        torch.linspace(-30, 30, 241, dtype=torch.float64),
+        torch.tensor([0.0, -0.0, 1e-300, -1e-300, 700.0, -700.0, 800.0, -800.0], dtype=torch.float64),
+    ]
+)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_native_derivatives_are_the_theory_s(name: str) -> None:
+    """Those that run on an accelerator, here on the CPU; the kinks' values exactly."""
+    native, table = _NATIVE[name].derivative, ACTIVATIONS[name].derivative
+    assert table is not None
+    expected = table(PLACES.numpy())
+    np.testing.assert_allclose(native(PLACES).numpy(), expected, rtol=1e-11, atol=1e-14)
+    at_kinks = np.isin(PLACES.numpy(), ACTIVATIONS[name].kinks)
+    assert np.array_equal(native(PLACES).numpy()[at_kinks], expected[at_kinks])
+    near = PLACES[PLACES.abs() <= 30]
+    single = native(near.float())
+    assert single.dtype == torch.float32
+    np.testing.assert_allclose(single.numpy(), table(near.float().double().numpy()), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", TORCH)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_derivatives_against_autograd(name: str, dtype: torch.dtype) -> None:
+    t = torch.linspace(-3, 3, 60, dtype=torch.float64).requires_grad_()
+    (expected,) = torch.autograd.grad(TORCH[name](t).sum(), t)
+    found = apply_derivative(activation_of(name), t.detach().to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, expected.to(dtype), rtol=1e-5, atol=1e-6)
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
