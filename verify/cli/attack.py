@@ -143,7 +143,7 @@ def gradient(
     """Check a gradient of your own, reconstruct the features in it, and say how far the result can be trusted.
 
     Exits with 1 when the status is failed."""
-    from attack.own.gradient import read_gradient
+    from attack.own.files import read_gradient
 
     known_norms = None if norms is None else numbers("norms", norms)
     known_scale = None if scale == "auto" else number("scale", scale)
