@@ -97,6 +97,10 @@ class Sample:
         """Upper bound of the sample mean of an F >= 0 of at most the given expectation."""
         return expectation + self.mean_excess(envelope, exponent, absolute=expectation)
 
+    def rms(self, envelope: Envelope, exponent: float, expectation: float) -> float:
+        """Square root of ``nonnegative_mean``."""
+        return math.sqrt(self.nonnegative_mean(envelope, exponent, expectation))
+
     def expectation(self, envelope: Envelope) -> float:
         """Upper Riemann sum of ``E envelope(|zeta|)``."""
         s, density = _radial_grid(self.dimension, 0.0, self.limit + 12.0, 8001)

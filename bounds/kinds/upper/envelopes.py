@@ -12,15 +12,15 @@ from bounds.gaussian.quadrature import gaussian_rule
 from bounds.gaussian.tails import Envelope
 
 #: Envelopes are known up to here, in standard deviations.
-_FARTHEST = 24.0
+FARTHEST = 24.0
 
 
-def _product(he: Envelope, power: int, degree: int) -> Envelope:
+def powers(he: Envelope, power: int, degree: int) -> Envelope:
     """``he(s)^power s^degree``."""
     return lambda s: np.asarray(he(s) ** power * s**degree)
 
 
-def _moment(k: int, power: int, degree: int) -> float:
+def hermite_moment(k: int, power: int, degree: int) -> float:
     """``E He_k(Z)^power Z^degree``."""
     x, w = gaussian_rule()
     he = np.polynomial.hermite_e.hermeval(x, [0.0] * k + [1.0])
@@ -32,7 +32,7 @@ def envelope(function: Callable[[Array], Array], kinks: Sequence[float], norm: f
     at its kinks, with 0.1 % to spare for what lies between. No radius gets near 24, where it ends."""
     steps = 12_000 * max(1, math.ceil(norm / 3))
     grid = np.unique(
-        np.concatenate([np.linspace(0.0, _FARTHEST, steps + 1), np.abs(np.asarray(kinks, dtype=float))])
+        np.concatenate([np.linspace(0.0, FARTHEST, steps + 1), np.abs(np.asarray(kinks, dtype=float))])
     )
     both = np.maximum(np.abs(function(grid)), np.abs(function(-grid)))
     largest = 1.001 * np.maximum.accumulate(both)
@@ -45,7 +45,7 @@ def mixed_envelope(strengths: Array, kept: Envelope, stretch: float) -> Envelope
     One feature after the other; with t_i in a cell of the grid, its share is taken at the upper end and what is left for the
     others at the lower one."""
     step = 0.025 * stretch
-    t = np.asarray(step * np.arange(round(_FARTHEST / 2 / 0.025) + 2), dtype=np.float64)
+    t = np.asarray(step * np.arange(round(FARTHEST / 2 / 0.025) + 2), dtype=np.float64)
     total = np.zeros_like(t)
     for strength in strengths:
         share = strength * kept(t + step)

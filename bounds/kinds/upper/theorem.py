@@ -17,7 +17,8 @@ from bounds.defense import Defense
 from bounds.errors import TrivialBound, UnsupportedBound
 from bounds.estimator import TensorAttack
 from bounds.kinds.upper.inplane import in_plane_theorem
-from bounds.kinds.upper.span import SpanBound, span_theorem
+from bounds.kinds.upper.one_feature import one_feature_theorem
+from bounds.kinds.upper.span import SpanBound, SpanTheorem, span_theorem
 from bounds.setting import SYMBOLS, Setting
 from bounds.statement import Bound, Kind
 
@@ -31,7 +32,14 @@ def span_bound(
 
     Raises ``UnsupportedBound`` where it is not proved (unequal norms, an ill-posed setting) or vacuous (m too small).
     """
-    return span_theorem(setting, attack, noise_variance, delta).span
+    return _span(setting, attack, noise_variance, delta).bound
+
+
+def _span(setting: Setting, attack: TensorAttack, noise_variance: float, delta: float) -> SpanTheorem:
+    """For one feature on the events that its error uses, so that both hold at once."""
+    if setting.B == 1:
+        return one_feature_theorem(setting, attack, noise_variance, delta).span
+    return span_theorem(setting, attack, noise_variance, delta)
 
 
 def error_bound(
@@ -43,7 +51,7 @@ def error_bound(
     ``span_bound`` does.
     """
     if setting.B == 1:
-        return span_theorem(setting, attack, noise_variance, delta).error
+        return one_feature_theorem(setting, attack, noise_variance, delta).error
     return in_plane_theorem(setting, attack, noise_variance, delta).bound().error
 
 
@@ -68,6 +76,30 @@ def error_given_misfit(
     )
 
 
+def stated_error(
+    setting: Setting, attack: TensorAttack, noise_variance: float, delta: float
+) -> tuple[float, dict[str, float]]:
+    """``error_bound`` and its named parts. Where no proof is sharper ``TrivialBound`` carries twice the features' size, and
+    the parts that are known; ``UnsupportedBound`` where nothing is proved."""
+    parts: dict[str, float] = {}
+    if setting.B == 1:
+        one = one_feature_theorem(setting, attack, noise_variance, delta)
+        span = one.span
+    else:
+        span = span_theorem(setting, attack, noise_variance, delta)
+    try:
+        parts = {"span": span.bound.rmse} | dict(span.bound.parts)
+        if setting.B == 1:
+            value = one.error
+        else:
+            inplane = in_plane_theorem(setting, attack, noise_variance, delta).bound()
+            value, parts = inplane.error, parts | dict(inplane.parts)
+    except UnsupportedBound as reason:
+        trivial = 2 * math.sqrt(float(np.mean(setting.norms**2)))
+        raise TrivialBound(trivial, f"trivial, whatever the attack returns: {reason}", parts) from reason
+    return value, parts | {"K_upper": value * math.sqrt(setting.m / (setting.d - setting.B))}
+
+
 def upper_bound(noise_variance: Callable[[Defense], float]) -> Bound:
     """UPPER for a defense whose channel adds independent Gaussian noise of the given variance to every entry (or nothing).
 
@@ -77,22 +109,7 @@ def upper_bound(noise_variance: Callable[[Defense], float]) -> Bound:
     def numeric(
         defense: Defense, setting: Setting, attack: TensorAttack, delta: float
     ) -> tuple[float, dict[str, float]]:
-        variance = noise_variance(defense)
-        theorem = span_theorem(setting, attack, variance, delta)
-        details: dict[str, float] = {}
-        try:
-            details = {"span": theorem.span.rmse} | dict(theorem.span.parts)
-            if setting.B == 1:
-                value = theorem.error
-            else:
-                found = in_plane_theorem(setting, attack, variance, delta).bound()
-                value, details = found.error, details | dict(found.parts)
-        except UnsupportedBound as reason:
-            trivial = 2 * math.sqrt(float(np.mean(setting.norms**2)))
-            raise TrivialBound(
-                trivial, f"trivial, whatever the attack returns: {reason}", details
-            ) from reason
-        return value, details | {"K_upper": value * math.sqrt(setting.m / (setting.d - setting.B))}
+        return stated_error(setting, attack, noise_variance(defense), delta)
 
     return Bound(
         kind=Kind.UPPER,
