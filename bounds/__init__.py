@@ -17,6 +17,7 @@ from bounds.errors import TrivialBound, UnsupportedBound
 from bounds.estimator import TensorAttack
 from bounds.evaluation import Evaluation, evaluate, expression
 from bounds.gaussian.activations import ACTIVATIONS, Activation, resolve_activation
+from bounds.gaussian.variation import Variation
 from bounds.setting import SYMBOLS, Setting
 from bounds.statement import Bound, BoundValue, Kind
 
@@ -66,6 +67,7 @@ __all__ = [
     "TensorAttack",
     "TrivialBound",
     "UnsupportedBound",
+    "Variation",
     "choice",
     "evaluate",
     "expression",

@@ -1,9 +1,9 @@
 """What is left of the moments' error beyond second order in the coupling, by norms alone.
 
 Proof: bounds/proofs/in-plane.md, step 3, "Norms only". Symbols: X is the attack's span as a graph over the true one and
-``S = (I + X^T X)^(-1/2)``; ``y = S (z + X^T u)`` are a weight's coordinates in the attack's span; Lambda, the Ritz matrix, is
-the second moment there; ``A_r``: A_* with the residuals as they are; f is what the core multiplies He_q with, f0 its main
-part.
+``S = (I + X^T X)^(-1/2)``; ``y = S (z + X^T u)`` are a weight's coordinates in the attack's span; Lambda, the Ritz matrix,
+is the second moment there; ``A_r``: A_* with the residuals as they are; f is what the core multiplies He_q with, f0 its
+main part.
 """
 
 from __future__ import annotations

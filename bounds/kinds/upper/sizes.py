@@ -39,8 +39,9 @@ class PolynomialSizes:
 
 @dataclass(frozen=True)
 class Sizes:
-    """``hz``: root mean square of ``|h^z z|``; ``f_low``: of ``|f0 He_{q-1}|``; ``cross``: ``|C|``;
-    ``f_low_u``: ``|mean f0 He_{q-1} u|``; ``f_lowest_uu``: ``|mean f0 He_{q-2} (u u^T - I)|``; ``polynomials``: None for plain moments."""
+    """``hz``: root mean square of ``|h^z z|``; ``f_low``: of ``|f0 He_{q-1}|``; ``cross``: ``|C|``; ``f_low_u``:
+    ``|mean f0 He_{q-1} u|``; ``f_lowest_uu``: ``|mean f0 He_{q-2} (u u^T - I)|``; ``polynomials``: None for plain
+    moments."""
 
     hz: float
     f_low: float

@@ -3,7 +3,7 @@
 Proof: bounds/proofs/span.md, whose steps the names follow. It is about the attack as implemented: the linear part and the
 span are estimated on the same neurons. It takes the setting alone. Symbols: ``P = [[A, C^T], [C, D]]`` is the attack's
 second moment in the basis (span, rest), ``A_*`` the limit of A; ``h = h^z - beta p`` what the attack multiplies w w^T - I
-with, ``h°`` its limit in the span, ``beta p_j`` the removed linear part outside the span, ``p_j = v.u_j`` for a unit vector v.
+with, ``h°`` its limit in the span, ``beta p_j`` the removed linear part outside it, ``p_j = v.u_j`` for a unit vector v.
 """
 
 from __future__ import annotations
