@@ -13,8 +13,8 @@ from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation, observe
 from attack.own.attack import GradientAttack, attack_gradient
 from attack.own.check import check_gradient
-from attack.own.findings import Finding
 from attack.own.files import read_gradient
+from attack.own.findings import Finding
 from attack.own.gradient import SharedGradient
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError, reconstruct
 from attack.rows.observation import FirstLayerObservation, observe_first_layer

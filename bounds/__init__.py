@@ -22,6 +22,7 @@ from bounds.errors import TrivialBound, UnsupportedBound
 from bounds.estimator import AttackSpec, TensorAttack
 from bounds.evaluation import Evaluation, evaluate, expression
 from bounds.gaussian.activations import ACTIVATIONS, Activation, resolve_activation
+from bounds.gaussian.variation import Variation
 from bounds.kinds.stated import THEORY
 from bounds.setting import SIZES, Setting
 from bounds.statement import Bound, BoundValue, Kind
@@ -83,6 +84,7 @@ __all__ = [
     "TensorAttack",
     "TrivialBound",
     "UnsupportedBound",
+    "Variation",
     "choice",
     "evaluate",
     "expression",

@@ -1,6 +1,6 @@
 """Tail bounds with explicit constants: means of functions of Gaussian vectors, and weighted Gaussian sample covariances.
 
-Proofs: paper_notes.md, "Two lemmas". Numbers are exact up to quadrature; ``tests/test_concentration.py`` checks each
+Proofs: bounds/proofs/two-lemmas.md. Numbers are exact up to quadrature; ``tests/test_concentration.py`` checks each
 against simulation.
 """
 
@@ -72,7 +72,7 @@ class Sample:
         that no vector is longer than ``limit``.
 
         ``|F(zeta)| <= envelope(|zeta|)``, which does not fall; ``second >= E F^2``, or ``absolute >= E |F|``, or both.
-        Lemma "Mean of a function with a radial envelope" of paper_notes.md.
+        Lemma "Mean of a function with a radial envelope".
         """
         if second is None and absolute is None:
             raise ValueError("second or absolute must be given; got neither")
@@ -99,6 +99,10 @@ class Sample:
     def nonnegative_mean(self, envelope: Envelope, exponent: float, expectation: float) -> float:
         """Upper bound of the sample mean of an F >= 0 of at most the given expectation."""
         return expectation + self.mean_excess(envelope, exponent, absolute=expectation)
+
+    def rms(self, envelope: Envelope, exponent: float, expectation: float) -> float:
+        """Square root of ``nonnegative_mean``."""
+        return math.sqrt(self.nonnegative_mean(envelope, exponent, expectation))
 
     def expectation(self, envelope: Envelope) -> float:
         """Upper Riemann sum of ``E envelope(|zeta|)``."""
@@ -152,7 +156,7 @@ class Ball:
         ``2 exp(-exponent)`` each: (K,), on the event that no z_j is longer than ``limit``.
 
         values: F; noise: G^2 times the variance of N; tail (K,): bounds of E[|F|; |z| > limit]. Lemma "Mean of a function
-        given on a grid" of paper_notes.md.
+        given on a grid".
         """
         spread = np.zeros_like(values) if noise is None else noise
         best = np.full((2, len(values)), math.inf)
@@ -198,7 +202,7 @@ def chevet(
     """``sup over unit a of (1/m) sum_j w_j |a.u_j|^power``, at most, but for probability ``exp(-exponent)``; power >= 2.
 
     u_j, j = 1..m = count, independent standard Gaussian vectors of the given dimension; w_j >= 0 fixed, of at most the
-    given mean and largest value. Lemma "Powers of linear forms" of paper_notes.md.
+    given mean and largest value. Lemma "Powers of linear forms".
     """
     moment = 2 ** (power / 2) * math.gamma((power + 1) / 2) / math.sqrt(math.pi)
     typical = (moment * mean_weight) ** (1 / power)
