@@ -1,4 +1,4 @@
-"""Envelopes: the largest absolute value of a function within a radius."""
+"""Envelopes: the largest absolute value of a function within a radius (bounds/proofs/span.md, step 0)."""
 
 from __future__ import annotations
 
