@@ -103,7 +103,7 @@ def missing_paths(text: str) -> list[str]:
         if re.fullmatch(rf"(?:{'|'.join(PACKAGES)}|tests|figures)/[\w./-]*", quoted):
             if not (ROOT / quoted).exists() and not quoted.endswith("/foo.py"):
                 bad.append(quoted)
-        elif re.fullmatch(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+", quoted):
+        elif re.fullmatch(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+(?<!\.py)", quoted):
             try:
                 resolve(quoted)
             except (AttributeError, ModuleNotFoundError):
