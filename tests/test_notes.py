@@ -103,6 +103,11 @@ def test_an_interval_that_nothing_printed_is_found_out() -> None:
     assert not is_printed("+0.530 [+0.455, +0.605]") and is_printed("+0.530 [+0.455, +0.604]")
 
 
+def test_counts_of_labels_are_those_of_the_table() -> None:
+    counts = re.findall(r"\d+ of \d+", rows()["C3"][4])
+    assert len(counts) == 2 and all(f"| {c} |" in printed() for c in counts)
+
+
 def test_counts_of_trials_and_verdicts_are_those_of_the_records() -> None:
     text = MEASURED.read_text("utf-8")
     verdicts = re.findall(r"^\|[^|]*\|[^|]*\| \w+ \| (\w+) \|", printed(), re.MULTILINE)

@@ -97,8 +97,8 @@ def missing_pages(path: Path, text: str) -> list[str]:
 
 
 def missing_paths(text: str) -> list[str]:
-    """Paths and dotted names between backticks that belong to the project and do not exist."""
-    bad = []
+    """Paths and dotted names between backticks that belong to the project and do not exist, and files of tests anywhere."""
+    bad = [name for name in re.findall(r"tests/\w+\.py", text) if not (ROOT / name).exists()]
     for quoted in re.findall(r"`([^`\n]+)`", text):
         if re.fullmatch(rf"(?:{'|'.join(PACKAGES)}|tests|figures)/[\w./-]*", quoted):
             if not (ROOT / quoted).exists() and not quoted.endswith("/foo.py"):
@@ -156,7 +156,9 @@ def test_names_that_do_not_exist_are_found_out() -> None:
         "nowhere.md",
         "bounds/proofs/other.md",
     ]
-    assert missing_paths("`bounds/law.py`, `bounds/lore.py`, `attack.nothing`, `verify.compare`") == [
+    text = "`bounds/law.py`, `bounds/lore.py`, `attack.nothing`, `verify.compare`, `pytest tests/test_no.py`"
+    assert missing_paths(text) == [
+        "tests/test_no.py",
         "bounds/lore.py",
         "attack.nothing",
     ]
