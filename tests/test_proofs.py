@@ -21,6 +21,9 @@ HEADER = "| symbol | what it is | code name |"
 SHELVES = (ROOT, PROOFS, ROOT / "figures")
 PACKAGES = ("attack", "bounds", "verify")
 
+#: Modules beside the theorems that prove nothing of their own.
+BOOKKEEPING = ("__init__.py", "budget.py", "envelopes.py")
+
 
 def rows_of(text: str) -> list[list[str]]:
     """Cells of the rows of the table that follows ``HEADER`` and its rule; a bar that is escaped does not end a cell."""
@@ -181,12 +184,18 @@ def test_pages_named_in_code_and_prose_exist() -> None:
     assert missing == {}
 
 
-def test_every_module_of_a_proved_kind_names_its_page() -> None:
+def test_every_theorem_of_a_proved_kind_names_its_page() -> None:
     modules = [p for kind in ("upper", "lower") for p in (ROOT / "bounds" / "kinds" / kind).rglob("*.py")]
-    modules = [p for p in modules if p.name != "__init__.py"]
-    assert modules
-    for module in modules:
-        assert re.search(r"bounds/proofs/[\w-]+\.md", module.read_text("utf-8")), module.name
+    theorems = [p for p in modules if p.name not in BOOKKEEPING]
+    assert theorems
+    silent = [p.name for p in theorems if not re.search(r"bounds/proofs/[\w-]+\.md", p.read_text("utf-8"))]
+    assert silent == []
+
+
+def test_no_module_of_theory_or_attack_sends_its_reader_to_the_ledger() -> None:
+    """Derivations are on their pages; ``paper_notes.md`` has claims and verdicts alone."""
+    modules = [p for top in ("bounds", "attack") for p in (ROOT / top).rglob("*.py")]
+    assert [p.name for p in modules if "paper_notes" in p.read_text("utf-8")] == []
 
 
 def test_every_page_is_named_by_code() -> None:

@@ -1,6 +1,6 @@
 """Tail bounds with explicit constants: means of functions of Gaussian vectors, and weighted Gaussian sample covariances.
 
-Proofs: bounds/proofs/two-lemmas.md. Numbers are exact up to quadrature; ``tests/test_concentration.py`` checks each
+Proofs: paper_notes.md, "Two lemmas". Numbers are exact up to quadrature; ``tests/test_concentration.py`` checks each
 against simulation.
 """
 
@@ -69,7 +69,7 @@ class Sample:
         that no vector is longer than ``limit``.
 
         ``|F(zeta)| <= envelope(|zeta|)``, which does not fall; ``second >= E F^2``, or ``absolute >= E |F|``, or both.
-        Lemma "Mean of a function with a radial envelope" of bounds/proofs/two-lemmas.md.
+        Lemma "Mean of a function with a radial envelope" of paper_notes.md.
         """
         if second is None and absolute is None:
             raise ValueError("second or absolute must be given; got neither")
@@ -149,7 +149,7 @@ class Ball:
         ``2 exp(-exponent)`` each: (K,), on the event that no z_j is longer than ``limit``.
 
         values: F; noise: G^2 times the variance of N; tail (K,): bounds of E[|F|; |z| > limit]. Lemma "Mean of a function
-        given on a grid" of bounds/proofs/in-plane.md.
+        given on a grid" of paper_notes.md.
         """
         spread = np.zeros_like(values) if noise is None else noise
         best = np.full((2, len(values)), math.inf)
@@ -195,7 +195,7 @@ def chevet(
     """``sup over unit a of (1/m) sum_j w_j |a.u_j|^power``, at most, but for probability ``exp(-exponent)``; power >= 2.
 
     u_j, j = 1..m = count, independent standard Gaussian vectors of the given dimension; w_j >= 0 fixed, of at most the
-    given mean and largest value. Lemma "Powers of linear forms" of bounds/proofs/in-plane.md.
+    given mean and largest value. Lemma "Powers of linear forms" of paper_notes.md.
     """
     moment = 2 ** (power / 2) * math.gamma((power + 1) / 2) / math.sqrt(math.pi)
     typical = (moment * mean_weight) ** (1 / power)
@@ -251,8 +251,8 @@ def covariance_deviation(
     """``|(1/m) sum_j f_j (u_j u_j^T - I)|`` in operator norm, at most, but for probability ``4 exp(-exponent)``.
 
     ``u_j`` independent standard Gaussian vectors of R^dimension, j = 1..m = count, f_j fixed reals of the given root mean
-    square (at most) and largest absolute value (at most). Lemma "Weighted sample covariance",
-    bounds/proofs/two-lemmas.md: for dimension n >> 1 and a flat f it is 2.22 rms(f) sqrt(n/m), where the truth is 2.
+    square (at most) and largest absolute value (at most). Lemma "Weighted sample covariance" of paper_notes.md: for
+    dimension n >> 1 and a flat f it is 2.22 rms(f) sqrt(n/m), where the truth is 2.
     """
     n = dimension
     if n == 0:

@@ -3,7 +3,7 @@
 With ``h(z) = E[gtilde | z]`` in place of g the population moments are ``A_h = E h He_2(z)`` and so on: their joint fit
 has limit directions v_i, which for a biased channel are not the features' (that is the floor), and everything random is
 as in the channel theorem. Expectations over z, which has B dimensions, are sums over a grid of z for B <= 2 and over a
-scrambled Sobol sequence (fixed seed) beyond. Derivation: bounds/proofs/channel-theorem.md.
+scrambled Sobol sequence (fixed seed) beyond. Derivation: paper_notes.md, "Channel theorem".
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def elementwise_bounds(channel: Callable[[Defense, Setting], Elementwise | Prune
 
     d, m, size, k_perp, k_par = (SYMBOLS[s] for s in ("d", "m", "B", "K_perp", "K_par"))
     limit = SYMBOLS["floor"]
-    source = "bounds/proofs/channel-theorem.md (ours)"
+    source = "paper_notes.md, 'Channel theorem' (ours)"
     return (
         Bound(
             kind=Kind.PREDICTED,

@@ -1,4 +1,4 @@
-"""How the failure probability of an upper bound is spent (bounds/proofs/span.md, step 0)."""
+"""How the failure probability of an upper bound is spent."""
 
 from __future__ import annotations
 

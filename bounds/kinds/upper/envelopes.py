@@ -1,4 +1,4 @@
-"""Envelopes: the largest absolute value of a function within a radius (bounds/proofs/span.md, step 0)."""
+"""Envelopes: the largest absolute value of a function within a radius."""
 
 from __future__ import annotations
 

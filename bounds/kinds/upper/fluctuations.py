@@ -1,6 +1,6 @@
 """The moments' deviation at the true span, for two and three features: means on grids, and what later terms are built from.
 
-bounds/proofs/in-plane.md, steps 1 to 3; continued in ``bounds.kinds.upper.inplane``.
+"In-plane theorem" of paper_notes.md, steps 1 to 3; continued in ``bounds.kinds.upper.inplane``.
 """
 
 from __future__ import annotations

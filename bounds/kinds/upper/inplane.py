@@ -1,6 +1,6 @@
 """The error inside the span, with every constant, for two and three features: the random half of the in-plane theorem.
 
-bounds/proofs/in-plane.md, whose steps the names follow; read it through ``theorem.py``. The deterministic half,
+"In-plane theorem" of paper_notes.md, whose steps the names follow; read it through ``theorem.py``. The deterministic half,
 from the moments' error to the fitted features, is ``bounds.identification``.
 """
 

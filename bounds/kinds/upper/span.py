@@ -1,6 +1,6 @@
 """The steps of the proof that bounds the features' distance from the attack's span, and for one feature the error.
 
-The theorems (bounds/proofs/span.md, one-feature.md; read them through ``theorem.py``) are about the attack as
+The theorems ("Span theorem", "One feature" of paper_notes.md; read them through ``theorem.py``) are about the attack as
 implemented: the linear part, span and core are estimated on the same neurons. They take the setting alone.
 """
 

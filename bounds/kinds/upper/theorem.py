@@ -1,6 +1,6 @@
 """A proved upper bound with every constant: of the features' distance from the attack's span, and of R for B = 1, 2, 3.
 
-The theorems (bounds/proofs/span.md, one-feature.md, in-plane.md) are about the attack as implemented: the
+The theorems ("Span theorem", "One feature", "In-plane theorem" of paper_notes.md) are about the attack as implemented: the
 linear part, span and core are estimated on the same neurons. They are a priori, but for ``error_given_misfit``.
 """
 
@@ -37,7 +37,7 @@ def span_bound(
 def error_bound(
     setting: Setting, attack: TensorAttack, noise_variance: float = 0.0, delta: float = 0.05
 ) -> float:
-    """With probability at least ``1 - delta``, R is at most this (bounds/proofs/one-feature.md, in-plane.md).
+    """With probability at least ``1 - delta``, R is at most this ("One feature", "In-plane theorem" of paper_notes.md).
 
     For B = 2, 3 it speaks of the global minimum of the attack's fit. Raises ``UnsupportedBound`` for B > 3, and as
     ``span_bound`` does.
@@ -97,7 +97,7 @@ def upper_bound(noise_variance: Callable[[Defense], float]) -> Bound:
     return Bound(
         kind=Kind.UPPER,
         statement="a priori, every constant explicit, same neurons for every step of the attack",
-        source="bounds/proofs/span.md, one-feature.md, in-plane.md (ours)",
+        source="paper_notes.md, 'Span theorem', 'One feature' and 'In-plane theorem' (ours)",
         statistic="R of one trial; in the details, span: root mean square distance of the features from the attack's span",
         assumptions=(
             "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
