@@ -2,7 +2,7 @@
 
 Let the server see ``gtilde_j``, a function of the neurons' coordinates ``z_1, ..., z_m`` in the span and independent
 randomness. Given all z the parts of the weights outside the span stay independent Gaussians, so the span is found with an
-error that depends on the channel only through ``E[gtilde | z]`` and ``E[gtilde^2 | z]`` (paper_notes.md, "Channel theorem").
+error that depends on the channel only through ``E[gtilde | z]`` and ``E[gtilde^2 | z]`` (bounds/proofs/channel-theorem.md).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ leaky ReLU is the same problem.
 Two values are necessary and not enough: where no neuron is inactive for feature 1 and active for feature 2 (few neurons, or
 features nearly parallel), the difference of their patterns has two values as well, and spans the same columns with either of
 them. So B patterns count only if each is the pattern of the feature that they give: active exactly where ``w_j.x_i > 0``.
+Why: bounds/proofs/exact-recovery.md.
 """
 
 from __future__ import annotations

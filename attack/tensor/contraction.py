@@ -4,7 +4,7 @@
 with the features' span as its range; the weight of feature i in it is ``r_i mu_3 <a, x_i>``. A random a leaves
 ``1/sqrt(d)`` of the signal (Wang, Lee, Lei 2023, Remark 3), the gradient's own linear part ``bhat ~ mu_1 sum_i r_i x_i``
 does not. The span is then refined by contracting with its own directions: the left singular vectors of the unfolding
-``M_3(I, V, V)``.
+``M_3(I, V, V)``. Why, and with which error: bounds/proofs/odd-activations.md.
 
 A limitation: the span is refined only if every feature stands above the noise of a contraction, whose weakest eigenvalue
 carries ``<a, u_i> = (G r)_i/|b|``, a factor that the refinement would not need. Where one of these is small (residuals of

@@ -129,7 +129,7 @@ def core_moments(
 
     leave_one_out: V depends on neuron j through ``(1/m) h_j (w_j w_j^T - I)``; to first order, without j the coordinates are
     ``z_j - (h_j (d - B)/m) A^{-1} z_j`` with A = diag(eigenvalues). Using these removes the bias of order d/m that comes
-    from estimating span and core on the same neurons (paper_notes.md, "Same-neuron bias").
+    from estimating span and core on the same neurons (bounds/proofs/same-neuron-bias.md).
     """
     B = V.shape[1]
     columns = torch.cat([V, response.slope.unsqueeze(1)], dim=1).T.to(net.dtype).contiguous()
