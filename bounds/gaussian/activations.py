@@ -94,7 +94,11 @@ _MAX_ORDER = 8
 
 @lru_cache(maxsize=512)
 def _coefficients(activation: Activation, norm: float, refinement: float = 1.0) -> Array:
-    x, w = gaussian_rule([k / norm for k in activation.kinks], refinement * norm)
+    breaks = [k / norm for k in activation.kinks]
+    if refinement > 1:
+        x, w = gaussian_rule(breaks, refinement * norm)
+    else:
+        x, w = gaussian_rule(breaks, norm, lambda t: activation.function(norm * t))
     return hermite(_MAX_ORDER, x) @ (w * activation.function(norm * x))
 
 

@@ -16,16 +16,13 @@ import sympy as sp
 from bounds.defense import Defense
 from bounds.errors import UnsupportedBound
 from bounds.estimator import TensorAttack
+from bounds.kinds.predicted.decisions import check_assignment, check_signs
 from bounds.kinds.predicted.population_fit import ElementwiseError, _Limit
 from bounds.kinds.predicted.unbiased import first_order, scattered
 from bounds.kinds.supported import check_estimator, check_moments, check_norms, unequal_norms
 from bounds.law import Elementwise, Pruned
 from bounds.setting import SIZES, Setting
 from bounds.statement import Bound, Kind
-
-#: Signs count as told from this many standard errors of the first moment.
-_TOLD = 4.0
-
 
 _ASSUMPTIONS = (
     "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
@@ -45,7 +42,16 @@ def elementwise_error(
     check_norms(setting)
     if isinstance(channel, Pruned) and channel.unbiased:  # nothing is removed
         plain = first_order(setting, attack)
-        return ElementwiseError(0.0, float(plain.orthogonal.mean()), float(plain.inplane.mean()), plain.noise)
+        return ElementwiseError(
+            0.0,
+            float(plain.orthogonal.mean()),
+            float(plain.inplane.mean()),
+            plain.noise,
+            plain.curvature,
+            plain.signs,
+            plain.weights,
+            plain.scatter,
+        )
     _, order = check_moments(setting, attack, channel)
     if unequal_norms(setting) and not channel.unbiased:
         raise UnsupportedBound("not proved: a biased channel with unequal norms")
@@ -75,12 +81,11 @@ def _predicted(
     defense: Defense, setting: Setting, attack: TensorAttack, delta: float
 ) -> tuple[float, dict[str, float]]:
     found = _constants(defense, setting, attack)
-    told = found.signs * math.sqrt(setting.m)
-    if told < _TOLD:
-        raise UnsupportedBound(
-            f"not first order: a feature's sign is {told:.2g} standard errors from turning, not {_TOLD:g}"
-        )
-    variance, parts = scattered(setting, found.k_perp, found.k_par, found.noise)
+    check_signs(found.signs * math.sqrt(setting.m))
+    low, order = check_moments(setting, attack, defense.law(setting))
+    errors = found.scatter / math.sqrt(setting.m)
+    check_assignment(setting, low, order, attack.weight(order, low), found.weights, errors)
+    variance, parts = scattered(setting, found.k_perp, found.k_par, found.noise, found.curvature)
     return math.sqrt(found.floor**2 + variance), {"floor": found.floor} | parts
 
 

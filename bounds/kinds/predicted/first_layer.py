@@ -165,6 +165,8 @@ def _slope_moments(
     """``N[p, q, a, b]`` of the pair, p and q in (LOW, CORE, ROWS)."""
     derivative = activation.derivative
     assert derivative is not None
+    if activation.homogeneous and norms != (1.0, 1.0):
+        return norms[0] * norms[1] * _slope_moments(activation, residualized, low, order, (1.0, 1.0), cosine)
 
     def functions(norm: float) -> Callable[[Array], Array]:
         # E[tau He_l] = c_{l+1}: the Hermite components of tau are the activation's, shifted
