@@ -123,8 +123,8 @@ def upper_bound(noise_variance: Callable[[Defense], float]) -> Bound:
             "the span step has converged to the dominant eigenvectors, to its stated tolerance",
             "for more than one feature: the fit has found its global minimum",
             "between the points at which it is evaluated the activation varies as it declares (proved of the built-in ones)",
-            "expectations are computed in floating point, by quadrature; for more than one feature also on a grid in the span, "
-            "with a slack that is measured and not proved",
+            "expectations are computed in floating point, by quadrature; for more than one feature also on a grid in the "
+            "span, with a slack that is measured and not proved",
         ),
         numeric=numeric,
         symbolic=SYMBOLS["K_upper"] * sp.sqrt((SYMBOLS["d"] - SYMBOLS["B"]) / SYMBOLS["m"]),
