@@ -14,7 +14,7 @@ from bounds.defenses.secure_aggregation import SecureAggregation
 from bounds.defenses.sign_compression import SignCompression
 from bounds.defenses.stochastic_rounding import StochasticRounding
 from bounds.errors import TrivialBound, UnsupportedBound
-from bounds.estimator import TensorAttack
+from bounds.estimator import AttackSpec, TensorAttack
 from bounds.evaluation import Evaluation, evaluate, expression
 from bounds.gaussian.activations import ACTIVATIONS, Activation, resolve_activation
 from bounds.setting import SYMBOLS, Setting
@@ -39,12 +39,17 @@ DEFENSES: tuple[type[Defense], ...] = (
     SecureAggregation,
 )
 
+#: Every attack that theory speaks about.
+ATTACKS: tuple[type[AttackSpec], ...] = (TensorAttack,)
+
 __all__ = [
     "ACTIVATIONS",
+    "ATTACKS",
     "DEFENSES",
     "DPSGD",
     "SYMBOLS",
     "Activation",
+    "AttackSpec",
     "Bound",
     "BoundValue",
     "Clamping",

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bounds import NoDefense, Setting, TensorAttack, checks, evaluate
+from bounds import NoDefense, Setting, TensorAttack, checks, evaluate, serial
 from verify.measure.features import Features, alternating
-from verify.measure.record import finite_json
 from verify.origin import own
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class BenchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values, ``met`` included."""
-        return dict(finite_json(asdict(self) | {"met": self.met}))
+        return dict(serial.plain(asdict(self) | {"met": self.met}))
 
 
 def bench(large: bool = False, repeats: int = 5) -> tuple[BenchResult, ...]:

@@ -26,6 +26,7 @@ from bounds import (
     checks,
     evaluate,
     expression,
+    serial,
 )
 from verify.confidence import Assessed, assess
 from verify.draw.experiment import plot
@@ -38,9 +39,8 @@ from verify.judge.compare import compare
 from verify.judge.predicted import RatioResult
 from verify.judge.verdict import Result
 from verify.measure.experiment import Experiment
-from verify.measure.pictures import PictureRow, load_pictures, reconstruct_pictures, save_pictures
-from verify.measure.point import Point
-from verify.measure.record import Record, finite_json, read_records
+from verify.measure.pictures import PictureRow, load_pictures, reconstruct_pictures
+from verify.measure.record import Record, read_records, record_files
 from verify.measure.sweep import sweep
 from verify.search.check_bound import check_bound
 from verify.search.claim import load_bound
@@ -277,7 +277,7 @@ def _draw_all(results: Sequence[Result], records: Sequence[Record], out: Path) -
     """The figures that all experiments share, where there is something for them."""
     if any(isinstance(r, RatioResult) for r in results):
         plot_summary(results, out / "summary.png")
-    if any(is_common(Point.from_dict(r.point)) for r in records):
+    if any(is_common(r.point) for r in records):
         plot_side_by_side(records, out / "side-by-side.png")
 
 
@@ -332,7 +332,7 @@ def _verdict_table(results: Sequence[Result]) -> str:
 
 @app.command()
 def figures(
-    source: Annotated[Path, typer.Option("--from", help="Directory with saved records (*.jsonl).")],
+    source: Annotated[Path, typer.Option("--from", help="Directory with saved records.")],
     out: Annotated[
         Path | None, typer.Option(help="Where the figures go; default: the directory above the records.")
     ] = None,
@@ -341,11 +341,11 @@ def figures(
     """Redraw every figure from saved records, pictures and studies, running no attack."""
     if not source.is_dir():
         raise ValueError(f"--from must be a directory with records; got {source}")
-    paths, pictures = sorted(source.glob("*.jsonl")), sorted(source.glob("pictures-*.json"))
+    paths, pictures = record_files(source), sorted(source.glob("pictures-*.json"))
     studies = [(study, source / study.file) for study in STUDIES if (source / study.file).exists()]
     if not (paths or pictures or studies):
         raise ValueError(
-            "--from must hold records (*.jsonl), pictures (pictures-*.json) or studies (study-*.json); "
+            "--from must hold records (NAME.json, NAME.jsonl), pictures (pictures-*.json) or studies (study-*.json); "
             f"got none in {source}"
         )
     target = source.parent if out is None else out
@@ -422,9 +422,9 @@ def attack_tensor(
         batch = load_cifar10_binary(path, B, seed, not raw, max_cosine)
     stem = f"pictures-{images}-B{B}" + ("-raw" if raw else "")
     out.mkdir(parents=True, exist_ok=True)
-    rows = reconstruct_pictures(batch, widths, seed, activation, spec, estimator, device)
+    numbers = out / "records" / f"{stem}.json"
+    rows = reconstruct_pictures(batch, widths, seed, activation, spec, estimator, device, path=numbers)
     draw_pictures(batch, rows, out / f"{stem}.png")
-    save_pictures(out / "records" / f"{stem}.json", batch, rows)
     if as_json:
         _print_json({"picture": str(out / f"{stem}.png"), "rows": [_without_pixels(row) for row in rows]})
         return
@@ -559,8 +559,8 @@ def _study(study: Study, out: Path, trials: int | None) -> dict[str, Any]:
     path = out / "records" / study.file
     try:
         found = run(study, path, trials)
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; finished conditions are in {path}; run it again to continue") from None
+    except KeyboardInterrupt as stop:
+        raise Interrupted(str(stop) or "interrupted") from None
     save_figure(study.draw(found), out / study.figure)
     return {
         "study": study.name,
@@ -568,7 +568,7 @@ def _study(study: Study, out: Path, trials: int | None) -> dict[str, Any]:
         "claims": list(study.claims),
         "trials": found.trials,
         "failed": found.failed,
-        "rows": finite_json(study.summary(found)),
+        "rows": serial.plain(study.summary(found)),
     }
 
 

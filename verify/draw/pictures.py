@@ -17,6 +17,7 @@ from verify.draw.style import save_figure
 if TYPE_CHECKING:
     from attack.image.datasets import ImageBatch
 from verify.measure.pictures import FloatArray, PictureRow
+from verify.measure.point import attack_words
 
 CELL = 1.15  # inches
 
@@ -72,7 +73,7 @@ def _title(batch: ImageBatch, rows: Sequence[PictureRow]) -> str:
     return (
         f"{batch.name}, B = {len(batch.features)}, d = {batch.features.shape[1]}, {mean}\n"
         f"{one_of(r.activation for r in rows)}, {one_of(_name(r.defense) for r in rows)}, "
-        f"{one_of(r.attack.moments for r in rows)} moments"
+        f"{one_of(attack_words(r.attack) for r in rows)} moments"
     )
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bounds import Kind
+from bounds import Kind, serial
 from verify.measure.point import Point
-from verify.measure.record import finite_json
 from verify.measure.series import label
 
 STATUSES = ("refuted", "survived", "uninformative", "interrupted")
@@ -130,4 +129,4 @@ class CheckResult:
         raw["tightest"] = None if self.tightest is None else self.tightest.to_dict()
         if self.counterexample is not None:
             raw["counterexample"]["point"] = self.counterexample.point.to_dict()
-        return dict(finite_json(raw))
+        return dict(serial.plain(raw))
