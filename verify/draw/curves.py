@@ -13,9 +13,10 @@ from matplotlib.ticker import FuncFormatter
 
 from bounds import BoundValue, Kind
 from verify.draw.style import AXES, COLOURS, MARKERS, STYLES, _few_digits
-from verify.judge.base import Groups, Seen, bounds_at, errors_of, measured
+from verify.judge.base import Groups, bounds_at, errors_of, measured
 from verify.judge.statistics import LEVEL, Measured
 from verify.judge.upper import bound_of
+from verify.measure.outcome import TrialOutcome
 from verify.measure.point import Point
 from verify.measure.series import value_of
 
@@ -56,7 +57,7 @@ class Curve:
     colour: str
     marker: str
     x: tuple[float, ...]
-    records: tuple[tuple[Seen, ...], ...]
+    records: tuple[tuple[TrialOutcome, ...], ...]
     measured: tuple[Measured, ...]
     theory: tuple[Mapping[Kind, BoundValue], ...]
     points: tuple[Point, ...]

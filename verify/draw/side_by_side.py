@@ -26,7 +26,7 @@ from bounds import (
 from verify.draw.curves import Axis, Curve, curve_of, draw_curves
 from verify.draw.style import STYLES, checked_path, label_values, save_figure
 from verify.experiments.grid import RANDOM
-from verify.judge.base import Groups, Seen, bound_at, errors_of
+from verify.judge.base import Groups, bound_at, errors_of
 from verify.judge.statistics import Measured
 from verify.measure.features import alternating
 from verify.measure.groups import group_records
@@ -97,7 +97,7 @@ class SideBySide:
     def of(records: Iterable[Record]) -> SideBySide:
         """Of all records those in the common setting (``is_common``): of a defense that was measured at several widths, or
         at the width at which most of its members were; of others the number is given."""
-        groups: dict[Point, list[Seen]] = {}
+        groups: dict[Point, list[TrialOutcome]] = {}
         for point, found in group_records(records).items():
             if is_common(point):
                 groups.setdefault(replace(point, experiment="side-by-side"), []).extend(found)

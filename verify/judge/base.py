@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from bounds import BoundValue, Evaluation, Kind, evaluate
 from verify.judge.statistics import BASELINE, LEVEL, Measured
 from verify.judge.verdict import Result
 from verify.measure.check import Check
+from verify.measure.outcome import Outcome, TrialOutcome
 from verify.measure.point import Point
 from verify.measure.series import label
 
 
-class Seen(Protocol):
-    """What judges and figures read of one attack in one trial."""
-
-    @property
-    def failed(self) -> bool: ...
-    @property
-    def rmse(self) -> float | None: ...
-    @property
-    def rmse_span(self) -> float | None: ...
-
-
-Groups: TypeAlias = Mapping[Point, Sequence[Seen]]
+#: What each attack gave at each point; every point has one attack.
+Groups: TypeAlias = Mapping[Point, Sequence[TrialOutcome]]
 
 
 @dataclass(frozen=True)
@@ -53,9 +45,9 @@ class Sample:
     failed: int
 
     @staticmethod
-    def of(records: Iterable[Seen], part: str = "error") -> Sample:
-        records = tuple(records)
-        return Sample(tuple(errors_of(records, part)), sum(r.failed for r in records))
+    def of(outcomes: Iterable[Outcome], part: str = "error") -> Sample:
+        outcomes = tuple(outcomes)
+        return Sample(tuple(errors_of(outcomes, part)), sum(o.failed for o in outcomes))
 
     def measured(self, level: float = LEVEL) -> Measured:
         """Root mean square and its interval of confidence ``level``."""
@@ -99,9 +91,7 @@ class Judge(ABC):
     widths: ClassVar[tuple[int, int]] = (1_000, 32_000)  #: where a search looks, unless told otherwise
     ladder: ClassVar[bool] = False  #: speaks of several sizes at once
     first_order: ClassVar[bool] = False  #: tested only where first order applies
-    reach: ClassVar[float] = float(
-        "inf"
-    )  #: ... which a value above this denies where no prediction is at hand
+    reach: ClassVar[float] = math.inf  #: ... which a value above this denies where nothing is predicted
 
     def judge(self, check: Check, groups: Groups, conduct: Conduct) -> Iterator[Result]:
         """The verdicts on grouped records. ``TypeError`` for a check of another kind."""
@@ -133,15 +123,15 @@ class Judge(ABC):
         return min(values) <= 0
 
 
-def errors_of(records: Iterable[Seen], part: str = "error") -> list[float]:
+def errors_of(outcomes: Iterable[Outcome], part: str = "error") -> list[float]:
     """R of every trial that returned a result, or (``part`` "span") the features' distance from the span."""
-    found = [r.rmse if part == "error" else r.rmse_span for r in records]
+    found = [r.rmse if part == "error" else r.rmse_span for r in outcomes]
     return [e for e in found if e is not None]
 
 
-def measured(records: Iterable[Seen], level: float = LEVEL, part: str = "error") -> Measured:
-    """Root mean square of these records' errors, failures counted beside it."""
-    return Sample.of(records, part).measured(level)
+def measured(outcomes: Iterable[Outcome], level: float = LEVEL, part: str = "error") -> Measured:
+    """Root mean square of these errors, failures counted beside it."""
+    return Sample.of(outcomes, part).measured(level)
 
 
 def bound_at(point: Point, kind: Kind, delta: float = 0.05) -> BoundValue:

@@ -14,7 +14,6 @@ from bounds import Bound, Defense, Kind, Setting, TensorAttack, TrivialBound, Un
 from verify.judge import JUDGES
 from verify.judge.base import Claim, Judge, Sample, bounds_at
 from verify.judge.verdict import Result
-from verify.measure.groups import group_records
 from verify.measure.point import Point
 from verify.measure.series import label
 
@@ -188,8 +187,7 @@ class Case:
         from verify.measure.trial import run_trial
 
         numbers = range(first, first + trials)
-        groups = group_records(run_trial(p, t, seed, device) for p in self.points for t in numbers)
-        return [Sample.of(groups[p]) for p in self.points]
+        return [Sample.of(run_trial(p, t, seed, device).outcome for t in numbers) for p in self.points]
 
 
 def case_of(terms: Terms, point: Point) -> Case:
