@@ -467,7 +467,7 @@ def test_compare_refuses_what_it_cannot_judge() -> None:
         compare(records)
     with pytest.raises(ValueError, match="level must lie strictly between 0 and 1; got 1"):
         compare(records, kind="rate", level=1.0)
-    with pytest.raises(ValueError, match=r"trial 0 at point .* is recorded twice"):
+    with pytest.raises(ValueError, match=r"trial 0 at point .* is there twice"):
         compare([*records, records[0]], kind="predicted")
     with pytest.raises(ValueError, match="records must belong to experiment 'demo'; got a trial at"):
         compare([make_record(make_point(m=30_000))], EXPERIMENT)

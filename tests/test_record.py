@@ -154,8 +154,14 @@ DAMAGE: list[tuple[Callable[[bytes], bytes], str]] = [
     (lambda line: changed_outcome(line, status="failed"), "reason must be given"),
     (lambda line: changed_outcome(line, reason="because"), "reason must be empty where status is 'ok'"),
     (lambda line: changed_outcome(line, status="failed", reason="because"), "rmse must be None where"),
-    (lambda line: changed_outcome(line, rmse=9.0), "root of the sum of the squares of its parts, 0.125; got 9"),
-    (lambda line: changed_outcome(line, rmse=0.0), "root of the sum of the squares of its parts, 0.125; got 0"),
+    (
+        lambda line: changed_outcome(line, rmse=9.0),
+        "root of the sum of the squares of its parts, 0.125; got 9",
+    ),
+    (
+        lambda line: changed_outcome(line, rmse=0.0),
+        "root of the sum of the squares of its parts, 0.125; got 0",
+    ),
     (lambda line: changed_outcome(line, rmse=-0.125), "rmse must be a finite number"),
     (lambda line: changed_outcome(line, rmse="0.125"), "rmse must be a real number; got '0.125'"),
     (lambda line: changed_outcome(line, rmse=None), "rmse must be a real number; got None"),
@@ -184,9 +190,9 @@ def test_anything_but_a_torn_end_is_refused_with_file_and_line(
 def test_a_trial_twice_is_refused_on_reading_and_in_groups(tmp_path: Path) -> None:
     path = write(tmp_path / "r.jsonl")
     append_record(path, RECORDS[1])
-    with pytest.raises(RecordError, match=r"r\.jsonl: trial 1 of 'demo' at point .* is recorded twice"):
+    with pytest.raises(RecordError, match=r"r\.jsonl: trial 1 at point .* is there twice"):
         read_records(path)
-    with pytest.raises(RecordError, match="trial 1 of 'demo' at point .* is recorded twice"):
+    with pytest.raises(RecordError, match=r"trial 1 at point .* is there twice"):
         group_records([*RECORDS, RECORDS[1]])
 
 
@@ -244,7 +250,13 @@ def test_a_point_with_several_attacks_stands_once_for_each_in_groups() -> None:
 
 
 def test_attacks_have_names_of_their_own() -> None:
-    options = [{}, {"moments": "plain"}, {"starts": 3}, {"core_weight": 2.0}, {"moments": "plain", "starts": 3}]
+    options = [
+        {},
+        {"moments": "plain"},
+        {"starts": 3},
+        {"core_weight": 2.0},
+        {"moments": "plain", "starts": 3},
+    ]
     assert len({attack_name(TensorAttack(**o)) for o in options}) == len(options)  # type: ignore[arg-type]
 
 
@@ -253,9 +265,7 @@ def test_attacks_have_names_of_their_own() -> None:
 
 def test_the_compact_form_keeps_every_number_and_nothing_that_changes(tmp_path: Path) -> None:
     points = [make_point(m=m, defense=GradientNoise(0.3)) for m in (9_000, 80_000)]
-    records = [
-        make_record(p, t, None if t == 2 else 0.1 + t / 7) for t in (2, 0, 1) for p in (*points, BOTH)
-    ]
+    records = [make_record(p, t, None if t == 2 else 0.1 + t / 7) for t in (2, 0, 1) for p in (*points, BOTH)]
     for record in records:
         append_record(tmp_path / "demo.jsonl", record)
     path = compact(tmp_path / "demo.jsonl")
@@ -269,7 +279,9 @@ def test_the_compact_form_keeps_every_number_and_nothing_that_changes(tmp_path: 
         for name, outcome in record.outcomes.items():
             assert kept.outcomes[name] == replace(outcome, diagnostics={})
     raw = json.loads(path.read_bytes())
-    assert [g["point"]["m"] for g in raw["points"]] == [20_000, 9_000, 80_000], "in order of the points' cells"
+    assert [g["point"]["m"] for g in raw["points"]] == [20_000, 9_000, 80_000], (
+        "in order of the points' cells"
+    )
     assert [row[0] for row in raw["points"][0]["rows"]] == [0, 1, 2]
     before = path.read_bytes()
     assert compact(path).read_bytes() == before, "written again it is the same"
@@ -289,7 +301,7 @@ def test_both_forms_of_a_name_are_read_together(tmp_path: Path) -> None:
     append_record(tmp_path / "demo.jsonl", RECORDS[1])
     assert [r.trial for r in read_records(kept)] == [0, 1, 2]
     append_record(tmp_path / "demo.jsonl", make_record(make_point(), 0, 0.5))
-    with pytest.raises(RecordError, match=r"demo\.jsonl: trial 0 of 'demo' at point .* is another in demo\.json"):
+    with pytest.raises(RecordError, match=r"demo\.jsonl: trial 0 at point .* is another in demo\.json"):
         read_records(kept)
 
 
@@ -313,7 +325,7 @@ def row(raw: dict[str, Any], *path: int) -> Any:
         (lambda r: r["points"][0]["conditions"].update(more=1), "point 1: .*more"),
         (lambda r: r["points"][0].update(rows={}), "rows must be a list; got dict"),
         (lambda r: row(r, 0).append(1), "row 1: a row must be a trial and an outcome for each attack"),
-        (lambda r: row(r).append(row(r, 0)), "trial 0 of 'demo' at point .* is recorded twice"),
+        (lambda r: row(r).append(row(r, 0)), "trial 0 at point .* is there twice"),
         (lambda r: row(r, 0).__setitem__(0, True), "row 1: trial must be an integer; got True"),
         (lambda r: row(r, 2).__setitem__(0, 10**6), "row 3: trial must be between 0 and 999999"),
         (lambda r: row(r, 0, 1).pop(), "row 1: an outcome must be 6 numbers or a reason"),

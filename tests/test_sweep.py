@@ -5,16 +5,21 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from synthetic_records import fake_run, make_experiment, make_point, make_record
 
-from bounds import GradientNoise
+from bounds import GradientNoise, TensorAttack
 from verify import Record, run_trial, sweep
+from verify.measure import trial
+from verify.measure.compact import compact
+from verify.measure.conditions import OtherConditionsWarning
 from verify.measure.lines import LedgerError, RecordError
 from verify.measure.record import append_record, read_records, records_path
 from verify.measure.seeds import trial_seeds
@@ -137,17 +142,77 @@ def test_records_of_another_sweep_are_not_mixed_in(
     assert records_path("demo", tmp_path).read_bytes() == before
 
 
-def test_a_trial_recorded_twice_is_an_error(tmp_path: Path) -> None:
-    for _ in range(2):
-        append_record(records_path("demo", tmp_path), make_record(EXPERIMENT.points[0], 1))
-    with pytest.raises(RecordError, match=r"trial 1 of 'demo' at point .* is recorded twice"):
+@pytest.mark.parametrize(("trial", "seed"), [(3, 0), (999_999, 0)])
+def test_more_trials_than_asked_for_are_not_counted_in(tmp_path: Path, trial: int, seed: int) -> None:
+    append_record(records_path("demo", tmp_path), make_record(EXPERIMENT.points[0], trial, seed=seed))
+    with pytest.raises(
+        LedgerError, match=rf"holds trial {trial} where 3 trials are asked for .* at least {trial + 1}"
+    ):
         sweep(EXPERIMENT, tmp_path, run=fake_run)
 
 
-@pytest.mark.parametrize("name", ["trials", "jobs"])
-def test_bad_input_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
+def test_other_conditions_are_told(tmp_path: Path) -> None:
+    sweep(EXPERIMENT, tmp_path, trials=1, run=fake_run)
+    with pytest.warns(
+        OtherConditionsWarning, match=r"demo\.jsonl: recorded under other conditions \(threads 1, now 2\)"
+    ):
+        sweep(EXPERIMENT, tmp_path, trials=2, run=fake_run, threads=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sweep(EXPERIMENT, tmp_path, trials=2, run=fake_run, threads=2)  # nothing is measured, nothing mixed
+
+
+def test_a_finished_and_compacted_sweep_is_finished(tmp_path: Path) -> None:
+    first = sweep(EXPERIMENT, tmp_path, run=fake_run)
+    kept = compact(records_path("demo", tmp_path))
+    run = Counting()
+    assert essence(sweep(EXPERIMENT, tmp_path, run=run)) == essence(first) and run.asked == []
+    assert list(tmp_path.iterdir()) == [kept], "no file was opened for writing"
+    more = sweep(EXPERIMENT, tmp_path, trials=4, run=run)
+    assert run.asked == [(20_000, 3), (40_000, 3)] and [r.trial for r in more] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_an_unknown_device_is_refused_before_any_file(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="device must be auto, cpu or an available accelerator; got 'abacus'"
+    ):
+        sweep(EXPERIMENT, tmp_path / "out", device="abacus", jobs=2, run=fake_run)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_threads_of_a_trial_do_not_depend_on_the_processes(tmp_path: Path) -> None:
+    point = make_point(d=10, m=2_000)
+    small = make_experiment([point], trials=2)
+    torch.set_num_threads(2)
+    try:
+        alone = sweep(small, tmp_path / "a", device="cpu")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    together = sweep(small, tmp_path / "b", device="cpu", jobs=2)
+    assert essence(alone) == essence(together)
+    assert {r.conditions.threads for r in (*alone, *together)} == {1}
+
+
+def test_a_trial_recorded_twice_is_an_error(tmp_path: Path) -> None:
+    for _ in range(2):
+        append_record(records_path("demo", tmp_path), make_record(EXPERIMENT.points[0], 1))
+    with pytest.raises(RecordError, match=r"trial 1 at point .* is there twice"):
+        sweep(EXPERIMENT, tmp_path, run=fake_run)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("trials", "trials must be between 1 and 1000000; got 0"),
+        ("jobs", "jobs must be at least 1; got 0"),
+        ("threads", "threads must be at least 1; got 0"),
+    ],
+)
+def test_bad_input_is_named(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         sweep(EXPERIMENT, tmp_path, run=fake_run, **{name: 0})
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- one real trial -----------------------------------------------------------------------------------------
@@ -160,6 +225,17 @@ def test_a_trial_is_a_function_of_its_arguments() -> None:
     assert replace(first, seconds=0.0) == replace(again, seconds=0.0)
     assert first.outcome.rmse != other.outcome.rmse
     assert first.conditions.threads == 1 and first.conditions.device == "cpu"
+
+
+def test_a_trial_observes_once_and_runs_every_attack() -> None:
+    """The same numbers as each attack alone under the same seeds would give: observed once, by the same network."""
+    both = replace(SMALL, also=(TensorAttack(moments="plain"),))
+    record = run_trial(both, 0, 5, device="cpu", threads=1)
+    assert set(record.outcomes) == {"tensor", "tensor(moments=plain)"}
+    for name, alone in both.single.items():
+        seeds = record.seeds
+        assert trial._measure(alone, seeds, torch.device("cpu"))[name] == record.outcomes[name]
+    assert record.outcomes["tensor"].rmse != record.outcomes["tensor(moments=plain)"].rmse
 
 
 def test_a_trial_measures_the_error_against_the_truth() -> None:

@@ -190,7 +190,7 @@ def read_records(path: str | Path) -> list[Record]:
                 records.append(record)
             elif not _same_numbers(same, record):
                 raise RecordError(
-                    f"{running}: trial {record.trial} of {_at(record)} is another in {kept.name}"
+                    f"{running}: trial {record.trial} at point {record.point.key} is another in {kept.name}"
                 )
     return records
 
@@ -211,13 +211,9 @@ def distinct(records: Iterable[Record], where: str = "records") -> list[Record]:
     seen: set[tuple[str, int, int]] = set()
     for record in found:
         if record.identity in seen:
-            raise RecordError(f"{where}: trial {record.trial} of {_at(record)} is recorded twice")
+            raise RecordError(f"{where}: trial {record.trial} at point {record.point.key} is there twice")
         seen.add(record.identity)
     return found
-
-
-def _at(record: Record) -> str:
-    return f"{record.experiment!r} at point {record.point.key}"
 
 
 def _same_numbers(one: Record, other: Record) -> bool:
