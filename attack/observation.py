@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 
+from attack.arrays import require_dense
 from attack.client import Network
 from bounds import Defense, checks
 
@@ -123,6 +124,7 @@ def observed(
 def _checked_gradient(gradient: Any, axes: tuple[str, ...]) -> torch.Tensor:
     """``gradient`` off any graph; ``ValueError`` or ``TypeError`` if it is not finite with the named axes, none empty."""
     checks.instance("gradient", gradient, torch.Tensor)
+    require_dense("gradient", gradient)
     found: torch.Tensor = gradient.detach()
     if found.ndim != len(axes) or not found.numel() or not found.is_floating_point():
         raise ValueError(

@@ -11,7 +11,7 @@ import sympy as sp
 import torch
 from helpers import correlated
 
-from attack import TwoLayerNet, observe
+from attack import Observation, TwoLayerNet, observe
 from attack.networks.activation import _NATIVE, apply_activation, apply_derivative
 from attack.streams import normal, numpy_generator
 from bounds import ACTIVATIONS, GradientNoise, resolve_activation
@@ -279,6 +279,36 @@ def test_bad_features(features: torch.Tensor, message: str) -> None:
     for call in (net.features, net.hidden, lambda f: observe(GradientNoise(), net, f, Y)):
         with pytest.raises(ValueError, match=message):
             call(features)
+
+
+EXOTIC = {
+    "a sparse tensor": lambda t: t.to_sparse(),
+    "without data": lambda t: t.to("meta"),
+    "a nested tensor": lambda t: torch.nested.nested_tensor([t[0], t[0, :2]]),
+    "type torch.bool": lambda t: t > 0,
+    "type torch.complex128": lambda t: t + 0j,
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("what", EXOTIC)
+def test_what_is_no_dense_array_of_numbers(what: str) -> None:
+    """Features, weights and gradients: refused in one line, before any computation."""
+    net, strange = TwoLayerNet.sample(D, M), EXOTIC[what](X)
+    for name, call in (
+        ("X", lambda: observe(GradientNoise(), net, strange, Y)),
+        ("weights", lambda: TwoLayerNet.from_weights(strange)),
+        ("gradient", lambda: Observation(strange, 1, (1.0,), GradientNoise())),
+    ):
+        with pytest.raises((TypeError, ValueError), match=rf"^{name}.*must.*\b{what.split()[-1]}") as caught:
+            call()
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_masked_features_are_refused() -> None:
+    masked = np.ma.masked_array(X.numpy(), mask=X.numpy() > 0.5)
+    with pytest.raises(ValueError, match="X must have no masked entries"):
+        observe(GradientNoise(), TwoLayerNet.sample(D, M), masked, Y)
 
 
 def test_more_features_than_neurons() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from attack.arrays import require_dense
 from attack.client import LAYERS, Client, Mask
 from attack.networks.activation import apply_activation, differentiable, require_derivative
 from attack.networks.autograd_client import AutogradClient
@@ -72,6 +73,7 @@ class DeepNet:
             raise ValueError("hidden must hold at least one layer; got none")
         for weights in (*self.hidden, self.output):
             checks.instance("weights", weights, torch.Tensor)
+            require_dense("weights", weights)
         shapes = [tuple(W.shape) for W in self.hidden]
         chained = all(len(s) == 2 for s in shapes) and all(
             after[1] == before[0] for before, after in itertools.pairwise(shapes)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from attack.arrays import require_dense
 from attack.client import LAYERS, Client
 from attack.device import resolve_device
 from attack.networks.activation import apply_activation, require_derivative
@@ -81,6 +82,7 @@ class TwoLayerNet:
         Raises ``ValueError`` or ``TypeError`` on another type or shape, or non-finite values.
         """
         checks.instance("weights", weights, torch.Tensor)
+        require_dense("weights", weights)
         weights = weights.detach()
         if weights.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"weights must be float32 or float64; got {weights.dtype}")

@@ -44,10 +44,15 @@ def real_tensor(name: str, value: Any) -> torch.Tensor:
         return torch.from_numpy(np.array(raw, dtype=np.float32 if raw.dtype == np.float32 else np.float64))
 
 
-def _of_tensor(name: str, value: torch.Tensor) -> torch.Tensor:
+def require_dense(name: str, value: torch.Tensor) -> None:
+    """``TypeError`` unless a tensor is dense, has data and holds real numbers; wherever it is, it stays there."""
     for is_so, what in _EXOTIC:
         if is_so(value):
             raise _not_real(name, what or f"values of type {value.dtype}")
+
+
+def _of_tensor(name: str, value: torch.Tensor) -> torch.Tensor:
+    require_dense(name, value)
     try:
         tensor = value.detach().cpu().resolve_neg().as_subclass(torch.Tensor)
         single = tensor.dtype in (torch.float16, torch.bfloat16, torch.float32)
