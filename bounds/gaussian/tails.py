@@ -258,7 +258,7 @@ def covariance_deviation(
     """``|(1/m) sum_j f_j (u_j u_j^T - I)|`` in operator norm, at most, but for probability ``4 exp(-exponent)``.
 
     ``u_j`` independent standard Gaussian vectors of R^dimension, j = 1..m = count, f_j fixed reals of the given root mean
-    square (at most) and largest absolute value (at most). Lemma "Weighted sample covariance" of paper_notes.md: for
+    square (at most) and largest absolute value (at most). Lemma "Weighted sample covariance": for
     dimension n >> 1 and a flat f it is 2.22 rms(f) sqrt(n/m), where the truth is 2.
     """
     n = dimension
