@@ -30,6 +30,7 @@ from verify.judge.base import Groups, bound_at, errors_of
 from verify.judge.statistics import Measured
 from verify.measure.features import alternating
 from verify.measure.groups import group_records
+from verify.measure.outcome import TrialOutcome
 from verify.measure.point import Point, parameter_words
 from verify.measure.record import Record
 from verify.measure.series import series

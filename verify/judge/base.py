@@ -17,7 +17,6 @@ from verify.measure.outcome import Outcome, TrialOutcome
 from verify.measure.point import Point
 from verify.measure.series import label
 
-
 #: What each attack gave at each point; every point has one attack.
 Groups: TypeAlias = Mapping[Point, Sequence[TrialOutcome]]
 

@@ -65,9 +65,9 @@ def _measure(point: Point, seeds: Mapping[str, int], device: torch.device) -> di
 
 def run_attack(observation: Any, net: Any, batch_size: int, spec: AttackSpec, seed: int) -> Any:
     """The one place where a measurement calls an attack."""
-    from attack import tensor_attack
+    from attack import reconstruct
 
-    return tensor_attack(observation, net, batch_size=batch_size, attack=spec, seed=seed)
+    return reconstruct(observation, net, batch_size=batch_size, attack=spec, seed=seed)
 
 
 def _errors(found: Any, X: torch.Tensor, y: torch.Tensor, true_residuals: torch.Tensor) -> Outcome:

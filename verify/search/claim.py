@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from bounds import Bound, Defense, Kind, Setting, TensorAttack, TrivialBound, UnsupportedBound, checks
+from bounds import AttackSpec, Bound, Defense, Kind, Setting, TrivialBound, UnsupportedBound, checks
 from verify.judge import JUDGES
 from verify.judge.base import Claim, Judge, Sample, bounds_at
 from verify.judge.verdict import Result
@@ -20,7 +20,7 @@ from verify.measure.series import label
 AnyBound: TypeAlias = Bound | Callable[..., Any]
 
 
-Numeric: TypeAlias = Callable[[Defense, Setting, TensorAttack, float], Any]
+Numeric: TypeAlias = Callable[[Defense, Setting, AttackSpec, float], Any]
 
 
 #: First-order asymptotics (PREDICTED, RATE) are put to the test where our own prediction has R and the noise over the
