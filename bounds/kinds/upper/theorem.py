@@ -124,8 +124,8 @@ UPPER = Bound(
         "the span step has converged to the dominant eigenvectors, to its stated tolerance",
         "for more than one feature: the fit has found its global minimum",
         "between the points at which it is evaluated the activation varies as it declares (proved of the built-in ones)",
-        "expectations are computed in floating point, by quadrature; for more than one feature also on a grid in the span, "
-        "with a slack that is measured and not proved",
+        "expectations are computed in floating point, by quadrature; for more than one feature also on a grid in the "
+        "span, with a slack that is measured and not proved",
     ),
     numeric=_numeric,
     symbolic=SIZES["K_upper"] * sp.sqrt((SIZES["d"] - SIZES["B"]) / SIZES["m"]),
