@@ -41,7 +41,7 @@ def _panels(scale: float) -> int:
 
 
 def panel_reach(scale: float) -> float:
-    """Half the width of a panel, at most, in uniform rules for functions that vary ``scale`` times as fast as at unit norm."""
+    """Half a panel, at most, in uniform rules for functions that vary ``scale`` times as fast as at unit norm."""
     return TAIL / _panels(scale)
 
 
