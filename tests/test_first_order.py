@@ -402,14 +402,14 @@ def test_almost_parallel_features_still_have_a_prediction(gap: float) -> None:
 
 
 def test_the_standard_error_of_a_sign_in_closed_form() -> None:
-    """One ReLU feature: the first moment is r/2 along it, and a neuron adds ``r (sigma - c) z``, E of its square ``r^2 (3/2 -
-    4 c^2 + c^2)`` less r^2/4 (c = mu_0 = mu_2; E sigma z^2 = 2 c); noise adds its variance."""
+    """One ReLU feature: the first moment is r/2 along it, and a neuron adds ``r (sigma - c) z``, of variance ``r^2 (3/2 - 4
+    c^2 + c^2) - r^2/4`` (c = mu_0 = mu_2; E sigma z^2 = 2 c); noise adds its own."""
     c = 1 / math.sqrt(2 * math.pi)
     setting = Setting.orthonormal(50, 1000, 1, labels=[2.0])
     r = c - 2
     for variance in (0.0, 3.0):
         found = first_order(setting, RESIDUALIZED, noisy_channel(setting, variance)).signs
-        expected = abs(r) / 2 / math.sqrt(r**2 * (1.5 - 3 * c**2) / 1 - r**2 / 4 + variance)
+        expected = abs(r) / 2 / math.sqrt(r**2 * (1.25 - 3 * c**2) + variance)
         assert found == pytest.approx(expected, rel=1e-10)
 
 
@@ -449,8 +449,8 @@ NORMED = np.diag([1.0, 1.5, 1.0, 1.0])[:2]
 
 
 def test_no_prediction_where_norms_may_be_assigned_wrongly() -> None:
-    """ReLU, both labels 1: the rule ties where n_1 + n_2 = sqrt(2 pi), which 2.5 misses by .3 %. At a width that tells the two
-    sums apart there is a prediction, and with labels +1, -1 there is one anyway."""
+    """ReLU, both labels 1: the rule ties where n_1 + n_2 = sqrt(2 pi), which 2.5 misses by .3 %. At a width that tells the
+    two sums apart there is a prediction, and with labels +1, -1 there is one anyway."""
     tied = setting_of(NORMED, [1.0, 1.0], "relu", 20_000)
     found = evaluate(NoDefense(), tied)[Kind.PREDICTED]
     assert found.value is None
@@ -489,8 +489,8 @@ def test_the_curvature_is_the_second_derivative_of_the_fit(order: int, B: int) -
 
 
 def test_no_prediction_beyond_first_order_inside_the_span() -> None:
-    """d = B: no part outside the span tells that first order has been left. A residual of -.1 beside 1.4: refused at m = 5000,
-    where measured over predicted is about 1.5; predicted at 80 000, and the ratio falls like 1/sqrt(m)."""
+    """d = B: no part outside the span tells that first order has been left. A residual of -.1 beside 1.4: refused at
+    m = 5000, where measured over predicted is about 1.5; predicted at 80 000, and the ratio falls like 1/sqrt(m)."""
     small = setting_of(np.eye(2), [0.299, -1.0], "relu", 5000)
     found = evaluate(NoDefense(), small)[Kind.PREDICTED]
     assert found.value is None

@@ -488,8 +488,8 @@ def member(request: pytest.FixtureRequest) -> Defense:
 def test_measured_is_predicted(member: Defense) -> None:
     """30 trials (seed 5), plus or minus 20 %: the 99 % interval, about +-12 %, has to lie inside.
     Negative control: one and a half times the prediction must fail by the same rule."""
-    small, large = widths(member)
-    if evaluate(member, law_point(member, small).setting()).predicted is None:
+    _, large = widths(member)
+    if evaluate(member, law_point(member, large).setting()).predicted is None:
         pytest.skip("no prediction is stated")
     check = PredictedCheck(0.2, largest_m_only=True)
     for factor, verdict in ((1.0, "holds"), (1.5, "fails"), (1 / 1.5, "fails")):
