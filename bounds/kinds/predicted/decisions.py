@@ -24,7 +24,7 @@ TOLD = 4.0
 
 
 #: The largest ratio of second to first order inside the span at which something is predicted.
-CURVED = 0.5
+CURVED = 0.15
 
 
 def check_signs(errors: float) -> None:

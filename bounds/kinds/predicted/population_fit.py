@@ -280,7 +280,9 @@ class _Limit:
         A = self.matrix(data)
         sizes = np.abs(np.linalg.eigvalsh(A))
         scale = math.sqrt(float(self.w @ (h * h + spread)))
-        if sizes.min() <= max(_SURVIVES * sizes.max(), ZERO, _SURVIVES * scale):
+        # An unbiased channel removes nothing, however strong its noise.
+        removed = 0.0 if self.channel.unbiased else _SURVIVES * scale
+        if sizes.min() <= max(_SURVIVES * sizes.max(), ZERO, removed):
             raise UnsupportedBound(
                 "ill-posed: features are nearly parallel, or the channel removes a direction of their span from the "
                 "second moment"

@@ -80,8 +80,12 @@ def first_order(setting: Setting, attack: TensorAttack, channel: Unbiased | None
     fit = solution(directions, alpha, c_q / c_low, (low, order), attack.weight(order, low))
     covariance = moments.influences(fit.low, fit.core)
     inplane = np.diag(covariance)[setting.B :].reshape(setting.B, setting.B - 1).sum(axis=1)
-    # A weight moves with the moments, and with the residual of its feature: r_i - r_i* = mean_j sigma_ij - c_0.
-    own = np.abs(c_low) * _activation_scatter(setting)
+    # A weight moves with the moments, and with the residual of its feature, r_i - r_i* = mean_j sigma_ij - c_0: by as much
+    # of it as the defense leaves.
+    left = np.abs(
+        np.divide(channel.residuals, setting.residuals, out=np.ones(setting.B), where=setting.residuals != 0)
+    )
+    own = np.abs(c_low) * _activation_scatter(setting) * left
     scatter = np.sqrt(np.maximum(np.diag(covariance)[: setting.B] - alpha**2, 0.0)) + own
     covariance[: setting.B, : setting.B] -= np.outer(alpha, alpha)
     covariance[np.diag_indices(setting.B)] = scatter**2
