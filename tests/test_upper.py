@@ -144,8 +144,9 @@ LOOSE = {
 @pytest.mark.parametrize(("activation", "moments", "noise"), CASES)
 @pytest.mark.parametrize("B", [1, 2, 3])
 def test_every_step_alone(activation: str, moments: str, noise: float, B: int) -> None:
-    """8 networks (5 for three features; from seed 1000). All steps together fail with probability at most 5 %, so at most 3 networks may show a
-    violation (more has probability 4e-4); in truth there is none. Control: each number divided by ``LOOSE`` is violated."""
+    """8 networks (5 for three features; from seed 1000). All steps together fail with probability at most 5 %, so at most 3
+    may show a violation (more has probability 4e-4); in truth there is none. Control: each number divided by ``LOOSE`` is
+    violated."""
     m = {1: 60_000, 2: 150_000, 3: 400_000}[B]
     setting = Setting.from_features(features(12, B), labels(B), m, activation)
     theorem = span_theorem(setting, TensorAttack(moments), noise**2, 0.05)

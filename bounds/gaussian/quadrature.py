@@ -24,23 +24,10 @@ _NODES = 20
 _PANEL = 2.0
 
 
-def _panels(scale: float) -> int:
-    return math.ceil(2 * TAIL / _PANEL * max(1.0, scale / 3))
-
-
-def panel_reach(scale: float) -> float:
-    """Half the width of a panel, at most, in rules for functions that vary ``scale`` times as fast as at unit norm."""
-    return TAIL / _panels(scale)
-
-
-def panel_nodes() -> int:
-    """Gauss-Legendre nodes on each panel."""
-    return _NODES
-
-
 def _grid(scale: float = 1.0) -> Array:
     """Edges of the panels, finer where functions vary ``scale`` times as fast as an activation at unit norm."""
-    return np.linspace(-TAIL, TAIL, _panels(scale) + 1)
+    count = math.ceil(2 * TAIL / _PANEL * max(1.0, scale / 3))
+    return np.linspace(-TAIL, TAIL, count + 1)
 
 
 def _density(x: Array) -> Array:
