@@ -363,7 +363,7 @@ def theorem_at(d: int, m: int, moments: str = "residualized", noise: float = 0.0
 
 def test_the_attack_obeys_the_bound() -> None:
     """Two orthonormal features, d = 8, m = 1 000 000, 4 trials (seeds 0 to 3), delta = .05: no error above the bound, a
-    priori or given the trial's misfit; a quarter of it is exceeded."""
+    priori or given the trial's misfit; a fifth of it is exceeded."""
     d, m = 8, 1_000_000
     theorem = theorem_at(d, m)
     stated = theorem.bound()
@@ -379,7 +379,7 @@ def test_the_attack_obeys_the_bound() -> None:
         after = theorem.bound(found.diagnostics.misfit).error
         assert match.rmse <= stated.error and match.rmse <= after
         assert after < 1.01 * stated.error
-    assert max(errors) > stated.error / 4
+    assert max(errors) > stated.error / 5
 
 
 COARSE = 1.5
@@ -455,10 +455,10 @@ def test_how_the_bound_moves() -> None:
     base = theorem_at(20, 4_000_000).bound()
     assert theorem_at(20, 16_000_000).bound().error < base.error / 2
     assert theorem_at(20, 4_000_000, noise=0.5).bound().error > base.error
-    assert theorem_at(100, 4_000_000).bound().error > base.error
     value = evaluate(NoDefense(), Setting.orthonormal(100, 4_000_000, 2))
     upper, predicted = value.upper, value.predicted
     assert upper is not None and predicted is not None and predicted < upper < 2.5 * predicted
+    assert upper > base.error
     details = value[Kind.UPPER].details
     assert details["span"] == span_bound(Setting.orthonormal(100, 4_000_000, 2), TensorAttack()).rmse
     assert 0 < details["inplane"] < upper and not value[Kind.UPPER].trivial

@@ -144,8 +144,9 @@ LOOSE = {
 @pytest.mark.parametrize(("activation", "moments", "noise"), CASES)
 @pytest.mark.parametrize("B", [1, 2, 3])
 def test_every_step_alone(activation: str, moments: str, noise: float, B: int) -> None:
-    """8 networks (from seed 1000). All steps together fail with probability at most 5 %, so at most 3 networks may show a
-    violation (more has probability 4e-4); in truth there is none. Control: each number divided by ``LOOSE`` is violated."""
+    """8 networks (5 for three features; from seed 1000). All steps together fail with probability at most 5 %, so at most 3
+    may show a violation (more has probability 4e-4); in truth there is none. Control: each number divided by ``LOOSE`` is
+    violated."""
     m = {1: 60_000, 2: 150_000, 3: 400_000}[B]
     setting = Setting.from_features(features(12, B), labels(B), m, activation)
     theorem = span_theorem(setting, TensorAttack(moments), noise**2, 0.05)
@@ -157,7 +158,7 @@ def test_every_step_alone(activation: str, moments: str, noise: float, B: int) -
         "largest": block.largest, "rms_p": block.rms_p, "top": block.largest_p, "graph": span.graph,
         "features": float((span.features / step_scale(setting)).max()),
     }  # fmt: skip
-    seen = steps(activation, moments, noise, B, m, 8)
+    seen = steps(activation, moments, noise, B, m, 5 if B == 3 else 8)
     broken = [any(values[k] > stated[k] * (1 + 1e-12) + 1e-15 for k in stated) for values in seen]
     assert sum(broken) <= 3
     for name, value in stated.items():
@@ -275,7 +276,7 @@ def ratio(setting: Setting, attack: TensorAttack, noise_variance: float) -> floa
     return bound / math.sqrt((setting.d - setting.B) / setting.m * float(np.mean(orthogonal)))
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     B=st.integers(1, 3),
     cosine=st.floats(-0.4, 0.9),
@@ -313,7 +314,7 @@ def test_an_optimiser_finds_no_violation_either() -> None:
             setting = Setting(d, 10**8, gram, x[1:], resolve_activation("relu"))
             return min(ratio(setting, TensorAttack(), 0.0), 1e3)
 
-        found = optimize.minimize(objective, [0.3, 3.0, -3.0], method="Nelder-Mead", options={"maxfev": 20})
+        found = optimize.minimize(objective, [0.3, 3.0, -3.0], method="Nelder-Mead", options={"maxfev": 15})
         assert 1.05 < found.fun < 4
 
 
@@ -325,7 +326,7 @@ def test_once_certain_always_certain(activation: str, y: float, delta: float) ->
     """As m grows, the bound for one feature does not become trivial again. (r* = 0.01: here a certificate
     once came from a lower bound of an eigenvalue that had gone negative.)"""
     certain = False
-    for m in np.geomspace(80_000, 250_000, 8):
+    for m in np.geomspace(80_000, 250_000, 5):
         setting = Setting.orthonormal(2, int(m), 1, activation, labels=[y])
         trivial = evaluate(NoDefense(), setting, delta=delta)[Kind.UPPER].trivial
         assert not (certain and trivial), m
@@ -537,8 +538,8 @@ OBLIQUE = np.array([[1.0, 0.0, 0.0], [0.5, math.sqrt(0.75), 0.0]])
 @pytest.mark.parametrize(
     ("setting", "noise", "deltas"),
     [
-        (Setting.from_features(OBLIQUE, [3.0, 3.0], 2_000_000), 0.0, (0.05, 0.5, 0.9, 0.95)),
-        (Setting.orthonormal(6, 500_000, 2, labels=[3.0, -2.0]), 0.0, (0.2, 0.7, 0.95)),
+        (Setting.from_features(OBLIQUE, [3.0, 3.0], 2_000_000), 0.0, (0.05, 0.7, 0.95)),
+        (Setting.orthonormal(6, 500_000, 2, labels=[3.0, -2.0]), 0.0, (0.3, 0.9)),
         (Setting.from_features(np.eye(20)[:1], [3.0], 80_000), 0.0, DELTAS),
         (Setting.from_features(np.eye(20)[:1], [3.0], 320_000, activation="z2z3"), 0.0, DELTAS),
         (Setting.from_features(np.eye(3)[:1], [3.0], 20_000, activation="gelu"), 1.0, DELTAS),

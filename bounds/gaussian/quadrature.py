@@ -28,31 +28,20 @@ _PANEL = 2.0
 #: Up to this scale the panels are uniform and need no look at the function.
 _UNIFORM = 3.0
 
+
 #: A panel is halved while the last Legendre coefficients of a function on it exceed this part of its size there: the rule is
 #: exact to twice the degree, so what it misses is of the order of the square.
 _TAIL_COEFFICIENT = 1e-9
+
 
 #: Panels that a function may need: more take too long in the plane (their number squared), or on the line.
 IN_THE_PLANE, ON_THE_LINE = 400, 20_000
 
 
-def _panels(scale: float) -> int:
-    return math.ceil(2 * TAIL / _PANEL * max(1.0, scale / _UNIFORM))
-
-
-def panel_reach(scale: float) -> float:
-    """Half a panel, at most, in uniform rules for functions that vary ``scale`` times as fast as at unit norm."""
-    return TAIL / _panels(scale)
-
-
-def panel_nodes() -> int:
-    """Gauss-Legendre nodes on each panel."""
-    return _NODES
-
-
 def _grid(scale: float = 1.0) -> Array:
     """Edges of the panels, finer where functions vary ``scale`` times as fast as an activation at unit norm."""
-    return np.linspace(-TAIL, TAIL, _panels(scale) + 1)
+    count = math.ceil(2 * TAIL / _PANEL * max(1.0, scale / _UNIFORM))
+    return np.linspace(-TAIL, TAIL, count + 1)
 
 
 def edges(

@@ -61,6 +61,7 @@ class _At:
 
 
 def fluctuations(known: Known, tally: Tally) -> Fluctuations:
+    """Steps 2 and 3 of the proof, for every functional."""
     case, first = known[PlaneCase], known[FirstMoment]
     g = case.functionals
     at = _At(

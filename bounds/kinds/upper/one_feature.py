@@ -37,6 +37,7 @@ class SignTerms:
 
 
 def sign_terms(known: Known, tally: Tally) -> SignTerms:
+    """Sample means of Hermite polynomials of z, with and without u."""
     case = known[SpanCase]
     q, f, samples = case.order, case.functions, case.samples
     he = [hermite_norm(k, 1) for k in range(q + 1)]

@@ -22,6 +22,7 @@ Factors = tuple[tuple[str, int], ...]
 
 
 def merged(*factors: Factors) -> Factors:
+    """The product of products."""
     total: dict[str, int] = {}
     for name, exponent in itertools.chain(*factors):
         if exponent and name != "he0":

@@ -116,6 +116,7 @@ class _Sizing:
 
 
 def sizes(known: Known, tally: Tally) -> Sizes:
+    """The norms that step 3 of the proof multiplies powers of the coupling with."""
     case = known[PlaneCase]
     sizing = _Sizing(case, known[Products].drawing(tally), tally)
     B, q = case.span.B, case.span.order

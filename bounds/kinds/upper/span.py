@@ -57,6 +57,7 @@ class FirstMoment:
 
 
 def first_moment(known: Known, tally: Tally) -> FirstMoment:
+    """Step 1."""
     case = known[SpanCase]
     f, samples, B = case.functions, case.samples, case.B
     residual = samples.line.mean_excess(f.centred, tally.spend(2 * B), second=f.variance)
@@ -110,6 +111,7 @@ class SecondMoment:
 
 
 def second_moment(known: Known, tally: Tally) -> SecondMoment:
+    """Steps 2 and 3: A - A_* entry by entry, and what residuals, mean and linear part add."""
     case, first = known[SpanCase], known[FirstMoment]
     samples, he2, B = case.samples, case.he2, case.B
     basis = symmetric_basis(B)
@@ -146,6 +148,7 @@ class CrossBlock:
 
 
 def cross_block(known: Known, tally: Tally) -> CrossBlock:
+    """Step 4."""
     case, first = known[SpanCase], known[FirstMoment]
     m, n = case.m, case.n
     rest = _rest(case, first, tally)
@@ -205,6 +208,7 @@ class NoiseBlock:
 
 
 def noise_block(known: Known, tally: Tally) -> NoiseBlock:
+    """Step 5: D is a weighted sample covariance, less the share of the removed linear part."""
     case, first = known[SpanCase], known[FirstMoment]
     samples, removed, m, n = case.samples, first.removed, case.m, case.n
     one = np.ones(1)
