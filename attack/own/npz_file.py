@@ -67,6 +67,8 @@ def opened_npz(path: Path) -> Iterator[Mapping[str, Stored]]:
             yield {_array_name(member.filename): _stored(archive, member) for member in members}
     except _DAMAGED as error:
         raise ValueError(f"the archive is damaged: {error}") from None
+    except OSError as error:  # an offset outside the file
+        raise ValueError(f"the archive is damaged or cannot be read: {error.strerror}") from None
 
 
 def _array_name(member: str) -> str:

@@ -16,6 +16,7 @@ from attack.own.gradient import SharedGradient
 from attack.own.known import Known
 from attack.own.problem import NEGLIGIBLE, carrying, no_bias_gradient, scaled_rows
 from attack.own.rows import RANK_TOLERANCE
+from attack.own.units import root_mean_square
 from bounds import Activation
 
 #: Points of the average over Gaussian preactivations.
@@ -45,7 +46,7 @@ def row_findings(shared: SharedGradient, known: Known, frame: Frame) -> tuple[Fi
 def _dropped(rows: torch.Tensor, keep: torch.Tensor) -> Finding:
     """Rows that are left out, and whether they are as small as their output weights."""
     left = int((~keep).sum())
-    size, rest = (float(rows[which].double().square().mean().sqrt()) for which in (keep, ~keep))
+    size, rest = (root_mean_square(rows[which]) for which in (keep, ~keep))
     text = (
         f"{left} output weights are zero or below {NEGLIGIBLE:g} of their root mean square: these rows are left out; "
         f"they are {rest / size:.2g} times as large as the others"
