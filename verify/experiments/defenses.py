@@ -63,7 +63,7 @@ def _strength(
     return Experiment(name, title, points, tuple(rules), claims, trials=40, reduced=reduced)
 
 
-def _kept(*defenses: Defense, trials: int = 20) -> Reduced:
+def _kept(*defenses: Defense, trials: int = 24) -> Reduced:
     """Two strengths, at a width and with trials that decide a check of 10 %: an error scatters by about a tenth."""
     return Reduced(80_000, trials, defenses, in_all=True)
 
