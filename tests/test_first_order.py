@@ -318,7 +318,7 @@ def test_parts_that_vanish() -> None:
 
 @pytest.mark.parametrize("activation", ["relu", "softplus", "gelu"])
 def test_residualizing_helps(activation: str) -> None:
-    setting = setting_of(correlated(2, 20), [1.0, -1.0], activation)
+    setting = setting_of(correlated(2, 20), [1.0, -1.0], activation, 10**7)
     plain, better = (evaluate(NoDefense(), setting, a).predicted for a in (PLAIN, RESIDUALIZED))
     assert better is not None and plain is not None
     assert better < 0.7 * plain
@@ -326,7 +326,7 @@ def test_residualizing_helps(activation: str) -> None:
 
 def test_nearly_parallel_features_cost_more() -> None:
     found = [
-        evaluate(NoDefense(), setting_of(correlated(2, 20, cosine=c), [1.0, -1.0], "relu")).predicted
+        evaluate(NoDefense(), setting_of(correlated(2, 20, cosine=c), [1.0, -1.0], "relu", 10**9)).predicted
         for c in (0.0, 0.5, 0.8, 0.95, 0.99)
     ]
     assert np.all(np.diff(found) > 0)
@@ -392,10 +392,12 @@ def test_reasons_instead_of_numbers(setting: Setting, attack: TensorAttack, reas
 
 
 @pytest.mark.parametrize("gap", [1e-3, 1e-4])
-def test_almost_parallel_features_still_have_a_prediction(gap: float) -> None:
+def test_almost_parallel_features_still_have_constants(gap: float) -> None:
+    """Of the size that a prediction has; itself it is beyond first order at any width that there is."""
     setting = setting_of(np.array([[1.0, 0.0, 0.0], [1.0, gap, 0.0]]), [1.0, -1.0], "relu")
-    found = evaluate(NoDefense(), setting).predicted
-    assert found is not None and found > 0.1 / gap**0.9
+    found = first_order(setting, RESIDUALIZED)
+    assert math.sqrt(np.mean(found.orthogonal + found.inplane) / setting.m) > 0.1 / gap**0.9
+    assert evaluate(NoDefense(), setting)[Kind.PREDICTED].why.startswith("not first order")
 
 
 # --- decisions of the estimator, and the second order inside the span -------------------------------------------------
