@@ -144,7 +144,7 @@ LOOSE = {
 @pytest.mark.parametrize(("activation", "moments", "noise"), CASES)
 @pytest.mark.parametrize("B", [1, 2, 3])
 def test_every_step_alone(activation: str, moments: str, noise: float, B: int) -> None:
-    """8 networks (5 for three features; from seed 1000). All steps together fail with probability at most 5 %, so at most 3
+    """8 networks (from seed 1000). All steps together fail with probability at most 5 %, so at most 3
     may show a violation (more has probability 4e-4); in truth there is none. Control: each number divided by ``LOOSE`` is
     violated."""
     m = {1: 60_000, 2: 150_000, 3: 400_000}[B]
@@ -158,7 +158,7 @@ def test_every_step_alone(activation: str, moments: str, noise: float, B: int) -
         "largest": block.largest, "rms_p": block.rms_p, "top": block.largest_p, "graph": span.graph,
         "features": float((span.features / step_scale(setting)).max()),
     }  # fmt: skip
-    seen = steps(activation, moments, noise, B, m, 5 if B == 3 else 8)
+    seen = steps(activation, moments, noise, B, m, 8)
     broken = [any(values[k] > stated[k] * (1 + 1e-12) + 1e-15 for k in stated) for values in seen]
     assert sum(broken) <= 3
     for name, value in stated.items():
