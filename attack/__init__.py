@@ -13,10 +13,10 @@ from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation, observe
 from attack.own.attack import GradientAttack, attack_gradient
 from attack.own.check import check_gradient
-from attack.own.findings import Finding
 from attack.own.files import read_gradient
+from attack.own.findings import Finding
 from attack.own.gradient import SharedGradient
-from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
+from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError, reconstruct
 from attack.rows.observation import FirstLayerObservation, observe_first_layer
 from attack.rows.sparse_recovery import sparse_recovery
 from attack.rows.tensor import first_layer_attack
@@ -44,6 +44,7 @@ __all__ = [
     "observe",
     "observe_first_layer",
     "read_gradient",
+    "reconstruct",
     "sparse_recovery",
     "tensor_attack",
 ]

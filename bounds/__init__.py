@@ -1,6 +1,11 @@
 """Theory of data reconstruction from gradients: settings, defenses, bounds. Uses sympy, numpy, scipy; never torch."""
 
-from bounds.defense import Defense, Param, choice, param
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import sympy as sp
+
+from bounds.defense import Defense, Param, choice, param, symbol
 from bounds.defenses.clamping import Clamping
 from bounds.defenses.deterministic_rounding import DeterministicRounding
 from bounds.defenses.dp_sgd import DPSGD
@@ -14,10 +19,12 @@ from bounds.defenses.secure_aggregation import SecureAggregation
 from bounds.defenses.sign_compression import SignCompression
 from bounds.defenses.stochastic_rounding import StochasticRounding
 from bounds.errors import TrivialBound, UnsupportedBound
-from bounds.estimator import TensorAttack
+from bounds.estimator import AttackSpec, TensorAttack
 from bounds.evaluation import Evaluation, evaluate, expression
 from bounds.gaussian.activations import ACTIVATIONS, Activation, resolve_activation
-from bounds.setting import SYMBOLS, Setting
+from bounds.gaussian.variation import Variation
+from bounds.kinds.stated import THEORY
+from bounds.setting import SIZES, Setting
 from bounds.statement import Bound, BoundValue, Kind
 
 #: Which distribution this package belongs to: the import name ``bounds`` is not ours alone.
@@ -39,12 +46,23 @@ DEFENSES: tuple[type[Defense], ...] = (
     SecureAggregation,
 )
 
+#: Every attack that theory speaks about.
+ATTACKS: tuple[type[AttackSpec], ...] = tuple(THEORY)
+
+#: Every symbol that a bound's expression may use.
+SYMBOLS: Mapping[str, sp.Symbol] = MappingProxyType(
+    {**SIZES, **{p.name: p.symbol for family in DEFENSES for p in family.parameters()}}
+)
+
 __all__ = [
     "ACTIVATIONS",
+    "ATTACKS",
     "DEFENSES",
     "DPSGD",
     "SYMBOLS",
+    "THEORY",
     "Activation",
+    "AttackSpec",
     "Bound",
     "BoundValue",
     "Clamping",
@@ -66,9 +84,11 @@ __all__ = [
     "TensorAttack",
     "TrivialBound",
     "UnsupportedBound",
+    "Variation",
     "choice",
     "evaluate",
     "expression",
     "param",
     "resolve_activation",
+    "symbol",
 ]

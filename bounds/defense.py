@@ -7,12 +7,18 @@ import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, get_args, get_type_hints
+
+import sympy as sp
 
 from bounds import checks
+from bounds.law import Law
+from bounds.setting import Setting
 
-if TYPE_CHECKING:
-    from bounds.statement import Bound
+
+def symbol(name: str) -> sp.Symbol:
+    """The symbol of a parameter that is not negative, for a defense's ``rate``."""
+    return sp.Symbol(name, nonnegative=True)
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,11 @@ class Param:
     off: float
     grid: tuple[float, ...]
     integer: bool = False
+
+    @property
+    def symbol(self) -> sp.Symbol:
+        """The parameter in expressions."""
+        return symbol(self.name)
 
     def checked(self, value: Any) -> float:
         """``value`` in the range, as a float or an int; ``ValueError`` or ``TypeError`` otherwise."""
@@ -54,7 +65,9 @@ def param(*, lo: float, hi: float, off: float, grid: Iterable[float] = (), integ
 @dataclass(frozen=True)
 class Defense:
     """Base of all specifications. A subclass sets ``name``, its parameters by ``param()``, its forms by ``choice()``, and
-    its ``bounds``. ``has_off``: some member does nothing (all parameters off). ``transparent``: every member leaves the
+    says by ``law`` what it does. ``rate``: what stands before ``sqrt(d/m)`` in its order of growth, over
+    ``bounds.setting.SIZES`` and ``symbol`` of its parameters, None where an error remains at every width; ``rate_source``:
+    who says so. ``has_off``: some member does nothing (all parameters off). ``transparent``: every member leaves the
     observation of the same features as it is. ``strength_name``: the parameter that figures of error against strength vary;
     the first one unless named.
 
@@ -62,7 +75,8 @@ class Defense:
     """
 
     name: ClassVar[str]
-    bounds: ClassVar[tuple[Bound, ...]] = ()
+    rate: ClassVar[sp.Expr | None] = None
+    rate_source: ClassVar[str] = ""
     has_off: ClassVar[bool] = True
     transparent: ClassVar[bool] = False
     strength_name: ClassVar[str] = ""
@@ -75,6 +89,21 @@ class Defense:
                 checks.instance(name, getattr(self, name), bool)
             else:
                 checks.choice(name, getattr(self, name), tuple(str(a) for a in allowed))
+
+    def law(self, setting: Setting) -> Law:
+        """What the defense does to a gradient entry in ``setting``. The return type of a subclass's own says which of the
+        laws it is.
+
+        Raises ``UnsupportedBound`` where it has none (a training that is not stable), ``ValueError`` for a setting that
+        contradicts the defense.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say what it does")
+
+    @classmethod
+    def laws(cls) -> tuple[type[Law], ...]:
+        """The kinds of law that ``law`` may return."""
+        stated = get_type_hints(cls.law)["return"]
+        return get_args(stated) or (stated,)
 
     @classmethod
     def parameters(cls) -> tuple[Param, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from bounds import checks
 from bounds.gaussian.activations import ZERO, Activation
@@ -21,7 +22,15 @@ RITZ_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class TensorAttack:
+class AttackSpec:
+    """Base of the descriptions of attacks: frozen, inert, complete. A subclass sets ``name``, under which ``attack`` has the
+    code, and its options as fields; what theory says of it is in ``bounds.kinds.stated.THEORY``."""
+
+    name: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class TensorAttack(AttackSpec):
     """Which tensor attack.
 
     moments: ``"residualized"`` (ours: the gradient less its mean and linear part) or ``"plain"`` (Wang, Lee, Lei 2023).
@@ -36,6 +45,7 @@ class TensorAttack:
         ``"random"`` (any unit vector, once: Wang, Lee, Lei 2023, Remark 3). Elsewhere it plays no part.
     """
 
+    name: ClassVar[str] = "tensor"
     moments: str = "residualized"
     core_weight: float | None = None
     starts: int = 8

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import sympy as sp
 
 from bounds import checks
 from bounds.defense import Defense
 from bounds.errors import UnsupportedBound
-from bounds.estimator import TensorAttack
+from bounds.estimator import AttackSpec, TensorAttack
+from bounds.kinds.stated import THEORY, stated
 from bounds.setting import Setting
 from bounds.statement import BoundValue, Kind
 
@@ -58,39 +60,53 @@ class Evaluation(Mapping[Kind, BoundValue]):
 
 
 def evaluate(
-    defense: Defense, setting: Setting, attack: TensorAttack | None = None, delta: float = 0.05
+    defense: Defense,
+    setting: Setting,
+    attack: AttackSpec | None = None,
+    delta: float = 0.05,
+    *,
+    observation: Any = None,
+    net: Any = None,
 ) -> Evaluation:
-    """Every kind of statement about ``defense`` in ``setting`` for the estimator ``attack``.
+    """Every kind of statement about ``defense`` in ``setting`` for the estimator ``attack`` (None: the tensor attack).
 
-    delta in (0, 1): an UPPER holds with probability at least 1 - delta. A kind without a proof has value None and a
-    reason; every kind is computed when it is first read. Raises ``TypeError`` or ``ValueError`` on bad input.
+    delta in (0, 1): an UPPER holds with probability at least 1 - delta. ``observation`` and ``net``: what the server has,
+    for the statements that need it. A kind without a proof has value None and a reason; every kind is computed when it is
+    first read. Raises ``TypeError`` or ``ValueError`` on bad input.
     """
     checks.instance("defense", defense, Defense, "GradientNoise(sigma=1.0)")
     checks.instance("setting", setting, Setting)
     if not 0 < checks.real("delta", delta) < 1:
         raise ValueError(f"delta must lie strictly between 0 and 1; got {delta}")
     attack = TensorAttack() if attack is None else attack
-    checks.instance("attack", attack, TensorAttack)
-    stated = {bound.kind: bound for bound in defense.bounds}
+    if type(attack) not in THEORY:
+        known = " or a ".join(spec.__name__ for spec in THEORY)
+        raise TypeError(f"attack must be a {known}; got {attack!r} ({type(attack).__name__})")
+    bounds = stated(type(defense), type(attack))
     return Evaluation(
         {
-            kind: partial(stated[kind].value, defense, setting, attack, delta)
-            if kind in stated
+            kind: partial(
+                bounds[kind].value, defense, setting, attack, delta, observation=observation, net=net
+            )
+            if kind in bounds
             else BoundValue(None, f"not proved: no {kind} is stated for {defense.name}")
             for kind in Kind
         }
     )
 
 
-def expression(defense: Defense | type[Defense], kind: Kind | str) -> sp.Expr:
-    """The statement as a sympy expression over ``bounds.SYMBOLS``.
+def expression(
+    defense: Defense | type[Defense], kind: Kind | str, attack: type[AttackSpec] = TensorAttack
+) -> sp.Expr:
+    """The statement about an attack as a sympy expression over ``bounds.SYMBOLS``.
 
     Raises ``UnsupportedBound`` when that kind is not stated for the defense, ``ValueError`` for an unknown kind.
     """
-    if not (isinstance(defense, Defense) or (isinstance(defense, type) and issubclass(defense, Defense))):
+    family = defense if isinstance(defense, type) else type(defense)
+    if not issubclass(family, Defense):
         raise TypeError(f"defense must be a Defense or a class of them; got {defense!r}")
     wanted = Kind(checks.choice("kind", str(kind), tuple(Kind)))
-    for bound in defense.bounds:
-        if bound.kind is wanted:
-            return bound.symbolic
-    raise UnsupportedBound(f"not proved: no {wanted} is stated for {defense.name}")
+    found = stated(family, attack).get(wanted)
+    if found is None:
+        raise UnsupportedBound(f"not proved: no {wanted} is stated for {family.name}")
+    return found.symbolic

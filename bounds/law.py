@@ -1,14 +1,15 @@
-"""What a defense does to the gradient, as far as first-order theory needs to know: the channel theorem's two cases.
+"""What a defense does to the gradient, as far as theory needs to know: its law.
 
 Let the server see ``gtilde_j``, a function of the neurons' coordinates ``z_1, ..., z_m`` in the span and independent
 randomness. Given all z the parts of the weights outside the span stay independent Gaussians, so the span is found with an
-error that depends on the channel only through ``E[gtilde | z]`` and ``E[gtilde^2 | z]`` (paper_notes.md, "Channel theorem").
+error that depends on the channel only through ``E[gtilde | z]`` and ``E[gtilde^2 | z]`` (bounds/proofs/channel-theorem.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from bounds.arrays import Array
 
@@ -20,12 +21,17 @@ class Unbiased:
 
     residuals (B,): r, which a defense may change; masking (B, B) symmetric positive semidefinite. ``keeps_labels``: c and
     r are those of the undefended gradient, so that the attack can read labels off, by which it assigns unequal norms.
+    ``inexact``: why the above is not exact with the undefended residuals and independent Gaussian eps (what is proved of
+    every width needs that); empty where it is.
     """
 
     residuals: Array
     variance: float = 0.0
     masking: Array | None = None
     keeps_labels: bool = True
+    inexact: str = (
+        "the law does not say that the defense adds independent Gaussian noise and does nothing else"
+    )
 
 
 @dataclass(frozen=True)
@@ -50,3 +56,7 @@ class Pruned:
     @property
     def unbiased(self) -> bool:
         return self.ratio == 0
+
+
+#: What theory speaks about; a defense names the one that it has as the return type of its ``law``.
+Law: TypeAlias = Unbiased | Elementwise | Pruned

@@ -14,31 +14,25 @@ from bounds import checks
 from bounds.arrays import Array
 from bounds.gaussian.activations import Activation, resolve_activation
 
-#: Every symbol that a bound's expression may use. K_perp and K_par are the constants of the first-order
-#: prediction, K_upper is that of the proved upper bound (it depends on the setting, and weakly on d and m), floor the error
-#: that no width removes, G the norm of the unclipped gradient over sqrt(m), which has a limit; the rest are parameters.
-SYMBOLS: Mapping[str, sp.Symbol] = MappingProxyType(
+#: The symbols of a bound's expression, but for the parameters of defenses (``bounds.SYMBOLS`` has them all). K_perp and
+#: K_par are the constants of the first-order prediction, K_upper is that of the proved upper bound (it depends on the
+#: setting, and weakly on d and m), floor the error that no width removes, G the norm of the unclipped gradient over sqrt(m),
+#: which has a limit, factor what a defense puts before sqrt(d/m) in its rate.
+SIZES: Mapping[str, sp.Symbol] = MappingProxyType(
     {
         **{
             name: sp.Symbol(name, positive=True)
-            for name in ("d", "m", "B", "G", "K_perp", "K_par", "K_upper")
+            for name in ("d", "m", "B", "G", "K_perp", "K_par", "K_upper", "factor")
         },
-        **{
-            name: sp.Symbol(name, nonnegative=True)
-            for name in (
-                "floor",
-                "sigma",
-                "p",
-                "max_norm",
-                "noise_multiplier",
-                "step",
-                "clients",
-                "steps",
-                "lr_times_m",
-            )
-        },
+        "floor": sp.Symbol("floor", nonnegative=True),
     }
 )
+
+#: The largest d and m: whole numbers up to here are floating-point numbers.
+LARGEST_SIZE = 10**15
+
+#: The largest batch that a Gram matrix is made for from its size alone.
+LARGEST_BATCH = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +47,8 @@ class Setting:
     (publicly known); ``labels`` (B,); ``activation``; ``groups`` (B,) integers that partition the features over clients
     or local batches (all zero: one batch). Arrays are read-only.
 
-    Raises ``ValueError`` or ``TypeError`` on B > d, B >= m, wrong shapes, values that are not finite, a Gram matrix that
-    is not symmetric positive semidefinite with a positive diagonal and rank at most d.
+    Raises ``ValueError`` or ``TypeError`` on B > d, B >= m, d or m above ``LARGEST_SIZE``, wrong shapes, values that are
+    not finite, a Gram matrix that is not symmetric positive semidefinite with a positive diagonal and rank at most d.
     """
 
     d: int
@@ -69,8 +63,8 @@ class Setting:
         if gram.shape[0] != gram.shape[1]:
             raise ValueError(f"gram must be square; got shape {gram.shape}")
         size = gram.shape[0]
-        object.__setattr__(self, "d", checks.integer("d", self.d, 1))
-        object.__setattr__(self, "m", checks.integer("m", self.m, 1))
+        object.__setattr__(self, "d", _size("d", self.d, LARGEST_SIZE))
+        object.__setattr__(self, "m", _size("m", self.m, LARGEST_SIZE))
         if size > self.d:
             raise ValueError(
                 f"B must be at most d = {self.d} (features are linearly independent); got B = {size}"
@@ -101,7 +95,7 @@ class Setting:
         d: int = 100, m: int = 160_000, B: int = 2, activation: str | Activation = "relu", labels: Any = None
     ) -> Setting:
         """B orthonormal features; labels +1, -1, +1, ... unless given."""
-        size = checks.integer("B", B, 1)
+        size = _size("B", B, LARGEST_BATCH)
         return Setting(
             d,
             m,
@@ -180,6 +174,11 @@ class Setting:
     def pi_min(self) -> float:
         """``sqrt(lambda_min(G))``, the smallest singular value of X."""
         return float(np.sqrt(max(0.0, np.linalg.eigvalsh(self.gram)[0])))
+
+
+def _size(name: str, value: Any, largest: int) -> int:
+    """``value`` as an int from 1 to ``largest``."""
+    return checks.integer(name, checks.integer(name, value, 1), 1, largest)
 
 
 def alternating(size: int) -> Array:

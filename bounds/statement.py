@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 import sympy as sp
 
 from bounds.defense import Defense
 from bounds.errors import TrivialBound, UnsupportedBound
-from bounds.estimator import TensorAttack
-from bounds.setting import Setting
+from bounds.estimator import AttackSpec
+from bounds.law import Law
+from bounds.setting import SIZES, Setting
 
 
 class Kind(StrEnum):
@@ -44,41 +46,75 @@ class BoundValue:
     trivial: bool = False
 
 
+#: What a statement may need besides defense, setting, attack and delta: what the server has.
+NEEDS = frozenset({"observation", "net"})
+
+
 @dataclass(frozen=True)
 class Bound:
-    """One statement about one defense. ``numeric(defense, setting, attack, delta)`` returns the value and its named
-    parts, and raises ``UnsupportedBound`` where the statement does not apply, ``TrivialBound`` where it is vacuous;
-    ``symbolic`` is the same over ``SYMBOLS`` (constants such as K_perp are among the named parts)."""
+    """One statement about an attack, for every defense with one of ``laws`` (whatever its law where there are none).
+
+    ``numeric(defense, setting, attack, delta)``, with the keywords that ``needs`` names out of ``NEEDS``, returns the value
+    and its named parts, and raises ``UnsupportedBound`` where the statement does not apply, ``TrivialBound`` where it is
+    vacuous; ``symbolic`` is the same over ``bounds.SYMBOLS`` (constants such as K_perp are among the named parts). A
+    statement with the symbol ``factor`` is about the defenses that state a rate, and read with theirs.
+    """
 
     kind: Kind
     statement: str
     source: str
     statistic: str
     assumptions: tuple[str, ...]
-    numeric: Callable[[Defense, Setting, TensorAttack, float], tuple[float, Mapping[str, float]]]
+    numeric: Callable[..., tuple[float, Mapping[str, float]]]
     symbolic: sp.Expr
+    laws: tuple[type[Law], ...] = ()
+    needs: frozenset[str] = frozenset()
 
-    def value(self, defense: Defense, setting: Setting, attack: TensorAttack, delta: float) -> BoundValue:
+    def __post_init__(self) -> None:
+        if not self.needs <= NEEDS:
+            raise ValueError(f"needs must be among {', '.join(sorted(NEEDS))}; got {sorted(self.needs)}")
+
+    def about(self, family: type[Defense]) -> Bound | None:
+        """The statement as it reads for a family of defenses; None if it says nothing about it."""
+        if self.laws and not all(issubclass(law, self.laws) for law in family.laws()):
+            return None
+        if SIZES["factor"] not in self.symbolic.free_symbols:
+            return self
+        if family.rate is None:
+            return None
+        return replace(
+            self, symbolic=self.symbolic.subs(SIZES["factor"], family.rate), source=family.rate_source
+        )
+
+    def value(
+        self, defense: Defense, setting: Setting, attack: AttackSpec, delta: float, **given: Any
+    ) -> BoundValue:
+        """The statement evaluated; ``given``: what there is of ``NEEDS``, None or left out where there is nothing."""
         probability = 1 - delta if self.kind is Kind.UPPER else None
+        known = BoundValue(None, self.statement, self.assumptions, self.source, None, self.statistic)
+        missing = sorted(name for name in self.needs if given.get(name) is None)
+        if missing:
+            return replace(
+                known, why=f"not proved without {' and '.join(missing)}, which evaluate was not given"
+            )
         try:
-            number, details = self.numeric(defense, setting, attack, delta)
+            number, details = self.numeric(
+                defense, setting, attack, delta, **{name: given[name] for name in self.needs}
+            )
         except TrivialBound as found:
-            return BoundValue(
-                found.value,
-                str(found),
-                self.assumptions,
-                self.source,
-                probability,
-                self.statistic,
-                dict(found.details),
+            details = dict(found.details)
+            return replace(
+                known,
+                value=found.value,
+                why=str(found),
+                probability=probability,
+                details=details,
                 trivial=True,
             )
         except UnsupportedBound as reason:
-            return BoundValue(None, str(reason), self.assumptions, self.source, None, self.statistic)
+            return replace(known, why=str(reason))
         if not math.isfinite(number):
             raise ArithmeticError(
                 f"{self.kind} of {defense!r} is not finite: {number} (a defect of the bound)"
             )
-        return BoundValue(
-            number, self.statement, self.assumptions, self.source, probability, self.statistic, dict(details)
-        )
+        return replace(known, value=number, probability=probability, details=dict(details))

@@ -9,10 +9,15 @@ import numpy as np
 from bounds import NoDefense, TensorAttack
 from verify.judge.base import bounds_at
 from verify.judge.predicted import PredictedCheck
+from verify.measure.conditions import present
 from verify.measure.experiment import Experiment
 from verify.measure.features import Features
+from verify.measure.outcome import Outcome
 from verify.measure.point import Point
 from verify.measure.record import Record
+
+#: Those of every made-up record: the ones here, so that going on from them is no change.
+CONDITIONS = present()
 
 
 def make_point(experiment: str = "demo", moments: str = "residualized", **changes: object) -> Point:
@@ -28,27 +33,28 @@ def make_experiment(points: Sequence[Point] | None = None, **changes: object) ->
 
 def make_record(point: Point, trial: int = 0, rmse: float | None = 0.1, seed: int = 0) -> Record:
     """A record of error ``rmse``; None makes a failed trial."""
-    ok = rmse is not None
     return Record(
-        experiment=point.experiment,
-        point=point.to_dict(),
-        point_key=point.key,
+        point=point,
         trial=trial,
-        seeds={"experiment": seed, "network": 1, "observation": 2, "attack": 3},
-        status="ok" if ok else "failed",
-        reason="" if ok else "no gap between signal and noise",
-        rmse=rmse,
-        rmse_orthogonal=0.8 * rmse if ok else None,
-        rmse_inplane=0.6 * rmse if ok else None,
-        rmse_span=0.7 * rmse if ok else None,
-        label_accuracy=1.0 if ok else None,
-        residual_error=0.01 if ok else None,
-        diagnostics={"status": "ok" if ok else "failed"},
+        seed=seed,
+        outcomes={name: make_outcome(rmse) for name in point.names},
+        conditions=CONDITIONS,
         seconds=0.5,
-        device="cpu",
-        dtype=point.dtype,
-        threads=1,
-        versions={"python": "3.11"},
+    )
+
+
+def make_outcome(rmse: float | None = 0.1) -> Outcome:
+    """An outcome of error ``rmse``; None makes a failure."""
+    if rmse is None:
+        return Outcome("no gap between signal and noise", diagnostics={"status": "failed"})
+    return Outcome(
+        rmse=rmse,
+        rmse_orthogonal=0.8 * rmse,
+        rmse_inplane=0.6 * rmse,
+        rmse_span=0.7 * rmse,
+        label_accuracy=1.0,
+        residual_error=0.01,
+        diagnostics={"status": "ok"},
     )
 
 

@@ -18,7 +18,6 @@ from bounds import (
     UnsupportedBound,
     evaluate,
 )
-from bounds.defenses.local_aggregation import effective_residuals
 from bounds.wide_limits import assigned, raw_gram
 
 X, Y = torch.from_numpy(correlated(3, 8)), torch.from_numpy(labels(3))
@@ -64,7 +63,7 @@ def test_the_effective_residuals(steps: int, rate: float, batches: str) -> None:
     defense = LocalAggregation(steps, rate, batches)
     seen = observe(defense, net, X, Y).gradient
     fitted = torch.linalg.lstsq(net.hidden(X).T, seen[:, None]).solution[:, 0].numpy()
-    expected = effective_residuals(defense, setting)
+    expected = defense.effective_residuals(setting)
     np.testing.assert_allclose(fitted, expected, atol=0.02 * np.abs(expected).max())
     assert np.abs(fitted - setting.residuals).max() > 0.05
 
@@ -82,7 +81,7 @@ def test_an_unstable_rate_has_no_prediction() -> None:
     value = evaluate(LocalAggregation(5, rate), setting)[Kind.PREDICTED]
     assert value.value is None and "not stable" in value.why
     with pytest.raises(UnsupportedBound):
-        effective_residuals(LocalAggregation(5, rate), setting)
+        LocalAggregation(5, rate).effective_residuals(setting)
 
 
 def test_which_feature_is_used_when() -> None:

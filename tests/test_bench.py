@@ -14,7 +14,17 @@ import torch
 
 from attack import TwoLayerNet
 from verify import bench as module
-from verify.bench import BenchResult, against_tensorly, bench, in_passes, one_pass, peak_memory, third_moment
+from verify.bench import (
+    BenchResult,
+    against_tensorly,
+    bench,
+    in_passes,
+    one_pass,
+    peak_memory,
+    start_up,
+    third_moment,
+)
+from verify.cli.bench import _print
 
 
 def result(value: float, target: float, at_least: bool) -> BenchResult:
@@ -77,6 +87,34 @@ def test_against_tensorly_reports_what_it_divided() -> None:
     assert json.loads(json.dumps(r.to_dict(), allow_nan=False))["met"] is r.met
 
 
+def test_start_up_reports_what_it_divided() -> None:
+    """The ratio itself is for ``bench``: a test on a busy computer would measure the others."""
+    r = start_up(repeats=1)
+    details: dict[str, Any] = dict(r.details)
+    assert r.value == pytest.approx(details["help_s"] / details["imports_s"], rel=1e-12)
+    assert (r.target, r.at_least) == (1.5, False) and 0 < r.value < math.inf
+
+
+def test_results_are_readable_at_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line for each result, then the numbers behind it, one a line."""
+    monkeypatch.setenv("COLUMNS", "80")
+    details = {"attack_s": 0.0123456, "measured_on": "200 of 20000 neurons, scaled"}
+    many = [
+        BenchResult(
+            name, "time of one thing over time of another, d = 100", 123456.7, 100.0, True, 1, 5, details
+        )
+        for name in ("full tensor", "passes")
+    ]
+    _print(many)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert [line for line in lines if "full tensor" in line and "1.235e+05" in line and ">= 100" in line]
+    assert lines.count("  attack_s: 0.01235") == 2
+    assert not any(c in "".join(lines) for c in "{}'")
+
+
 def test_the_number_of_threads_is_given_back() -> None:
     before = torch.get_num_threads()
     with module._threads(before + 1):
@@ -118,10 +156,11 @@ def test_bench_is_all_of_its_parts(monkeypatch: pytest.MonkeyPatch, large: bool)
     def fake(name: str) -> Any:
         return lambda **kwargs: calls.append((name, kwargs)) or result(1.0, 2.0, True)
 
-    for name in ("against_tensorly", "in_passes", "peak_memory"):
+    for name in ("start_up", "against_tensorly", "in_passes", "peak_memory"):
         monkeypatch.setattr(module, name, fake(name))
     assert len(bench(large, repeats=3)) == len(calls)
     expected: list[tuple[str, dict[str, int]]] = [
+        ("start_up", {"repeats": 3}),
         ("against_tensorly", {"repeats": 3}),
         ("in_passes", {"m": 160_000, "repeats": 3}),
         ("in_passes", {"m": 1_000_000, "repeats": 3}),

@@ -12,11 +12,14 @@ from helpers import correlated
 
 from bounds import (
     SYMBOLS,
+    THEORY,
+    AttackSpec,
     Bound,
     BoundValue,
     Defense,
     Evaluation,
     GradientNoise,
+    GradientPruning,
     Kind,
     NoDefense,
     Setting,
@@ -25,7 +28,10 @@ from bounds import (
     evaluate,
     expression,
     param,
+    symbol,
 )
+from bounds.law import Elementwise, Pruned, Unbiased
+from bounds.setting import SIZES
 
 SETTING = Setting.from_features(correlated(2, 6), [1.0, -1.0], m=5000)
 
@@ -110,13 +116,37 @@ def test_expression_wants_a_defense(given: Any) -> None:
         expression(given, Kind.RATE)
 
 
-def stated(kind: Kind, number: float) -> Bound:
-    def numeric(defense: Any, setting: Any, attack: Any, delta: float) -> tuple[float, dict[str, float]]:
+def stated(kind: Kind, number: float, **more: Any) -> Bound:
+    def numeric(
+        defense: Any, setting: Any, attack: Any, delta: float, **given: float
+    ) -> tuple[float, dict[str, float]]:
         if number < 0:
             raise UnsupportedBound("not proved: here")
-        return number * (1 + delta), {"part": number}
+        return number * (1 + delta), {"part": number, **given}
 
-    return Bound(kind, "a statement", "a source", "a statistic", ("an assumption",), numeric, sp.Integer(1))
+    return Bound(
+        kind, "a statement", "a source", "a statistic", ("an assumption",), numeric, sp.Integer(1), **more
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Guess(AttackSpec):
+    name: ClassVar[str] = "guess"
+
+
+@dataclasses.dataclass(frozen=True)
+class Odd(Defense):
+    name: ClassVar[str] = "odd"
+    strength: float = param(lo=-1.0, hi=1.0, off=0.0, grid=(0.5,))
+
+    def law(self, setting: Setting) -> Unbiased:
+        return Unbiased(setting.residuals)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rated(Odd):
+    rate: ClassVar[sp.Expr | None] = SIZES["B"] * (1 + symbol("strength"))
+    rate_source: ClassVar[str] = "here"
 
 
 def test_a_kind_is_computed_when_it_is_first_read_and_once() -> None:
@@ -131,14 +161,18 @@ def test_a_kind_is_computed_when_it_is_first_read_and_once() -> None:
     assert found.upper == found["upper"].value == 1.0 and computed == [Kind.UPPER]  # type: ignore[index]
 
 
-def test_how_a_bound_is_evaluated() -> None:
-    @dataclasses.dataclass(frozen=True)
-    class Odd(Defense):
-        name: ClassVar[str] = "odd"
-        strength: float = param(lo=-1.0, hi=1.0, off=0.0, grid=(0.5,))
-        bounds: ClassVar[tuple[Bound, ...]] = (stated(Kind.UPPER, 2.0), stated(Kind.LOWER, -1.0))
+def theory(monkeypatch: pytest.MonkeyPatch, *bounds: Bound) -> None:
+    monkeypatch.setitem(THEORY, Guess, bounds)  # type: ignore[arg-type]  # a dict behind its interface
 
-    found = evaluate(Odd(strength=1), SETTING, delta=0.5)
+
+def test_how_a_bound_is_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    theory(
+        monkeypatch,
+        stated(Kind.UPPER, 2.0),
+        stated(Kind.LOWER, -1.0),
+        stated(Kind.PREDICTED, 1.0, laws=(Elementwise, Pruned)),
+    )
+    found = evaluate(Odd(strength=1), SETTING, Guess(), delta=0.5)
     assert found.upper == 3.0
     assert found[Kind.UPPER].probability == 0.5
     assert found[Kind.UPPER].details == {"part": 2.0}
@@ -146,6 +180,48 @@ def test_how_a_bound_is_evaluated() -> None:
     assert found[Kind.LOWER].why == "not proved: here"
     assert found[Kind.LOWER].probability is None
     assert found[Kind.RATE].why == "not proved: no rate is stated for odd"
+    assert found[Kind.PREDICTED].why == "not proved: no predicted is stated for odd"  # another law
+    assert evaluate(GradientPruning(0.5), SETTING, Guess(), delta=0.5).predicted == 1.5
+    assert expression(Odd, "upper", Guess) == 1
+
+
+def test_two_statements_of_one_kind_are_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    theory(monkeypatch, stated(Kind.UPPER, 2.0), stated(Kind.UPPER, 1.0, laws=(Unbiased,)))
+    with pytest.raises(ArithmeticError, match="two statements of kind upper about odd under guess"):
+        evaluate(Odd(), SETTING, Guess())
+    assert evaluate(GradientPruning(0.5), SETTING, Guess(), delta=0.5).upper == 3.0
+
+
+def test_what_a_statement_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = stated(Kind.UPPER, 2.0, needs=frozenset({"net", "observation"}))
+    theory(monkeypatch, both, stated(Kind.FLOOR, 1.0, needs=frozenset({"net"})))
+    nothing = evaluate(Odd(), SETTING, Guess())
+    assert nothing[Kind.UPPER].why == "not proved without net and observation, which evaluate was not given"
+    assert nothing.upper is nothing.floor is nothing[Kind.UPPER].probability is None
+    assert evaluate(Odd(), SETTING, Guess(), net=7).upper is None
+    everything = evaluate(Odd(), SETTING, Guess(), net=7, observation=5)
+    assert everything[Kind.UPPER].details == {"part": 2.0, "net": 7, "observation": 5}
+    assert everything[Kind.FLOOR].details == {"part": 1.0, "net": 7}  # no more than it asks for
+    with pytest.raises(ValueError, match=r"needs must be among net, observation; got \['truth'\]"):
+        stated(Kind.UPPER, 2.0, needs=frozenset({"truth"}))
+
+
+def test_a_defense_states_its_own_rate() -> None:
+    formula = SIZES["B"] * (1 + symbol("strength")) * sp.sqrt(SIZES["d"] / SIZES["m"])
+    assert (expression(Rated, Kind.RATE) - formula).equals(0)
+    found = evaluate(Rated(strength=0.5), SETTING)[Kind.RATE]
+    assert found.value == pytest.approx(3 * math.sqrt(6 / 5000), rel=1e-14)
+    assert found.source == "here"
+    with pytest.raises(UnsupportedBound):
+        expression(Odd, Kind.RATE)
+
+
+def test_a_defense_that_does_not_say_what_it_does() -> None:
+    class Silent(Defense):
+        name: ClassVar[str] = "silent"
+
+    with pytest.raises(NotImplementedError, match="Silent does not say what it does"):
+        Silent().law(SETTING)
 
 
 @pytest.mark.parametrize("number", [math.inf, math.nan])

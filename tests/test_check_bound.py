@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, Verbosity, find, given, seed, settings
 from hypothesis import strategies as st
+from synthetic_records import make_record
 
 from bounds import (
     Defense,
@@ -31,6 +32,7 @@ from bounds import (
     UnsupportedBound,
     evaluate,
 )
+from bounds.kinds.stated import stated
 from verify import Features, Point, check_bound, check_point, cli, point_strategy
 from verify.measure.record import Record
 from verify.measure.trial import run_trial
@@ -61,6 +63,11 @@ def predicted(factor: float) -> Full:
     return stated
 
 
+def trial_of(error: Callable[[Point, int, int], float]) -> Callable[[Point, int, int, str], Record]:
+    """Stands in for ``run_trial``: no attack, R as given."""
+    return lambda point, trial, seed, device: make_record(point, trial, error(point, trial, seed), seed)
+
+
 def run_again(result: CheckResult, my_bound: object, capsys: pytest.CaptureFixture[str]) -> str:
     assert result.counterexample is not None
     exec(result.counterexample.reproduce, {"my_bound": my_bound})
@@ -77,7 +84,7 @@ def test_a_constant_too_small_is_refuted_at_the_simplest_setting(capsys: pytest.
     found = result.counterexample
     assert result.refuted and found is not None and not result.survived
     assert found.point == SIMPLEST  # orthonormal, no defense, default labels, relu
-    assert found.what == "violated" and found.p_value < found.significance == 0.01 / 28
+    assert found.p_value < found.significance == 0.01 / 28
     assert found.bound == my_bound(NoDefense(), SIMPLEST.setting(), TensorAttack(), 0.05)
     assert 2 * found.bound < found.rms and 0 <= found.low < found.rms < found.high
     assert (found.first_trial, found.trials, found.n) == (8, 16, 16)  # the confirming trials are fresh
@@ -140,7 +147,7 @@ def test_other_kinds_are_refuted(kind: str, factor: float, capsys: pytest.Captur
     my_bound = predicted(factor)
     result = check_bound(my_bound, kind, WIDE, **(BUDGET | {"trials": 12}))
     found = result.counterexample
-    assert found is not None and found.what == "violated" and result.kind is Kind(kind)
+    assert found is not None and result.kind is Kind(kind)
     assert found.point == Point("check", Features("orthonormal"), 12, 4_000, 1, labels=(3.0,))
     assert found.p_value < found.significance
     assert run_again(result, my_bound, capsys) == found.text
@@ -213,6 +220,7 @@ def broken(value: object, at: int = 4) -> Callable[[Setting], object]:
     [
         (math.nan, "not a number"),
         ("0.1 m", "not a number"),
+        ("0.1", "not a number"),
         ([1.0, 2.0], "not a number"),
         (-0.5, "negative"),
         (-math.inf, "negative"),
@@ -220,15 +228,30 @@ def broken(value: object, at: int = 4) -> Callable[[Setting], object]:
         (ZeroDivisionError("by nothing"), "raised ZeroDivisionError"),
     ],
 )
-def test_broken_callables_are_counterexamples_of_their_own(value: object, what: str) -> None:
-    result = check_bound(broken(value), "upper", SMALL, **BUDGET)
-    found = result.counterexample
-    assert found is not None and found.what == what and result.trials == 0
-    assert found.point == replace(SIMPLEST, d=6)  # 3 is right, and the ladder goes on with 6
-    with pytest.raises(BrokenBound) as caught:
-        exec(found.reproduce, {"my_bound": broken(value)})
-    assert str(caught.value) == found.text
-    json.dumps(result.to_dict(), allow_nan=False)
+def test_what_is_no_bound_is_bad_input_told_at_the_simplest_setting(value: object, what: str) -> None:
+    """No attack refutes it: it is not a counterexample. 3 is right, and the ladder of d goes on with 6."""
+    with pytest.raises(
+        BrokenBound, match="my_bound is no bound at relu, orthonormal, d = 6, m = 1 000"
+    ) as caught:
+        check_bound(broken(value), "upper", SMALL, **BUDGET)
+    assert caught.value.what == what and caught.value.point == replace(SIMPLEST, d=6)
+    assert isinstance(caught.value, ValueError) and "\n" not in str(caught.value)
+    with pytest.raises(BrokenBound, match=f"^{re.escape(str(caught.value))}$"):
+        check_point(broken(value), "upper", caught.value.point)
+
+
+def test_a_bound_that_is_refuted_before_it_breaks_is_refuted() -> None:
+    """Where the search has a counterexample, shrinking passes by settings in which there is no number."""
+
+    def my_bound(setting: Setting) -> float:
+        if setting.d < 6:
+            raise RuntimeError("boom")
+        return 0.01
+
+    from_six = point_strategy((NoDefense,), (6, 6), (1_000, 1_000), (1, 1), ("relu",))
+    assert check_bound(my_bound, "upper", from_six, **BUDGET).refuted
+    with pytest.raises(BrokenBound, match="it raised RuntimeError: boom"):
+        check_bound(my_bound, "upper", TINY, where=lambda p: p.d < 6, **BUDGET)
 
 
 def test_unsupported_settings_are_skipped_and_counted() -> None:
@@ -238,7 +261,7 @@ def test_unsupported_settings_are_skipped_and_counted() -> None:
 
 
 def test_a_bound_object_is_taken_by_its_kind() -> None:
-    (rate,) = (b for b in NoDefense.bounds if b.kind is Kind.RATE)
+    rate = stated(NoDefense)[Kind.RATE]
     with pytest.raises(ValueError, match="kind must be rate, that of my_bound; got upper"):
         check_bound(rate, "upper", SMALL)
     family = point_strategy((NoDefense,), (12, 12), (8_000, 8_000), (1, 1), ("relu",))
@@ -310,11 +333,7 @@ def test_the_same_call_gives_the_same_result_and_measures_no_point_twice(
 
 def test_what_is_not_confirmed_on_fresh_trials_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every first trial is made to violate, no fresh one is."""
-
-    def lucky(point: Point, trial: int, seed: int, device: str) -> Record:
-        return replace(real, rmse=0.5 if trial < BUDGET["trials"] else 0.01)
-
-    real = run_trial(SIMPLEST, 0, 0, "cpu")
+    lucky = trial_of(lambda point, trial, seed: 0.5 if trial < BUDGET["trials"] else 0.01)
     monkeypatch.setattr("verify.measure.trial.run_trial", lucky)
     result = check_bound(lambda setting: 0.1, "upper", SMALL, **BUDGET)
     assert result.survived and result.unconfirmed == result.informative > 0
@@ -324,14 +343,12 @@ def test_what_is_not_confirmed_on_fresh_trials_is_not_reported(monkeypatch: pyte
 def test_false_alarms_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
     """R exceeds the bound in exactly delta of all trials, the worst that a true bound allows: 60 searches (seeds 0 to 59,
     8 settings of 20 trials) at alpha = 0.2 refute it at most 19 times with probability 99 % (binomial)."""
-    real = run_trial(SIMPLEST, 0, 0, "cpu")
     key = cache(lambda point: int(point.key, 16))
 
-    def barely(point: Point, trial: int, seed: int, device: str) -> Record:
-        u = np.random.default_rng([key(point), trial, seed]).uniform()
-        return replace(real, rmse=0.5 if u < 0.05 else 0.01)
+    def barely(point: Point, trial: int, seed: int) -> float:
+        return 0.5 if np.random.default_rng([key(point), trial, seed]).uniform() < 0.05 else 0.01
 
-    monkeypatch.setattr("verify.measure.trial.run_trial", barely)
+    monkeypatch.setattr("verify.measure.trial.run_trial", trial_of(barely))
     refuted = sum(
         check_bound(
             lambda s: 0.1, "upper", SMALL, seed=i, alpha=0.2, trials=20, max_examples=8, max_shrinks=0
@@ -339,6 +356,18 @@ def test_false_alarms_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
         for i in range(60)
     )
     assert refuted <= 19
+
+
+def test_exact_recovery_is_no_division_by_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R = 0 in every trial: nothing above 0 is exceeded, and every lower bound is refuted."""
+    monkeypatch.setattr("verify.measure.trial.run_trial", trial_of(lambda point, trial, seed: 0.0))
+    options = BUDGET | {"max_examples": 2, "max_shrinks": 2}
+    upper = check_bound(lambda s: 0.5, "upper", TINY, **options)
+    assert upper.survived and upper.smallest_slack is None  # there is no ratio to zero
+    for kind in ("lower", "floor", "predicted"):
+        assert check_bound(lambda s: 0.1, kind, TINY, **options).refuted
+    # no exponent can be fitted to zeros, which neither refutes nor supports much
+    assert not check_bound(lambda s: math.sqrt(s.d / s.m), "rate", TINY, **options).refuted
 
 
 def test_an_interrupt_returns_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
 
-from bounds import DEFENSES, GradientNoise, Setting, evaluate
-from verify import EXPERIMENTS, cli
+from bounds import DEFENSES, GradientNoise, Kind, Setting, UnsupportedBound, evaluate, expression
+from verify import (
+    EXPERIMENTS,
+    Features,
+    __all__,
+    cli,
+    compare,
+    experiment_of,
+    own_experiment,
+    plot,
+    read_records,
+    sweep,
+)
+from verify.cli.app import COMMANDS, load
+from verify.cli.options import LARGEST, NAMES, count
+from verify.cli.tables import print_rows
+from verify.judge import JUDGES
+from verify.measure.experiment import Reduced
 
+ROOT = Path(__file__).parent.parent
 SMALL = ["--quick", "--trials", "2", "--jobs", "1", "--only", "one-feature"]
+OWN = ["--d", "12", "--B", "1", "--m", "2e3", "--m", "8000", "--trials", "4", "--jobs", "1"]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -24,18 +46,87 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return int(stop.value.code or 0), out, err
 
 
+def shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """The command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "verify", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        timeout=300,
+    )
+
+
 @pytest.fixture
 def small_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
     """One experiment at one small point, so that a run takes a second."""
     full = EXPERIMENTS["one-feature"]
     points = tuple(replace(p, m=4_000, d=20) for p in full.points[:2])
-    small = replace(full, points=points, rules=full.rules[:2], quick_width=4_000)
-    monkeypatch.setattr(cli, "EXPERIMENTS", {"one-feature": small})
+    small = replace(full, points=points, rules=full.rules[:2], reduced=Reduced(4_000))
+    for command in ("verify", "figures"):
+        monkeypatch.setattr(f"verify.cli.{command}.EXPERIMENTS", {"one-feature": small})
+
+
+# --- start-up ---------------------------------------------------------------------------------------------------------
+
+HEAVY = ("torch", "matplotlib", "sklearn", "hypothesis", "scipy", "joblib", "numpy", "sympy")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import verify, verify.cli, verify.pytest_plugin",
+        "from verify.cli import main\ntry: main(['--help'])\nexcept SystemExit as done: assert done.code == 0",
+        "from verify.cli import main\ntry: main(['--version'])\nexcept SystemExit as done: assert done.code == 0",
+        "from verify.cli import main\ntry: main(['fog'])\nexcept SystemExit as done: assert done.code == 2",
+    ],
+)
+def test_nothing_heavy_is_imported_before_a_command_is_called(code: str) -> None:
+    told = f"{code}\nimport sys\nprint('loaded:', *sorted({HEAVY!r} & sys.modules.keys()))"
+    told = told.replace(repr(HEAVY), repr(set(HEAVY)))
+    done = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].strip() == "loaded:"
+
+
+def test_a_bound_needs_neither_torch_nor_matplotlib() -> None:
+    code = (
+        "import sys, bounds\nfrom verify.cli import main\n"
+        "try: main(['bound', 'none', '--json'])\nexcept SystemExit as done: assert done.code == 0\n"
+        "print({'torch', 'matplotlib', 'sklearn', 'hypothesis'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_every_public_name_is_there() -> None:
+    import verify
+
+    for name in __all__:
+        assert getattr(verify, name) is not None
+        assert name in dir(verify)
+    with pytest.raises(AttributeError, match="no attribute 'fog'"):
+        _ = verify.fog
+    assert set(verify._HOMES) | {"__distribution__"} == set(__all__)
+
+
+def test_the_list_of_commands_is_that_of_the_files() -> None:
+    files = {p.stem for p in (ROOT / "verify" / "cli").glob("*.py")}
+    assert set(COMMANDS) == files - {"__init__", "app", "options", "tables", "report"}
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_a_command_says_first_what_the_list_says(name: str) -> None:
+    assert re.split(r"[.:]", load(name).help)[0].startswith(re.split(r"[.:]", COMMANDS[name])[0])
+
+
+# --- bound ------------------------------------------------------------------------------------------------------------
 
 
 def test_bound_as_json_agrees_with_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(
-        capsys, "bound", "gradient-noise", "--sigma", "2", "--d", "50", "--m", "9000", "--B", "3", "--json"
+        capsys, "bound", "gradient-noise", "--sigma", "2", "--d", "50", "--m", "9e3", "--B", "3", "--json"
     )
     assert code == 0
     found = json.loads(out)
@@ -47,48 +138,124 @@ def test_bound_as_json_agrees_with_evaluate(capsys: pytest.CaptureFixture[str]) 
     assert found["bounds"]["lower"]["value"] is None and "not proved" in found["bounds"]["lower"]["why"]
 
 
-@pytest.mark.parametrize("name", sorted(cli.NAMES))
+def refuse_constant(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON")
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
 def test_every_defense_has_its_options(capsys: pytest.CaptureFixture[str], name: str) -> None:
     options = [
-        text
-        for p in cli.NAMES[name].parameters()
-        for text in (f"--{p.name.replace('_', '-')}", str(p.grid[0]))
+        text for p in NAMES[name].parameters() for text in (f"--{p.name.replace('_', '-')}", str(p.grid[0]))
     ]
     code, out, _ = run(capsys, "bound", name, *options)
     assert code == 0 and "predicted" in out
     assert run(capsys, "bound", name, *options, "--latex")[1].count("% ") >= 1
+    for chosen in (options, []):  # without options: off, which is infinity for some
+        code, out, err = run(capsys, "bound", name, *chosen, "--json")
+        assert code == 0, err
+        assert json.loads(out, parse_constant=refuse_constant)["defense"] == NAMES[name].name
 
 
 def test_names_cover_the_defenses() -> None:
-    assert set(cli.NAMES.values()) == set(DEFENSES)
+    assert set(NAMES.values()) == set(DEFENSES)
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_no_character_of_a_table_is_swallowed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    words = ["[nan, nan]", "[bold]", ":smile:", "x" * 100, "a [/] b"]
+    print_rows([{"one": w, "two": w[::-1], "three": 1.5} for w in words])
+    out, _ = capsys.readouterr()
+    assert all(len(line) <= int(width) for line in out.splitlines())
+    for word in words:
+        assert all(out.count(c) >= word.count(c) for c in set(word) - {" "}), out
+    assert "[nan, nan]" in out and ":smile:" in out and out.count("x") == 200
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_any_encoding_of_the_terminal_will_do(encoding: str) -> None:
+    done = shell("bound", "gradient-noise", "--sigma", "1", PYTHONIOENCODING=encoding, COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    assert "predicted" in done.stdout.decode(encoding)
+    refused = shell("bound", "σ", PYTHONIOENCODING=encoding)
+    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("7", 7), ("1e5", 100_000), ("2.5e3", 2500), ("3.0", 3), ("-4", -4), (160_000, 160_000), (str(LARGEST), LARGEST)],
+)  # fmt: skip
+def test_a_whole_number_may_be_written_as_a_float(text: Any, number: int) -> None:
+    assert count(text) == number
+
+
+@pytest.mark.parametrize("text", ["1.5", "nan", "inf", "", "x", "1e16", "1e999999999", "9" * 5000, "0x10"])
+def test_what_is_no_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="must be a whole number of at most"):
+        count(text)
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["fog"], ["fog"]),
+        (["attack"], ["command"]),
+        (["bound"], ["DEFENSE"]),
+        (["bound", "none", "--fog", "1"], ["--fog"]),
         (["bound", "fog"], ["DEFENSE", "none", "'fog'"]),
         (["bound", "gradient-noise", "--sigma", "-1"], ["sigma", "[0,", "-1"]),
         (["bound", "gradient-noise", "--sigma", "nan"], ["sigma", "nan"]),
+        (["bound", "gradient-noise", "--sigma", "x"], ["sigma"]),
+        (["bound", "local-aggregation", "--steps", "1e30"], ["steps", "1e30"]),
         (["bound", "none", "--sigma", "1"], ["none", "--sigma"]),
         (["bound", "none", "--B", "101"], ["B", "100", "101"]),
         (["bound", "none", "--m", "0"], ["m", "at least 1", "0"]),
+        (["bound", "none", "--m", "1.5"], ["--m", "1.5"]),
+        (["bound", "none", "--d", "9" * 20], ["--d", "whole number", "9" * 20]),
         (["bound", "none", "--d", "1", "--m", "1", "--B", "1"], ["m", "larger than B"]),
         (["bound", "none", "--activation", "spline"], ["activation", "relu", "'spline'"]),
         (["bound", "none", "--moments", "third"], ["moments", "plain", "'third'"]),
         (["bound", "none", "--delta", "1"], ["delta", "1"]),
+        (["bound", "none", "--json", "--latex"], ["json", "latex"]),
         (["verify", "fog"], ["DEFENSE", "all", "'fog'"]),
         (["verify", "all", "--only", "fog"], ["only", "'fog'"]),
         (["verify", "all", "--trials", "0"], ["trials", "at least 1", "0"]),
+        (["verify", "all", "--format", "gif"], ["format", "svg", "'gif'"]),
+        (["verify", "all", "--d", "30"], ["DEFENSE", "'all'"]),
+        (["verify", "none", "--d", "30", "--quick"], ["quick", "--d"]),
+        (["verify", "none", "--m", "0"], ["m", "0"]),
+        (["verify", "none", "--activation", "spline"], ["activation", "'spline'"]),
+        (["verify", "none", "--features", "clouds"], ["features", "'clouds'"]),
+        (["verify", "none", "--features", "cosine"], ["cosine"]),
+        (["verify", "none", "--B", "3", "--cosine", "-0.9"], ["cosine", "-0.9"]),
+        (["verify", "none", "--features", "digits", "--d", "65"], ["d", "64", "65"]),
+        (["verify", "none", "--labels", "1,x"], ["labels", "'x'"]),
+        (["verify", "none", "--labels", "1,2,3"], ["labels", "B = 2", "3"]),
+        (["verify", "none", "--tolerance", "0", "--m", "5000"], ["tolerance", "0"]),
+        (["verify", "none", "--sigma", "1"], ["none", "--sigma"]),
         (
             ["verify", "all", "--device", "abacus", "--jobs", "1", "--only", "one-feature", "--quick"],
             ["device"],
         ),
         (["figures", "--from", "nowhere"], ["from", "nowhere"]),
+        (["figures", "--from", "tests"], ["from", "records", "tests"]),
+        (["export", "nowhere"], ["nowhere"]),
+        (["study", "deep", "--format", "gif"], ["format", "'gif'"]),
+        (["check", "verify:sweep", "--kind", "upper", "--trials", "x"], ["--trials", "'x'"]),
+        (["bench", "--repeats", "0"], ["repeats", "0"]),
         (["attack", "tensor", "--images", "cats"], ["images", "'cats'"]),
         (["attack", "tensor", "--images", "mnist"], ["path"]),
+        (["attack", "tensor", "--images", "digits", "--path", "x"], ["path", "digits"]),
         (["attack", "tensor", "--B", "0"], ["B", "0"]),
         (["attack", "tensor", "--m", "-5"], ["m", "-5"]),
+        (["attack", "tensor", "--device", "abacus"], ["device", "'abacus'"]),
         (["attack", "tensor", "--images", "cifar10", "--path", "nowhere"], ["nowhere"]),
+        (["attack", "gradient", "--file", "nowhere.npz", "--B", "2"], ["nowhere.npz"]),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -102,6 +269,54 @@ def test_bad_input_is_one_line_and_exit_code_2(
     for word in words:
         assert word in err
     assert out == ""
+    assert not list(tmp_path.rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["verify", "none", "--m", "5000"], ["study", "odd"], ["attack", "tensor"], ["figures", "--from", "figures/records"]],
+)  # fmt: skip
+def test_a_file_is_no_directory_to_write_to(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr("attack.observe", None)  # refused before any attack
+    (tmp_path / "taken").write_text("")
+    for out in ("taken", "taken/below"):
+        code, _, err = run(capsys, *arguments, "--out", str(tmp_path / out))
+        assert code == 2 and err.startswith(
+            f"reconbound: out must be a directory or a new name; got {tmp_path}"
+        )
+
+
+def test_an_array_of_another_type_is_bad_input(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A ``TypeError`` too is one line and exit code 2: 1 would mean that the attack failed."""
+    path = tmp_path / "bool.npz"
+    rng = np.random.default_rng(0)
+    np.savez(path, weight=rng.standard_normal((500, 5)) > 0, gradient=rng.standard_normal(500))
+    code, out, err = run(capsys, "attack", "gradient", "--file", str(path), "--B", "1")
+    assert code == 2 and out == "" and len(err.strip().splitlines()) == 1 and "weight" in err
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("x = 3", ["callable", "3"]), ("raise RuntimeError('boom')", ["boom"]), ("def x(:", ["SyntaxError"])],
+)
+def test_a_module_that_holds_no_bound_is_bad_input(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    words: list[str],
+) -> None:
+    (tmp_path / "holds_no_bound.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "holds_no_bound", raising=False)
+    code, out, err = run(capsys, "check", "holds_no_bound:x", "--kind", "upper")
+    assert code == 2 and out == "" and len(err.strip().splitlines()) == 1
+    assert all(word in err for word in words)
+
+
+# --- verify and figures -----------------------------------------------------------------------------------------------
 
 
 def test_verify_writes_records_and_figures_and_resumes(
@@ -116,7 +331,7 @@ def test_verify_writes_records_and_figures_and_resumes(
     assert len(before.splitlines()) == 4
     for name in ("one-feature-quick.png", "summary.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-    rows = (tmp_path / "verdicts.md").read_text().splitlines()
+    rows = (tmp_path / "verdicts.md").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 2 + len(summary["results"]) and len({row.count("|") for row in rows}) == 1
     assert all(
         r["verdict"] in row and r["series"] in row
@@ -136,7 +351,7 @@ def test_figures_are_redrawn_without_any_attack(
 ) -> None:
     run(capsys, "verify", "none", *SMALL, "--out", str(tmp_path))
     drawn = (tmp_path / "one-feature-quick.png").read_bytes()
-    monkeypatch.setattr("attack.tensor_attack", None)  # any attempt to attack would raise
+    monkeypatch.setattr("attack.observe", None)  # any attempt to attack would raise
     code, _, _ = run(capsys, "figures", "--from", str(tmp_path / "records"), "--out", str(tmp_path / "again"))
     assert code in (0, 1)
     assert (tmp_path / "again" / "one-feature-quick.png").read_bytes() == drawn
@@ -148,6 +363,66 @@ def test_figures_refuse_a_file_that_is_not_what_it_claims(
     (tmp_path / "x.jsonl").write_text('{"schema_version": 1}\n')
     code, _, err = run(capsys, "figures", "--from", str(tmp_path))
     assert code == 2 and "x.jsonl" in err and "line 1" in err
+
+
+def test_a_setting_of_one_s_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Measured, judged, drawn, and drawn again from its records alone, with the checks that are natural to it."""
+    own = ["gradient-noise", "--sigma", ".7", "--activation", "gelu", *OWN, "--out", str(tmp_path)]
+    code, out, _ = run(capsys, "verify", *own, "--json", "--format", "svg")
+    assert code in (0, 1)
+    summary = json.loads(out)
+    assert summary["trials"] == 8
+    assert [r["kind"] for r in summary["results"]] == ["predicted", "predicted", "rate", "upper", "upper"]
+    (records,) = (tmp_path / "records").glob("own-gradient-noise-*.jsonl")
+    assert b"<svg" in (tmp_path / f"{records.stem}.svg").read_bytes()
+    code, again, _ = run(
+        capsys, "figures", "--from", str(records.parent), "--out", str(tmp_path / "again"), "--json"
+    )
+    assert json.loads(again)["results"] == summary["results"]
+    assert (tmp_path / "again" / f"{records.stem}.png").read_bytes().startswith(b"\x89PNG")
+    assert experiment_of(read_records(records)).rules == own_experiment(GradientNoise(0.7), d=12, B=1).rules
+
+
+def test_a_setting_of_one_s_own_from_python(tmp_path: Path) -> None:
+    """The five lines of its docstring, and what the command line makes of the same setting."""
+    experiment = own_experiment(GradientNoise(sigma=0.7), d=12, B=1, m=(2_000, 8_000), activation="gelu")
+    records = sweep(experiment, tmp_path, trials=4, progress=False)
+    results = compare(records, experiment)
+    plot(records, tmp_path / "own.pdf", experiment)
+    assert (tmp_path / "own.pdf").read_bytes().startswith(b"%PDF")
+    assert {r.kind for r in results} == {Kind.PREDICTED, Kind.RATE, Kind.UPPER}
+    assert {r.experiment for r in results} == {experiment.name}
+
+
+def test_another_setting_has_another_name() -> None:
+    base: dict[str, Any] = {"d": 10, "B": 2, "m": (3_000, 4_000)}
+    changes: list[dict[str, Any]] = [
+        {}, {"d": 11}, {"B": 1}, {"m": 3_000}, {"activation": "gelu"}, {"labels": (1.0, 1.0)}, {"seed": 1},
+        {"features": Features("orthonormal")}, {"defense": GradientNoise(0.5)}, {"defense": GradientNoise(0.6)},
+    ]  # fmt: skip
+    names = [own_experiment(**(base | change)).name for change in changes]
+    assert len(set(names)) == len(names)
+    assert own_experiment(**base, trials=99).name == names[0]  # more trials go on in the same file
+    assert own_experiment(**base, tolerance=0.2).name == names[0]
+
+
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_natural_checks_are_those_that_are_stated(defense: Any) -> None:
+    experiment = own_experiment(defense.grid()[0], d=20, B=2, m=(3_000, 6_000))
+    kinds = [check.kind for check in experiment.rules]
+
+    def stated(kind: Kind) -> bool:
+        try:
+            return bool(expression(defense, kind) is not None)
+        except UnsupportedBound:
+            return False
+
+    assert kinds == [kind for kind in JUDGES if kind is Kind.PREDICTED or stated(kind)]
+    alone = own_experiment(defense.grid()[0], d=20, B=2, m=3_000)
+    assert [check.kind for check in alone.rules] == [kind for kind in kinds if kind is not Kind.RATE]
+
+
+# --- the other commands -----------------------------------------------------------------------------------------------
 
 
 def test_attack_tensor_draws_originals_over_reconstructions(
@@ -171,22 +446,42 @@ def test_attack_tensor_takes_noise(capsys: pytest.CaptureFixture[str], tmp_path:
     assert np.isfinite(plain) and json.loads(noisy[1])["rows"][0]["rmse"] > 2 * plain
 
 
+@pytest.mark.parametrize("defense", ["local-aggregation", "gradient-clipping"])
+def test_pictures_under_every_kind_of_parameter(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, defense: str
+) -> None:
+    """Words and infinities among a defense's parameters: drawn, saved, and drawn again."""
+    common = ["attack", "tensor", "--B", "2", "--m", "4000", "--defense", defense, "--out", str(tmp_path)]
+    code, _, err = run(capsys, *common)
+    assert code == 0, err
+    (picture,) = tmp_path.glob("*.png")
+    code, _, err = run(
+        capsys, "figures", "--from", str(tmp_path / "records"), "--out", str(tmp_path / "again")
+    )
+    assert code == 0, err
+    assert (tmp_path / "again" / picture.name).read_bytes().startswith(b"\x89PNG")
+
+
 def test_an_interrupt_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt("stopped; run it again to continue")
 
-    monkeypatch.setattr(cli, "sweep", interrupted)
+    monkeypatch.setattr("verify.cli.verify.sweep", interrupted)
     code, _, err = run(capsys, "verify", "all", "--quick", "--out", str(tmp_path))
     assert code == 130 and "run it again" in err
 
 
 def test_module_and_script_are_the_same() -> None:
-    found = subprocess.run(
-        [sys.executable, "-m", "verify", "--help"],
-        cwd=Path(__file__).parent.parent,
-        capture_output=True,
-        text=True,
-    )
-    assert found.returncode == 0 and "Usage" in found.stdout, found.stderr
+    found = shell("--help")
+    assert found.returncode == 0 and b"Usage" in found.stdout, found.stderr
+    assert shell().stdout == found.stdout
+    assert shell("--version").stdout.startswith(b"reconbound ")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m verify bound none --json | head -1", shell=True, cwd=ROOT, capture_output=True, text=True
+    )  # fmt: skip
+    assert done.stdout == "{\n" and done.stderr == ""

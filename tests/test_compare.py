@@ -25,7 +25,7 @@ from bounds import (
 )
 from verify import compare
 from verify.judge.base import corrupted
-from verify.judge.check import Check
+from verify.judge.floor import FloorCheck, FloorResult, judge_floor
 from verify.judge.lower import LowerCheck, LowerResult, judge_lower
 from verify.judge.predicted import (
     ImprovementCheck,
@@ -37,6 +37,7 @@ from verify.judge.predicted import (
 from verify.judge.rate import RateCheck, RateResult, judge_rate, rate_exponent
 from verify.judge.statistics import Measured
 from verify.judge.upper import UpperCheck, UpperResult, judge_upper
+from verify.measure.check import Check
 from verify.measure.series import series, value_of
 
 REPETITIONS = 2000
@@ -310,6 +311,84 @@ def test_a_lower_bound(bound: float, failed: int, verdict: str) -> None:
     assert found.verdict == verdict
 
 
+# --- FLOOR --------------------------------------------------------------------------------------------------
+
+FLOOR = 0.1
+
+
+def at_the_floor(random: float, factor: float = 1.0, n: int = 200, failed: int = 0) -> Measured:
+    """Errors whose limit is ``factor`` times the floor and whose random part is ``random``."""
+    rng = np.random.default_rng(13)
+    return sample(n, rng, math.hypot(factor * FLOOR, random), failed=failed)
+
+
+@pytest.mark.parametrize("random", [0.0, 0.02, 0.03])
+@pytest.mark.parametrize(
+    ("factor", "verdict"),
+    [(1.0, "holds"), (1.15, "fails"), (1 / 1.15, "fails"), (1.05, "inconclusive"), (0.95, "inconclusive")],
+)
+def test_a_floor_is_the_limit_of_the_error(random: float, factor: float, verdict: str) -> None:
+    found = judge_floor(at_the_floor(random, factor), stated(FLOOR), random)
+    assert found.verdict == verdict, found.text
+    assert found.limit == pytest.approx(factor * FLOOR, rel=0.03) and found.low < found.limit < found.high
+
+
+@pytest.mark.parametrize("random", [0.032, 0.1, math.inf])
+def test_a_floor_under_a_large_random_part_is_refuted_from_below_alone(random: float) -> None:
+    """An error above it may still fall, so that it says nothing; there is no such excuse for one below."""
+    for factor in (1.0, 1.5):
+        found = judge_floor(at_the_floor(min(random, 0.1), factor), stated(FLOOR), random)
+        assert found.verdict == "inconclusive" and "larger m would show it" in found.text
+    below = judge_floor(at_the_floor(0.0, 0.8), stated(FLOOR), random)
+    assert below.verdict == "fails", below.text
+
+
+def test_a_wrong_random_part_moves_the_limit_by_no_more_than_the_tolerance() -> None:
+    """At the largest random part that is taken out, none and twice as much: the limit stays within 5 %."""
+    for tolerance in (0.02, 0.05, 0.1):
+        largest = math.sqrt(2 * tolerance) * FLOOR
+        for true in (0.0, math.sqrt(2) * largest):
+            m = Measured.of([math.hypot(FLOOR, true)] * 50)
+            found = judge_floor(m, stated(FLOOR), largest, tolerance)
+            assert abs(found.limit / FLOOR - 1) <= tolerance * (1 + tolerance), found.text
+
+
+def test_a_floor_that_says_nothing_or_was_not_reached_is_not_verified() -> None:
+    assert judge_floor(at_the_floor(0.0), stated(0.0), 0.0).verdict == "uninformative"
+    assert judge_floor(at_the_floor(0.0), stated(None, "not proved"), math.inf).verdict == "uninformative"
+    assert judge_floor(Measured.of([0.95] * 50), stated(0.95), 0.0).verdict == "uninformative"
+    assert judge_floor(Measured.of([], 7), stated(FLOOR), 0.0).verdict == "uninformative"
+    assert judge_floor(Measured.of([FLOOR]), stated(FLOOR), 0.0).verdict == "inconclusive"
+    assert judge_floor(at_the_floor(0.0, failed=1), stated(FLOOR), 0.0).verdict == "inconclusive"
+
+
+def test_the_floor_is_judged_at_the_largest_width_and_corrupted_it_goes_red() -> None:
+    """Pruning of 70 %: at m = 320 000 the random part is a tenth of the floor, at 2000 larger than it."""
+    points = [make_point(m=m, defense=GradientPruning(0.7)) for m in (2_000, 320_000)]
+    records = simulated_records(points, 60, scatter=0.05)
+    (found,) = compare(records, kind="floor")
+    assert isinstance(found, FloorResult) and found.verdict == "holds", found.text
+    assert "m = 320 000" in found.series and found.floor < found.measured
+    for factor in (1.15, 1 / 1.15):
+        (red,) = compare(records, check=FloorCheck(), corrupt_factor=factor)
+        assert red.verdict == "fails", red.text
+    (narrow,) = compare(records[:60], kind="floor")
+    assert narrow.verdict == "inconclusive" and narrow.n == 60
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_exact_recovery_breaks_no_rule() -> None:
+    """R = 0 in every trial: no logarithm of it, no division by it."""
+    zero = Measured.of([0.0] * 9)
+    assert judge_predicted(zero, stated(RMS)).verdict == "fails"
+    assert judge_improvement(zero, zero, 2.0).verdict == "inconclusive"
+    assert judge_improvement(at_the_floor(0.0), zero, 2.0).verdict == "inconclusive"
+    assert judge_rate({1e4: zero, 2e4: zero}, -0.5).verdict == "inconclusive"
+    assert judge_upper([0.0] * 500, 0, stated(0.5), 0.05).verdict == "holds"
+    assert judge_lower(zero, stated(RMS)).verdict == "fails"
+    assert judge_floor(zero, stated(RMS), 0.01).verdict == "fails"
+
+
 # --- compare: from records to results -----------------------------------------------------------------------
 
 WIDTHS = (20_000, 40_000, 80_000, 160_000)
@@ -339,7 +418,7 @@ def test_failures_block_every_rule_they_touch() -> None:
 
 
 def test_a_point_without_records_is_undecided_and_not_left_out() -> None:
-    records = [r for r in simulated_records(POINTS, 300) if r.point["m"] < 160_000]
+    records = [r for r in simulated_records(POINTS, 300) if r.point.m < 160_000]
     results = compare(records, EXPERIMENT)
     assert len(results) == 5 and {r.verdict for r in results} == {"inconclusive"}
     assert [r.n for r in results[:3]] == [0, 0, 0]
@@ -374,10 +453,14 @@ def test_series_differ_in_one_variable_alone_and_are_sorted() -> None:
     assert all(len({p.attack for p in s}) == 1 for s in found)
 
 
+class Unknown(Check):
+    kind = Kind.UPPER
+
+
 def test_compare_refuses_what_it_cannot_judge() -> None:
     records = simulated_records(POINTS[:2], 3)
-    with pytest.raises(ValueError, match="there is no rule yet for floor"):
-        compare(records, kind="floor")
+    with pytest.raises(TypeError, match="check must be one of UpperCheck for upper; got"):
+        compare(records, check=Unknown())
     with pytest.raises(ValueError, match="kind must be one of"):
         compare(records, kind="bound")
     with pytest.raises(ValueError, match="compare needs an experiment, or one of check and kind"):
@@ -386,8 +469,6 @@ def test_compare_refuses_what_it_cannot_judge() -> None:
         compare(records, kind="rate", level=1.0)
     with pytest.raises(ValueError, match=r"trial 0 at point .* is there twice"):
         compare([*records, records[0]], kind="predicted")
-    with pytest.raises(ValueError, match="its point does not have its key"):
-        compare([replace(records[0], point=POINTS[5].to_dict())], kind="predicted")
     with pytest.raises(ValueError, match="records must belong to experiment 'demo'; got a trial at"):
         compare([make_record(make_point(m=30_000))], EXPERIMENT)
     with pytest.raises(ValueError, match="variable 'sigma' must be a parameter of the defense"):

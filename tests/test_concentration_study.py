@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +43,6 @@ def test_the_base_is_measured_once() -> None:
 def test_kept_numbers_can_be_measured_again() -> None:
     """The first kept trial of the smallest condition, to 1e-9: the numbers belong to the code and its seeds."""
     path = Path(__file__).parents[1] / "figures" / "records" / STUDY.file
-    cell = json.loads(path.read_text())["cells"][0]
-    again = STUDY.trial(cell["condition"], 1000 * STUDY.seed)
-    assert again == pytest.approx(cell["outcomes"][0], rel=1e-9)
+    cell = load(path).cells[0]
+    again = STUDY.trial(cell.condition, 1000 * STUDY.seed)
+    assert again == pytest.approx(cell.outcomes[0], rel=1e-9)

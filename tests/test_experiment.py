@@ -144,7 +144,7 @@ def test_the_experiments_are_sound() -> None:
     for experiment in EXPERIMENTS.values():
         quick = experiment.quick()
         assert {p.key for p in quick.points}.isdisjoint(p.key for p in experiment.points)
-        assert max(p.m for p in quick.points) <= experiment.quick_width
+        assert max(p.m for p in quick.points) <= experiment.reduced.width
         assert 1 <= quick.trials <= experiment.trials
         assert all(p.m > 10 * p.d for p in largest(experiment.points)), "checks are made where d << m"
         for point in (*experiment.points, *quick.points):

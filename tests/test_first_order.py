@@ -16,9 +16,20 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from attack.tensor.decompose import decompose
-from bounds import ACTIVATIONS, GradientNoise, Kind, NoDefense, Setting, TensorAttack, evaluate
-from bounds.kinds.fit_model import _solution_map
+from bounds import (
+    ACTIVATIONS,
+    GradientNoise,
+    GradientPruning,
+    Kind,
+    NoDefense,
+    Setting,
+    StochasticRounding,
+    TensorAttack,
+    evaluate,
+)
+from bounds.kinds.fit_model import _solution_map, solution
 from bounds.kinds.pairs import _PairTable
+from bounds.kinds.predicted.elementwise import elementwise_error
 from bounds.kinds.predicted.unbiased import first_order
 from bounds.law import Unbiased
 
@@ -266,8 +277,11 @@ def test_noise_enters_by_its_variance(problem: tuple[Array, Array], one: float, 
 @given(st.integers(3, 10**7), st.floats(0, 10))
 def test_the_error_falls_like_one_over_the_root_of_m(m: int, sigma: float) -> None:
     setting = setting_of(correlated(2, 6), [1.0, -1.0])
-    values = [evaluate(GradientNoise(sigma=sigma), setting.with_width(k)).predicted for k in (m, 4 * m)]
-    assert values[0] == pytest.approx(2 * values[1], rel=1e-12)
+    found = [evaluate(GradientNoise(sigma=sigma), setting.with_width(k))[Kind.PREDICTED] for k in (m, 4 * m)]
+    if found[0].value is None:
+        assert found[0].why.startswith("not first order") and m < 10**6
+    else:
+        assert found[0].value == pytest.approx(2 * (found[1].value or 0), rel=1e-12)
 
 
 @pytest.mark.parametrize("activation", EVEN)
@@ -382,3 +396,125 @@ def test_almost_parallel_features_still_have_a_prediction(gap: float) -> None:
     setting = setting_of(np.array([[1.0, 0.0, 0.0], [1.0, gap, 0.0]]), [1.0, -1.0], "relu")
     found = evaluate(NoDefense(), setting).predicted
     assert found is not None and found > 0.1 / gap**0.9
+
+
+# --- decisions of the estimator, and the second order inside the span -------------------------------------------------
+
+
+def test_the_standard_error_of_a_sign_in_closed_form() -> None:
+    """One ReLU feature: the first moment is r/2 along it, and a neuron adds ``r (sigma - c) z``, of variance ``r^2 (3/2 - 4
+    c^2 + c^2) - r^2/4`` (c = mu_0 = mu_2; E sigma z^2 = 2 c); noise adds its own."""
+    c = 1 / math.sqrt(2 * math.pi)
+    setting = Setting.orthonormal(50, 1000, 1, labels=[2.0])
+    r = c - 2
+    for variance in (0.0, 3.0):
+        found = first_order(setting, RESIDUALIZED, noisy_channel(setting, variance)).signs
+        expected = abs(r) / 2 / math.sqrt(r**2 * (1.25 - 3 * c**2) + variance)
+        assert found == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("activation", ["relu", "z2z3"])
+def test_standard_errors_by_sampling(activation: str) -> None:
+    """What the first moment (an even core) or the core (an odd one) says of every feature, from 300 samples of 4,000
+    neurons in the span: its scatter within 15 %."""
+    setting = setting_of(correlated(2, 2), [-1.0, 3.0], activation)
+    rng = np.random.default_rng(0)
+    u, r, order = setting.directions, setting.residuals, 1 if activation == "relu" else 3
+    dual = np.linalg.pinv(np.array([power(x, order).ravel() for x in u])).T.reshape(-1, *(2,) * order)
+    told = []
+    for _ in range(300):
+        z = rng.standard_normal((4000, 2))
+        h = response(setting, z, True)[1] if order == 3 else setting.activation(z @ u.T) @ r
+        told.append([np.mean((h - (h.mean() if order == 1 else 0)) * wick(row, z)) for row in dual])
+    expected = np.min(np.abs(np.mean(told, axis=0)) / np.std(told, axis=0)) / math.sqrt(4000)
+    assert first_order(setting, RESIDUALIZED).signs == pytest.approx(expected, rel=0.15)
+
+
+def test_no_prediction_where_a_sign_is_not_told() -> None:
+    """An activation whose first coefficient is .003: told at four standard errors and more, not below."""
+    z = sp.Symbol("z", real=True)
+    he = [z**2 - 1, z**4 - 6 * z**2 + 3]
+    faint = Setting.orthonormal(20, 10**5, 2, he[0] + he[1] / 10 + sp.Rational(3, 1000) * z)
+    found = evaluate(NoDefense(), faint)[Kind.PREDICTED]
+    assert found.value is None
+    seen = re.match(
+        r"not first order: a feature's sign is (.*) standard errors from turning, not 4", found.why
+    )
+    assert seen is not None and 0 < float(seen[1]) < 4
+    wide = int(faint.m * (4.5 / float(seen[1])) ** 2)
+    assert evaluate(NoDefense(), faint.with_width(wide)).predicted is not None
+
+
+NORMED = np.diag([1.0, 1.5, 1.0, 1.0])[:2]
+
+
+def test_no_prediction_where_norms_may_be_assigned_wrongly() -> None:
+    """ReLU, both labels 1: the rule ties where n_1 + n_2 = sqrt(2 pi), which 2.5 misses by .3 %. At a width that tells the
+    two sums apart there is a prediction, and with labels +1, -1 there is one anyway."""
+    tied = setting_of(NORMED, [1.0, 1.0], "relu", 20_000)
+    found = evaluate(NoDefense(), tied)[Kind.PREDICTED]
+    assert found.value is None
+    seen = re.match(
+        r"not first order: the assignment .* is (.*) standard errors from turning, not 4", found.why
+    )
+    assert seen is not None and 0 < float(seen[1]) < 0.1
+    wide = int(20_000 * (4.2 / float(seen[1])) ** 2)
+    assert evaluate(NoDefense(), tied.with_width(wide)).predicted is not None
+    assert evaluate(NoDefense(), setting_of(NORMED, [1.0, -1.0], "relu", 20_000)).predicted is not None
+    for channel in (StochasticRounding(0.5), GradientPruning(0.0)):
+        assert evaluate(channel, tied)[Kind.PREDICTED].why.startswith("not first order: the assignment")
+
+
+@pytest.mark.parametrize(("order", "B"), [(3, 2), (4, 2), (4, 3)])
+def test_the_curvature_is_the_second_derivative_of_the_fit(order: int, B: int) -> None:
+    """Moments of the model at a small displacement, fitted to first order: what is left of the turns is 1/2 H[x, x]."""
+    rng = np.random.default_rng(5)
+    u = Setting.from_features(correlated(B, B, 1), np.ones(B), 100).directions
+    alpha, ratio = rng.uniform(0.5, 1.5, B) * labels(B), rng.uniform(0.6, 1.4, B)
+    found = solution(u, alpha, ratio, (2, order), 0.4)
+    H = found.curvature(u, alpha, ratio)
+
+    def fitted(x: Array) -> Array:
+        v = u + np.einsum("it,itb->ib", x[B:].reshape(B, B - 1), found.tangents)
+        v = v / np.linalg.norm(v, axis=1, keepdims=True)
+        low = sum(a * power(d, 2) for a, d in zip(alpha + x[:B], v, strict=True))
+        core = sum(a * c * power(d, order) for a, c, d in zip(alpha + x[:B], ratio, v, strict=True))
+        return np.tensordot(found.low, low, 2) + np.tensordot(found.core, core, order)
+
+    for _ in range(5):
+        x = 1e-3 * rng.standard_normal(B * B)
+        even = (fitted(x) + fitted(-x)) / 2 - fitted(0 * x)
+        np.testing.assert_allclose(even[B:], np.einsum("kab,a,b->k", H, x, x) / 2, rtol=1e-3, atol=1e-10)
+        np.testing.assert_allclose((fitted(x) - fitted(-x)) / 2, x, rtol=1e-4, atol=1e-7)
+
+
+def test_no_prediction_beyond_first_order_inside_the_span() -> None:
+    """d = B: no part outside the span tells that first order has been left. A residual of -.1 beside 1.4: refused at
+    m = 5000, where measured over predicted is about 1.5; predicted at 80 000, and the ratio falls like 1/sqrt(m)."""
+    small = setting_of(np.eye(2), [0.299, -1.0], "relu", 5000)
+    found = evaluate(NoDefense(), small)[Kind.PREDICTED]
+    assert found.value is None
+    seen = re.match(
+        r"not first order: inside the span the second order is (.*) of the first, above", found.why
+    )
+    assert seen is not None
+    wide = evaluate(NoDefense(), small.with_width(80_000))[Kind.PREDICTED]
+    assert wide.details["inplane_over_curvature"] == pytest.approx(float(seen[1]) / 4, rel=0.02)
+    assert (
+        evaluate(NoDefense(), setting_of(correlated(1, 9), [1.0], "relu"))[Kind.PREDICTED].details[
+            "inplane_over_curvature"
+        ]
+        == 0
+    )
+
+
+def test_both_ways_to_the_decisions_agree() -> None:
+    """An elementwise channel that does nothing, on its grid, against the unbiased one's plane integrals."""
+    setting = setting_of(correlated(2, 9), [2.0, -1.0], "relu")
+    one = first_order(setting, RESIDUALIZED)
+    law = StochasticRounding(0.0).law(setting)
+    other = elementwise_error(setting, RESIDUALIZED, law)
+    for name in ("signs", "curvature"):
+        assert getattr(other, name) == pytest.approx(getattr(one, name), rel=0.1), name
+    np.testing.assert_allclose(other.scatter, one.scatter, rtol=0.5)
+    assert np.all(other.scatter < 1.001 * one.scatter)  # which adds up what the other counts together

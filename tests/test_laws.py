@@ -30,14 +30,20 @@ from bounds import (
     Defense,
     GradientNoise,
     Kind,
+    LocalAggregation,
     NoDefense,
     Param,
     Setting,
+    StochasticRounding,
     TensorAttack,
     UnsupportedBound,
     evaluate,
     expression,
 )
+from bounds.kinds.predicted.elementwise import elementwise_error
+from bounds.kinds.predicted.unbiased import first_order
+from bounds.kinds.stated import stated
+from bounds.law import Unbiased
 from bounds.wide_limits import gradient_norm
 from verify.judge.compare import compare
 from verify.judge.predicted import PredictedCheck
@@ -56,9 +62,7 @@ PARAMETERS = pytest.mark.parametrize(
 )
 
 SWITCHED = pytest.mark.parametrize("family", [c for c in DEFENSES if c.has_off], ids=lambda c: c.name)
-RATED = pytest.mark.parametrize(
-    "family", [c for c in DEFENSES if Kind.RATE in {b.kind for b in c.bounds}], ids=lambda c: c.name
-)
+RATED = pytest.mark.parametrize("family", [c for c in DEFENSES if c.rate is not None], ids=lambda c: c.name)
 
 X, Y = torch.from_numpy(correlated(3, 8)), torch.from_numpy(labels(3))
 
@@ -113,10 +117,11 @@ def test_declared_ranges_make_sense(family: Family, p: Param) -> None:
 
 @FAMILIES
 def test_statements_are_complete(family: Family) -> None:
-    kinds = [b.kind for b in family.bounds]
-    assert len(set(kinds)) == len(kinds)
+    kinds = stated(family)
     assert {Kind.RATE, Kind.FLOOR} & set(kinds)  # it has a rate, or an error that no width removes
-    for b in family.bounds:
+    assert (family.rate is None) == (not family.rate_source)
+    for kind, b in kinds.items():
+        assert b.kind is kind
         assert b.statement and b.source and b.statistic and b.assumptions
 
 
@@ -192,8 +197,8 @@ def test_off_has_the_undefended_bounds(family: Family, moments: str) -> None:
     none = evaluate(NoDefense(), setting(), a)
     for off in (dataclasses.replace(family.off(), **form) for form in forms(family)):
         found = evaluate(off, setting(), a)
-        gridded = Kind.FLOOR in {b.kind for b in family.bounds}
-        for kind in {b.kind for b in family.bounds} - {Kind.FLOOR}:
+        gridded = Kind.FLOOR in stated(family)
+        for kind in set(stated(family)) - {Kind.FLOOR}:
             assert found[kind].value == pytest.approx(none[kind].value, rel=3e-3 if gridded else 1e-12), kind
         if gridded:
             assert found.floor == 0
@@ -220,11 +225,14 @@ def test_symbolic_rates_equal_numeric_ones(family: Family, data: st.DataObject) 
     defense = data.draw(defense_members(family))
     B, d, m = data.draw(st.integers(1, 5)), data.draw(st.integers(5, 5000)), data.draw(st.integers(6, 10**9))
     here = Setting.orthonormal(d, m, B, "relu")
-    rate = next(b for b in family.bounds if b.kind is Kind.RATE)
     formula = expression(family, Kind.RATE)
     values = symbol_values(formula, here, defense, G=gradient_norm(here) / math.sqrt(here.m))
     symbolic = sp.lambdify(list(values), formula, "math")(*values.values())
-    assert rate.value(defense, here, TensorAttack(), 0.05).value == pytest.approx(symbolic, rel=1e-13)
+    found = evaluate(defense, here)[Kind.RATE]
+    if found.value is None:  # the training, or what is left of the residuals, has no limit to speak of
+        assert re.match("not stable|ill-posed|not computed", found.why)
+    else:
+        assert found.value == pytest.approx(symbolic, rel=1e-13)
 
 
 @RATED
@@ -237,6 +245,114 @@ def test_symbolic_rates_reduce_to_the_undefended_one(family: Family) -> None:
     for p in sorted(family.parameters(), key=lambda p: math.isinf(p.off)):
         formula = sp.limit(formula, SYMBOLS[p.name], sp.oo if math.isinf(p.off) else sp.nsimplify(p.off))
     assert sp.simplify(formula - expression(NoDefense, Kind.RATE)) == 0
+
+
+LIMITS = Setting.from_features(X[:2], 3 * Y[:2], 10**12)
+
+
+def first_order_size(defense: Defense, here: Setting) -> float | None:
+    """What PREDICTED says of the random error outside the span, without its conditions on a finite width; None where the
+    attack does not apply."""
+    try:
+        law = defense.law(here)
+        found = (
+            float(first_order(here, TensorAttack(), law).orthogonal.mean())
+            if isinstance(law, Unbiased)
+            else elementwise_error(here, TensorAttack(), law).k_perp
+        )
+    except UnsupportedBound:
+        return None
+    return math.sqrt((here.d - here.B) * found / here.m)
+
+
+def growth(one: tuple[Defense, Setting], other: tuple[Defense, Setting]) -> tuple[float, float] | None:
+    """By what the logarithms of rate and prediction grow from one member and setting to another."""
+    rates = [evaluate(*at).rate_scale for at in (one, other)]
+    sizes = [first_order_size(*at) for at in (one, other)]
+    if None in rates or None in sizes:
+        assert rates == sizes == [None, None]
+        return None
+    return math.log(rates[1] / rates[0]), math.log(sizes[1] / sizes[0])
+
+
+@RATED
+def test_the_exponents_of_a_rate_are_the_prediction_s(family: Family) -> None:
+    """In the limit of every parameter, away from where it does nothing, of d and of m: a factor 2 (in p: of 1 - p), to 2 %
+    of its logarithm or better. Negative control: an exponent off by 1/4 is seen."""
+    usual = family.grid()[0] if family.parameters() else family()
+    pairs = [
+        ((usual, LIMITS), (usual, dataclasses.replace(LIMITS, m=2 * LIMITS.m))),
+        tuple((usual, dataclasses.replace(LIMITS, d=d)) for d in (10**6, 2 * 10**6)),
+    ]
+    for form, p in itertools.product(forms(family), family.parameters()):
+        far = p.hi if abs(p.hi - p.off) >= abs(p.lo - p.off) else p.lo
+        near = (
+            1 - 2 * (1 - far) if p.name == "p" else far // 2 if p.integer else far / 2 if far > 1 else 2 * far
+        )
+        member = dataclasses.replace(usual, **form)
+        pairs.append(tuple((dataclasses.replace(member, **{p.name: v}), LIMITS) for v in (near, far)))
+    for one, other in pairs:
+        found = growth(one, other)
+        if found is not None:
+            assert abs(found[0] - found[1]) < 0.02 * math.log(2), (one, other, found)
+            assert abs(found[0] + 0.25 * math.log(2) - found[1]) > 0.02 * math.log(2)
+
+
+def test_a_rate_of_rounding_with_exponent_one_is_false() -> None:
+    """Beyond the entries' own size a step's noise grows like its square root."""
+    one, other = ((StochasticRounding(s), LIMITS) for s in (5e5, 1e6))
+    found = growth(one, other)
+    assert found is not None
+    np.testing.assert_allclose(found, math.log(2) / 2, rtol=0.01)
+
+
+PARALLEL = np.array([[1.0, 0, 0], [1.0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("defense", "here", "attack", "reason"),
+    [
+        (
+            LocalAggregation(steps=10, lr_times_m=10.0),
+            Setting.orthonormal(50, 80_000, 2),
+            TensorAttack(),
+            "not stable: lr_times_m",
+        ),
+        (NoDefense(), Setting.from_features(PARALLEL, [1.0, -1.0], 10_000), TensorAttack(), "ill-posed"),
+        (
+            NoDefense(),
+            Setting.orthonormal(50, 80_000, 2, sp.Symbol("z", real=True) ** 2),
+            TensorAttack(),
+            "not proved for this activation",
+        ),
+        (NoDefense(), Setting.orthonormal(50, 80_000, 2, "z2z3"), TensorAttack(), "a residual vanishes"),
+        (
+            NoDefense(),
+            Setting.orthonormal(50, 80_000, 2, "tanh"),
+            TensorAttack(contraction="random"),
+            "not proved for a random contraction",
+        ),
+        (
+            StochasticRounding(1.0),
+            Setting.orthonormal(50, 80_000, 2, "tanh"),
+            TensorAttack(),
+            "not proved for odd activations",
+        ),
+        (
+            NoDefense(),
+            Setting.from_features(np.diag([1.0, 2.0]), [0.5, -1.0], 80_000),
+            TensorAttack(),
+            "with unequal norms labels must be",
+        ),
+    ],
+)
+def test_no_rate_where_the_attack_or_its_condition_does_not_hold(
+    defense: Defense, here: Setting, attack: TensorAttack, reason: str
+) -> None:
+    found = evaluate(defense, here, attack)
+    for kind in (Kind.RATE, Kind.PREDICTED):
+        assert found[kind].value is None
+        assert re.search(reason, found[kind].why), found[kind].why
 
 
 @FAMILIES
@@ -278,7 +394,7 @@ def test_not_proved_is_not_bad_input(family: Family) -> None:
     value = evaluate(family(), setting(), TensorAttack(same_neuron="ignored"))[Kind.PREDICTED]
     assert value.value is None
     assert value.why.startswith("not proved")
-    missing = set(Kind) - {b.kind for b in family.bounds}
+    missing = set(Kind) - set(stated(family))
     for kind in missing:
         assert evaluate(family(), setting())[kind].why.startswith("not proved")
         with pytest.raises(UnsupportedBound, match="not proved"):
@@ -372,8 +488,8 @@ def member(request: pytest.FixtureRequest) -> Defense:
 def test_measured_is_predicted(member: Defense) -> None:
     """30 trials (seed 5), plus or minus 20 %: the 99 % interval, about +-12 %, has to lie inside.
     Negative control: one and a half times the prediction must fail by the same rule."""
-    small, large = widths(member)
-    if evaluate(member, law_point(member, small).setting()).predicted is None:
+    _, large = widths(member)
+    if evaluate(member, law_point(member, large).setting()).predicted is None:
         pytest.skip("no prediction is stated")
     check = PredictedCheck(0.2, largest_m_only=True)
     for factor, verdict in ((1.0, "holds"), (1.5, "fails"), (1 / 1.5, "fails")):
@@ -384,7 +500,7 @@ def test_measured_is_predicted(member: Defense) -> None:
 def test_measured_exponents_are_the_rate_s(member: Defense) -> None:
     """The exponent of m between the two widths, within 0.2: its 99 % interval is about +-0.1. Negative control: an
     exponent raised by one half must fail."""
-    if Kind.RATE not in {b.kind for b in member.bounds}:
+    if member.rate is None:
         pytest.skip("no rate is stated: the error has a floor")
     if isinstance(member, DPSGD):
         pytest.skip("a fixed noise multiplier defends alike at every width: see the tests of DP-SGD")

@@ -94,6 +94,174 @@ def test_the_check_of_bound_values_sees_them(source: str, names: set[str]) -> No
     assert bound_values(source) == names
 
 
+# What each package consists of, from the bottom to the top: a line may import from those above it in this table and from
+# itself, never from one below. A wing is meant whole; a part of it that stands lower has an entry of its own.
+LAYERS: dict[str, tuple[str, ...]] = {
+    "bounds": (
+        "arrays errors",
+        "checks",
+        "gaussian",
+        "setting law estimator",
+        "defense",
+        "statement",
+        "kinds.pairs",
+        "wide_limits",
+        "kinds",
+        "defenses",
+        "evaluation",
+        "__init__",
+        "serial",
+    ),
+    "attack": (
+        "streams metrics stream",
+        "device client",
+        "networks observation",
+        "channels reconstruction",
+        "tensor",
+        "rows",
+        "own image",
+        "__init__",
+    ),
+    "verify": (
+        "origin",
+        "measure",
+        "judge",
+        "experiments",
+        "draw",
+        "search studies confidence bench",
+        "__init__",
+        "cli pytest_plugin",
+        "__main__",
+    ),
+}
+
+# The only one: reading takes records in either form, and the compact form is made of records.
+CIRCLES = {"verify": {"verify.measure.compact", "verify.measure.record"}}
+
+
+def module_name(file: Path, root: Path) -> str:
+    name = ".".join(file.relative_to(root).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+class Imports(ast.NodeVisitor):
+    """The modules among ``known`` that a file imports, wherever it does, but for those that only types need."""
+
+    def __init__(self, known: set[str]) -> None:
+        self.known, self.found = known, set[str]()
+
+    def visit_If(self, node: ast.If) -> None:
+        if not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
+            self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.found |= {alias.name for alias in node.names} & self.known
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        for alias in node.names:
+            named = f"{node.module}.{alias.name}"
+            self.found |= {named if named in self.known else str(node.module)} & self.known
+
+
+def import_graph(root: Path, package: str) -> dict[str, set[str]]:
+    """For each module of a package the modules of the same package that it imports."""
+    files = {module_name(file, root): file for file in (root / package).rglob("*.py")}
+    graph = {}
+    for name, file in files.items():
+        seen = Imports(set(files))
+        seen.visit(ast.parse(file.read_text("utf-8")))
+        graph[name] = seen.found - {name}
+    return graph
+
+
+def layer(package: str, module: str) -> int:
+    """The place of a module in the table: that of its longest entry. ``KeyError`` for one that has none."""
+    inside = module.removeprefix(package).lstrip(".") or "__init__"
+    places = {name: level for level, line in enumerate(LAYERS[package]) for name in line.split()}
+    parts = inside.split(".")
+    entries = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    for entry in entries:
+        if entry in places:
+            return places[entry]
+    raise KeyError(f"{module} has no place in LAYERS")
+
+
+def entry(package: str, module: str) -> str:
+    """The wing or file of the package that a module belongs to."""
+    return module.removeprefix(f"{package}.").split(".")[0]
+
+
+def upward(package: str, graph: dict[str, set[str]]) -> list[str]:
+    """Imports that do not go down: to a higher layer, or to a neighbour in the same one."""
+    return sorted(
+        f"{module} imports {other}"
+        for module, others in graph.items()
+        for other in others
+        if layer(package, other) > layer(package, module)
+        or (
+            layer(package, other) == layer(package, module)
+            and entry(package, other) != entry(package, module)
+        )
+    )
+
+
+def circle(graph: dict[str, set[str]]) -> set[str]:
+    """Modules that import one another in a circle, or lie between two circles; empty if none do."""
+    left = {module: set(others) for module, others in graph.items()}
+    while True:
+        imported_by = {other for others in left.values() for other in others}
+        ends = {module for module, others in left.items() if not others & left.keys()} | (
+            left.keys() - imported_by
+        )
+        if not ends:
+            return set(left)
+        left = {module: others - ends for module, others in left.items() if module not in ends}
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_imports_go_down_inside_each_package(package: str) -> None:
+    assert upward(package, import_graph(ROOT, package)) == []
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_no_modules_import_one_another_in_a_circle(package: str) -> None:
+    assert circle(import_graph(ROOT, package)) == CIRCLES.get(package, set())
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_the_table_of_layers_names_what_is_there(package: str) -> None:
+    there = set(import_graph(ROOT, package))
+    named = [name for line in LAYERS[package] for name in line.split()]
+    assert len(named) == len(set(named))
+    for name in named:
+        assert (package if name == "__init__" else f"{package}.{name}") in there
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "wrong"),
+    [
+        ("measure.point", "from verify.judge.base import bound_at", True),
+        ("measure.point", "def f():\n    import verify.cli", True),
+        ("search.claim", "from verify.studies import study", True),
+        ("search.claim", "from verify.judge import base", False),
+        ("judge.base", "from verify.measure import point\nfrom verify.judge import rate", False),
+        ("measure.point", "if TYPE_CHECKING:\n    from verify.judge import base", False),
+    ],
+)
+def test_the_check_of_layers_sees_them(tmp_path: Path, module: str, source: str, wrong: bool) -> None:
+    for name in ("measure.point", "judge.base", "judge.rate", "search.claim", "studies.study", "cli.app"):
+        file = tmp_path / "verify" / Path(*name.split(".")).with_suffix(".py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (file.parent / "__init__.py").write_text("")
+        file.write_text(source if name == module else "")
+    assert bool(upward("verify", import_graph(tmp_path, "verify"))) is wrong
+
+
+def test_the_check_of_circles_sees_them() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) == set()
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == {"b", "c"}
+
+
 def test_all_packages_are_shipped() -> None:
     """The list in pyproject.toml names every package of the tree and no other."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -143,7 +311,7 @@ def test_the_blocker_blocks() -> None:
 def test_bounds_works_alone() -> None:
     """Theory needs neither torch nor the attack: a bound is evaluated where none of them can be imported."""
     done = run_without(
-        {"torch", "attack", "verify"},
+        {"torch", "attack", "verify", "matplotlib", "sklearn", "typer"},
         "import bounds\n"
         'setting = bounds.Setting.orthonormal(d=100, m=160000, B=2, activation="relu")\n'
         "print(bounds.evaluate(bounds.NoDefense(), setting).predicted)",

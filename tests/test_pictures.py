@@ -19,8 +19,8 @@ from attack.image.datasets import ImageBatch, load_images
 from bounds import GradientNoise, NoDefense, Setting, TensorAttack, evaluate
 from verify.draw import pictures as module
 from verify.draw.pictures import draw_pictures
+from verify.measure.lines import LedgerError, RecordError
 from verify.measure.pictures import PictureRow, load_pictures, reconstruct_pictures, save_pictures
-from verify.measure.record import RecordError
 
 WIDTHS = (1_000, 60_000)
 
@@ -89,7 +89,9 @@ def test_a_seed_fixes_the_rows(digits: ImageBatch, rows: list[PictureRow]) -> No
         ({"activation": "swish"}, ValueError, "activation must be one of"),
         ({"activation": sp.Symbol("z", real=True) ** 2}, ValueError, "mu_2"),
         ({"defense": "none"}, TypeError, "defense must be a Defense"),
-        ({"attack": "plain"}, TypeError, "attack must be a TensorAttack"),
+        ({"attack": "plain"}, TypeError, "attack must be a AttackSpec"),
+        ({"threads": 0}, ValueError, "threads must be at least 1; got 0"),
+        ({"jobs": 0}, ValueError, "jobs must be at least 1; got 0"),
         ({"device": "abacus"}, ValueError, "device must be"),
     ],
 )
@@ -199,6 +201,50 @@ def test_what_cannot_be_drawn_is_told(tmp_path: Path, digits: ImageBatch) -> Non
     assert not path.exists()
 
 
+# --- a run that was stopped
+
+
+def test_a_stopped_run_goes_on_with_the_widths_that_are_missing(
+    tmp_path: Path, digits: ImageBatch, rows: list[PictureRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pictures-digits-B2.json"
+    ask = {"seed": 3, "defense": GradientNoise(2.0), "device": "cpu", "path": path}
+
+    def stop(row: PictureRow) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"stopped with 1 of 2 trials recorded in .*B2\.jsonl"):
+        reconstruct_pictures(digits, WIDTHS[::-1], progress=stop, **ask)
+    running = path.with_suffix(".jsonl")
+    assert [p for p in tmp_path.iterdir()] == [running]
+    for other, message in (
+        ({"batch": load_images("digits", 2, 5)}, "of other pictures"),
+        ({"seed": 4}, "m = 60000 was attacked with other settings"),
+        ({"defense": NoDefense()}, "with other settings. It is what a stopped run has left"),
+        ({"widths": WIDTHS[:1]}, "holds 1 trials beyond those asked for"),
+    ):
+        with pytest.raises(LedgerError, match=message):
+            reconstruct_pictures(**{"batch": digits, "widths": WIDTHS} | ask | other)
+    measured: list[int] = []
+    again = reconstruct_pictures(digits, WIDTHS, progress=lambda row: measured.append(row.m), **ask)
+    assert measured == [WIDTHS[0]] and [p for p in tmp_path.iterdir()] == [path]
+    for row, same in zip(again, rows, strict=True):
+        assert replace(row, features=None).__dict__ == replace(same, features=None).__dict__
+    np.testing.assert_array_equal(again[1].features, rows[1].features)
+    assert [r.rmse for r in load_pictures(path)[1]] == [r.rmse for r in rows]
+
+
+def test_files_of_the_first_version_are_read(tmp_path: Path, digits: ImageBatch) -> None:
+    path = tmp_path / "digits.json"
+    save_pictures(path, digits, [made_up(digits)])
+    raw = json.loads(path.read_text())
+    for row in raw["rows"]:
+        del row["conditions"]
+    path.write_text(json.dumps(raw | {"schema_version": 1, "versions": {"python": "3.11"}}))
+    _, (row,) = load_pictures(path)
+    assert row.rmse == 0.12 and row.conditions is None
+
+
 # --- the file
 
 
@@ -238,8 +284,8 @@ def damaged(raw: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r.update(schema_version=2), "schema_version must be 1; got 2"),
-        (lambda r: r.pop("schema_version"), "schema_version must be 1; got None"),
+        (lambda r: r.update(schema_version=3), "schema_version must be 1 or 2; got 3"),
+        (lambda r: r.pop("schema_version"), "schema_version must be 1 or 2; got None"),
         (lambda r: r.update(more=1), "fields missing or unknown: more"),
         (lambda r: r["batch"].pop("norms"), "fields missing or unknown: norms"),
         (lambda r: r["batch"].update(shape=[1, 8]), "shape must be a list of 3 integers; got [1, 8]"),
@@ -255,6 +301,7 @@ def damaged(raw: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> 
         (lambda r: r["rows"][0].update(warnings="none"), "warnings must be a list"),
         (lambda r: r["rows"][0]["defense"].update(name="moat"), "defense must be one of none"),
         (lambda r: r["rows"][0]["defense"].update(height=3), "height"),
+        (lambda r: r["rows"][0]["conditions"].update(threads=0), "threads must be at least 1; got 0"),
         (lambda r: r["rows"][0]["attack"].update(starts=0), "starts must be between 1 and 64; got 0"),
         (lambda r: r["rows"][0].update(features=[[1.0]]), "features must have shape (2, 64); got (1, 1)"),
     ],

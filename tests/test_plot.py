@@ -3,9 +3,9 @@ told apart."""
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 from synthetic_records import make_experiment, make_point, make_record, simulated_records
 
-from bounds import Dropout, GradientNoise, Kind
-from verify import plot, plot_summary
+from bounds import Dropout, Evaluation, GradientNoise, Kind, evaluate
+from verify import EXPERIMENTS, plot, plot_summary
+from verify.draw.side_by_side import plot_side_by_side
 from verify.judge.base import bound_at
 from verify.judge.compare import compare
-from verify.judge.predicted import PredictedCheck
+from verify.judge.predicted import ImprovementCheck, PredictedCheck
 from verify.judge.rate import RateCheck
 from verify.judge.upper import UpperCheck
 from verify.measure.experiment import Experiment
@@ -31,16 +32,6 @@ from verify.measure.record import append_record
 WIDTHS = (20_000, 40_000, 80_000)
 POINTS = [make_point(m=m, moments=moments) for moments in ("residualized", "plain") for m in WIDTHS]
 TRIALS = 12
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures as objects, in place of files."""
-    caught: list[Figure] = []
-    for name in ("experiment", "summary"):
-        module = importlib.import_module(f"verify.draw.{name}")
-        monkeypatch.setattr(module, "save_figure", lambda figure, path: caught.append(figure))
-    return caught
 
 
 def words(figure: Figure) -> str:
@@ -72,47 +63,47 @@ def test_the_file_is_a_small_picture_and_equal_records_give_equal_bytes(tmp_path
     assert data == (tmp_path / "b.png").read_bytes() and len(data) < 300_000
 
 
-def test_every_trial_is_a_dot_at_its_error(figures: list[Figure]) -> None:
+def test_every_trial_is_a_dot_at_its_error() -> None:
     records = simulated_records(POINTS, TRIALS, failures=2)
-    plot(records, "unused")
-    dots = lines(figures[0].axes[0], marker="o", alpha=0.35)
+    figure = plot(records)
+    dots = lines(figure.axes[0], marker="o", alpha=0.35)
     assert [d.shape for d in dots] == [(2, TRIALS - 2)] * len(POINTS)
     drawn = np.sort(np.concatenate([d[1] for d in dots]))
-    np.testing.assert_array_equal(drawn, sorted(r.rmse for r in records if r.rmse is not None))
+    np.testing.assert_array_equal(
+        drawn, sorted(r.outcome.rmse for r in records if r.outcome.rmse is not None)
+    )
     for at, d in zip(WIDTHS * 2, dots, strict=True):
         assert np.all(np.abs(np.log(d[0] / at)) < 0.03), "jitter must not move a trial to another width"
 
 
-def test_failures_are_marked_and_counted_where_they_happened(figures: list[Figure]) -> None:
+def test_failures_are_marked_and_counted_where_they_happened() -> None:
     records = simulated_records(POINTS[:2], TRIALS, failures=2)
     records += [make_record(POINTS[2], t, None) for t in range(5)]
-    plot(records, "unused")
-    main = figures[0].axes[0]
+    figure = plot(records)
+    main = figure.axes[0]
     assert [float(c[0, 0]) for c in lines(main, marker="x")] == list(WIDTHS)
-    text = words(figures[0])
+    text = words(figure)
     assert text.count("2 of 12 failed") == 2 and text.count("5 of 5 failed") == 1
     assert "all 5 trials failed" in text and "uninformative" in text
     top = main.get_ylim()[1]
-    height = (np.log(max(r.rmse or 0 for r in records)) - np.log(main.get_ylim()[0])) / np.log(
+    height = (np.log(max(r.outcome.rmse or 0 for r in records)) - np.log(main.get_ylim()[0])) / np.log(
         top / main.get_ylim()[0]
     )
     assert height < 0.95, "the row of failures stands clear of the data"
 
 
-def test_theory_is_drawn_where_theory_says(figures: list[Figure]) -> None:
-    plot(simulated_records(POINTS, TRIALS), "unused")
-    solid = [s for s in lines(figures[0].axes[0], linestyle="-") if s.shape[1] == len(WIDTHS)]
+def test_theory_is_drawn_where_theory_says() -> None:
+    figure = plot(simulated_records(POINTS, TRIALS))
+    solid = [s for s in lines(figure.axes[0], linestyle="-") if s.shape[1] == len(WIDTHS)]
     assert len(solid) == 2
     for (x, y), points in zip(solid, (POINTS[:3], POINTS[3:]), strict=True):
         assert x.tolist() == list(WIDTHS)
         assert y.tolist() == [bound_at(p, Kind.PREDICTED).value for p in points]
 
 
-def test_the_rate_is_a_thin_grey_guide_off_the_data_that_says_it_has_no_constant(
-    figures: list[Figure],
-) -> None:
-    plot(simulated_records(POINTS, TRIALS), "unused")
-    main = figures[0].axes[0]
+def test_the_rate_is_a_thin_grey_guide_off_the_data_that_says_it_has_no_constant() -> None:
+    figure = plot(simulated_records(POINTS, TRIALS))
+    main = figure.axes[0]
     (guide,) = [line for line in main.lines if line.get_linestyle() == "--"]
     colour = to_hex(guide.get_color())
     assert colour[1:3] == colour[3:5] == colour[5:7] and guide.get_linewidth() < 1
@@ -120,59 +111,62 @@ def test_the_rate_is_a_thin_grey_guide_off_the_data_that_says_it_has_no_constant
     assert np.log(y[1] / y[0]) / np.log(x[1] / x[0]) == pytest.approx(-0.5)
     predicted = [bound_at(p, Kind.PREDICTED).value for p in (POINTS[3], POINTS[5])]
     assert all(g > 1.2 * p for g, p in zip(y, predicted, strict=True) if p is not None)
-    assert "RATE slope −1/2 (fitted offset,\nraised): order only,\nno constant" in words(figures[0])
+    assert "RATE slope −1/2 (fitted offset,\nraised): order only,\nno constant" in words(figure)
 
 
-def test_the_ratio_panel_shows_measured_over_predicted(figures: list[Figure]) -> None:
+def test_the_ratio_panel_shows_measured_over_predicted() -> None:
     records = simulated_records(POINTS[:3], TRIALS, factor=1.05)
-    plot(records, "unused")
-    ratios = [float(r[1, 0]) for r in lines(figures[0].axes[1], marker="o")]
+    figure = plot(records)
+    ratios = [float(r[1, 0]) for r in lines(figure.axes[1], marker="o")]
     for ratio, point in zip(ratios, POINTS[:3], strict=True):
-        rms = np.sqrt(np.mean([r.rmse**2 for r in records if r.point["m"] == point.m and r.rmse is not None]))
+        rms = np.sqrt(
+            np.mean(
+                [r.outcome.rmse**2 for r in records if r.point.m == point.m and r.outcome.rmse is not None]
+            )
+        )
         assert ratio == pytest.approx(rms / bound_at(point, Kind.PREDICTED).value)
 
 
-def test_plain_and_residualized_are_told_apart_by_colour_and_marker(figures: list[Figure]) -> None:
-    plot(simulated_records(POINTS, TRIALS), "unused")
-    text = words(figures[0])
+def test_plain_and_residualized_are_told_apart_by_colour_and_marker() -> None:
+    figure = plot(simulated_records(POINTS, TRIALS))
+    text = words(figure)
     assert "residualized" in text and "plain" in text
     assert "relu, orthonormal (seed 3), d = 50, B = 2, no defense" in text, "the title has what they share"
     looks = {
-        (line.get_color(), line.get_marker())
-        for line in figures[0].axes[1].lines
-        if line.get_marker() != "None"
+        (line.get_color(), line.get_marker()) for line in figure.axes[1].lines if line.get_marker() != "None"
     }
     assert len({c for c, _ in looks}) == len({m for _, m in looks}) == 2
 
 
-def test_verdicts_in_the_figure_are_the_ones_returned(figures: list[Figure]) -> None:
+def test_verdicts_in_the_figure_are_those_of_compare() -> None:
     experiment = make_experiment(POINTS)
-    results = plot(simulated_records(POINTS, 300, factor=1.2), "unused", experiment)
+    records = simulated_records(POINTS, 300, factor=1.2)
+    results = compare(records, experiment)
     assert [r.verdict for r in results] == ["fails", "fails"]
-    assert words(figures[0]).replace("\n", " ").count("fails, n = 300") == 2
+    text = words(plot(records, experiment=experiment)).replace("\n      ", " ")
+    assert all(r.text in text for r in results)
 
 
-def test_an_experiment_about_another_variable_is_drawn_against_it(figures: list[Figure]) -> None:
+def test_an_experiment_about_another_variable_is_drawn_against_it() -> None:
     points = [make_point(d=20, m=400_000, defense=GradientNoise(s)) for s in (4.0, 8.0)]
-    (result,) = plot(
-        simulated_records(points, 30), "unused", make_experiment(points, rules=(RateCheck("sigma"),))
-    )
-    assert "exponent of sigma" in result.text
-    assert figures[0].axes[1].get_xlabel() == "standard deviation of the noise σ"
-    assert "slope 1 " in words(figures[0])
+    experiment = make_experiment(points, rules=(RateCheck("sigma"),))
+    figure = plot(simulated_records(points, 30), experiment=experiment)
+    assert "exponent of sigma" in words(figure)
+    assert figure.axes[1].get_xlabel() == "standard deviation of the noise σ"
+    assert "slope 1 " in words(figure)
     with pytest.raises(ValueError, match="x must be one of m, d, B, sigma, strength; got 'k'"):
-        plot(simulated_records(points, 3), "unused", x="k")
+        plot(simulated_records(points, 3), x="k")
 
 
-def test_the_summary_has_a_row_for_every_experiment_failed_trials_too(figures: list[Figure]) -> None:
+def test_the_summary_has_a_row_for_every_experiment_failed_trials_too() -> None:
     lost = make_point("lost")
     records = [*simulated_records(POINTS, 100, factor=1.2), *(make_record(lost, t, None) for t in range(4))]
     results = compare(records, check=PredictedCheck())
     assert [r.verdict for r in results] == ["fails", "fails", "fails"]
-    plot_summary(results, "unused")
-    axes = figures[0].axes[0]
+    figure = plot_summary(results)
+    axes = figure.axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["demo", "lost"]
-    text = words(figures[0])
+    text = words(figure)
     assert "2 fails; n = 100" in text and "1 fails; n = 0, 4 failed" in text
     drawn = sorted(float(x[0]) for x, _ in lines(axes, marker="X", linestyle="None"))
     np.testing.assert_allclose(drawn, sorted(r.ratio for r in results if r.n))
@@ -180,9 +174,9 @@ def test_the_summary_has_a_row_for_every_experiment_failed_trials_too(figures: l
 
 def test_no_records_no_figure() -> None:
     with pytest.raises(ValueError, match="records must hold at least one trial"):
-        plot([], "unused")
+        plot([])
     with pytest.raises(ValueError, match="results must hold at least one comparison"):
-        plot_summary([], "unused")
+        plot_summary([])
 
 
 WITHOUT_ATTACK = """
@@ -210,7 +204,8 @@ def test_bounds_of_the_span_are_drawn_with_the_distance_from_it(tmp_path: Path) 
     point = Point("span", Features("orthonormal", 1), 20, 1_000_000, 2, labels=(3.0, -3.0))
     experiment = Experiment("span", "Span", (point,), (UpperCheck(0.05, "span"),))
     records = [make_record(point, t, 0.01) for t in range(5)]
-    results = plot(records, tmp_path / "span.png", experiment)
+    plot(records, tmp_path / "span.png", experiment)
+    results = compare(records, experiment)
     assert [r.verdict for r in results] == ["inconclusive"]
     assert "span: 0 of 5" in results[0].text
     assert (tmp_path / "span.png").stat().st_size > 5_000
@@ -218,21 +213,85 @@ def test_bounds_of_the_span_are_drawn_with_the_distance_from_it(tmp_path: Path) 
     assert [r.verdict for r in compare(high, experiment, baseline=9.0)] == ["fails"]
 
 
-def test_strengths_at_one_width_are_drawn_against_strength(figures: list[Figure]) -> None:
+def test_strengths_at_one_width_are_drawn_against_strength() -> None:
     points = [make_point(defense=Dropout(p, per_sample=f)) for f in (True, False) for p in (0.2, 0.5, 0.8)]
-    plot(simulated_records(points, TRIALS), "unused", make_experiment(points))
-    main, below = figures[0].axes[:2]
+    figure = plot(simulated_records(points, TRIALS), experiment=make_experiment(points))
+    main, below = figure.axes[:2]
     assert below.get_xlabel() == "dropout: p" and main.get_xscale() == "linear"
     assert len(lines(main, linestyle="-", linewidth=1.6)) == 2, "one prediction for each form"
     assert [t.get_text() for t in below.get_xticklabels()] == ["0.2", "0.5", "0.8"]
 
 
-def test_the_costly_upper_bound_is_drawn_where_a_check_asks_for_it(
-    figures: list[Figure],
+def test_the_costly_upper_bound_is_drawn_where_a_check_asks_for_it_and_computed_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     points = [make_point(B=1, d=20, m=m) for m in (160_000, 320_000)]
     records = simulated_records(points, TRIALS)
-    plot(records, "unused", make_experiment(points, rules=(UpperCheck(),)))
-    assert "UPPER" in words(figures[0])
-    plot(records, "unused", make_experiment(points))
-    assert "UPPER" not in words(figures[1])
+    asked = make_experiment(points, rules=(UpperCheck(),))
+    assert "UPPER" in words(plot(records, experiment=asked))
+
+    def without(point: Point, delta: float) -> Evaluation:
+        stated = evaluate(point.defense, point.setting(), point.attack, delta)
+        return Evaluation(
+            {k: (lambda: pytest.fail("computed")) if k is Kind.UPPER else stated[k] for k in Kind}
+        )
+
+    monkeypatch.setattr("verify.judge.base._bounds_at", without)
+    assert "UPPER" not in words(plot(records, experiment=make_experiment(points)))
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_the_suffix_chooses_the_format_and_equal_records_give_equal_bytes(
+    suffix: str, tmp_path: Path
+) -> None:
+    records = simulated_records(POINTS[:2], 3)
+    results = compare(records, kind="predicted")
+    files = []
+    for name in ("a", "b"):
+        plot(records, tmp_path / f"{name}.{suffix}")
+        plot_summary(results, tmp_path / f"{name}-summary.{suffix}")
+        files.append([(tmp_path / f"{name}{kind}.{suffix}").read_bytes() for kind in ("", "-summary")])
+    assert files[0] == files[1]
+    head = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix]
+    assert all(data.startswith(head) for data in files[0])
+
+
+def test_another_suffix_is_refused_before_anything_is_drawn() -> None:
+    for draw in (plot, plot_summary, plot_side_by_side):
+        with pytest.raises(ValueError, match=r"suffix must be one of \.png, \.pdf, \.svg; got '\.jpg'"):
+            draw([], "figure.jpg")
+
+
+def test_the_figure_comes_back_to_be_restyled() -> None:
+    figure = plot(simulated_records(POINTS[:2], 3))
+    figure.axes[0].set_title("mine")
+    assert isinstance(figure, Figure) and figure.axes[0].get_title() == "mine"
+
+
+@pytest.mark.parametrize("exact", [3, TRIALS])
+def test_exact_recovery_is_counted_and_no_logarithm_of_it_is_taken(exact: int) -> None:
+    """R = 0 in some trials, and in all of them."""
+    records = [
+        make_record(p, t, 0.0 if t < exact else 0.1 + 0.01 * t) for p in POINTS[:2] for t in range(TRIALS)
+    ]
+    figure = plot(records)
+    assert words(figure).count(f"{exact} of {TRIALS} exact") == 2
+    assert all(np.isfinite(axes.get_ylim()).all() for axes in figure.axes)
+    for kind in Kind:
+        compare(records, kind=kind)
+    plot_summary(compare(records, kind="predicted")).draw_without_rendering()
+    common = [replace(EXPERIMENTS["undefended"].points[0], m=m) for m in (20_000, 80_000)]
+    both = plot_side_by_side([make_record(p, t, 0.0) for p in common for t in range(3)])
+    both.draw_without_rendering()
+    assert any("6 of 6 exact" in axes.get_title() for axes in both.axes)
+
+
+def test_groups_that_failed_throughout_are_drawn_and_judged() -> None:
+    records = [make_record(p, t, None) for p in POINTS for t in range(4)]
+    assert words(plot(records)).count("4 of 4 failed") == len(POINTS)
+    for kind in Kind:
+        assert all(r.verdict in ("fails", "uninformative") for r in compare(records, kind=kind))
+    assert compare(records, check=ImprovementCheck())[0].verdict == "uninformative"
+    common = [replace(EXPERIMENTS["undefended"].points[0], m=m) for m in (20_000, 80_000)]
+    both = plot_side_by_side([make_record(p, t, None) for p in common for t in range(3)])
+    assert any("6 of 6 failed" in axes.get_title() for axes in both.axes)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
+import mpmath as mp
 import numpy as np
 import pytest
+from helpers import Array, correlated, time_limit
 from numpy.polynomial import hermite_e
 from scipy import integrate, special
 
-from bounds.gaussian.quadrature import gaussian_rule, hermite, plane_moments
+from bounds import ACTIVATIONS, Activation, Kind, NoDefense, Setting, UnsupportedBound, evaluate
+from bounds.gaussian.quadrature import edges, gaussian_rule, hermite, plane_moments
 
 COSINES = (0.0, 0.3, -0.7, 0.95, -0.99, 0.9999, 1.0, -1.0)
 
@@ -151,3 +155,92 @@ def test_the_two_functions_may_change_places() -> None:
     there = plane_moments(f, g, 0.6, 0, [0.0], ())[0, 0, 0, 0]
     back = plane_moments(g, f, 0.6, 0, (), [0.0])[0, 0, 0, 0]
     assert there == pytest.approx(back, abs=1e-12)
+
+
+# --- large and small norms --------------------------------------------------------------------------------------------
+
+NORMS = (1e-3, 1.0, 3.0, 3.1, 30.0, 1e3, 1e5, 1e6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_coefficients_at_any_norm(norm: float) -> None:
+    """GELU in closed form, from ``c_k = n^k E sigma^{(k)}(n Z)``: to rounding, and on few nodes."""
+    s = math.sqrt(1 + norm**2)
+    expected = [
+        norm**2 / math.sqrt(2 * math.pi) / s,
+        norm / 2,
+        norm**2 * (2 + norm**2) / math.sqrt(2 * math.pi) / s**3,
+    ]
+    gelu = ACTIVATIONS["gelu"]
+    np.testing.assert_allclose([gelu.coefficient(k, norm) for k in range(3)], expected, rtol=1e-13)
+    assert len(edges(lambda t: gelu(norm * t), norm)) < 150
+
+
+@pytest.mark.parametrize("norm", [1.0, 30.0, 1e3, 1e5])
+@pytest.mark.parametrize("activation", ["softplus", "tanh", "elu", "sigmoid"])
+def test_means_by_mpmath(activation: str, norm: float) -> None:
+    """``E sigma(n Z)^2`` against adaptive quadrature in 30 digits, cut where the functions bend."""
+    functions = {
+        "softplus": lambda x: mp.log1p(mp.exp(-abs(x))) + max(x, mp.mpf(0)),
+        "tanh": mp.tanh,
+        "elu": lambda x: x if x > 0 else mp.expm1(x),
+        "sigmoid": lambda x: 1 / (1 + mp.exp(-x)),
+    }
+    with mp.workdps(30):
+        places = [k / mp.mpf(norm) for k in (1, 4, 12, 40, 100)]
+        bends = [p for p in (*places, *(-p for p in places)) if abs(p) < 14]
+        cuts = sorted({mp.mpf(c) for c in (-14, -6, -2, 0, 2, 6, 14)} | set(bends))
+        expected = mp.quad(lambda t: functions[activation](norm * t) ** 2 * mp.npdf(t), cuts)
+    function = ACTIVATIONS[activation]
+    x, w = gaussian_rule([0.0], norm, lambda t: function(norm * t))
+    assert w @ function(norm * x) ** 2 == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("norm", [1.0, 30.0, 1e3, 1e5])
+@pytest.mark.parametrize("cosine", [0.0, 0.5, -0.7, 0.999, 1 - 1e-7, 1.0, -1.0])
+def test_pairs_at_any_norm(norm: float, cosine: float) -> None:
+    """``E Phi(n s) Phi(n t) = 1/4 + arcsin(n^2 rho/(1 + n^2))/(2 pi)`` (Sheppard), in bounded time."""
+
+    def step(t: Array) -> Array:
+        return special.ndtr(norm * t)[None]
+
+    with time_limit(20):
+        found = plane_moments(step, step, cosine, 0, (), (), scale=norm)[0, 0, 0, 0]
+    expected = 0.25 + math.asin(norm**2 * cosine / (1 + norm**2)) / (2 * math.pi)
+    assert found == pytest.approx(expected, abs=2e-14)
+
+
+def test_panels_are_uniform_up_to_scale_three() -> None:
+    """So that nothing computed there depends on how panels are graded beyond."""
+    for scale in (1e-6, 1.0, 3.0):
+        np.testing.assert_array_equal(edges(np.sin, scale), np.linspace(-12, 12, 13))
+
+
+def test_a_function_that_varies_everywhere() -> None:
+    """sin(n t): as many panels as it takes, E sin(nZ)^2 = (1 - exp(-2 n^2))/2; none are computed with beyond the budget."""
+    x, w = gaussian_rule((), 200.0, lambda t: np.sin(200 * t))
+    assert w @ np.sin(200 * x) ** 2 == pytest.approx(0.5, rel=1e-12)
+    with pytest.raises(UnsupportedBound, match="varies too fast at norm 1e\\+06: more than 20000 panels"):
+        gaussian_rule((), 1e6, lambda t: np.sin(1e6 * t))
+    slow = Setting.orthonormal(8, 1000, 2, Activation("waves", lambda t: np.sin(40 * t) + t**2))
+    wide = dataclasses.replace(slow, gram=slow.gram * 1e8)
+    assert evaluate(NoDefense(), wide)[Kind.PREDICTED].why.startswith(
+        "not computed: the activation varies too fast"
+    )
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "tanh", "elu"])
+def test_predictions_of_large_features_take_no_longer(activation: str) -> None:
+    """Norms 1 to 1e5, each within seconds. At large norms GELU is ReLU: relative errors agree to 1/n^2."""
+    base = correlated(2, 12)
+    found = {}
+    for norm in (1.0, 1e3, 1e5):
+        with time_limit(20):
+            setting = Setting.from_features(norm * base, [2 * norm, -norm], 10**9, activation)
+            value = evaluate(NoDefense(), setting)[Kind.PREDICTED]
+        assert value.value is not None or value.why.startswith("not"), value.why
+        found[norm] = value.value
+    if activation in ("relu", "gelu"):
+        flat = evaluate(NoDefense(), Setting.from_features(base, [2, -1], 10**9)).predicted
+        for norm in (1e3, 1e5):
+            assert found[norm] / norm == pytest.approx(flat, rel=10 / norm**2 + 1e-9)

@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from verify.cli.app import COMMANDS, load
+
 README = Path(__file__).parents[1] / "README.md"
 
 
+def examples() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
 def test_python_example_runs_and_reconstructs(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     namespace: dict[str, object] = {}
-    exec(compile(example, "README.md", "exec"), namespace)
+    exec(compile(examples()[0], "README.md", "exec"), namespace)
     printed = capsys.readouterr().out
     assert "sqrt(d)*(B + sigma)/sqrt(m)" in printed
     found, X = namespace["found"], namespace["X"]
@@ -22,11 +27,20 @@ def test_python_example_runs_and_reconstructs(capsys: pytest.CaptureFixture[str]
     assert 0.5 * predicted < error < 2 * predicted  # one trial scatters by about 15 %
 
 
+def test_a_setting_of_ones_own_is_measured_judged_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    (example,) = examples()[1:]
+    exec(compile(example, "README.md", "exec"), namespace)
+    assert "gradient noise (sigma = 0.7)" in capsys.readouterr().out
+    assert len(namespace["records"]) == 10  # type: ignore[arg-type]
+    assert namespace["figure"].axes  # type: ignore[attr-defined]
+    assert (tmp_path / "results" / "own.pdf").read_bytes().startswith(b"%PDF")
+
+
 def test_every_option_the_readme_names_exists() -> None:
-    from typer.main import get_command
-
-    from verify.cli import app
-
     known = {"--json", "--latex"}
 
     def collect(command: object) -> None:
@@ -35,7 +49,9 @@ def test_every_option_the_readme_names_exists() -> None:
         for child in getattr(command, "commands", {}).values():
             collect(child)
 
-    collect(get_command(app))
+    for name in COMMANDS:
+        collect(load(name))
     shell = re.findall(r"```\n(reconbound.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert shell
     assert set(re.findall(r"--[a-zA-Z][\w-]*", shell[0])) <= known
+    assert set(re.findall(r"^reconbound ([\w-]+)", shell[0], re.MULTILINE)) <= set(COMMANDS)

@@ -12,7 +12,7 @@ from helpers import correlated, rotation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bounds import ACTIVATIONS, SYMBOLS, Setting, TensorAttack
+from bounds import ACTIVATIONS, SYMBOLS, GradientNoise, Setting, TensorAttack, evaluate
 from bounds.estimator import core_order, moment_orders
 
 X = correlated(3, 7, norms=(1.0, 1.4, 0.8))
@@ -102,6 +102,21 @@ def from_gram(gram: Any, y: Any, d: Any = 5, m: Any = 100, **more: Any) -> Setti
         (lambda: Setting.orthonormal(d=5, m=2, B=2), ValueError, "m must be larger than B = 2; got m = 2"),
         (lambda: Setting.orthonormal(d=0, m=100, B=1), ValueError, "d must be at least 1; got 0"),
         (lambda: Setting.orthonormal(d=5, m=-3, B=1), ValueError, "m must be at least 1; got -3"),
+        (
+            lambda: Setting.orthonormal(d=99999999999999999999, m=100, B=1),
+            ValueError,
+            "d must be between 1 and 1000000000000000; got 99999999999999999999",
+        ),
+        (
+            lambda: Setting.orthonormal(d=5, m=10**15 + 1, B=1),
+            ValueError,
+            "m must be between 1 and 1000000000000000; got 1000000000000001",
+        ),
+        (
+            lambda: Setting.orthonormal(d=10**15, m=10**15, B=10**15),
+            ValueError,
+            "B must be between 1 and 10000; got 1000000000000000",
+        ),
         (lambda: Setting.orthonormal(d=5, m=100, B=0), ValueError, "B must be at least 1; got 0"),
         (lambda: Setting.orthonormal(d=5, m=100, B=-2), ValueError, "B must be at least 1; got -2"),
         (lambda: Setting.orthonormal(d=5, m=100, B=True), TypeError, "B must be an integer; got True"),
@@ -159,6 +174,13 @@ def from_gram(gram: Any, y: Any, d: Any = 5, m: Any = 100, **more: Any) -> Setti
 def test_bad_settings(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+def test_the_largest_settings_are_computed_with() -> None:
+    """Every kind, no overflow: d and m at their ends, one alone and both."""
+    for d, m in ((10**15, 10**15), (10**15, 1000), (5, 10**15)):
+        for kind, value in evaluate(GradientNoise(1.0), Setting.orthonormal(d, m, 1)).items():
+            assert value.value is None or (np.isfinite(value.value) and value.value >= 0), kind
 
 
 @pytest.mark.parametrize(

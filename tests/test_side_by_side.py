@@ -7,7 +7,6 @@ import math
 from dataclasses import replace
 
 import pytest
-from matplotlib.figure import Figure
 from synthetic_records import make_record, simulated_records
 
 from bounds import (
@@ -21,8 +20,8 @@ from bounds import (
     evaluate,
 )
 from verify import EXPERIMENTS
-from verify.draw.side_by_side import PANELS, is_common, plot_side_by_side
-from verify.experiments.catalogue import SIDE_BY_SIDE_WIDTH
+from verify.draw.side_by_side import PANELS, Panel, SideBySide, is_common, plot_side_by_side
+from verify.experiments.defenses import SIDE_BY_SIDE_WIDTH
 from verify.judge.base import bound_at
 from verify.measure.features import Features
 from verify.measure.point import Point
@@ -32,26 +31,17 @@ COMMON = EXPERIMENTS["undefended"].points[0]
 WIDTHS = [replace(COMMON, m=m) for m in (20_000, 80_000)]
 
 
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    caught: list[Figure] = []
-    monkeypatch.setattr(module, "save_figure", lambda figure, path: caught.append(figure))
-    return caught
+def panels_of(points: list[Point]) -> dict[str, Panel]:
+    return {p.title: p for p in SideBySide.of(simulated_records(points, 3)).panels}
 
 
-def panels_of(points: list[Point]) -> dict[str, module.Panel]:
-    return {p.title: p for p in plot_side_by_side(simulated_records(points, 3), "unused")}
-
-
-def test_every_panel_can_be_filled_from_the_catalogue(
-    figures: list[Figure], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_panel_can_be_filled_from_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against width for two features, and against strength at the width that is meant for it."""
     plain = evaluate(NoDefense(), COMMON.setting())  # which trials are drawn is the question, not where
     monkeypatch.setattr(importlib.import_module("verify.draw.curves"), "bounds_at", lambda point: plain)
     monkeypatch.setattr(module, "bound_at", lambda point, kind: plain[kind])
     records = [make_record(p) for e in EXPERIMENTS.values() for p in e.points if is_common(p)]
-    panels = plot_side_by_side(records, "unused")
+    panels = SideBySide.of(records).panels
     for panel in panels:
         assert panel.widths and panel.strengths, panel.title
         assert {p.m for c in panel.strengths for p in c.points} == {SIDE_BY_SIDE_WIDTH}, panel.title
@@ -62,7 +52,7 @@ def test_every_panel_can_be_filled_from_the_catalogue(
     assert [c.x for c in ratios] == [(0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)]
 
 
-def test_trials_of_other_settings_do_not_enter(figures: list[Figure]) -> None:
+def test_trials_of_other_settings_do_not_enter() -> None:
     others = [
         replace(COMMON, d=40),
         replace(COMMON, features=Features("random", seed=3)),
@@ -79,35 +69,35 @@ def test_trials_of_other_settings_do_not_enter(figures: list[Figure]) -> None:
     ], "one series, of the common setting"
 
 
-def test_experiments_on_one_setting_are_put_together(figures: list[Figure]) -> None:
+def test_experiments_on_one_setting_are_put_together() -> None:
     again = [replace(p, experiment="another") for p in WIDTHS]
     (curve,) = panels_of([*WIDTHS, *again])["No defense"].widths
     assert [m.n for m in curve.measured] == [6, 6]
     assert curve.values(Kind.PREDICTED) == [bound_at(p, Kind.PREDICTED).value for p in WIDTHS]
 
 
-def test_panels_say_what_is_missing_and_what_failed(figures: list[Figure]) -> None:
+def test_panels_say_what_is_missing_and_what_failed() -> None:
     """A point that is in both panels counts once; one at a width of its own is counted as not drawn."""
     both = [replace(p, defense=GradientNoise(1.0)) for p in WIDTHS]
     points = [*both, replace(both[1], defense=GradientNoise(2.0)), replace(COMMON, m=40_000)]
-    plot_side_by_side(simulated_records(points, 3, failures=1), "unused")
-    titles = [axes.get_title() for axes in figures[0].axes]
+    figure = plot_side_by_side(simulated_records(points, 3, failures=1))
+    titles = [axes.get_title() for axes in figure.axes]
     assert any("3 of 9 failed" in title for title in titles)
-    assert "Not drawn: 3 trials" in figures[0].get_suptitle()
-    empty = [axes for axes in figures[0].axes if any(t.get_text() == "not measured" for t in axes.texts)]
+    assert "Not drawn: 3 trials" in figure.get_suptitle()
+    empty = [axes for axes in figure.axes if any(t.get_text() == "not measured" for t in axes.texts)]
     assert len(empty) == 2 * len(PANELS) - 2
 
 
-def test_every_trial_drawn_is_inside_the_frame(figures: list[Figure]) -> None:
+def test_every_trial_drawn_is_inside_the_frame() -> None:
     wide = [replace(COMMON, m=m) for m in (5_000, 5_000_000)]
-    panels = panels_of(wide)
-    axes = figures[0].axes[0]
+    records = simulated_records(wide, 3)
+    axes = plot_side_by_side(records).axes[0]
     (low, high), (left, right) = axes.get_ylim(), axes.get_xlim()
-    errors = [r.rmse for c in panels["No defense"].widths for rs in c.records for r in rs if r.rmse]
+    errors = [r.rmse for r in records if r.rmse]
     assert low < min(errors) < max(errors) < high and left < 5_000 < 5_000_000 < right
 
 
-def test_strengths_are_compared_at_one_width_and_told_apart(figures: list[Figure]) -> None:
+def test_strengths_are_compared_at_one_width_and_told_apart() -> None:
     points = [
         replace(COMMON, m=m, defense=Dropout(p, per_sample=f))
         for m in (20_000, 80_000)
@@ -124,7 +114,7 @@ def test_strengths_are_compared_at_one_width_and_told_apart(figures: list[Figure
     assert clients.x == (1, 2, 3) and [p.B for p in clients.points] == [2, 4, 6]
 
 
-def test_the_floor_is_drawn_where_there_is_one(figures: list[Figure]) -> None:
+def test_the_floor_is_drawn_where_there_is_one() -> None:
     points = [replace(COMMON, m=m, defense=GradientPruning(0.7)) for m in (20_000, 80_000)]
     (curve,) = panels_of(points)["Pruning"].widths
     floors = curve.values(Kind.FLOOR)

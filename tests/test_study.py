@@ -12,6 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from verify import cli
+from verify.measure.lines import LedgerError, RecordError
 from verify.studies.catalogue import STUDIES
 from verify.studies.study import Condition, Failure, Findings, Outcome, Row, Study, load, mixed, run
 
@@ -70,34 +71,41 @@ def test_failures_are_kept_counted_and_shown(tmp_path: Path) -> None:
     assert found.where(scale=2.0) == (found.cells[1],) and found.where(scale=3.0) == ()
 
 
-def test_it_resumes_after_every_condition(tmp_path: Path) -> None:
+def test_it_resumes_after_every_trial(tmp_path: Path) -> None:
     path = tmp_path / TOY.file
 
     def stop(condition: Condition, seed: int) -> Outcome:
-        if condition["scale"] == 2.0:
+        if condition["scale"] == 2.0 and seed == 3004:
             raise KeyboardInterrupt
         return throw(condition, seed)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"stopped with 14 of 20 trials recorded in .*study-toy\.jsonl"
+    ):
         run(replace(TOY, trial=stop), path)
-    assert len(load(path).cells) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["study-toy.jsonl"]
+    assert [c.condition for c in load(path).cells] == [{"scale": 1.0}], "half a condition is none"
     again, ran = counting(TOY)
-    assert run(again, path) == run(TOY, tmp_path / "whole.json")
-    assert ran == [({"scale": 2.0}, 3000 + t) for t in range(10)]
-    assert [p.name for p in tmp_path.glob("*.part")] == []
+    assert run(again, path) == run(TOY, tmp_path / "whole.json") == load(path)
+    assert ran == [({"scale": 2.0}, 3000 + t) for t in range(4, 10)]
+    assert path.read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["study-toy.json", "whole.json"]
+
+
+def test_processes_give_what_one_process_gives(tmp_path: Path) -> None:
+    assert run(TOY, tmp_path / "a.json", jobs=2) == run(TOY, tmp_path / "b.json")
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
 @pytest.mark.parametrize(
     ("changed", "trials", "measured"),
     [
         ({}, 10, 0),
-        ({}, 4, 8),
-        ({"seed": 4}, 10, 20),
-        ({"conditions": ({"scale": 1.0}, {"scale": 5.0})}, 10, 10),
-        ({"quantities": ("size", "other"), "trial": lambda c, s: {"size": 1.0, "other": 2.0}}, 10, 20),
+        ({}, 14, 8),
+        ({"conditions": ({"scale": 1.0}, {"scale": 2.0}, {"scale": 5.0})}, 10, 10),
     ],
 )
-def test_what_has_changed_is_measured_anew(
+def test_only_what_is_missing_is_measured(
     tmp_path: Path, changed: dict[str, object], trials: int, measured: int
 ) -> None:
     path = tmp_path / TOY.file
@@ -107,37 +115,80 @@ def test_what_has_changed_is_measured_anew(
     assert len(ran) == measured
     assert [c.condition for c in found.cells] == list(again.conditions)
     assert all(len(c.outcomes) == trials for c in found.cells)
+    assert load(path) == found
+
+
+@pytest.mark.parametrize(
+    ("changed", "trials", "message"),
+    [
+        ({}, 4, "holds trial 4 where 4 trials are asked for. Ask for at least 10"),
+        ({"seed": 4}, 10, "holds seed 3, not 4"),
+        (
+            {"conditions": ({"scale": 1.0},)},
+            10,
+            r"holds a trial under {'scale': 2.0}, which study 'toy' lacks",
+        ),
+        ({"quantities": ("size", "other")}, 10, r"holds quantities \['size'\], not \['other', 'size'\]"),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_trials_of_another_run_are_not_mixed_in(
+    tmp_path: Path, changed: dict[str, object], trials: int, message: str, finished: bool
+) -> None:
+    path = tmp_path / TOY.file
+    if finished:
+        run(TOY, path)
+    else:
+
+        def stop(condition: Condition, seed: int) -> Outcome:
+            if condition["scale"] == 2.0 and seed == 3006:
+                raise KeyboardInterrupt
+            return throw(condition, seed)
+
+        with pytest.raises(KeyboardInterrupt):
+            run(replace(TOY, trial=stop), path)
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    again, ran = counting(replace(TOY, **changed))
+    with pytest.raises(LedgerError, match=message):
+        run(again, path, trials)
+    assert ran == [] and {p: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
 def test_a_quantity_may_be_there_under_some_conditions_only(tmp_path: Path) -> None:
-    """A stopped run whose first condition has no "other" goes on all the same; a file from before quantities were written is
-    taken to have those of its trials."""
-
     def some(condition: Condition, seed: int) -> Outcome:
         return {"size": 1.0} | ({"other": 2.0} if condition["scale"] == 2.0 else {})
 
-    def stop(condition: Condition, seed: int) -> Outcome:
-        if condition["scale"] == 2.0:
-            raise KeyboardInterrupt
-        return some(condition, seed)
-
     path = tmp_path / TOY.file
     study = replace(TOY, quantities=("size", "other"), trial=some)
-    with pytest.raises(KeyboardInterrupt):
-        run(replace(study, trial=stop), path)
+    found = run(study, path)
+    assert found == load(path)
+    assert found.cells[0].values("other").size == 0 and found.cells[1].values("other").tolist() == [2.0] * 10
     again, ran = counting(study)
-    found = run(again, path)
-    assert len(ran) == 10 and found.cells[1].values("other").tolist() == [2.0] * 10
-    raw = json.loads(path.read_text("utf-8"))
-    del raw["quantities"]
-    path.write_text(json.dumps(raw), "utf-8")
-    assert set(load(path).quantities) == {"size", "other"}
-    again, ran = counting(study)
-    run(again, path)
-    assert ran == []
-    again, ran = counting(replace(study, quantities=("size", "other", "third")))
-    run(again, path)
-    assert len(ran) == 20
+    assert run(again, path) == found and ran == []
+
+
+def test_files_of_the_first_version_are_read(tmp_path: Path) -> None:
+    """Objects instead of rows; from before quantities were written they are taken to be those of the trials."""
+    found = run(TOY, tmp_path / "new.json")
+    raw = {
+        "schema_version": 1,
+        "study": "toy",
+        "trials": 10,
+        "seed": 3,
+        "cells": [
+            {
+                "condition": dict(c.condition),
+                "outcomes": [{"failed": o.reason} if isinstance(o, Failure) else dict(o) for o in c.outcomes],
+            }
+            for c in found.cells
+        ],
+    }
+    path = tmp_path / TOY.file
+    for more in ({}, {"quantities": ["size"]}):
+        path.write_text(json.dumps(raw | more))
+        assert load(path) == found
+        again, ran = counting(TOY)
+        assert run(again, path) == found and ran == []
 
 
 @pytest.mark.parametrize("outcome", [{}, {"size": np.inf}, {"size": np.nan}, {"size": 1.0, "more": 1.0}])
@@ -173,23 +224,41 @@ def test_a_failure_has_a_reason() -> None:
         "[]",
         "no",
         "{}",
-        '{"schema_version": 2}',
+        '{"schema_version": 3}',
+        "[" * 100_000,
         '{"schema_version": 1, "study": "toy", "trials": 3, "seed": 0, "cells": [{"condition": {}, "outcomes": []}]}',
         '{"schema_version": 1, "study": "toy", "trials": 2, "seed": 0, "cells": '
         '[{"condition": {}, "outcomes": [{"size": NaN}, {"size": 1}]}]}',
+        *(
+            '{"schema_version": 2, "study": "toy", "trials": 2, "seed": 3, "quantities": ["size"], "cells": '
+            f'[{{"condition": {{"scale": 1.0}}, "conditions": null, "rows": {rows}}}]}}'
+            for rows in (
+                "[[0,1.0],[0,1.0]]",
+                "[[0,1.0],[2,1.0]]",
+                "[[true,1.0]]",
+                '[["0",1.0]]',
+                "[[0,true]]",
+                "[[0,1.0,2.0]]",
+                "[[0,null]]",
+                '[[0,""]]',
+                "[0]",
+                "{}",
+                "[]",
+            )
+        ),
     ],
 )
 def test_other_files_are_refused_and_kept(tmp_path: Path, text: str) -> None:
     path = tmp_path / TOY.file
     path.write_text(text)
-    with pytest.raises(ValueError, match="path must be a file that a study has written"):
+    with pytest.raises(RecordError, match="path must be a file that a study has written"):
         run(TOY, path)
     assert path.read_text() == text
 
 
 def test_the_file_of_another_study_is_refused(tmp_path: Path) -> None:
     run(TOY, tmp_path / "x.json")
-    with pytest.raises(ValueError, match="holds 'toy'"):
+    with pytest.raises(LedgerError, match="holds study 'toy', not 'other'"):
         run(replace(TOY, name="other"), tmp_path / "x.json")
 
 
@@ -230,7 +299,7 @@ def test_from_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(TOY, name="other", seed=4)
-    monkeypatch.setattr(cli, "STUDIES", (TOY, other))
+    monkeypatch.setattr("verify.cli.study.STUDIES", (TOY, other))
     code, out, _ = shell(capsys, "study", "toy", "--trials", "5", "--out", str(tmp_path), "--json")
     assert code == 0
     (report,) = json.loads(out)
@@ -239,7 +308,7 @@ def test_from_the_command_line(
     assert (tmp_path / "study-toy.png").read_bytes().startswith(b"\x89PNG")
     code, out, _ = shell(capsys, "study", "all", "--trials", "5", "--out", str(tmp_path))
     assert code == 0 and "toy:" in out and "other:" in out and "2 failed" in out
-    monkeypatch.setattr(cli, "STUDIES", (replace(TOY, trial=None), replace(other, trial=None)))
+    monkeypatch.setattr("verify.cli.figures.STUDIES", (replace(TOY, trial=None), replace(other, trial=None)))
     again = tmp_path / "again"
     (tmp_path / "records" / "study-gone.json").write_text("{}")
     code, _, err = shell(capsys, "figures", "--from", str(tmp_path / "records"), "--out", str(again))
@@ -269,6 +338,6 @@ def test_an_interrupt_says_how_to_go_on(
     def stop(condition: Condition, seed: int) -> Outcome:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "STUDIES", (replace(TOY, trial=stop),))
+    monkeypatch.setattr("verify.cli.study.STUDIES", (replace(TOY, trial=stop),))
     code, _, err = shell(capsys, "study", "toy", "--out", str(tmp_path))
     assert code == 130 and "run it again" in err

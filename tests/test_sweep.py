@@ -5,19 +5,24 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from synthetic_records import fake_run, make_experiment, make_point, make_record
 
-from bounds import GradientNoise
+from bounds import GradientNoise, TensorAttack
 from verify import Record, run_trial, sweep
-from verify.measure.record import append_record, read_records
-from verify.measure.sweep import SweepError, records_path
-from verify.measure.trial import trial_seeds
+from verify.measure import trial
+from verify.measure.compact import compact
+from verify.measure.conditions import OtherConditionsWarning
+from verify.measure.lines import LedgerError, RecordError
+from verify.measure.record import append_record, read_records, records_path
+from verify.measure.seeds import trial_seeds
 
 EXPERIMENT = make_experiment()
 
@@ -37,14 +42,14 @@ class Counting:
 
 
 def essence(records: list[Record]) -> set[tuple[str, int, float | None]]:
-    return {(r.point_key, r.trial, r.rmse) for r in records}
+    return {(r.point.key, r.trial, r.outcome.rmse) for r in records}
 
 
 def test_trials_go_round_all_points_in_turn(tmp_path: Path) -> None:
     run = Counting()
     records = sweep(EXPERIMENT, tmp_path, run=run)
     assert run.asked == [(m, t) for t in range(3) for m in (20_000, 40_000)]
-    assert records == read_records(records_path(EXPERIMENT, tmp_path)) and len(records) == 6
+    assert records == read_records(records_path("demo", tmp_path)) and len(records) == 6
 
 
 def test_a_finished_sweep_runs_nothing_and_more_trials_only_the_new_ones(tmp_path: Path) -> None:
@@ -56,7 +61,7 @@ def test_a_finished_sweep_runs_nothing_and_more_trials_only_the_new_ones(tmp_pat
 
 
 def test_an_interrupt_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Path) -> None:
-    path = records_path(EXPERIMENT, tmp_path)
+    path = records_path("demo", tmp_path)
     with pytest.raises(
         KeyboardInterrupt, match=r"stopped with 3 of 6 trials recorded in .*demo\.jsonl; run it again"
     ):
@@ -70,7 +75,7 @@ def test_an_interrupt_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Pat
 def test_a_defect_propagates_and_loses_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         sweep(EXPERIMENT, tmp_path, run=Counting(3, ZeroDivisionError()))
-    assert len(read_records(records_path(EXPERIMENT, tmp_path))) == 2
+    assert len(read_records(records_path("demo", tmp_path))) == 2
 
 
 KILLED = """
@@ -89,7 +94,7 @@ sweep(make_experiment(), {out!r}, run=run)
 
 
 def test_a_killed_sweep_resumes_without_a_stale_lock_or_a_torn_line(tmp_path: Path) -> None:
-    file = records_path(EXPERIMENT, tmp_path)
+    file = records_path("demo", tmp_path)
     script = KILLED.format(path=sys.path, file=str(file), out=str(tmp_path))
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
@@ -104,12 +109,12 @@ def test_processes_give_the_records_that_one_process_gives(tmp_path: Path) -> No
     serial = sweep(EXPERIMENT, tmp_path / "a", run=fake_run)
     parallel = sweep(EXPERIMENT, tmp_path / "b", jobs=2, run=fake_run)
     assert essence(parallel) == essence(serial) and len(parallel) == 6
-    assert essence(read_records(records_path(EXPERIMENT, tmp_path / "b"))) == essence(serial)
+    assert essence(read_records(records_path("demo", tmp_path / "b"))) == essence(serial)
 
 
 def test_two_sweeps_do_not_write_one_file(tmp_path: Path) -> None:
     def run(*arguments: Any, **keywords: Any) -> Record:
-        with pytest.raises(SweepError, match="another sweep is writing this file"):
+        with pytest.raises(LedgerError, match="another run is writing this file"):
             sweep(EXPERIMENT, tmp_path, run=fake_run)
         return fake_run(*arguments, **keywords)
 
@@ -130,24 +135,84 @@ def test_records_of_another_sweep_are_not_mixed_in(
     tmp_path: Path, change: Callable[..., tuple[Any, int]], message: str
 ) -> None:
     sweep(EXPERIMENT, tmp_path, run=fake_run)
-    before = records_path(EXPERIMENT, tmp_path).read_bytes()
+    before = records_path("demo", tmp_path).read_bytes()
     experiment, seed = change(EXPERIMENT)
-    with pytest.raises(SweepError, match=message):
+    with pytest.raises(LedgerError, match=message):
         sweep(experiment, tmp_path, seed=seed, run=fake_run)
-    assert records_path(EXPERIMENT, tmp_path).read_bytes() == before
+    assert records_path("demo", tmp_path).read_bytes() == before
+
+
+@pytest.mark.parametrize(("trial", "seed"), [(3, 0), (999_999, 0)])
+def test_more_trials_than_asked_for_are_not_counted_in(tmp_path: Path, trial: int, seed: int) -> None:
+    append_record(records_path("demo", tmp_path), make_record(EXPERIMENT.points[0], trial, seed=seed))
+    with pytest.raises(
+        LedgerError, match=rf"holds trial {trial} where 3 trials are asked for .* at least {trial + 1}"
+    ):
+        sweep(EXPERIMENT, tmp_path, run=fake_run)
+
+
+def test_other_conditions_are_told(tmp_path: Path) -> None:
+    sweep(EXPERIMENT, tmp_path, trials=1, run=fake_run)
+    with pytest.warns(
+        OtherConditionsWarning, match=r"demo\.jsonl: recorded under other conditions \(threads 1, now 2\)"
+    ):
+        sweep(EXPERIMENT, tmp_path, trials=2, run=fake_run, threads=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sweep(EXPERIMENT, tmp_path, trials=2, run=fake_run, threads=2)  # nothing is measured, nothing mixed
+
+
+def test_a_finished_and_compacted_sweep_is_finished(tmp_path: Path) -> None:
+    first = sweep(EXPERIMENT, tmp_path, run=fake_run)
+    kept = compact(records_path("demo", tmp_path))
+    run = Counting()
+    assert essence(sweep(EXPERIMENT, tmp_path, run=run)) == essence(first) and run.asked == []
+    assert list(tmp_path.iterdir()) == [kept], "no file was opened for writing"
+    more = sweep(EXPERIMENT, tmp_path, trials=4, run=run)
+    assert run.asked == [(20_000, 3), (40_000, 3)] and [r.trial for r in more] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_an_unknown_device_is_refused_before_any_file(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="device must be auto, cpu or an available accelerator; got 'abacus'"
+    ):
+        sweep(EXPERIMENT, tmp_path / "out", device="abacus", jobs=2, run=fake_run)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_threads_of_a_trial_do_not_depend_on_the_processes(tmp_path: Path) -> None:
+    point = make_point(d=10, m=2_000)
+    small = make_experiment([point], trials=2)
+    torch.set_num_threads(2)
+    try:
+        alone = sweep(small, tmp_path / "a", device="cpu")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    together = sweep(small, tmp_path / "b", device="cpu", jobs=2)
+    assert essence(alone) == essence(together)
+    assert {r.conditions.threads for r in (*alone, *together)} == {1}
 
 
 def test_a_trial_recorded_twice_is_an_error(tmp_path: Path) -> None:
     for _ in range(2):
-        append_record(records_path(EXPERIMENT, tmp_path), make_record(EXPERIMENT.points[0], 1))
-    with pytest.raises(SweepError, match=r"trial 1 at point .* is recorded twice"):
+        append_record(records_path("demo", tmp_path), make_record(EXPERIMENT.points[0], 1))
+    with pytest.raises(RecordError, match=r"trial 1 at point .* is there twice"):
         sweep(EXPERIMENT, tmp_path, run=fake_run)
 
 
-@pytest.mark.parametrize("name", ["trials", "jobs"])
-def test_bad_input_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("trials", "trials must be between 1 and 1000000; got 0"),
+        ("jobs", "jobs must be at least 1; got 0"),
+        ("threads", "threads must be at least 1; got 0"),
+    ],
+)
+def test_bad_input_is_named(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         sweep(EXPERIMENT, tmp_path, run=fake_run, **{name: 0})
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- one real trial -----------------------------------------------------------------------------------------
@@ -158,24 +223,37 @@ SMALL = make_point(d=20, m=20_000)
 def test_a_trial_is_a_function_of_its_arguments() -> None:
     first, again, other = (run_trial(SMALL, t, 5, device="cpu", threads=1) for t in (0, 0, 1))
     assert replace(first, seconds=0.0) == replace(again, seconds=0.0)
-    assert first.rmse != other.rmse and first.threads == 1 and first.device == "cpu"
+    assert first.outcome.rmse != other.outcome.rmse
+    assert first.conditions.threads == 1 and first.conditions.device == "cpu"
+
+
+def test_a_trial_observes_once_and_runs_every_attack() -> None:
+    """The same numbers as each attack alone under the same seeds would give: observed once, by the same network."""
+    both = replace(SMALL, also=(TensorAttack(moments="plain"),))
+    record = run_trial(both, 0, 5, device="cpu", threads=1)
+    assert set(record.outcomes) == {"tensor", "tensor(moments=plain)"}
+    for name, alone in both.single.items():
+        seeds = record.seeds
+        assert trial._measure(alone, seeds, torch.device("cpu"))[name] == record.outcomes[name]
+    assert record.outcomes["tensor"].rmse != record.outcomes["tensor(moments=plain)"].rmse
 
 
 def test_a_trial_measures_the_error_against_the_truth() -> None:
-    record = run_trial(SMALL, 0, 5, device="cpu", threads=1)
+    trial = run_trial(SMALL, 0, 5, device="cpu", threads=1)
+    record = trial.outcome
     assert record.status == "ok" and record.label_accuracy == 1.0
     assert record.rmse is not None and record.rmse_orthogonal is not None and record.rmse_inplane is not None
     assert 0.02 < record.rmse < 0.12, "theory: 0.058"
     assert record.rmse**2 == pytest.approx(record.rmse_orthogonal**2 + record.rmse_inplane**2)
     assert record.residual_error is not None and record.residual_error < 0.1
-    assert {"python", "numpy", "torch", "reconbound"} == set(record.versions)
+    assert {"python", "numpy", "torch", "reconbound"} == set(trial.conditions.versions)
 
 
 def test_what_the_attack_cannot_do_is_a_failed_record() -> None:
     vanishing = make_point(
         d=20, m=20_000, activation="z2z3", labels=(1.0, -1.0)
     )  # r* = 1 - y = 0 for the first
-    record = run_trial(vanishing, 0, 5, device="cpu", threads=1)
+    record = run_trial(vanishing, 0, 5, device="cpu", threads=1).outcome
     assert record.failed and record.reason and record.rmse is None and record.label_accuracy is None
 
 
@@ -185,7 +263,7 @@ def test_any_other_exception_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> Non
     def broken(*_: Any, **__: Any) -> None:
         raise ArithmeticError("a defect")
 
-    monkeypatch.setattr(attack, "tensor_attack", broken)
+    monkeypatch.setattr(attack, "reconstruct", broken)
     with pytest.raises(ArithmeticError, match="a defect"):
         run_trial(SMALL, 0, 5, device="cpu")
 

@@ -1,25 +1,57 @@
 """Measurement against theory: run trials (``sweep``), judge them (``compare``), draw them (``plot``), search
-for settings that refute a bound (``check_bound``)."""
+for settings that refute a bound (``check_bound``).
+
+A public name is imported when it is first asked for: none of them makes ``import verify`` wait for torch, matplotlib or
+hypothesis."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from verify.origin import DISTRIBUTION as __distribution__
-from verify.origin import own
+from verify.origin import beside
 
-own("bounds")
+beside("bounds")  # before anything else imports it
 
-# The check above must come before anything else imports bounds.
-from verify.draw.experiment import plot  # noqa: E402
-from verify.draw.summary import plot_summary  # noqa: E402
-from verify.experiments.catalogue import EXPERIMENTS  # noqa: E402
-from verify.judge.compare import compare  # noqa: E402
-from verify.measure.experiment import Experiment  # noqa: E402
-from verify.measure.features import Features  # noqa: E402
-from verify.measure.point import Point  # noqa: E402
-from verify.measure.record import Record, append_record, read_records  # noqa: E402
-from verify.measure.sweep import sweep  # noqa: E402
-from verify.measure.trial import run_trial  # noqa: E402
-from verify.search.check_bound import check_bound, check_point  # noqa: E402
-from verify.search.point_strategy import point_strategy  # noqa: E402
-from verify.search.result import CheckResult, Counterexample  # noqa: E402
+if TYPE_CHECKING:
+    from verify.draw.experiment import plot
+    from verify.draw.summary import plot_summary
+    from verify.experiments import EXPERIMENTS
+    from verify.experiments.own import experiment_of, own_experiment
+    from verify.judge.compare import compare
+    from verify.measure.experiment import Experiment
+    from verify.measure.features import Features
+    from verify.measure.point import Point
+    from verify.measure.record import Record, append_record, read_records
+    from verify.measure.sweep import sweep
+    from verify.measure.trial import run_trial
+    from verify.search.check_bound import check_bound, check_point
+    from verify.search.point_strategy import point_strategy
+    from verify.search.result import CheckResult, Counterexample
+
+#: Where each public name is defined.
+_HOMES = {
+    "EXPERIMENTS": "verify.experiments",
+    "CheckResult": "verify.search.result",
+    "Counterexample": "verify.search.result",
+    "Experiment": "verify.measure.experiment",
+    "Features": "verify.measure.features",
+    "Point": "verify.measure.point",
+    "Record": "verify.measure.record",
+    "append_record": "verify.measure.record",
+    "check_bound": "verify.search.check_bound",
+    "check_point": "verify.search.check_bound",
+    "compare": "verify.judge.compare",
+    "experiment_of": "verify.experiments.own",
+    "own_experiment": "verify.experiments.own",
+    "plot": "verify.draw.experiment",
+    "plot_summary": "verify.draw.summary",
+    "point_strategy": "verify.search.point_strategy",
+    "read_records": "verify.measure.record",
+    "run_trial": "verify.measure.trial",
+    "sweep": "verify.measure.sweep",
+}
 
 __all__ = [
     "EXPERIMENTS",
@@ -34,6 +66,8 @@ __all__ = [
     "check_bound",
     "check_point",
     "compare",
+    "experiment_of",
+    "own_experiment",
     "plot",
     "plot_summary",
     "point_strategy",
@@ -41,3 +75,13 @@ __all__ = [
     "run_trial",
     "sweep",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,7 +9,9 @@ that is missed is reported as missed.
 from __future__ import annotations
 
 import math
+import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,13 +19,13 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bounds import NoDefense, Setting, TensorAttack, checks, evaluate
+from bounds import NoDefense, Setting, TensorAttack, checks, evaluate, serial
 from verify.measure.features import Features, alternating
-from verify.measure.record import finite_json
 from verify.origin import own
 
 if TYPE_CHECKING:
@@ -64,12 +66,12 @@ class BenchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values, ``met`` included."""
-        return dict(finite_json(asdict(self) | {"met": self.met}))
+        return dict(serial.plain(asdict(self) | {"met": self.met}))
 
 
 def bench(large: bool = False, repeats: int = 5) -> tuple[BenchResult, ...]:
-    """The attack against the full tensor with tensorly, the attack in passes over held weights, and, if
-    ``large`` (minutes), the peak memory of an attack on a network that does not fit.
+    """How long the command line takes to start, the attack against the full tensor with tensorly, the attack in passes
+    over held weights, and, if ``large`` (minutes), the peak memory of an attack on a network that does not fit.
 
     ``repeats``: timed calls of each kind. Raises ``ImportError`` if tensorly is missing, ``ValueError`` or
     ``TypeError`` for repeats below 1; all before any long computation.
@@ -78,11 +80,36 @@ def bench(large: bool = False, repeats: int = 5) -> tuple[BenchResult, ...]:
     if not isinstance(large, bool):
         raise TypeError(f"large must be True or False; got {large!r}")
     _tensorly()
-    results = [against_tensorly(repeats=repeats)]
+    results = [start_up(repeats=repeats), against_tensorly(repeats=repeats)]
     results += [in_passes(m=m, repeats=repeats) for m in (160_000, 1_000_000)]
     if large:
         results.append(peak_memory())
     return tuple(results)
+
+
+# --- start-up -----------------------------------------------------------------------------------------------
+
+
+def start_up(repeats: int = 5) -> BenchResult:
+    """Time of ``reconbound --help`` over the time of importing sympy and typer, each in a fresh process."""
+    here = str(Path(__file__).resolve().parents[1])
+    path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+    def fresh(*arguments: str) -> Callable[[], object]:
+        command, environment = [sys.executable, *arguments], os.environ | {"PYTHONPATH": path}
+        return lambda: subprocess.run(command, env=environment, check=True, capture_output=True)
+
+    help_s, imports_s = _medians(repeats, fresh("-m", "verify", "--help"), fresh("-c", "import sympy, typer"))
+    return BenchResult(
+        name="start-up",
+        statement="time of reconbound --help over time of importing sympy and typer",
+        value=help_s / imports_s,
+        target=1.5,
+        at_least=False,
+        threads=THREADS,
+        repeats=repeats,
+        details={"help_s": help_s, "imports_s": imports_s},
+    )
 
 
 # --- against the full tensor --------------------------------------------------------------------------------

@@ -243,7 +243,7 @@ def unexplained_power(setting: Setting, attack: TensorAttack) -> Unexplained:
 
     With errors e_i, ``g - sum_i r_i sigma(w.xhat_i) = sum_i r_i sigma'(w.x_i) w.e_i`` to first order. Orthogonal to the span
     ``E <e_i, e_l> = ((d - B)/m) n_i n_l E[(h^2 + s) q_i q_l]`` with ``q_i = z.A^-1 u_i``, or ``<Z_i, He_2(z)>`` where the
-    third moment gives the span (paper_notes.md, "First-order error", "Odd activations"), and w.e_i is independent of the
+    third moment gives the span (bounds/proofs/unexplained-share.md, odd-activations.md), and w.e_i is independent of the
     span's part of w. Errors inside the span are smaller by 1/(d - B) in number, not in their constants: they are counted
     as independent of each other, orthogonal to their feature and of the size that first order gives them, which is two to
     four times what is left of them, as they compensate in part: it matters for d near B only. The noise itself (s) is left

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from attack.own.arrays import real_tensor
+from attack.arrays import real_tensor
 
 #: Names of the arrays, in a file as here.
 REQUIRED, OPTIONAL = ("weight", "gradient"), ("bias", "output_weight", "bias_gradient")

@@ -14,6 +14,7 @@ from attack.own.gradient import SharedGradient
 from attack.own.known import Known
 from attack.own.problem import output_problem
 from attack.own.units import shift
+from attack.stream import total
 from attack.streams import normal
 from attack.tensor.contraction import apply_contracted, contraction_edge
 from attack.tensor.moments import Response, apply_second_moment, first_moment, noise_edge
@@ -82,11 +83,9 @@ def count_finding(shared: SharedGradient, known: Known, frame: Frame, *, seed: i
     if odd:
         edge = contraction_edge(net, response, vector, 0)
     else:
-        power = sum(
-            float((response.of(rows, W @ slope.to(net.dtype)).double() ** 2).sum())
-            for rows, W in net.blocks()
-        )
-        edge = noise_edge(power / net.m, net.d, net.m)
+        along = slope.to(net.dtype)
+        power = total(net, lambda rows, W: (response.of(rows, W @ along).double() ** 2).sum())
+        edge = noise_edge(float(power) / net.m, net.d, net.m)
     sizes = found.eigenvalues.abs()
     above = int((sizes > edge).sum())
     several = "at least " if above == width or (odd and above < B) else ""

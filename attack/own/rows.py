@@ -17,6 +17,7 @@ from attack.reconstruction import Reconstruction, ReconstructionError
 from attack.rows.observation import FirstLayerObservation
 from attack.rows.sparse_recovery import sparse_recovery
 from attack.rows.tensor import first_layer_attack
+from attack.stream import gathered, total
 from bounds import TensorAttack
 
 #: Rows in one pass.
@@ -86,25 +87,26 @@ class Share:
 
 
 def explained_rows(net: TwoLayerNet, gradient: torch.Tensor, features: torch.Tensor) -> Share:
-    """How far least squares of the rows (m, d) on ``sigma'(w.xhat) xhat`` explains them. One pass.
+    """How far least squares of the rows (m, d) on ``sigma'(w.xhat) xhat`` explains them.
 
     The power that is left is summed over the entries themselves: a difference of powers would hide what is below rounding.
     """
-    B = features.shape[0]
-    gram, right = torch.zeros(B, B, dtype=torch.float64), torch.zeros(B, dtype=torch.float64)
-    active = torch.empty(B, net.m, dtype=torch.float64)
-    for rows, W in net.blocks():
-        active[:, rows] = apply_derivative(net.activation, features.to(net.dtype) @ W.T).double()
-        gram += active[:, rows] @ active[:, rows].T
-        right += (active[:, rows] * (features @ gradient[rows].double().T)).sum(dim=1)
+    guesses = features.to(net.dtype)
+    active = gathered(net, lambda rows, W: apply_derivative(net.activation, guesses @ W.T).double(), axis=1)
+
+    def normal_equations(rows: slice, W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        a = active[:, rows]
+        return a @ a.T, (a * (features @ gradient[rows].double().T)).sum(dim=1)
+
+    gram, right = total(net, normal_equations)
     strengths = torch.linalg.pinv(gram * (features @ features.T), hermitian=True) @ right
-    total = left = 0.0
+    power = left = 0.0
     for start in range(0, net.m, _BLOCK):
         block = slice(start, start + _BLOCK)
         g = gradient[block].double()
-        total += float(g.square().sum())
+        power += float(g.square().sum())
         left += float((g - active[:, block].T @ (strengths[:, None] * features)).square().sum())
-    return Share(total / gradient.numel(), left / total)
+    return Share(power / gradient.numel(), left / power)
 
 
 def outside(gradient: torch.Tensor, features: torch.Tensor) -> float:

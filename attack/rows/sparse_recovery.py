@@ -10,6 +10,7 @@ leaky ReLU is the same problem.
 Two values are necessary and not enough: where no neuron is inactive for feature 1 and active for feature 2 (few neurons, or
 features nearly parallel), the difference of their patterns has two values as well, and spans the same columns with either of
 them. So B patterns count only if each is the pattern of the feature that they give: active exactly where ``w_j.x_i > 0``.
+Why: bounds/proofs/exact-recovery.md.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from scipy.optimize import linear_sum_assignment
 
 from attack.networks.two_layer import TwoLayerNet
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
-from attack.rows.observation import FirstLayerObservation, expected_batch
-from attack.rows.space import RowSpace, coordinates, require_rank, row_space
+from attack.rows.observation import FirstLayerObservation
+from attack.rows.space import RowSpace, in_span, require_rank, row_space
 from attack.streams import numpy_generator
 from attack.tensor.fit import LABEL_DOUBT
 from bounds import GradientNoise, checks
@@ -72,7 +73,7 @@ def sparse_recovery(
     checks.instance("net", net, TwoLayerNet)
     checks.integer("seed", seed, 0)
     checks.integer("max_samples", max_samples, 1)
-    B = expected_batch(observation, net, batch_size)
+    B = observation.expected_batch(net, batch_size)
     low, high = slopes(net.activation)
     defense = observation.defense
     if isinstance(defense, GradientNoise) and defense.sigma > 0:
@@ -85,7 +86,7 @@ def sparse_recovery(
         )
     space = row_space(observation.gradient.to(net.device), B)
     require_rank(space, float(space.values[-1]) / space.edge if space.edge > 0 else 0.0, CLEAR_RANK)
-    found = coordinates(net, observation.gradient.to(net.device), space.V)
+    found = in_span(net, observation.gradient.to(net.device), space.V)
     rows, neurons = found.rows.cpu().numpy(), found.neurons.cpu().numpy()
     search = _search(rows, neurons, (low, high), seed, max_samples)
     if search.solved is None:

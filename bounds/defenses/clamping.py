@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from bounds.arrays import Array
 from bounds.defense import Defense, param
-from bounds.kinds.predicted.elementwise import elementwise_bounds
 from bounds.law import Elementwise
 from bounds.setting import Setting
-from bounds.statement import Bound
-
-
-def _channel(defense: Any, setting: Setting) -> Elementwise:
-    limit = defense.limit
-
-    def clamped(g: Array) -> Array:
-        return np.asarray(np.clip(g, -limit, limit))
-
-    return Elementwise(clamped, lambda g: clamped(g) ** 2, unbiased=math.isinf(limit))
 
 
 @dataclass(frozen=True)
@@ -32,4 +21,11 @@ class Clamping(Defense):
 
     name: ClassVar[str] = "clamping"
     limit: float = param(lo=1e-9, hi=math.inf, off=math.inf, grid=(0.5, 2.0))
-    bounds: ClassVar[tuple[Bound, ...]] = elementwise_bounds(_channel)
+
+    def law(self, setting: Setting) -> Elementwise:
+        limit = self.limit
+
+        def clamped(g: Array) -> Array:
+            return np.asarray(np.clip(g, -limit, limit))
+
+        return Elementwise(clamped, lambda g: clamped(g) ** 2, unbiased=math.isinf(limit))

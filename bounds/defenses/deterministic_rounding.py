@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from bounds.arrays import Array
 from bounds.defense import Defense, param
 from bounds.defenses.stochastic_rounding import FINEST
-from bounds.kinds.predicted.elementwise import elementwise_bounds
 from bounds.law import Elementwise
 from bounds.setting import Setting
-from bounds.statement import Bound
-
-
-def _channel(defense: Any, setting: Setting) -> Elementwise:
-    step = defense.step
-
-    def rounded(g: Array) -> Array:
-        return np.asarray(step * np.round(g / step)) if step > FINEST else g
-
-    return Elementwise(rounded, lambda g: rounded(g) ** 2, unbiased=step <= FINEST)
 
 
 @dataclass(frozen=True)
@@ -32,4 +21,11 @@ class DeterministicRounding(Defense):
 
     name: ClassVar[str] = "deterministic_rounding"
     step: float = param(lo=0.0, hi=1e6, off=0.0, grid=(1.0, 3.0))
-    bounds: ClassVar[tuple[Bound, ...]] = elementwise_bounds(_channel)
+
+    def law(self, setting: Setting) -> Elementwise:
+        step = self.step
+
+        def rounded(g: Array) -> Array:
+            return np.asarray(step * np.round(g / step)) if step > FINEST else g
+
+        return Elementwise(rounded, lambda g: rounded(g) ** 2, unbiased=step <= FINEST)

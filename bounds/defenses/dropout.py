@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import sympy as sp
 
-from bounds.defense import Defense, choice, param
-from bounds.kinds.stated import unbiased_bounds
+from bounds.defense import Defense, choice, param, symbol
 from bounds.law import Unbiased
-from bounds.setting import SYMBOLS, Setting
-from bounds.statement import Bound
-
-
-def _channel(defense: Any, setting: Setting) -> Unbiased:
-    r, odds = setting.residuals, defense.p / (1 - defense.p)
-    return Unbiased(r, 0.0, odds * (np.diag(r * r) if defense.per_sample else np.outer(r, r)))
+from bounds.setting import SIZES, Setting
 
 
 @dataclass(frozen=True)
@@ -33,9 +26,10 @@ class Dropout(Defense):
     name: ClassVar[str] = "dropout"
     p: float = param(lo=0.0, hi=0.999, off=0.0, grid=(0.5, 0.9))
     per_sample: bool = choice(True)
-    bounds: ClassVar[tuple[Bound, ...]] = unbiased_bounds(
-        _channel,
-        SYMBOLS["B"] / sp.sqrt(1 - SYMBOLS["p"]),
-        lambda defense, setting: setting.B / (1 - defense.p) ** 0.5,  # type: ignore[attr-defined]
-        "Liu, Wang, Chen, Lei, AISTATS 2025 (as summaries give it)",
-    )
+    rate: ClassVar[sp.Expr | None] = SIZES["B"] / sp.sqrt(1 - symbol("p"))
+    rate_source: ClassVar[str] = "Liu, Wang, Chen, Lei, AISTATS 2025 (as summaries give it)"
+
+    def law(self, setting: Setting) -> Unbiased:
+        r, odds = setting.residuals, self.p / (1 - self.p)
+        masking = odds * (np.diag(r * r) if self.per_sample else np.outer(r, r))
+        return Unbiased(r, 0.0, masking, inexact="entries are masked at random" if self.p > 0 else "")

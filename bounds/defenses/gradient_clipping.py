@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
+
+import sympy as sp
 
 from bounds.defense import Defense, choice, param
-from bounds.errors import UnsupportedBound
-from bounds.kinds.stated import unbiased_bounds
 from bounds.law import Unbiased
-from bounds.setting import SYMBOLS, Setting
-from bounds.statement import Bound
+from bounds.setting import SIZES, Setting
 from bounds.wide_limits import clipped_residuals
-
-
-def _channel(defense: Any, setting: Setting) -> Unbiased:
-    residuals = clipped_residuals(setting, defense.max_norm) if defense.per_sample else setting.residuals
-    return Unbiased(residuals, keeps_labels=math.isinf(defense.max_norm))
-
-
-def _variance(defense: Any) -> float:
-    if defense.per_sample and math.isfinite(defense.max_norm):
-        raise UnsupportedBound(
-            "not proved: clipping of every sample changes the residuals by factors that fluctuate with the network"
-        )
-    return 0.0
 
 
 @dataclass(frozen=True)
@@ -39,10 +25,16 @@ class GradientClipping(Defense):
     name: ClassVar[str] = "gradient_clipping"
     max_norm: float = param(lo=1e-9, hi=math.inf, off=math.inf, grid=(0.5, 30.0))
     per_sample: bool = choice(False)
-    bounds: ClassVar[tuple[Bound, ...]] = unbiased_bounds(
-        _channel,
-        SYMBOLS["B"],
-        lambda defense, setting: setting.B,
-        "Liu, Wang, Chen, Lei, AISTATS 2025 (as summaries give it)",
-        exact_variance=_variance,
-    )
+    rate: ClassVar[sp.Expr | None] = SIZES["B"]
+    rate_source: ClassVar[str] = "Liu, Wang, Chen, Lei, AISTATS 2025 (as summaries give it)"
+
+    def law(self, setting: Setting) -> Unbiased:
+        off = math.isinf(self.max_norm)
+        if not self.per_sample:
+            return Unbiased(setting.residuals, keeps_labels=off, inexact="")
+        fluctuates = (
+            "clipping of every sample changes the residuals by factors that fluctuate with the network"
+        )
+        return Unbiased(
+            clipped_residuals(setting, self.max_norm), keeps_labels=off, inexact="" if off else fluctuates
+        )

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
+
+import sympy as sp
 
 from bounds import checks
-from bounds.defense import Defense, param
-from bounds.kinds.stated import unbiased_bounds
+from bounds.defense import Defense, param, symbol
 from bounds.law import Unbiased
-from bounds.setting import SYMBOLS, Setting
-from bounds.statement import Bound
-
-
-def _channel(defense: Any, setting: Setting) -> Unbiased:
-    return Unbiased(setting.residuals, defense.sigma**2)
+from bounds.setting import SIZES, Setting
 
 
 @dataclass(frozen=True)
@@ -24,13 +20,11 @@ class GradientNoise(Defense):
 
     name: ClassVar[str] = "gradient_noise"
     sigma: float = param(lo=0.0, hi=1e6, off=0.0, grid=(0.5, 2.0))
-    bounds: ClassVar[tuple[Bound, ...]] = unbiased_bounds(
-        _channel,
-        SYMBOLS["B"] + SYMBOLS["sigma"],
-        lambda defense, setting: setting.B + defense.sigma,  # type: ignore[attr-defined]
-        "Liu, Wang, Chen, Lei, AISTATS 2025 (as summaries give it)",
-        exact_variance=lambda defense: defense.sigma**2,  # type: ignore[attr-defined]
-    )
+    rate: ClassVar[sp.Expr | None] = SIZES["B"] + symbol("sigma")
+    rate_source: ClassVar[str] = "Liu, Wang, Chen, Lei, AISTATS 2025 (as summaries give it)"
+
+    def law(self, setting: Setting) -> Unbiased:
+        return Unbiased(setting.residuals, self.sigma**2, inexact="")
 
     @classmethod
     def per_mean(cls, sigma: float, batch_size: int) -> GradientNoise:

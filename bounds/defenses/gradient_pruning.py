@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from bounds.defense import Defense, param
-from bounds.kinds.predicted.elementwise import elementwise_bounds
 from bounds.law import Pruned
 from bounds.setting import Setting
-from bounds.statement import Bound
-
-
-def _channel(defense: Any, setting: Setting) -> Pruned:
-    return Pruned(defense.ratio)
 
 
 @dataclass(frozen=True)
@@ -26,4 +20,6 @@ class GradientPruning(Defense):
 
     name: ClassVar[str] = "gradient_pruning"
     ratio: float = param(lo=0.0, hi=0.9999, off=0.0, grid=(0.5, 0.7, 0.9))
-    bounds: ClassVar[tuple[Bound, ...]] = elementwise_bounds(_channel)
+
+    def law(self, setting: Setting) -> Pruned:
+        return Pruned(self.ratio)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import sympy as sp
+
 from bounds.defense import Defense
-from bounds.kinds.stated import unbiased_bounds
 from bounds.law import Unbiased
-from bounds.setting import SYMBOLS
-from bounds.statement import Bound
+from bounds.setting import SIZES, Setting
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,8 @@ class NoDefense(Defense):
     """The gradient is sent as it is. RATE: Wang, Lee, Lei 2023 (arXiv 2212.03714), Theorem 5.1."""
 
     name: ClassVar[str] = "none"
-    bounds: ClassVar[tuple[Bound, ...]] = unbiased_bounds(
-        lambda defense, setting: Unbiased(setting.residuals),
-        SYMBOLS["B"],
-        lambda defense, setting: setting.B,
-        "Wang, Lee, Lei, AISTATS 2023, Theorem 5.1",
-        exact_variance=lambda defense: 0.0,
-    )
+    rate: ClassVar[sp.Expr | None] = SIZES["B"]
+    rate_source: ClassVar[str] = "Wang, Lee, Lei, AISTATS 2023, Theorem 5.1"
+
+    def law(self, setting: Setting) -> Unbiased:
+        return Unbiased(setting.residuals, inexact="")

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
+
+import sympy as sp
 
 from bounds.defense import Defense, param
-from bounds.kinds.stated import unbiased_bounds
 from bounds.law import Unbiased
-from bounds.setting import SYMBOLS, Setting
-from bounds.statement import Bound
+from bounds.setting import SIZES, Setting
 from bounds.wide_limits import assigned
-
-
-def _channel(defense: Any, setting: Setting) -> Unbiased:
-    assigned(setting.groups, defense.clients, "clients")  # refuses a partition that the clients cannot make
-    return Unbiased(setting.residuals)
 
 
 @dataclass(frozen=True)
@@ -28,10 +23,9 @@ class SecureAggregation(Defense):
     name: ClassVar[str] = "secure_aggregation"
     transparent: ClassVar[bool] = True
     clients: int = param(lo=1, hi=10**6, off=1, grid=(3,), integer=True)
-    bounds: ClassVar[tuple[Bound, ...]] = unbiased_bounds(
-        _channel,
-        SYMBOLS["B"],
-        lambda defense, setting: setting.B,
-        "Liu, Wang, Chen, Lei, arXiv 2402.09478v1 (as summaries give it)",
-        exact_variance=lambda defense: 0.0,
-    )
+    rate: ClassVar[sp.Expr | None] = SIZES["B"]
+    rate_source: ClassVar[str] = "Liu, Wang, Chen, Lei, arXiv 2402.09478v1 (as summaries give it)"
+
+    def law(self, setting: Setting) -> Unbiased:
+        assigned(setting.groups, self.clients, "clients")  # refuses a partition that the clients cannot make
+        return Unbiased(setting.residuals, inexact="")

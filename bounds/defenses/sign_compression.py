@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from bounds.defense import Defense
-from bounds.kinds.predicted.elementwise import elementwise_bounds
 from bounds.law import Elementwise
 from bounds.setting import Setting
-from bounds.statement import Bound
-
-
-def _channel(defense: Any, setting: Setting) -> Elementwise:
-    return Elementwise(np.sign, lambda g: np.sign(g) ** 2, unbiased=False)
 
 
 @dataclass(frozen=True)
@@ -25,4 +19,6 @@ class SignCompression(Defense):
 
     name: ClassVar[str] = "sign_compression"
     has_off: ClassVar[bool] = False
-    bounds: ClassVar[tuple[Bound, ...]] = elementwise_bounds(_channel)
+
+    def law(self, setting: Setting) -> Elementwise:
+        return Elementwise(np.sign, lambda g: np.sign(g) ** 2, unbiased=False)

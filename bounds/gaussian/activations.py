@@ -20,6 +20,7 @@ from scipy import special
 from bounds import checks
 from bounds.arrays import Array
 from bounds.gaussian.quadrature import TAIL, gaussian_rule, hermite
+from bounds.gaussian.variation import Variation
 
 #: The variable of every symbolic activation.
 Z = sp.Symbol("z", real=True)
@@ -45,7 +46,8 @@ class Activation:
     ``function`` maps a float64 array to an array of the same shape; ``kinks`` are the points where it is not smooth
     (between them it must be). ``derivative`` is optional and only needed for first-layer gradients. ``expr`` is the sympy
     form in the symbol ``bounds.gaussian.activations.Z``; ``closed_form(k)`` gives c_k(1) in closed form where one is known.
-    ``homogeneous`` says sigma(n t) = n sigma(t) for n > 0.
+    ``homogeneous`` says sigma(n t) = n sigma(t) for n > 0. ``variation`` declares what the function does between the points
+    at which it is evaluated; a proved upper bound needs it, nothing else does.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Activation:
     expr: sp.Expr | None = None
     closed_form: Callable[[int], sp.Expr] | None = field(default=None, repr=False)
     homogeneous: bool = False
+    variation: Variation | None = None
 
     def __call__(self, t: Array) -> Array:
         return self.function(t)
@@ -91,7 +94,11 @@ _MAX_ORDER = 8
 
 @lru_cache(maxsize=512)
 def _coefficients(activation: Activation, norm: float, refinement: float = 1.0) -> Array:
-    x, w = gaussian_rule([k / norm for k in activation.kinks], refinement * norm)
+    breaks = [k / norm for k in activation.kinks]
+    if refinement > 1:
+        x, w = gaussian_rule(breaks, refinement * norm)
+    else:
+        x, w = gaussian_rule(breaks, norm, lambda t: activation.function(norm * t))
     return hermite(_MAX_ORDER, x) @ (w * activation.function(norm * x))
 
 
@@ -163,6 +170,11 @@ def _silu_derivative(t: Array) -> Array:
     return s * (1 + t * (1 - s))
 
 
+# Why the declared variations hold, for t = x + iy with |y| <= w, w the width. Linear pieces: |t| <= |x| + w. z2z3:
+# |t|^2 + |t|^3, |t| <= |x| + w. 1 + exp(-t) has at w = 3 no value closer to 0 than sin 3 > .141, so |sigmoid| <= 7.1;
+# SiLU is t times that; tanh(t) = 2 sigmoid(2t) - 1. softplus: |log |1 + exp t|| <= max(2, |x| + .7) and |arg| < pi. GELU:
+# |Phi(t)| <= exp(y^2/2) Phi(x), as the density at s + iy is at most exp(y^2/2) times that at s. ELU: exp(x) with x <= w,
+# or |t|.
 _TABLE = (
     Activation(
         "relu",
@@ -172,6 +184,7 @@ _TABLE = (
         expr=sp.Max(Z, 0),
         closed_form=_leaky_coefficient(sp.Integer(0)),
         homogeneous=True,
+        variation=Variation(3.0, 3.0),
     ),
     Activation(
         "leaky_relu",
@@ -181,6 +194,7 @@ _TABLE = (
         expr=sp.Max(Z, Z / 100),
         closed_form=_leaky_coefficient(sp.Rational(1, 100)),
         homogeneous=True,
+        variation=Variation(3.0, 3.0),
     ),
     Activation(
         "gelu",
@@ -188,17 +202,39 @@ _TABLE = (
         lambda t: special.ndtr(t) + t * _normal_density(t),
         expr=Z * (1 + sp.erf(Z / sp.sqrt(2))) / 2,
         closed_form=_gelu_coefficient,
+        variation=Variation(3.0, 271.0),
     ),
-    Activation("silu", lambda t: t * special.expit(t), _silu_derivative, expr=Z / (1 + sp.exp(-Z))),
-    Activation("softplus", lambda t: np.logaddexp(0.0, t), special.expit, expr=sp.log(1 + sp.exp(Z))),
-    Activation("tanh", np.tanh, lambda t: 1 - np.tanh(t) ** 2, expr=sp.tanh(Z)),
-    Activation("sigmoid", special.expit, _sigmoid_derivative, expr=1 / (1 + sp.exp(-Z))),
+    Activation(
+        "silu",
+        lambda t: t * special.expit(t),
+        _silu_derivative,
+        expr=Z / (1 + sp.exp(-Z)),
+        variation=Variation(3.0, 22.0),
+    ),
+    Activation(
+        "softplus",
+        lambda t: np.logaddexp(0.0, t),
+        special.expit,
+        expr=sp.log(1 + sp.exp(Z)),
+        variation=Variation(3.0, 6.0),
+    ),
+    Activation(
+        "tanh", np.tanh, lambda t: 1 - np.tanh(t) ** 2, expr=sp.tanh(Z), variation=Variation(1.5, 16.0, 0)
+    ),
+    Activation(
+        "sigmoid",
+        special.expit,
+        _sigmoid_derivative,
+        expr=1 / (1 + sp.exp(-Z)),
+        variation=Variation(3.0, 7.1, 0),
+    ),
     Activation(
         "z2z3",
         lambda t: t**2 + t**3,
         lambda t: 2 * t + 3 * t**2,
         expr=Z**2 + Z**3,
         closed_form=_polynomial_coefficient(Z**2 + Z**3),
+        variation=Variation(3.0, 36.0, 3),
     ),
     Activation(
         "elu",
@@ -207,6 +243,7 @@ _TABLE = (
         kinks=(0.0,),
         expr=sp.Piecewise((Z, Z > 0), (sp.exp(Z) - 1, True)),
         closed_form=_elu_coefficient,
+        variation=Variation(3.0, 22.0),
     ),
 )
 
@@ -220,8 +257,8 @@ def resolve_activation(activation: str | Activation | sp.Expr | Callable[[Array]
 
     A callable maps a float64 array to a real array of the same shape and must be smooth; give an ``Activation`` with
     ``kinks`` for one that is not. Raises ``ValueError`` for an unknown name, kinks that cannot be found, a function that
-    cannot be evaluated, is not finite, does not keep the shape, grows too fast for Gaussian moments or is not smooth
-    between its kinks; ``TypeError`` for another type.
+    cannot be evaluated, is not finite, does not keep the shape, grows too fast for Gaussian moments, is not smooth
+    between its kinks or does not vary as declared; ``TypeError`` for another type.
     """
     if isinstance(activation, Activation):
         return _checked(activation)
@@ -314,4 +351,8 @@ def _checked(activation: Activation) -> Activation:
             f"activation {name!r} must be smooth between its kinks {activation.kinks}: two quadratures of its Hermite "
             f"coefficients differ by {np.max(np.abs(coarse - fine)):.1g}; give Activation(..., kinks=(...))"
         )
+    if activation.variation is not None:
+        refuted = activation.variation.refuted(activation.function, activation.kinks)
+        if refuted:
+            raise ValueError(f"activation {name!r} must vary as declared, {activation.variation}: {refuted}")
     return activation

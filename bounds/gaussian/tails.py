@@ -1,6 +1,6 @@
 """Tail bounds with explicit constants: means of functions of Gaussian vectors, and weighted Gaussian sample covariances.
 
-Proofs: paper_notes.md, "Two lemmas". Numbers are exact up to quadrature; ``tests/test_concentration.py`` checks each
+Proofs: bounds/proofs/two-lemmas.md. Numbers are exact up to quadrature; ``tests/test_concentration.py`` checks each
 against simulation.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from bounds.arrays import Array
 from bounds.gaussian.quadrature import hermite
@@ -36,19 +36,22 @@ _MOMENT_SLACK, _MEAN_SLACK = 2.0, 0.25
 
 def radius(dimension: int, count: int, probability: float) -> float:
     """Radius that ``count`` standard Gaussian vectors all stay within, but for the given probability (union bound)."""
-    return math.sqrt(float(stats.chi2.isf(probability / count, dimension)))
+    return math.sqrt(float(special.chdtri(dimension, probability / count)))
 
 
 def chi(dimension: int, probability: float) -> float:
     """What the norm of a standard Gaussian vector exceeds with the given probability; 0 for dimension 0."""
-    return math.sqrt(float(stats.chi2.isf(probability, dimension))) if dimension else 0.0
+    return math.sqrt(float(special.chdtri(dimension, probability))) if dimension else 0.0
 
 
 @lru_cache(maxsize=64)
 def _radial_grid(dimension: int, start: float, end: float, count: int) -> tuple[Array, Array]:
     """Radii and the density of a standard Gaussian vector's norm at them; read-only."""
     s = np.linspace(start, end, count)
-    density = np.asarray(stats.chi.pdf(s, dimension))
+    # scipy.stats has this density too, and takes a second to import.
+    half = dimension / 2
+    constant = math.log(2) - math.log(2) * half - special.gammaln(half)
+    density = np.asarray(np.exp(constant + special.xlogy(dimension - 1, s) - s**2 / 2))
     for values in (s, density):
         values.setflags(write=False)
     return s, density
@@ -69,7 +72,7 @@ class Sample:
         that no vector is longer than ``limit``.
 
         ``|F(zeta)| <= envelope(|zeta|)``, which does not fall; ``second >= E F^2``, or ``absolute >= E |F|``, or both.
-        Lemma "Mean of a function with a radial envelope" of paper_notes.md.
+        Lemma "Mean of a function with a radial envelope".
         """
         if second is None and absolute is None:
             raise ValueError("second or absolute must be given; got neither")
@@ -96,6 +99,10 @@ class Sample:
     def nonnegative_mean(self, envelope: Envelope, exponent: float, expectation: float) -> float:
         """Upper bound of the sample mean of an F >= 0 of at most the given expectation."""
         return expectation + self.mean_excess(envelope, exponent, absolute=expectation)
+
+    def rms(self, envelope: Envelope, exponent: float, expectation: float) -> float:
+        """Square root of ``nonnegative_mean``."""
+        return math.sqrt(self.nonnegative_mean(envelope, exponent, expectation))
 
     def expectation(self, envelope: Envelope) -> float:
         """Upper Riemann sum of ``E envelope(|zeta|)``."""
@@ -149,7 +156,7 @@ class Ball:
         ``2 exp(-exponent)`` each: (K,), on the event that no z_j is longer than ``limit``.
 
         values: F; noise: G^2 times the variance of N; tail (K,): bounds of E[|F|; |z| > limit]. Lemma "Mean of a function
-        given on a grid" of paper_notes.md.
+        given on a grid".
         """
         spread = np.zeros_like(values) if noise is None else noise
         best = np.full((2, len(values)), math.inf)
@@ -195,7 +202,7 @@ def chevet(
     """``sup over unit a of (1/m) sum_j w_j |a.u_j|^power``, at most, but for probability ``exp(-exponent)``; power >= 2.
 
     u_j, j = 1..m = count, independent standard Gaussian vectors of the given dimension; w_j >= 0 fixed, of at most the
-    given mean and largest value. Lemma "Powers of linear forms" of paper_notes.md.
+    given mean and largest value. Lemma "Powers of linear forms".
     """
     moment = 2 ** (power / 2) * math.gamma((power + 1) / 2) / math.sqrt(math.pi)
     typical = (moment * mean_weight) ** (1 / power)
@@ -251,7 +258,7 @@ def covariance_deviation(
     """``|(1/m) sum_j f_j (u_j u_j^T - I)|`` in operator norm, at most, but for probability ``4 exp(-exponent)``.
 
     ``u_j`` independent standard Gaussian vectors of R^dimension, j = 1..m = count, f_j fixed reals of the given root mean
-    square (at most) and largest absolute value (at most). Lemma "Weighted sample covariance" of paper_notes.md: for
+    square (at most) and largest absolute value (at most). Lemma "Weighted sample covariance": for
     dimension n >> 1 and a flat f it is 2.22 rms(f) sqrt(n/m), where the truth is 2.
     """
     n = dimension

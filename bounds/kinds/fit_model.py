@@ -16,14 +16,49 @@ def _power(vector: Array, order: int) -> Array:
     return reduce(np.multiply.outer, [vector] * order)
 
 
-def _solution_map(
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """How the fit moves with the moments, by ``B`` weights and then ``B (B - 1)`` turns, ``B - 1`` for each direction along
+    its ``tangents`` (B, B - 1, B). Row k, ``low`` (B^2, B, ...) and ``core`` (B^2, B, ...) symmetric tensors, gives the
+    displacement of coordinate k per unit of (dP, dT)."""
+
+    low: Array
+    core: Array
+    tangents: Array
+
+    def curvature(self, directions: Array, alpha: Array, ratio: Array) -> Array:
+        """``H`` (B (B - 1), B^2, B^2): a displacement x to first order is ``-1/2 H_k[x, x]`` off in turn k, where the
+        model's second derivatives in direction x are fitted away."""
+        size = alpha.size
+        H = np.zeros((size * (size - 1), size**2, size**2))
+        for i, (u, basis) in enumerate(zip(directions, self.tangents, strict=True)):
+            turns = size + i * (size - 1) + np.arange(size - 1)
+            H[turns - size, i, turns] = H[turns - size, turns, i] = 1 / alpha[i]
+            for rows, factor in ((self.low, alpha[i]), (self.core, alpha[i] * ratio[i])):
+                bent = np.array([_second(row, u, basis) for row in rows[size:]])
+                H[:, turns[:, None], turns[None]] += factor * bent
+        return H
+
+
+def _second(row: Array, u: Array, tangents: Array) -> Array:
+    """Second derivatives of ``<row, v^k>``, row a symmetric tensor of order k, by turns of the unit vector v from u."""
+    order = row.ndim
+    if order == 1:
+        return np.asarray(-np.eye(len(tangents)) * (row @ u))
+    twice = row
+    for _ in range(order - 2):
+        twice = twice @ u
+    bent = order * (order - 1) * tangents @ twice @ tangents.T
+    return np.asarray(bent - np.eye(len(tangents)) * order * (u @ twice @ u))
+
+
+def solution(
     directions: Array, alpha: Array, ratio: Array, orders: tuple[int, int], weight: float
-) -> tuple[Array, Array]:
-    """How the fitted unit directions move with the moments: tensors L (K, B, ..., B), M (K, B, ..., B), K = B (B - 1).
+) -> Solution:
+    """The map from moments to the fit at an exact fit.
 
     The fit minimises ``|P - sum alpha_i u_i^k|^2 + weight |T - sum alpha_i ratio_i u_i^q|^2`` over alpha and unit u, (k, q)
-    the ``orders``. At an exact fit its solution map is the pseudo-inverse of the Jacobian (Gauss-Newton is exact there). Row
-    i (B - 1) + t gives the displacement of u_i along its t-th tangent direction, per unit of (dP, dT).
+    the ``orders``. At an exact fit its solution map is the pseudo-inverse of the Jacobian (Gauss-Newton is exact there).
     """
     size = alpha.size
     low, order = orders
@@ -38,17 +73,30 @@ def _solution_map(
             0 * _power(u, k),
         )
 
+    tangents = np.array([np.linalg.svd(u[None, :])[2][1:] for u in directions]).reshape(size, size - 1, size)
     weights = [stacked(_power(u, low), c * _power(u, order)) for u, c in zip(directions, ratio, strict=True)]
     moves = [
         a * stacked(tangent(u, t, low), c * tangent(u, t, order))
-        for u, a, c in zip(directions, alpha, ratio, strict=True)
-        for t in np.linalg.svd(u[None, :])[2][1:]
+        for u, a, c, basis in zip(directions, alpha, ratio, tangents, strict=True)
+        for t in basis
     ]
     jacobian = np.stack(weights + moves, axis=1)
     q, r = np.linalg.qr(jacobian)
-    rows = np.linalg.solve(r, q.T)[size:]
+    rows = np.linalg.solve(r, q.T)
     split = size**low
-    return rows[:, :split].reshape(-1, *(size,) * low), root * rows[:, split:].reshape(-1, *(size,) * order)
+    return Solution(
+        rows[:, :split].reshape(-1, *(size,) * low),
+        root * rows[:, split:].reshape(-1, *(size,) * order),
+        tangents,
+    )
+
+
+def _solution_map(
+    directions: Array, alpha: Array, ratio: Array, orders: tuple[int, int], weight: float
+) -> tuple[Array, Array]:
+    """The turns' rows of ``solution``: tensors (B (B - 1), B, ..., B) of both orders."""
+    found = solution(directions, alpha, ratio, orders, weight)
+    return found.low[alpha.size :], found.core[alpha.size :]
 
 
 @dataclass(frozen=True, eq=False)

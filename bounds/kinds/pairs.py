@@ -31,6 +31,9 @@ def _plane_moments(
     cosine: float,
 ) -> Array:
     """Moments of the pair: index [p, q] with 0 the function that enters the low moment, 1 the one of the core."""
+    if activation.homogeneous and norms != (1.0, 1.0):
+        scaled = _plane_moments(activation, residualized, orders, (1.0, 1.0), cosine)
+        return norms[0] * norms[1] * scaled
     low, order = orders
 
     def functions(norm: float) -> Callable[[Array], Array]:
@@ -84,6 +87,13 @@ class _PairTable:
             total += weight * product_moment(moments[p, q], plane, left, right)
         return total
 
+    def covariance(self, p: int, q: int, left: Array, right: Array) -> Array:
+        """The same for every tensor of one stack with every tensor of the other: shape (n, n')."""
+        total = np.zeros((left.shape[0], right.shape[0]))
+        for weight, plane, moments in self.pairs:
+            total += weight * product_moments(moments[p, q], plane, left, right)
+        return total
+
 
 @dataclass(frozen=True)
 class _Moments:
@@ -112,6 +122,22 @@ class _Moments:
             total = total + self.variance * math.factorial(left.ndim - 1) * _inner(left, right)
         return total
 
+    def influences(self, low: Array, core: Array) -> Array:
+        """``E[I_n I_n']``, (n, n), of what a neuron adds to functionals of both moments, ``I = h_low <low, He(z)> + h_core
+        <core, He(z)>``."""
+        parts = self._covariance(0, 1, low, core)
+        return self._covariance(0, 0, low, low) + parts + parts.T + self._covariance(1, 1, core, core)
+
+    def _covariance(self, p: int, q: int, left: Array, right: Array) -> Array:
+        """As ``second``, for every tensor of one stack with every tensor of the other."""
+        total = self.gradient.covariance(p, q, left, right)
+        if self.masking is not None:
+            total = total + self.masking.covariance(1, 1, left, right)
+        if self.variance and left.ndim == right.ndim:
+            flat = left.reshape(len(left), -1) @ right.reshape(len(right), -1).T
+            total = total + self.variance * math.factorial(left.ndim - 1) * flat
+        return total
+
 
 def planes(directions: Array) -> Iterator[tuple[int, int, float, Array]]:
     """``(i, k, cosine, orthonormal basis (B, 2) of the plane)`` for every pair i <= k of unit directions (B, B); the basis
@@ -138,6 +164,18 @@ def product_moment(moments: Array, plane: Array, left: Array, right: Array) -> A
         factor = math.factorial(k) * math.comb(a, k) * math.comb(b, k)
         grid = _symmetric_grid(moments, a - k, b - k)
         total += factor * np.einsum("nix,niy,xy->n", lefts[a - k], rights[b - k], grid, optimize=True)
+    return total
+
+
+def product_moments(moments: Array, plane: Array, left: Array, right: Array) -> Array:
+    """The same for every tensor of one stack with every tensor of the other: shape (n, n')."""
+    a, b = left.ndim - 1, right.ndim - 1
+    total = np.zeros((left.shape[0], right.shape[0]))
+    lefts, rights = _contractions(left, plane), _contractions(right, plane)
+    for k in range(min(a, b) + 1):
+        factor = math.factorial(k) * math.comb(a, k) * math.comb(b, k)
+        weighted = lefts[a - k] @ _symmetric_grid(moments, a - k, b - k)
+        total += factor * weighted.reshape(len(left), -1) @ rights[b - k].reshape(len(right), -1).T
     return total
 
 

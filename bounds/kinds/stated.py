@@ -1,32 +1,33 @@
-"""The statements that a defense gets from an unbiased channel (``elementwise_bounds``: those of an elementwise one)."""
+"""What is stated about each attack: one table, by the attack's specification."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import sympy as sp
+from collections.abc import Mapping
 
 from bounds.defense import Defense
-from bounds.kinds.predicted.unbiased import predicted_bound
-from bounds.kinds.rate import rate_bound
-from bounds.kinds.upper.theorem import upper_bound
-from bounds.law import Unbiased
-from bounds.setting import Setting
-from bounds.statement import Bound
+from bounds.estimator import AttackSpec, TensorAttack
+from bounds.kinds.predicted.elementwise import FLOOR, PREDICTED_ELEMENTWISE
+from bounds.kinds.predicted.unbiased import PREDICTED
+from bounds.kinds.rate import RATE
+from bounds.kinds.upper.theorem import UPPER
+from bounds.statement import Bound, Kind
+
+#: The theory of every attack. A new attack is added here, with its code as ``reconstruct`` in ``attack.<name>``.
+THEORY: Mapping[type[AttackSpec], tuple[Bound, ...]] = {
+    TensorAttack: (RATE, PREDICTED, PREDICTED_ELEMENTWISE, FLOOR, UPPER),
+}
 
 
-def unbiased_bounds(
-    channel: Callable[[Defense, Setting], Unbiased],
-    factor: sp.Expr,
-    numeric_factor: Callable[[Defense, Setting], float],
-    source: str,
-    exact_variance: Callable[[Defense], float] | None = None,
-) -> tuple[Bound, ...]:
-    """RATE, PREDICTED and, where it is proved, UPPER.
+def stated(family: type[Defense], attack: type[AttackSpec] = TensorAttack) -> dict[Kind, Bound]:
+    """The statements about a family of defenses under an attack, as they read for it.
 
-    factor: that of the rate, over ``SYMBOLS``, and numeric; source: of the rate. ``exact_variance``: what the server sees
-    is a positive multiple of the gradient plus independent Gaussian noise of that variance, exactly; it raises
-    ``UnsupportedBound`` for members of which that is not true, and is None where it is true of none.
+    Raises ``ArithmeticError`` if there are two of one kind: a defect of the table.
     """
-    stated = (rate_bound(factor, numeric_factor, source), predicted_bound(channel))
-    return stated if exact_variance is None else (*stated, upper_bound(exact_variance))
+    found: dict[Kind, Bound] = {}
+    for bound in THEORY[attack]:
+        about = bound.about(family)
+        if about is not None and found.setdefault(about.kind, about) is not about:
+            raise ArithmeticError(
+                f"two statements of kind {about.kind} about {family.name} under {attack.name}"
+            )
+    return found

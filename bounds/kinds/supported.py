@@ -8,6 +8,7 @@ from bounds.arrays import Array
 from bounds.errors import UnsupportedBound
 from bounds.estimator import EQUAL_NORMS, TensorAttack, moment_orders
 from bounds.gaussian.activations import ZERO
+from bounds.law import Law, Unbiased
 from bounds.setting import Setting
 
 #: Residuals below this fraction of the largest leave no usable trace of their sample.
@@ -55,10 +56,36 @@ def check_independent(setting: Setting) -> None:
 
 def check_norms(setting: Setting, keeps_labels: bool = True) -> None:
     """``UnsupportedBound`` where the attack cannot tell which feature has which norm."""
-    norms = setting.norms
-    if np.ptp(norms) > EQUAL_NORMS * norms.max() and not (
-        keeps_labels and np.all(np.abs(setting.labels) == 1)
-    ):
+    if unequal_norms(setting) and not (keeps_labels and np.all(np.abs(setting.labels) == 1)):
         raise UnsupportedBound(
             "not proved: with unequal norms labels must be +-1, and left readable by the defense: norms are assigned by them"
         )
+
+
+def unequal_norms(setting: Setting) -> bool:
+    """Whether the attack has to find out which feature has which norm."""
+    return bool(np.ptp(setting.norms) > EQUAL_NORMS * setting.norms.max())
+
+
+def check_moments(setting: Setting, attack: TensorAttack, law: Law) -> tuple[int, int]:
+    """Orders of the fit's two moments; ``UnsupportedBound`` where the moments of what the server sees do not give the
+    features: an activation that the attack does not cover (or not under this law), a residual that vanishes, features that
+    are linearly dependent, no signs, a contraction with a vector drawn at random, whose error grows otherwise."""
+    low, order = supported_orders(setting, law.residuals if isinstance(law, Unbiased) else None)
+    if low == 1 and not isinstance(law, Unbiased):
+        raise UnsupportedBound("not proved for odd activations under an elementwise channel")
+    if low == 1 and attack.contraction != "first_moment":
+        raise UnsupportedBound(
+            "not proved for a random contraction: the constant depends on the vector drawn"
+        )
+    check_independent(setting)
+    slopes = [setting.activation.coefficient(1, float(n)) for n in setting.norms]
+    if order % 2 == 0 and min(np.abs(slopes)) <= ZERO:
+        raise UnsupportedBound("not proved: mu_1 = 0, so features are found up to their sign only")
+    return low, order
+
+
+def check_applies(setting: Setting, attack: TensorAttack, law: Law) -> None:
+    """``UnsupportedBound`` where the attack, or the condition under which its error vanishes as m grows, does not hold."""
+    check_norms(setting, not isinstance(law, Unbiased) or law.keeps_labels)
+    check_moments(setting, attack, law)

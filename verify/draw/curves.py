@@ -13,11 +13,11 @@ from matplotlib.ticker import FuncFormatter
 
 from bounds import BoundValue, Kind
 from verify.draw.style import AXES, COLOURS, MARKERS, STYLES, _few_digits
-from verify.judge.base import bounds_at, errors_of, measured
+from verify.judge.base import Groups, bounds_at, errors_of, measured
 from verify.judge.statistics import LEVEL, Measured
 from verify.judge.upper import bound_of
+from verify.measure.outcome import TrialOutcome
 from verify.measure.point import Point
-from verify.measure.record import Record
 from verify.measure.series import value_of
 
 
@@ -57,7 +57,7 @@ class Curve:
     colour: str
     marker: str
     x: tuple[float, ...]
-    records: tuple[tuple[Record, ...], ...]
+    records: tuple[tuple[TrialOutcome, ...], ...]
     measured: tuple[Measured, ...]
     theory: tuple[Mapping[Kind, BoundValue], ...]
     points: tuple[Point, ...]
@@ -81,7 +81,7 @@ def curve_of(
     points: Sequence[Point],
     name: str,
     index: int,
-    groups: Mapping[Point, Sequence[Record]],
+    groups: Groups,
     x: str,
     level: float = LEVEL,
     part: str = "error",
@@ -102,7 +102,8 @@ def curve_of(
 
 
 def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Axis) -> list[float]:
-    """Every trial, the root mean squares with their intervals, and what theory states; returns the heights used."""
+    """Every trial, the root mean squares with their intervals, and what theory states; returns the heights used, all
+    positive."""
     axes.set_xscale("log" if axis.log else "linear")
     axes.set_yscale("log")
     jitter = np.random.default_rng(0)  # only spreads the dots, so that all of them are seen
@@ -110,10 +111,11 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Axis) -> list[float]:
     for curve in curves:
         for at, group, m in zip(curve.x, curve.records, curve.measured, strict=True):
             errors = errors_of(group, curve.part)
+            # No logarithm shows an exact recovery, R = 0: it is counted at the foot (``draw_counts``).
             spread = axis.moved(at, 0.012 * jitter.uniform(-1, 1, len(errors)))
             axes.plot(spread, errors, "o", color=curve.colour, markersize=2.6, alpha=0.35, markeredgewidth=0)
-            seen += errors
-            if m.n:
+            seen += [e for e in errors if e > 0]
+            if m.n and m.rms > 0:
                 axes.plot(
                     at,
                     m.rms,
@@ -123,7 +125,7 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Axis) -> list[float]:
                     markeredgecolor="white",
                     zorder=4,
                 )
-            if m.n >= 2:
+            if m.n >= 2 and m.rms > 0:
                 low = max(m.low, 1e-3 * m.rms)  # an interval that reaches zero leaves the frame
                 axes.vlines(at, low, m.high, color=curve.colour, linewidth=1.6, zorder=3)
         for kind, style in STYLES.items():

@@ -21,14 +21,25 @@ from matplotlib.patches import Patch
 
 from bounds import SYMBOLS, Kind, UnsupportedBound, expression
 from verify.draw.curves import Axis, Curve, curve_of, draw_curves
-from verify.draw.style import AXES, GUIDE, GUIDE_SHIFT, STYLES, VERDICTS, label_values, save_figure
-from verify.judge.check import Check
-from verify.judge.compare import compare
+from verify.draw.style import (
+    AXES,
+    GUIDE,
+    GUIDE_SHIFT,
+    STYLES,
+    VERDICTS,
+    checked_path,
+    label_values,
+    save_figure,
+)
+from verify.judge import JUDGES
+from verify.judge.base import Conduct, errors_of
+from verify.judge.compare import judged
 from verify.judge.predicted import PredictedCheck
 from verify.judge.rate import RateCheck, rate_exponent
 from verify.judge.statistics import LEVEL
 from verify.judge.upper import UpperCheck
 from verify.judge.verdict import Result
+from verify.measure.check import Check
 from verify.measure.experiment import Experiment
 from verify.measure.groups import group_records
 from verify.measure.point import Point
@@ -38,34 +49,34 @@ from verify.measure.series import series, value_of
 
 def plot(
     records: Iterable[Record],
-    path: str | Path,
+    path: str | Path | None = None,
     experiment: Experiment | None = None,
     *,
     x: str | None = None,
     tolerance: float | None = None,
     level: float = LEVEL,
-) -> list[Result]:
+) -> Figure:
     """Error against ``x`` (a key of ``AXES``; None: what the experiment's rate is about, else what varies at its one
     width, else "m"), log-log (a share between 0 and 1: linear), one colour for each series, with the ratio to PREDICTED
-    below (band: 1 ± tolerance; None: the experiment's own, else 0.03) and the verdicts at the foot. UPPER, the costly one,
-    is drawn where the experiment checks it or there is no experiment. Writes ``path`` and returns the verdicts.
+    below (band: 1 ± tolerance; None: the experiment's own, else 0.03) and the verdicts at the foot. A statement that takes
+    long to compute (UPPER) is drawn where the experiment checks it or there is no experiment. Returns matplotlib's figure,
+    and writes it to ``path`` if one is given: PNG, PDF or SVG by its suffix.
 
-    Verdicts follow the experiment's rules, if one is given, else those natural to ``x``. Raises
-    ``ValueError`` for an unknown ``x`` or no records, and whatever ``compare`` raises.
+    Verdicts are those of ``compare``, by the experiment's rules, if one is given, else by those natural to ``x``. Raises
+    ``ValueError`` for an unknown ``x`` or suffix, or no records, and whatever ``compare`` raises.
     """
+    if path is not None:
+        checked_path(path)
     x = x or natural_axis(experiment)
     if x not in AXES:
         raise ValueError(f"x must be one of {', '.join(AXES)}; got {x!r}")
     groups = group_records(records, experiment)
-    kept = [r for group in groups.values() for r in group]
-    if not kept:
+    together = series([p for p, group in groups.items() if group], x)
+    if not together:
         raise ValueError("records must hold at least one trial; got none")
     own = [c.tolerance for c in experiment.rules if isinstance(c, PredictedCheck)] if experiment else []
     tolerance = max(own, default=0.03) if tolerance is None else tolerance
-    results = [
-        r for c in _checks(experiment, x, tolerance) for r in compare(kept, experiment, check=c, level=level)
-    ]
-    together = series([p for p, group in groups.items() if group], x)
+    results = judged(groups, _checks(experiment, x, tolerance), Conduct(level))
     common, names = _common_and_names(together)
     kinds = _kinds(experiment)
     part = _part(experiment)
@@ -85,10 +96,11 @@ def plot(
     _draw_ratios(below, curves, axis, tolerance)
     _draw_legend(figure.add_subplot(grid[:2, 1]), curves, guide, level, tolerance)
     _draw_verdicts(figure.add_subplot(grid[2, :]), notes)
-    title = experiment.title if experiment else ", ".join(sorted({r.experiment for r in kept}))
+    title = experiment.title if experiment else ", ".join(sorted({p.experiment for s in together for p in s}))
     figure.suptitle(f"{title}\n{', '.join(common)}", fontsize=11)
-    save_figure(figure, path)
-    return results
+    if path is not None:
+        save_figure(figure, path)
+    return figure
 
 
 # --- what is drawn ------------------------------------------------------------------------------------------
@@ -117,9 +129,9 @@ def _part(experiment: Experiment | None) -> str:
 
 
 def _kinds(experiment: Experiment | None) -> tuple[Kind, ...]:
-    """What is drawn of theory: all but UPPER, which takes seconds at every point, where no check asks for it."""
-    asked = experiment is None or any(isinstance(c, UpperCheck) for c in experiment.rules)
-    return tuple(k for k in STYLES if asked or k is not Kind.UPPER)
+    """What is drawn of theory: all that can be, but for what is costly where no check asks for it."""
+    asked = tuple(JUDGES) if experiment is None else tuple(c.kind for c in experiment.rules)
+    return tuple(kind for kind in STYLES if kind in asked or not JUDGES[kind].costly)
 
 
 def _checks(experiment: Experiment | None, x: str, tolerance: float) -> tuple[Check, ...]:
@@ -148,10 +160,11 @@ def _draw_errors(axes: Axes, curves: Sequence[Curve], axis: Axis) -> str:
     """The upper panel; returns the label of the rate's guide, empty if there is none."""
     seen = draw_curves(axes, curves, axis)
     guide = _draw_guide(axes, curves, axis.variable, seen)
-    top = _draw_failures(axes, curves)
+    top, bottom = _draw_failures(axes, curves), _draw_exact(axes, curves)
     if seen:
         low, high = math.log(0.75 * min(seen)), math.log(1.35 * max(seen))
-        axes.set_ylim(math.exp(low), math.exp(low + (high - low) / (1 - top)))
+        height = (high - low) / (1 - top - bottom)
+        axes.set_ylim(math.exp(low - bottom * height), math.exp(high + top * height))
     if seen and max(seen) > 0.6:
         axes.axhline(1.0, color="0.3", linewidth=0.7, linestyle=(0, (1, 2)))
         axes.annotate(
@@ -163,18 +176,44 @@ def _draw_errors(axes: Axes, curves: Sequence[Curve], axis: Axis) -> str:
 
 
 def _draw_failures(axes: Axes, curves: Sequence[Curve]) -> float:
-    """A cross and a count at the top wherever trials failed, a row for each series. Returns the share of the
-    height used."""
-    failing = [c for c in curves if any(m.failed for m in c.measured)]
+    """A cross and a count at the top wherever trials failed. Returns the share of the height used."""
+    counts = [[(m.failed, f"{m.failed} of {m.failed + m.n} failed") for m in c.measured] for c in curves]
+    return _draw_counts(axes, curves, counts, marker="x", first=0.965, step=-0.05)
+
+
+def _draw_exact(axes: Axes, curves: Sequence[Curve]) -> float:
+    """The same at the foot for trials that recovered the features exactly: no logarithm shows R = 0."""
+    zeros = [[errors_of(group, c.part).count(0.0) for group in c.records] for c in curves]
+    counts = [
+        [(n, f"{n} of {m.failed + m.n} exact") for n, m in zip(own, c.measured, strict=True)]
+        for own, c in zip(zeros, curves, strict=True)
+    ]
+    return _draw_counts(axes, curves, counts, marker="v", first=0.035, step=0.05)
+
+
+def _draw_counts(
+    axes: Axes,
+    curves: Sequence[Curve],
+    counts: Sequence[Sequence[tuple[int, str]]],
+    *,
+    marker: str,
+    first: float,
+    step: float,
+) -> float:
+    """A marker and a text at every point whose count is not zero, a row for each series that has any; returns the share of
+    the height used."""
+    rows = [(curve, own) for curve, own in zip(curves, counts, strict=True) if any(n for n, _ in own)]
     last = max(at for c in curves for at in c.x)
-    for row, curve in enumerate(failing):
-        for at, m in zip(curve.x, curve.measured, strict=True):
-            if not m.failed:
+    for row, (curve, own) in enumerate(rows):
+        height = first + step * row
+        for at, (n, text) in zip(curve.x, own, strict=True):
+            if not n:
                 continue
-            height = 0.965 - 0.05 * row
-            axes.plot(at, height, "x", color=curve.colour, transform=axes.get_xaxis_transform(), markersize=6)
+            axes.plot(
+                at, height, marker, color=curve.colour, transform=axes.get_xaxis_transform(), markersize=6
+            )
             axes.annotate(
-                f"{m.failed} of {m.failed + m.n} failed",
+                text,
                 (at, height),
                 xycoords=axes.get_xaxis_transform(),
                 xytext=(-7 if at == last else 7, 0),
@@ -184,20 +223,20 @@ def _draw_failures(axes: Axes, curves: Sequence[Curve]) -> float:
                 va="center",
                 ha="right" if at == last else "left",
             )
-    return 0.05 * len(failing)
+    return abs(step) * len(rows)
 
 
 def _draw_guide(axes: Axes, curves: Sequence[Curve], x: str, seen: list[float]) -> str:
     """The rate's slope, once, above the highest series: a slope has no height of its own."""
-    usable = [c for c in curves if sum(m.n > 0 for m in c.measured) >= 2]
+    usable = [c for c in curves if sum(m.rms > 0 for m in c.measured) >= 2]
     if not usable or x not in SYMBOLS:
         return ""
-    top = max(usable, key=lambda c: max(m.rms for m in c.measured if m.n))
+    top = max(usable, key=lambda c: max(m.rms for m in c.measured if m.rms > 0))
     try:
         exponent = rate_exponent(expression(top.points[0].defense, Kind.RATE), SYMBOLS[x])
     except UnsupportedBound:
         return ""
-    pairs = [(at, m.rms) for at, m in zip(top.x, top.measured, strict=True) if m.n]
+    pairs = [(at, m.rms) for at, m in zip(top.x, top.measured, strict=True) if m.rms > 0]
     offset = np.mean([math.log(rms) - exponent * math.log(at) for at, rms in pairs])
     ends = np.array([pairs[0][0], pairs[-1][0]])
     heights = GUIDE_SHIFT * np.exp(offset) * ends**exponent

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from verify.draw.style import save_figure
 if TYPE_CHECKING:
     from attack.image.datasets import ImageBatch
 from verify.measure.pictures import FloatArray, PictureRow
+from verify.measure.point import attack_words, parameter_words
 
 CELL = 1.15  # inches
 
@@ -72,12 +72,12 @@ def _title(batch: ImageBatch, rows: Sequence[PictureRow]) -> str:
     return (
         f"{batch.name}, B = {len(batch.features)}, d = {batch.features.shape[1]}, {mean}\n"
         f"{one_of(r.activation for r in rows)}, {one_of(_name(r.defense) for r in rows)}, "
-        f"{one_of(r.attack.moments for r in rows)} moments"
+        f"{one_of(attack_words(r.attack) for r in rows)} moments"
     )
 
 
 def _name(defense: Defense) -> str:
-    strength = ", ".join(f"{k} = {v:g}" for k, v in asdict(defense).items())
+    strength = ", ".join(parameter_words(defense).values())
     name = "no defense" if isinstance(defense, NoDefense) else defense.name.replace("_", " ")
     return name + (f" ({strength})" if strength else "")
 

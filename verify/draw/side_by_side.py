@@ -24,12 +24,13 @@ from bounds import (
     TensorAttack,
 )
 from verify.draw.curves import Axis, Curve, curve_of, draw_curves
-from verify.draw.style import STYLES, label_values, save_figure
-from verify.experiments.catalogue import RANDOM
-from verify.judge.base import bound_at
+from verify.draw.style import STYLES, checked_path, label_values, save_figure
+from verify.experiments.grid import RANDOM
+from verify.judge.base import Groups, bound_at, errors_of
 from verify.judge.statistics import Measured
 from verify.measure.features import alternating
 from verify.measure.groups import group_records
+from verify.measure.outcome import TrialOutcome
 from verify.measure.point import Point, parameter_words
 from verify.measure.record import Record
 from verify.measure.series import series
@@ -76,24 +77,47 @@ class Panel:
         stated = {p: bound_at(p, Kind.PREDICTED).value for p in measured}
         ratios = [m.rms / v for p, m in measured.items() if m.n and (v := stated[p])]
         failed = sum(m.failed for m in measured.values())
+        trials = failed + sum(m.n for m in measured.values())
+        curves = (*self.widths, *self.strengths)
+        exact = {p: errors_of(g).count(0.0) for c in curves for p, g in zip(c.points, c.records, strict=True)}
         said = f"measured / predicted: {min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
-        lost = f"{failed} of {failed + sum(m.n for m in measured.values())} failed" if failed else ""
-        return "\n".join([self.title, *filter(None, (said, lost))])
+        lost = f"{failed} of {trials} failed" if failed else ""
+        # R = 0 is on no logarithmic axis.
+        zero = f"{n} of {trials} exact, not shown" if (n := sum(exact.values())) else ""
+        return "\n".join([self.title, *filter(None, (said, lost, zero))])
 
 
-def plot_side_by_side(records: Iterable[Record], path: str | Path) -> list[Panel]:
+@dataclass(frozen=True)
+class SideBySide:
+    """All panels, and how many trials in the common setting are in none of them."""
+
+    panels: tuple[Panel, ...]
+    not_drawn: int
+
+    @staticmethod
+    def of(records: Iterable[Record]) -> SideBySide:
+        """Of all records those in the common setting (``is_common``): of a defense that was measured at several widths, or
+        at the width at which most of its members were; of others the number is given."""
+        groups: dict[Point, list[TrialOutcome]] = {}
+        for point, found in group_records(records).items():
+            if is_common(point):
+                groups.setdefault(replace(point, experiment="side-by-side"), []).extend(found)
+        panels = tuple(_panel(family, title, groups) for family, title in PANELS.items())
+        drawn = {p for panel in panels for p in panel.measured}
+        return SideBySide(panels, sum(len(found) for p, found in groups.items() if p not in drawn))
+
+
+def plot_side_by_side(records: Iterable[Record], path: str | Path | None = None) -> Figure:
     """Two panels for each defense, all on one scale: error against width, and error against strength. Measured: dots and
     root mean squares with intervals; predicted: lines; dotted: two features without a defense.
 
-    Drawn are the trials in the common setting (``is_common``): of a defense that was measured at several widths, or at
-    the width at which most of its members were; of others the number is given. A defense without any is left empty and says
-    so. Writes ``path``; returns what was drawn.
+    Drawn are the trials that ``SideBySide`` chooses. A defense without any is left empty and says so. Returns the figure,
+    and writes it to ``path`` if one is given. ``ValueError`` for a suffix that is no format.
     """
-    groups: dict[Point, list[Record]] = {}
-    for point, found in group_records(records).items():
-        if is_common(point):
-            groups.setdefault(replace(point, experiment="side-by-side"), []).extend(found)
-    panels = [_panel(family, title, groups) for family, title in PANELS.items()]
+    if path is not None:
+        checked_path(path)
+    chosen = SideBySide.of(records)
+    panels = chosen.panels
     figure = Figure(figsize=(13.2, 13.2), layout="constrained")
     grid = figure.add_gridspec(2 * -(-len(panels) // COLUMNS), COLUMNS)
     first: Axes | None = None
@@ -119,16 +143,15 @@ def plot_side_by_side(records: Iterable[Record], path: str | Path) -> list[Panel
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
     if first and heights:
         first.set_ylim(0.75 * min(heights), 1.35 * max(heights))
-    drawn = {p for panel in panels for p in panel.measured}
-    others = sum(len(found) for p, found in groups.items() if p not in drawn)
     figure.suptitle(
         "One attack against every defense (ReLU, random features, d = 50, residualized moments; two features, or two for "
         "each client or local batch)\nUpper of each pair: error against width. Lower: against strength"
-        + (f". Not drawn: {others} trials at single widths" if others else ""),
+        + (f". Not drawn: {chosen.not_drawn} trials at single widths" if chosen.not_drawn else ""),
         fontsize=11,
     )
-    save_figure(figure, path)
-    return panels
+    if path is not None:
+        save_figure(figure, path)
+    return figure
 
 
 def is_common(point: Point) -> bool:
@@ -150,7 +173,7 @@ def _batches(defense: Defense) -> int:
     return defense.steps if isinstance(defense, LocalAggregation) and defense.batches == "different" else 1
 
 
-def _panel(family: type[Defense], title: str, groups: Mapping[Point, Sequence[Record]]) -> Panel:
+def _panel(family: type[Defense], title: str, groups: Groups) -> Panel:
     own = [p for p in groups if type(p.defense) is family]
     batch_alone = family is NoDefense  # its strength is the batch size
     variable = "B" if batch_alone else "strength"
@@ -161,9 +184,7 @@ def _panel(family: type[Defense], title: str, groups: Mapping[Point, Sequence[Re
     return Panel(title, _curves(widths, groups, "m"), _curves(strengths, groups, variable), variable)
 
 
-def _curves(
-    together: Sequence[Sequence[Point]], groups: Mapping[Point, Sequence[Record]], x: str
-) -> tuple[Curve, ...]:
+def _curves(together: Sequence[Sequence[Point]], groups: Groups, x: str) -> tuple[Curve, ...]:
     return tuple(
         curve_of(points, name, index, groups, x, kinds=(Kind.PREDICTED, Kind.FLOOR))
         for index, (points, name) in enumerate(zip(together, _names(together), strict=True))

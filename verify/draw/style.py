@@ -8,10 +8,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bounds import Kind
+from bounds import Kind, checks
+from verify.judge import JUDGES
 
 DPI = 110
 
@@ -33,19 +35,9 @@ VERDICTS: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 
 
-STYLES: Mapping[Kind, dict[str, Any]] = MappingProxyType(
-    {
-        Kind.PREDICTED: {"linestyle": "-", "linewidth": 1.6},
-        Kind.UPPER: {
-            "linestyle": "-.",
-            "linewidth": 1.2,
-            "marker": "v",
-            "markersize": 5,
-            "fillstyle": "none",
-        },
-        Kind.LOWER: {"linestyle": ":", "linewidth": 1.4, "marker": "^", "markersize": 5, "fillstyle": "none"},
-        Kind.FLOOR: {"linestyle": (0, (8, 3)), "linewidth": 1.0},
-    }
+#: The lines of theory, for every kind that has a height.
+STYLES: Mapping[Kind, Mapping[str, Any]] = MappingProxyType(
+    {kind: judge.style for kind, judge in JUDGES.items() if judge.style}
 )
 
 
@@ -78,8 +70,25 @@ def label_values(axes: Axes, ticks: Sequence[float]) -> None:
     axes.set_xticks([], minor=True)
 
 
+#: Formats of figures by their suffix, and what is left out of each file, dates and versions: equal records give equal bytes.
+FORMATS: Mapping[str, Mapping[str, None]] = MappingProxyType(
+    {
+        ".png": {"Software": None},
+        ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+        ".svg": {"Date": None, "Creator": None},
+    }
+)
+
+
+def checked_path(path: str | Path) -> Path:
+    """A path to which a figure can be written. ``ValueError`` for a suffix that is none of ``FORMATS``."""
+    checks.choice("the figure's suffix", Path(path).suffix.lower(), tuple(FORMATS))
+    return Path(path)
+
+
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure, making its directory where there is none."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    # No software version in the file: equal records give equal bytes.
-    figure.savefig(path, dpi=DPI, metadata={"Software": None} if str(path).endswith(".png") else None)
+    """Write a figure in the format that its suffix names (``FORMATS``), making its directory where there is none."""
+    path = checked_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context({"svg.hashsalt": "reconbound"}):
+        figure.savefig(path, dpi=DPI, metadata=dict(FORMATS[path.suffix.lower()]))

@@ -10,17 +10,19 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from verify.draw.style import VERDICTS, save_figure
+from verify.draw.style import VERDICTS, checked_path, save_figure
 from verify.judge.predicted import RatioResult
 from verify.judge.statistics import LEVEL
 from verify.judge.verdict import Result
 
 
-def plot_summary(results: Iterable[Result], path: str | Path, level: float = LEVEL) -> None:
+def plot_summary(results: Iterable[Result], path: str | Path | None = None, level: float = LEVEL) -> Figure:
     """Measured over predicted in every comparison of ``results`` (as ``compare`` gives them), a row for each experiment,
     with intervals (of confidence ``level``, for the label), the tolerances asked for as bands, coloured by verdict. What has
-    no ratio stands in the row's note, as do failed trials. Writes ``path``. ``ValueError`` if nothing was compared with a
-    prediction."""
+    no ratio stands in the row's note, as do failed trials. Returns the figure, and writes it to ``path`` if one is given.
+    ``ValueError`` if nothing was compared with a prediction, or for a suffix that is no format."""
+    if path is not None:
+        checked_path(path)
     rows: dict[str, list[RatioResult]] = {}
     for r in results:
         if isinstance(r, RatioResult):
@@ -56,7 +58,9 @@ def plot_summary(results: Iterable[Result], path: str | Path, level: float = LEV
     axes.set_xlabel(f"measured / predicted, {level:.0%} intervals (bands: the largest tolerance asked for)")
     handles = [Line2D([], [], color=c, marker=k, linestyle="", label=v) for v, (c, k) in VERDICTS.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
-    save_figure(figure, path)
+    if path is not None:
+        save_figure(figure, path)
+    return figure
 
 
 def _row_note(found: Sequence[RatioResult]) -> str:

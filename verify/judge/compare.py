@@ -3,32 +3,17 @@ kind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Iterable
 
 from bounds import Kind, checks
+from verify.judge import JUDGES
 from verify.judge.base import Conduct, Groups
-from verify.judge.check import Check
-from verify.judge.lower import LowerCheck, _lower
-from verify.judge.predicted import ImprovementCheck, PredictedCheck, _improvement, _predicted
-from verify.judge.rate import RateCheck, _rate
 from verify.judge.statistics import BASELINE, LEVEL
-from verify.judge.upper import UpperCheck, _upper
 from verify.judge.verdict import Result
+from verify.measure.check import Check
 from verify.measure.experiment import Experiment
 from verify.measure.groups import group_records
 from verify.measure.record import Record
-
-#: What is asked of records when only a kind is named.
-DEFAULT_CHECKS: Mapping[Kind, Check] = MappingProxyType(
-    {
-        Kind.PREDICTED: PredictedCheck(largest_m_only=False),
-        Kind.RATE: RateCheck("m"),
-        Kind.UPPER: UpperCheck(),
-        Kind.LOWER: LowerCheck(),
-    }
-)
 
 
 def compare(
@@ -47,11 +32,11 @@ def compare(
 
     With an experiment, its points decide what is to be there: a point without records is "inconclusive",
     never left out, and records of other points are refused. level: of all intervals; baseline: see
-    ``rules.BASELINE``. corrupt_factor, corrupt_exponent: negative control; every bound is multiplied by the
+    ``statistics.BASELINE``. corrupt_factor, corrupt_exponent: negative control; every bound is multiplied by the
     one, every stated exponent raised by the other, and a sound comparison must then fail.
 
-    Raises ``ValueError`` if none or several of the three are given, for a kind that has no rule yet, on
-    values out of range, and for records that contradict their own points.
+    Raises ``ValueError`` if none or several of the three are given, on values out of range, and for records that
+    contradict their own points.
     """
     if not 0 < checks.real("level", level) < 1:
         raise ValueError(f"level must lie strictly between 0 and 1; got {level}")
@@ -63,31 +48,15 @@ def compare(
     conduct = Conduct(level, checks.real("baseline", baseline, 0.0), corrupt_factor, corrupt_exponent)
     asked: tuple[Check, ...]
     if kind is not None:
-        asked = (_default_check(kind),)
+        asked = (JUDGES[Kind(checks.choice("kind", str(kind), tuple(JUDGES)))].default,)
     elif check is not None:
         asked = (check,)
     else:
         assert experiment is not None
         asked = experiment.rules
-    groups = group_records(records, experiment)
-    return [result for one in asked for result in _RULES[type(one)](one, groups, conduct)]
+    return judged(group_records(records, experiment), asked, conduct)
 
 
-def _default_check(kind: Kind | str) -> Check:
-    wanted = Kind(checks.choice("kind", str(kind), tuple(Kind)))
-    if wanted not in DEFAULT_CHECKS:
-        raise ValueError(
-            f"kind must be one of {', '.join(DEFAULT_CHECKS)}: there is no rule yet for {wanted}"
-        )
-    return DEFAULT_CHECKS[wanted]
-
-
-_RULES: Mapping[type, Callable[[Any, Groups, Conduct], Iterator[Result]]] = MappingProxyType(
-    {
-        PredictedCheck: _predicted,
-        ImprovementCheck: _improvement,
-        RateCheck: _rate,
-        UpperCheck: _upper,
-        LowerCheck: _lower,
-    }
-)
+def judged(groups: Groups, asked: Iterable[Check], conduct: Conduct) -> list[Result]:
+    """The same for records that are grouped already: every check, answered by the judge of its kind."""
+    return [result for check in asked for result in JUDGES[check.kind].judge(check, groups, conduct)]

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from bounds import (
-    BoundValue,
-    Kind,
+from bounds import BoundValue, Kind
+from verify.judge.base import (
+    Claim,
+    Conduct,
+    Groups,
+    Judge,
+    Rule,
+    Sample,
+    bound_at,
+    corrupted,
+    measured,
+    named,
 )
-from verify.judge.base import Conduct, Groups, _named, bound_at, corrupted, measured
-from verify.judge.statistics import BASELINE, Measured, _within
-from verify.judge.verdict import Result, _note, _settle, _where
+from verify.judge.statistics import BASELINE, Measured, within
+from verify.judge.verdict import Result, noted, place, settled
+from verify.measure.check import Check
 
 
 @dataclass(frozen=True)
-class LowerCheck:
+class LowerCheck(Check):
     """The mean of R^2 is not below the square of the lower bound."""
+
+    kind: ClassVar[Kind] = Kind.LOWER
 
 
 @dataclass(frozen=True)
@@ -36,14 +48,27 @@ def judge_lower(m: Measured, bound: BoundValue, baseline: float = BASELINE, **wh
     value = math.nan if bound.value is None else bound.value
     unstated = bound.why if bound.value is None else "vacuous, bound 0" if value <= 0 else ""
     nothing = m.learns_nothing(baseline)
-    verdict = _settle(_within(m.low, m.high, value, math.inf), m.failed, unstated, nothing)
+    verdict = settled(within(m.low, m.high, value, math.inf), m.failed, unstated, nothing)
     nothing = unstated or nothing
-    note = _note(verdict, m.n, m.failed, nothing)
+    note = noted(verdict, m.n, m.failed, nothing)
     text = f"rms {m.rms:.4f} [{m.low:.4f}, {m.high:.4f}], bound {value:.4f}: {note}"
-    return LowerResult(Kind.LOWER, *_where(where), verdict, text, m.n, m.failed, value, m.rms, m.low, m.high)
+    return LowerResult(Kind.LOWER, *place(where), verdict, text, m.n, m.failed, value, m.rms, m.low, m.high)
 
 
 def _lower(check: LowerCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
     for point, records in groups.items():
         bound = corrupted(bound_at(point, Kind.LOWER), conduct.factor)
-        yield judge_lower(measured(records, conduct.level), bound, conduct.baseline, **_named(point))
+        yield judge_lower(measured(records, conduct.level), bound, conduct.baseline, **named(point))
+
+
+class LowerJudge(Judge):
+    """A search tests one side: twice the significance in a two-sided interval."""
+
+    default = LowerCheck()
+    rules: ClassVar[Mapping[type[Check], Rule]] = {LowerCheck: _lower}
+    style: ClassVar[Mapping[str, Any]] = {
+        "linestyle": ":", "linewidth": 1.4, "marker": "^", "markersize": 5, "fillstyle": "none",
+    }  # fmt: skip
+
+    def test(self, claim: Claim, samples: Sequence[Sample], significance: float) -> LowerResult:
+        return judge_lower(samples[0].measured(1 - 2 * significance), claim.stated)

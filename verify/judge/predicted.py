@@ -3,41 +3,52 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from bounds import (
-    BoundValue,
-    Kind,
+from bounds import BoundValue, Kind
+from verify.judge.base import (
+    Claim,
+    Conduct,
+    Groups,
+    Judge,
+    Rule,
+    Sample,
+    bound_at,
+    corrupted,
+    measured,
+    named,
 )
-from verify.judge.base import Conduct, Groups, _named, bound_at, corrupted, measured
-from verify.judge.statistics import BASELINE, LEVEL, Measured, Verdict, _half_width, _within
-from verify.judge.verdict import Result, _note, _settle, _where
+from verify.judge.statistics import BASELINE, LEVEL, Measured, Verdict, half_width, within
+from verify.judge.verdict import Result, noted, place, settled
+from verify.measure.check import Check
 from verify.measure.series import largest, series
 
-# --- checks: inert, what is to be asked of the records; the answers are found in ``compare`` ----------------
+# --- checks: inert, what is to be asked of the records ------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class PredictedCheck:
+class PredictedCheck(Check):
     """Measured over predicted root mean square within ``tolerance`` of 1, at the largest m of each series or
     everywhere."""
 
+    kind: ClassVar[Kind] = Kind.PREDICTED
     tolerance: float = 0.03
     largest_m_only: bool = True
 
 
 @dataclass(frozen=True)
-class ImprovementCheck:
+class ImprovementCheck(Check):
     """Plain over residualized root mean square, at the largest m: above 1 and within ``tolerance`` of the
     predicted factor."""
 
+    kind: ClassVar[Kind] = Kind.PREDICTED
     tolerance: float = 0.05
 
 
-FIRST_ORDER = (
-    0.25  #: PREDICTED is off by a relative O(R): beyond this predicted error it is not put to the test
-)
+#: PREDICTED is off by a relative O(R): beyond this predicted error it is not put to the test.
+FIRST_ORDER = 0.25
 
 
 @dataclass(frozen=True)
@@ -75,16 +86,16 @@ def judge_predicted(
         )
     nothing = m.learns_nothing(baseline)
     all_failed = m.n == 0 and m.failed > 0
-    verdict: Verdict = "fails" if all_failed else _within(low, high, 1 - tolerance, 1 + tolerance)
-    verdict = _settle(verdict, m.failed, unstated, nothing)
+    verdict: Verdict = "fails" if all_failed else within(low, high, 1 - tolerance, 1 + tolerance)
+    verdict = settled(verdict, m.failed, unstated, nothing)
     nothing = unstated or nothing
     text = (
         f"rms {m.rms:.4f}, predicted {predicted:.4f}, ratio {ratio:.3f} [{low:.3f}, {high:.3f}] "
-        f"for 1 ± {tolerance:g}: {_note(verdict, m.n, m.failed, nothing)}"
+        f"for 1 ± {tolerance:g}: {noted(verdict, m.n, m.failed, nothing)}"
     )
     return RatioResult(
         Kind.PREDICTED,
-        *_where(where),
+        *place(where),
         verdict,
         text,
         m.n,
@@ -109,28 +120,30 @@ def judge_improvement(
 ) -> RatioResult:
     """The factor plain / residualized against the predicted one. Holds iff it is above 1 with confidence and
     its ratio to the predicted factor has its whole interval in [1 - tolerance, 1 + tolerance] (Welch's t for
-    the logarithms)."""
-    factor = plain.rms / better.rms
-    half = _half_width((1.0, -1.0), (plain, better), level)
+    the logarithms). An error of exactly zero has no factor."""
+    factor = plain.rms / better.rms if better.rms else math.nan
+    half = half_width((1.0, -1.0), (plain, better), level)
     ratio = factor / predicted
-    low, high = (0.0, math.inf) if half == math.inf else (ratio * math.exp(-half), ratio * math.exp(half))
+    low, high = (
+        (0.0, math.inf) if not math.isfinite(half) else (ratio * math.exp(-half), ratio * math.exp(half))
+    )
     failed, n = plain.failed + better.failed, min(plain.n, better.n)
     nothing = plain.learns_nothing(baseline) or better.learns_nothing(baseline)
     nothing = nothing or ("" if predicted > 0 else "no prediction")
     if not nothing and plain.rms > FIRST_ORDER:
         nothing = f"a plain error above {FIRST_ORDER:g} is beyond first order"
-    verdict = _within(low, high, 1 - tolerance, 1 + tolerance)
+    verdict = within(low, high, 1 - tolerance, 1 + tolerance)
     if verdict == "holds" and low * predicted <= 1:
         verdict = "inconclusive"
-    verdict = _settle(verdict, failed, nothing)
+    verdict = settled(verdict, failed, nothing)
     text = (
         f"residualized better by {factor:.3f}, predicted {predicted:.3f}, "
         f"ratio {ratio:.3f} [{low:.3f}, {high:.3f}] for 1 ± {tolerance:g}: "
-        f"{_note(verdict, n, failed, nothing)}"
+        f"{noted(verdict, n, failed, nothing)}"
     )
     return RatioResult(
         Kind.PREDICTED,
-        *_where(where),
+        *place(where),
         verdict,
         text,
         n,
@@ -151,7 +164,7 @@ def _predicted(check: PredictedCheck, groups: Groups, conduct: Conduct) -> Itera
     for point in largest(groups) if check.largest_m_only else groups:
         bound = corrupted(bound_at(point, Kind.PREDICTED), conduct.factor)
         found = measured(groups[point], conduct.level)
-        yield judge_predicted(found, bound, check.tolerance, conduct.baseline, **_named(point))
+        yield judge_predicted(found, bound, check.tolerance, conduct.baseline, FIRST_ORDER, **named(point))
 
 
 def _improvement(check: ImprovementCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
@@ -169,5 +182,26 @@ def _improvement(check: ImprovementCheck, groups: Groups, conduct: Conduct) -> I
             check.tolerance,
             conduct.level,
             conduct.baseline,
-            **_named(plain, ("attack",)),
+            **named(plain, ("attack",)),
         )
+
+
+class PredictedJudge(Judge):
+    """A search asks it where our own prediction, if there is one, is of first order."""
+
+    default = PredictedCheck(largest_m_only=False)
+    rules: ClassVar[Mapping[type[Check], Rule]] = {PredictedCheck: _predicted, ImprovementCheck: _improvement}
+    style: ClassVar[Mapping[str, Any]] = {"linestyle": "-", "linewidth": 1.6}
+    options = ("tolerance",)
+    tolerance = 0.25
+    first_order = True
+    reach = FIRST_ORDER
+
+    def test(self, claim: Claim, samples: Sequence[Sample], significance: float) -> RatioResult:
+        reach = math.inf if claim.guarded else FIRST_ORDER
+        found = samples[0].measured(1 - significance)
+        return judge_predicted(found, claim.stated, claim.tolerance, reach=reach)
+
+    def slack(self, claim: Claim, samples: Sequence[Sample], verdict: Result) -> float:
+        """Tolerance less the deviation of the ratio."""
+        return claim.tolerance - abs(samples[0].measured().rms / claim.value - 1)

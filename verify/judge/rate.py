@@ -5,26 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 import sympy as sp
 
-from bounds import (
-    SYMBOLS,
-    Kind,
-    UnsupportedBound,
-    checks,
-    expression,
-)
-from verify.judge.base import Conduct, Groups, _named, measured
-from verify.judge.statistics import BASELINE, LEVEL, Measured, _weighted_slope, _within
-from verify.judge.verdict import Result, _note, _settle, _where
+from bounds import SYMBOLS, Kind, UnsupportedBound, checks, expression
+from verify.judge.base import Claim, Conduct, Groups, Judge, Rule, Sample, measured, named
+from verify.judge.statistics import BASELINE, LEVEL, Measured, weighted_slope, within
+from verify.judge.verdict import Result, noted, place, settled
+from verify.measure.check import Check
 from verify.measure.series import series, value_of
 
 
 @dataclass(frozen=True)
-class RateCheck:
+class RateCheck(Check):
     """The exponent of ``variable`` (m, d or sigma) within ``tolerance`` of the rate's."""
 
+    kind: ClassVar[Kind] = Kind.RATE
     variable: str = "m"
     tolerance: float = 0.05
 
@@ -67,19 +65,19 @@ def judge_rate(
     usable = {x: m for x, m in points.items() if m.n >= 2 and m.rms > 0}
     n, failed = sum(m.n for m in points.values()), sum(m.failed for m in points.values())
     nothing = unproved or next((why for m in points.values() if (why := m.learns_nothing(baseline))), "")
-    slope, low, high, fit_p = _weighted_slope(usable, level)
-    verdict = _settle(_within(low, high, exponent - tolerance, exponent + tolerance), failed, nothing)
+    slope, low, high, fit_p = weighted_slope(usable, level)
+    verdict = settled(within(low, high, exponent - tolerance, exponent + tolerance), failed, nothing)
     if len(usable) < len(points) and verdict == "holds":
         verdict = "inconclusive"
     found = f"{slope:+.3f} [{low:+.3f}, {high:+.3f}]" if len(usable) > 1 else "not measurable"
     asked = "" if unproved else f"for {exponent:+.3g} ± {tolerance:g} "
     text = (
         f"exponent of {variable} {found} {asked}"
-        f"over {len(usable)} of {len(points)} values: {_note(verdict, n, failed, nothing)}"
+        f"over {len(usable)} of {len(points)} values: {noted(verdict, n, failed, nothing)}"
     ) + (f"; not a straight line (p = {fit_p:.1g})" if fit_p < 1 - level else "")
     return RateResult(
         Kind.RATE,
-        *_where(where),
+        *place(where),
         verdict,
         text,
         n,
@@ -124,5 +122,38 @@ def _rate(check: RateCheck, groups: Groups, conduct: Conduct) -> Iterator[Result
             conduct.level,
             conduct.baseline,
             unproved,
-            **_named(points[0], hidden),
+            **named(points[0], hidden),
         )
+
+
+class RateJudge(Judge):
+    """A search measures the exponent over several sizes; no height is drawn, as a rate has no constant."""
+
+    default = RateCheck("m")
+    rules: ClassVar[Mapping[type[Check], Rule]] = {RateCheck: _rate}
+    options = ("tolerance", "variable", "ladder")
+    tolerance = 0.2
+    widths = (2_000, 8_000)  # the lower end of the ladder
+    ladder = True
+    first_order = True
+
+    def test(self, claim: Claim, samples: Sequence[Sample], significance: float) -> RateResult:
+        return self._fitted(claim, samples, 1 - significance)
+
+    def slack(self, claim: Claim, samples: Sequence[Sample], verdict: Result) -> float:
+        """Tolerance less the deviation of the exponent."""
+        return claim.tolerance - abs(self._fitted(claim, samples, LEVEL).slope - claim.value)
+
+    def statistic(self, claim: Claim, samples: Sequence[Sample]) -> tuple[float, float, float]:
+        """The exponent."""
+        found = self._fitted(claim, samples, LEVEL)
+        return found.slope, found.low, found.high
+
+    def claimed(self, values: Sequence[float], sizes: Sequence[float]) -> float:
+        """The slope of log value against log size."""
+        return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+    @staticmethod
+    def _fitted(claim: Claim, samples: Sequence[Sample], level: float) -> RateResult:
+        points = dict(zip(claim.sizes, (s.measured(level) for s in samples), strict=True))
+        return judge_rate(points, claim.value, claim.variable, claim.tolerance, level)

@@ -62,14 +62,14 @@ class Measured:
 # --- the rules: numbers in, a result out --------------------------------------------------------------------
 
 
-def _within(low: float, high: float, lo: float, hi: float) -> Verdict:
+def within(low: float, high: float, lo: float, hi: float) -> Verdict:
     """Is the interval [low, high] inside [lo, hi], disjoint from it, or neither?"""
     if lo <= low and high <= hi:
         return "holds"
     return "fails" if high < lo or low > hi else "inconclusive"
 
 
-def _half_width(coefficients: Sequence[float], measured: Sequence[Measured], level: float) -> float:
+def half_width(coefficients: Sequence[float], measured: Sequence[Measured], level: float) -> float:
     """Half the confidence interval of ``sum_i c_i log rms_i`` (independent trials, Welch-Satterthwaite
     degrees of freedom); infinite with fewer than two trials anywhere."""
     if any(m.n < 2 for m in measured):
@@ -82,7 +82,7 @@ def _half_width(coefficients: Sequence[float], measured: Sequence[Measured], lev
     return float(stats.t.ppf((1 + level) / 2, dof)) * math.sqrt(variance)
 
 
-def _weighted_slope(points: Mapping[float, Measured], level: float) -> tuple[float, float, float, float]:
+def weighted_slope(points: Mapping[float, Measured], level: float) -> tuple[float, float, float, float]:
     """Slope of log rms against log x, its interval, and the p-value of the straight line (F test of lack of
     fit against the scatter of the trials; 1 for two values of x)."""
     if len(points) < 2:
@@ -93,7 +93,7 @@ def _weighted_slope(points: Mapping[float, Measured], level: float) -> tuple[flo
     x = x - np.average(x, weights=weights)
     coefficients = weights * x / np.sum(weights * x**2)
     slope = float(coefficients @ y)
-    half = _half_width(coefficients.tolist(), measured, level)
+    half = half_width(coefficients.tolist(), measured, level)
     misfit = y - np.average(y, weights=weights) - slope * x
     dof = weights - 1
     scatter = float(np.sum(dof * weights * np.array([m.se_log for m in measured]) ** 2) / np.sum(dof))

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
+import numpy as np
 from scipy import stats
 
-from bounds import (
-    BoundValue,
-    Kind,
-    checks,
-)
-from verify.judge.base import Conduct, Groups, _named, bound_at, corrupted, errors_of
+from bounds import BoundValue, Kind, checks
+from verify.judge.base import Claim, Conduct, Groups, Judge, Rule, Sample, bound_at, corrupted, named
 from verify.judge.statistics import BASELINE, LEVEL, Measured, Verdict
-from verify.judge.verdict import Result, _note, _settle, _where
+from verify.judge.verdict import Result, noted, place, settled
+from verify.measure.check import Check
 
 
 @dataclass(frozen=True)
-class UpperCheck:
+class UpperCheck(Check):
     """R exceeds the upper bound in a fraction of at most ``delta`` of all trials (a failed trial counts as
     exceeding). ``part`` "span": the same for the features' distance from the span, bounded in the details."""
 
+    kind: ClassVar[Kind] = Kind.UPPER
     delta: float = 0.05
     part: str = "error"
 
@@ -70,16 +70,15 @@ def judge_upper(
     )
     nothing = Measured.of(errors, failed).learns_nothing(baseline)
     verdict: Verdict = "fails" if p_value < 1 - level else "holds" if limit <= delta else "inconclusive"
-    verdict = _settle(verdict, 0, unstated, nothing)  # failed trials are violations already
+    verdict = settled(verdict, 0, unstated, nothing)  # failed trials are violations already
     nothing = unstated or nothing
     rms = math.sqrt(sum(e * e for e in errors) / len(errors)) if errors else math.nan
+    over = value / rms if rms else math.inf
     text = (
-        f"{part}: {violations} of {n} above {value:.4f} = {value / rms:.2f} rms, allowed {delta:g}: "
-        f"{_note(verdict, n, failed, nothing)}"
+        f"{part}: {violations} of {n} above {value:.4f} = {over:.2f} rms, allowed {delta:g}: "
+        f"{noted(verdict, n, failed, nothing)}"
     )
-    return UpperResult(
-        Kind.UPPER, *_where(where), verdict, text, n, failed, value, violations, delta, p_value
-    )
+    return UpperResult(Kind.UPPER, *place(where), verdict, text, n, failed, value, violations, delta, p_value)
 
 
 def bound_of(stated: BoundValue, part: str) -> BoundValue:
@@ -90,13 +89,40 @@ def bound_of(stated: BoundValue, part: str) -> BoundValue:
 def _upper(check: UpperCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
     for point, records in groups.items():
         stated = bound_at(point, Kind.UPPER, check.delta)
+        found = Sample.of(records, check.part)
         yield judge_upper(
-            errors_of(records, check.part),
-            sum(r.failed for r in records),
+            found.errors,
+            found.failed,
             corrupted(bound_of(stated, check.part), conduct.factor),
             check.delta,
             conduct.level,
             conduct.baseline,
             check.part,
-            **_named(point),
+            **named(point),
         )
+
+
+class UpperJudge(Judge):
+    """A failed trial is a violation."""
+
+    default = UpperCheck()
+    rules: ClassVar[Mapping[type[Check], Rule]] = {UpperCheck: _upper}
+    style: ClassVar[Mapping[str, Any]] = {
+        "linestyle": "-.", "linewidth": 1.2, "marker": "v", "markersize": 5, "fillstyle": "none",
+    }  # fmt: skip
+    costly = True
+    options = ("delta",)
+
+    def test(self, claim: Claim, samples: Sequence[Sample], significance: float) -> UpperResult:
+        (found,) = samples
+        return judge_upper(found.errors, found.failed, claim.stated, claim.delta, 1 - significance)
+
+    def slack(self, claim: Claim, samples: Sequence[Sample], verdict: Result) -> float:
+        """Bound over the 1 - delta quantile of R."""
+        found = [*samples[0].errors, *[math.inf] * samples[0].failed]
+        quantile = float(np.quantile(found, 1 - claim.delta, method="inverted_cdf"))
+        return claim.value / quantile if quantile else math.inf
+
+    def vacuous(self, values: Sequence[float]) -> bool:
+        """Guessing zero scores 1."""
+        return values[0] >= 1

@@ -38,7 +38,7 @@ class Result:
         }
 
 
-def _settle(verdict: Verdict, failed: int, unstated: str, nothing: str = "") -> Verdict:
+def settled(verdict: Verdict, failed: int, unstated: str, nothing: str = "") -> Verdict:
     """``unstated``: why no statement applies here; nothing can then be said. ``nothing``: why these trials teach nothing
     in favour of one; what they refute stays refuted."""
     if unstated or (nothing and verdict != "fails"):
@@ -46,11 +46,11 @@ def _settle(verdict: Verdict, failed: int, unstated: str, nothing: str = "") -> 
     return "inconclusive" if failed and verdict == "holds" else verdict
 
 
-def _note(verdict: Verdict, n: int, failed: int, nothing: str) -> str:
+def noted(verdict: Verdict, n: int, failed: int, nothing: str) -> str:
     note = f"{verdict}: {nothing}" if nothing else verdict
     note += f"; consistent, n = {n}" if verdict == "inconclusive" else f", n = {n}"
     return note + (f", {failed} FAILED" if failed else "")
 
 
-def _where(where: Mapping[str, str]) -> tuple[str, str]:
+def place(where: Mapping[str, str]) -> tuple[str, str]:
     return where.get("experiment", ""), where.get("series", "")

@@ -5,16 +5,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bounds import checks
-from verify.judge.check import Check
+from bounds import Defense, checks
+from verify.measure.check import Check
 from verify.measure.point import Point
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A quick version of an experiment, fewer points and trials, never a weaker check.
+
+    width: every m is cut down to it. trials: at each point. defenses, batches: those whose points are kept, all if none is
+    named. in_all: whether it takes part in the quick run of all experiments, which has to say something of every defense in
+    little time.
+    """
+
+    width: int = 20_000
+    trials: int = 10
+    defenses: tuple[Defense, ...] = ()
+    batches: tuple[int, ...] = ()
+    in_all: bool = False
+
+    def keeps(self, point: Point) -> bool:
+        return (not self.defenses or point.defense in self.defenses) and (
+            not self.batches or point.B in self.batches
+        )
 
 
 @dataclass(frozen=True)
 class Experiment:
     """Points, the number of trials at each, the seed of all of them, and what is to be checked.
 
-    ``claims`` are the ids of the claims it bears on. ``quick_width`` is the largest m of its reduced version.
+    ``claims`` are the ids of the claims it bears on; ``reduced`` is what its quick version keeps.
     """
 
     name: str
@@ -24,11 +45,10 @@ class Experiment:
     claims: tuple[str, ...] = ()
     trials: int = 200
     seed: int = 0
-    quick_width: int = 20_000
-    quick_trials: int = 10
+    reduced: Reduced = Reduced()
 
     def __post_init__(self) -> None:
-        for name, value in (("trials", self.trials), ("quick_trials", self.quick_trials)):
+        for name, value in (("trials", self.trials), ("reduced.trials", self.reduced.trials)):
             checks.integer(name, value, 1)
         checks.integer("seed", self.seed, 0)
         if not self.points or len(set(self.points)) != len(self.points):
@@ -40,16 +60,21 @@ class Experiment:
             raise ValueError(
                 f"points must belong to experiment {self.name!r}; got {', '.join(sorted(strangers))}"
             )
+        if not any(map(self.reduced.keeps, self.points)):
+            raise ValueError(
+                f"reduced must keep at least one point of experiment {self.name!r}; got {self.reduced}"
+            )
 
     def quick(self) -> Experiment:
-        """A reduced version under a name of its own (so that its records never mix with the full run's):
-        every m cut down to ``quick_width``, ``quick_trials`` trials."""
+        """The reduced version, under a name of its own, so that its records never mix with the full run's."""
         name = f"{self.name}-quick"
-        points = [replace(p, experiment=name, m=min(p.m, self.quick_width)) for p in self.points]
+        kept = filter(self.reduced.keeps, self.points)
+        points = [replace(p, experiment=name, m=min(p.m, self.reduced.width)) for p in kept]
         return replace(
             self,
             name=name,
             title=f"{self.title} (quick)",
             points=tuple(dict.fromkeys(points)),
-            trials=min(self.trials, self.quick_trials),
+            trials=min(self.trials, self.reduced.trials),
+            reduced=Reduced(),
         )

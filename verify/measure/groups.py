@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 
 from verify.measure.experiment import Experiment
-from verify.measure.point import Point, point_key
-from verify.measure.record import Record
+from verify.measure.lines import RecordError
+from verify.measure.outcome import Outcome, TrialOutcome
+from verify.measure.point import Point
+from verify.measure.record import Record, distinct
 from verify.measure.series import label
 
 
 def group_records(
     records: Iterable[Record], experiment: Experiment | None = None
-) -> dict[Point, list[Record]]:
-    """Records by point; with an experiment, every one of its points is there and no other is allowed
-    (``ValueError``)."""
-    groups: dict[Point, list[Record]] = {p: [] for p in experiment.points} if experiment else {}
-    seen: set[tuple[str, int, int]] = set()
-    for record in records:
-        if point_key(record.point) != record.point_key:
-            raise ValueError(
-                f"record of trial {record.trial}: its point does not have its key {record.point_key}"
+) -> dict[Point, list[TrialOutcome]]:
+    """What each attack gave at each point, trials in order; every point has one attack: where several ran on the same
+    observation, the point stands once for each.
+
+    With an experiment, every one of its points is there and no other is allowed. ``RecordError``, a ``ValueError``, for
+    records of other points, and for a trial that is there twice.
+    """
+    groups: dict[Point, list[TrialOutcome]] = {}
+    if experiment is not None:
+        groups = {alone: [] for p in experiment.points for alone in p.single.values()}
+    for record in distinct(records):
+        if experiment is not None and record.point not in experiment.points:
+            raise RecordError(
+                f"records must belong to experiment {experiment.name!r}; got a trial at {label(record.point)}"
             )
-        identity = (record.point_key, record.trial, record.seeds["experiment"])
-        if identity in seen:
-            raise ValueError(
-                f"records must be distinct; trial {record.trial} at point {record.point_key} is there twice"
-            )
-        seen.add(identity)
-        point = Point.from_dict(record.point)
-        if experiment is not None and point not in groups:
-            raise ValueError(
-                f"records must belong to experiment {experiment.name!r}; got a trial at {label(point)}"
-            )
-        groups.setdefault(point, []).append(record)
-    return groups
+        for name, point in record.point.single.items():
+            groups.setdefault(point, []).append(_with_trial(record.outcomes[name], record.trial))
+    return {point: sorted(found, key=lambda o: o.trial) for point, found in groups.items()}
+
+
+def _with_trial(outcome: Outcome, trial: int) -> TrialOutcome:
+    return TrialOutcome(**{f.name: getattr(outcome, f.name) for f in fields(Outcome)}, trial=trial)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bounds import DEFENSES, Defense, NoDefense, Setting, TensorAttack, checks, evaluate
+from bounds import AttackSpec, Defense, NoDefense, Setting, TensorAttack, checks, evaluate, serial
 from bounds.estimator import moment_orders
-from verify.measure.record import RecordError, finite_json
-from verify.measure.trial import versions
+from verify.measure.conditions import Conditions, limited, present, resolved
+from verify.measure.failure import Failure, attempt
+from verify.measure.ledger import Ledger, carry_out
+from verify.measure.lines import LedgerError, RecordError, parse, read_lines, write_whole
+from verify.measure.trial import run_attack
+from verify.measure.workers import in_turn
 from verify.origin import own
 
 if TYPE_CHECKING:
@@ -26,7 +31,8 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 
 
-PICTURES_VERSION = 1
+#: Of the file of numbers. Version 1, whose rows do not say under which conditions they were made, is still read.
+PICTURES_VERSION = 2
 
 
 #: Pictures are kept in the file of numbers while they are fewer numbers than this, originals included.
@@ -40,8 +46,8 @@ class PictureRow:
     ``features`` (B, D): the reconstruction, row i matched to picture i of the batch; None if the attack
     failed or if the file it was read from does not keep pictures. ``rmse`` is the matched error R, None
     exactly if the attack failed; ``reason`` then says why, and is empty otherwise. ``predicted`` is PREDICTED
-    for R, None where theory has none. ``warnings`` are the attack's own. Raises ``ValueError`` if the fields
-    contradict one another.
+    for R, None where theory has none. ``warnings`` are the attack's own; ``conditions`` those it ran under, None where they
+    are not kept. Raises ``ValueError`` if the fields contradict one another.
     """
 
     m: int
@@ -52,8 +58,9 @@ class PictureRow:
     seed: int
     activation: str
     defense: Defense
-    attack: TensorAttack
+    attack: AttackSpec
     features: FloatArray | None
+    conditions: Conditions | None = None
 
     def __post_init__(self) -> None:
         checks.integer("m", self.m, 1)
@@ -85,67 +92,155 @@ def reconstruct_pictures(
     seed: int,
     activation: str = "relu",
     defense: Defense | None = None,
-    attack: TensorAttack | None = None,
+    attack: AttackSpec | None = None,
     device: str = "auto",
     progress: Callable[[PictureRow], None] | None = None,
+    *,
+    path: Path | None = None,
+    jobs: int = 1,
+    threads: int | None = None,
 ) -> list[PictureRow]:
     """Attack the batch once at each of ``widths``, in their order.
 
     One seed serves weights, noise and starts, whose streams are separate; a wider network has the neurons of
     a narrower one and more. ``defense`` and ``attack`` default to none and ``TensorAttack()``; ``progress``
     is called with each row as it is finished. An attack that reports that it has no result gives a row that
-    says why. Raises ``ValueError`` or ``TypeError`` on bad input, before the first attack.
+    says why. jobs: processes; threads: of each attack (None: as many as torch has here).
+
+    path: NAME.json, the file of numbers that is written at the end (``save_pictures``). Until then each finished row is at
+    once on disk, as a line of NAME.jsonl, so that a run that was stopped or killed goes on where it was.
+
+    Raises ``ValueError`` or ``TypeError`` on bad input, before the first attack and before anything is written;
+    ``LedgerError`` if NAME.jsonl is what a run with other pictures or settings has left.
     """
     own("attack")
     import torch
 
-    from attack import ReconstructionError, TwoLayerNet, matched_error, observe, tensor_attack
-
     defense = NoDefense() if defense is None else defense
     attack = TensorAttack() if attack is None else attack
-    if not isinstance(attack, TensorAttack):
-        raise TypeError(f"attack must be a TensorAttack; got {attack!r}")
+    checks.instance("attack", attack, AttackSpec, "TensorAttack()")
     checks.integer("seed", seed, 0)
-    from attack.device import resolve_device
-
-    place = resolve_device(device)
+    place = resolved(device)
     settings = [Setting.from_features(batch.features, batch.labels, m, activation) for m in widths]
     if not settings:
         raise ValueError("widths must hold at least one width; got none")
-    moment_orders(settings[0].activation)
-    predictions = [evaluate(defense, setting, attack).predicted for setting in settings]
+    if isinstance(attack, TensorAttack):
+        moment_orders(settings[0].activation)
+    used = torch.get_num_threads() if threads is None else checks.integer("threads", threads, 1)
+    job = _Job(batch, seed, defense, attack, place, used)
+    predicted = {s.m: evaluate(defense, s, attack).predicted for s in settings}
+    tasks: dict[Hashable, Callable[[], PictureRow]] = {
+        s.m: partial(_row, job, s.m, s.activation.name, predicted[s.m]) for s in settings
+    }
+    if path is None:
+        rows = []
+        for row in in_turn(tasks.values(), checks.integer("jobs", jobs, 1)):
+            rows.append(row)
+            if progress is not None:
+                progress(row)
+    else:
+        book = _ledger(path.with_suffix(".jsonl"), job, settings[0].activation.name)
+        rows = carry_out(book, tasks, job.conditions, jobs=jobs, progress=False, told=progress)
+    by_width = {row.m: row for row in rows}
+    ordered = [by_width[s.m] for s in settings]
+    if path is not None:
+        save_pictures(path, batch, ordered)
+        path.with_suffix(".jsonl").unlink(missing_ok=True)
+    return ordered
 
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What all rows of a run have in common."""
+
+    batch: ImageBatch
+    seed: int
+    defense: Defense
+    attack: AttackSpec
+    device: str
+    threads: int
+
+    @property
+    def conditions(self) -> Conditions:
+        return present(self.device.partition(":")[0], self.threads)
+
+
+def _row(job: _Job, m: int, activation: str, predicted: float | None) -> PictureRow:
+    """One attack on the batch."""
+    import torch
+
+    from attack import TwoLayerNet, matched_error, observe
+
+    batch, seed = job.batch, job.seed
+    size, d = batch.features.shape
     X = torch.from_numpy(batch.features)
-    rows = []
-    for setting, predicted in zip(settings, predictions, strict=True):
-        net = TwoLayerNet.sample(setting.d, setting.m, setting.activation, seed, device=place)
-        seen = observe(defense, net, X, batch.labels, seed=seed)
-        rmse, features, reason = None, None, ""
-        warnings: tuple[str, ...] = ()
-        try:
-            found = tensor_attack(seen, net, batch_size=setting.B, attack=attack, seed=seed)
-        except ReconstructionError as error:
-            reason = str(error) or type(error).__name__
-        else:
-            match = matched_error(X, found.features)
-            rmse, warnings = match.rmse, found.diagnostics.warnings
-            features = found.features.cpu().numpy()[list(match.permutation)]
-        row = PictureRow(
-            m=setting.m,
-            rmse=rmse,
-            predicted=predicted,
-            reason=reason,
-            warnings=warnings,
-            seed=seed,
-            activation=setting.activation.name,
-            defense=defense,
-            attack=attack,
-            features=features,
-        )
-        rows.append(row)
-        if progress is not None:
-            progress(row)
-    return rows
+    with limited(job.threads):
+        net = TwoLayerNet.sample(d, m, activation, seed, device=job.device)
+        seen = observe(job.defense, net, X, batch.labels, seed=seed)
+        found = attempt(lambda: run_attack(seen, net, size, job.attack, seed))
+    rmse, features = None, None
+    warnings: tuple[str, ...] = ()
+    if not isinstance(found, Failure):
+        match = matched_error(X, found.features)
+        rmse, warnings = match.rmse, found.diagnostics.warnings
+        features = found.features.cpu().numpy()[list(match.permutation)]
+    return PictureRow(
+        m=m,
+        rmse=rmse,
+        predicted=predicted,
+        reason=found.reason if isinstance(found, Failure) else "",
+        warnings=warnings,
+        seed=seed,
+        activation=activation,
+        defense=job.defense,
+        attack=job.attack,
+        features=features,
+        conditions=job.conditions,
+    )
+
+
+def _ledger(path: Path, job: _Job, activation: str) -> Ledger[PictureRow]:
+    """The book of one run over the widths."""
+    digest, form = _digest(job.batch), (job.batch.features.shape[0], job.batch.features.shape[1])
+
+    def read() -> Sequence[PictureRow]:
+        rows: dict[int, PictureRow] = {}
+        for where, raw in read_lines(path) if path.exists() else ():
+            try:
+                line = _object(
+                    "a line", raw, {"schema_version", "batch", "row"}, versions=(PICTURES_VERSION,)
+                )
+                row = _parse_row(line["row"], form)
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise RecordError(f"{where}: {error}") from None
+            if line["batch"] != digest:
+                raise LedgerError(f"{where}: of other pictures. {_REMOVE}")
+            if row.m in rows:
+                raise RecordError(f"{where}: m = {row.m} is recorded twice")
+            rows[row.m] = row
+        return list(rows.values())
+
+    def identity(row: PictureRow) -> Hashable:
+        settings = (row.seed, row.activation, row.defense, row.attack)
+        if settings != (job.seed, activation, job.defense, job.attack):
+            raise LedgerError(f"{path}: m = {row.m} was attacked with other settings. {_REMOVE}")
+        return row.m
+
+    def line(row: PictureRow) -> Mapping[str, Any]:
+        pixels = None if row.features is None else row.features.tolist()
+        return {"schema_version": PICTURES_VERSION, "batch": digest, "row": _written(row, pixels)}
+
+    return Ledger(path.stem, path, read, line, identity, lambda row: row.conditions)
+
+
+_REMOVE = "It is what a stopped run has left: remove it or use another directory"
+
+
+def _digest(batch: ImageBatch) -> str:
+    """A short hash of what the attack is made on."""
+    whole = hashlib.sha256(np.ascontiguousarray(batch.features).tobytes())
+    whole.update(np.ascontiguousarray(batch.labels).tobytes())
+    return whole.hexdigest()[:16]
 
 
 def _spaced(number: int) -> str:
@@ -165,7 +260,6 @@ def save_pictures(path: str | Path, batch: ImageBatch, rows: Sequence[PictureRow
     kept = batch.features.size * (1 + len(drawn)) < KEPT_NUMBERS
     raw = {
         "schema_version": PICTURES_VERSION,
-        "versions": versions(),
         "batch": {
             "name": batch.name,
             "shape": list(batch.shape),
@@ -177,21 +271,22 @@ def save_pictures(path: str | Path, batch: ImageBatch, rows: Sequence[PictureRow
             "features": _single(batch.features) if kept else None,
         },
         "rows": [
-            {f.name: getattr(row, f.name) for f in fields(row)}
-            | {
-                "warnings": list(row.warnings),
-                "defense": {"name": row.defense.name, **asdict(row.defense)},
-                "attack": asdict(row.attack),
-                "features": _single(row.features) if kept and row.features is not None else None,
-            }
+            _written(row, _single(row.features) if kept and row.features is not None else None)
             for row in rows
         ],
     }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(finite_json(raw), allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, json.dumps(serial.plain(raw), allow_nan=False) + "\n")
+
+
+def _written(row: PictureRow, features: list[list[float]] | None) -> dict[str, Any]:
+    """A row as JSON-able values."""
+    return {f.name: getattr(row, f.name) for f in fields(row)} | {
+        "warnings": list(row.warnings),
+        "defense": serial.defense_to_dict(row.defense),
+        "attack": serial.attack_to_dict(row.attack),
+        "features": features,
+        "conditions": None if row.conditions is None else row.conditions.to_dict(),
+    }
 
 
 def load_pictures(path: str | Path) -> tuple[ImageBatch | None, list[PictureRow]]:
@@ -202,10 +297,7 @@ def load_pictures(path: str | Path) -> tuple[ImageBatch | None, list[PictureRow]
     cannot be read.
     """
     path = Path(path)
-    try:
-        raw = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise RecordError(f"{path}: not strict JSON ({error})") from None
+    raw = parse(path.read_bytes(), str(path))
     try:
         return _parse(raw)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -213,7 +305,18 @@ def load_pictures(path: str | Path) -> tuple[ImageBatch | None, list[PictureRow]
 
 
 def _parse(raw: Any) -> tuple[ImageBatch | None, list[PictureRow]]:
-    raw = _object("a file of pictures", raw, {"schema_version", "versions", "batch", "rows"}, versioned=True)
+    raw = _object("a file of pictures", raw, versions=(1, PICTURES_VERSION))
+    if (
+        raw["schema_version"] == 1
+    ):  # it told the versions that it was made with once for all rows, and no threads
+        raw = {k: v for k, v in raw.items() if k != "versions"}
+        rows = raw.get("rows")
+        raw["rows"] = (
+            [{**r, "conditions": None} for r in rows if isinstance(r, dict)]
+            if isinstance(rows, list)
+            else rows
+        )
+    _object("a file of pictures", raw, {"schema_version", "batch", "rows"})
     stated = _object("batch", raw["batch"], _BATCH_FIELDS)
     shape = _counts("shape", stated["shape"], 3).tolist()
     if not isinstance(stated["labels"], list):
@@ -246,17 +349,15 @@ def _parse_row(raw: Any, form: tuple[int, int]) -> PictureRow:
             raise TypeError(f"{name} must be a string; got {values[name]!r}")
     if not isinstance(values["warnings"], list):
         raise TypeError(f"warnings must be a list; got {values['warnings']!r}")
-    parameters = dict(_object("defense", values["defense"]))
-    by_name = {cls.name: cls for cls in DEFENSES}
-    defense = by_name[checks.choice("defense", parameters.pop("name", None), tuple(by_name))]
-    found = values["features"]
+    found, under = values["features"], values["conditions"]
     return PictureRow(
         **values
         | {
             "warnings": tuple(str(w) for w in values["warnings"]),
-            "defense": defense(**parameters),
-            "attack": TensorAttack(**_object("attack", values["attack"])),
+            "defense": serial.defense_from_dict(values["defense"]),
+            "attack": serial.attack_from_dict(values["attack"]),
             "features": None if found is None else checks.array("features", found, form),
+            "conditions": None if under is None else Conditions(**_object("conditions", under)),
         }
     )
 
@@ -264,13 +365,16 @@ def _parse_row(raw: Any, form: tuple[int, int]) -> PictureRow:
 _BATCH_FIELDS = {"name", "shape", "mean", "labels", "classes", "indices", "norms", "features"}
 
 
-def _object(name: str, raw: Any, wanted: set[str] | None = None, versioned: bool = False) -> dict[str, Any]:
-    """``raw`` as an object with exactly the ``wanted`` fields (None: any), of our version if so."""
+def _object(
+    name: str, raw: Any, wanted: set[str] | None = None, versions: tuple[int, ...] = ()
+) -> dict[str, Any]:
+    """``raw`` as an object with exactly the ``wanted`` fields (None: any), of one of the ``versions`` if there are any."""
     if not isinstance(raw, dict):
         raise TypeError(f"{name} must be a JSON object; got {type(raw).__name__}")
     # The version first: a file of another one may well have other fields.
-    if versioned and raw.get("schema_version") != PICTURES_VERSION:
-        raise ValueError(f"schema_version must be {PICTURES_VERSION}; got {raw.get('schema_version')!r}")
+    version = raw.get("schema_version")
+    if versions and (isinstance(version, bool) or version not in versions):
+        raise ValueError(f"schema_version must be {' or '.join(map(str, versions))}; got {version!r}")
     if wanted is not None and raw.keys() != wanted:
         raise ValueError(f"{name}: fields missing or unknown: {', '.join(sorted(raw.keys() ^ wanted))}")
     return raw
@@ -285,7 +389,3 @@ def _counts(name: str, values: Any, size: int) -> NDArray[np.int64]:
 def _single(values: FloatArray) -> list[list[float]]:
     """As float32, in the fewest digits that give the same float32 back."""
     return [[float(str(v)) for v in row] for row in values.astype(np.float32)]
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not allowed")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-from bounds import ACTIVATIONS, DEFENSES, Defense, NoDefense, Setting, TensorAttack, checks
+from bounds import ACTIVATIONS, AttackSpec, Defense, NoDefense, Setting, TensorAttack, checks, serial
 from verify.measure.features import Features, alternating
 
 DTYPES = ("float64", "float32")
-
-
-#: Options of ``TensorAttack`` that older records do not have.
-LATER_OPTIONS = ("contraction",)
 
 
 @dataclass(frozen=True)
@@ -24,9 +21,9 @@ class Point:
     """One setting to be measured: trials at a point differ in weights, noise and starts, never in the
     features.
 
-    ``labels`` default to +1, -1, +1, ...; ``activation`` is a name of ``bounds.ACTIVATIONS``. Raises
-    ``ValueError`` or ``TypeError`` on values out of range (a mismatch of d and pictures shows when the
-    features are drawn).
+    ``labels`` default to +1, -1, +1, ...; ``activation`` is a name of ``bounds.ACTIVATIONS``. ``also``: further attacks that
+    run on the same observation as ``attack``. Raises ``ValueError`` or ``TypeError`` on values out of range (a mismatch of d
+    and pictures shows when the features are drawn).
     """
 
     experiment: str
@@ -37,10 +34,13 @@ class Point:
     labels: tuple[float, ...] = ()
     activation: str = "relu"
     defense: Defense = field(default_factory=NoDefense)
-    attack: TensorAttack = field(default_factory=TensorAttack)
+    attack: AttackSpec = field(default_factory=TensorAttack)
     dtype: str = "float64"
+    also: tuple[AttackSpec, ...] = ()
 
     def __post_init__(self) -> None:
+        checks.instance("experiment", self.experiment, str)
+        checks.instance("features", self.features, Features, 'Features("orthonormal")')
         checks.integer("d", self.d, 1)
         checks.integer("B", self.B, 1, self.d, "at most d")
         checks.integer("m", self.m, self.B + 1, why="more than B")
@@ -50,12 +50,30 @@ class Point:
         if len(labels) != self.B:
             raise ValueError(f"labels must have B = {self.B} entries; got {len(labels)}")
         object.__setattr__(self, "labels", labels)
-        for name, value, wanted in (
-            ("defense", self.defense, Defense),
-            ("attack", self.attack, TensorAttack),
-        ):
-            if not isinstance(value, wanted):
-                raise TypeError(f"{name} must be a {wanted.__name__}; got {value!r}")
+        checks.instance("defense", self.defense, Defense)
+        checks.instance("also", self.also, tuple)
+        for attack in self.attacks:
+            checks.instance("attack", attack, AttackSpec, "TensorAttack()")
+        if len(set(self.attacks)) < len(self.attacks):
+            raise ValueError(f"attacks at a point must be distinct; got {self.attacks}")
+
+    @property
+    def attacks(self) -> tuple[AttackSpec, ...]:
+        """Every attack that runs on one observation here."""
+        return (self.attack, *self.also)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """``attack_name`` of every attack."""
+        return tuple(attack_name(a) for a in self.attacks)
+
+    @cached_property
+    def single(self) -> Mapping[str, Point]:
+        """The point with each of its attacks alone, by the attack's name."""
+        if not self.also:
+            return {self.names[0]: self}
+        alone = (replace(self, attack=a, also=()) for a in self.attacks)
+        return dict(zip(self.names, alone, strict=True))
 
     def setting(self) -> Setting:
         """The setting that the bounds speak about."""
@@ -64,42 +82,44 @@ class Point:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-able values; ``Point.from_dict`` inverts it.
-
-        Options of the estimator that came later are left out at their default: keys of points, and seeds made from them,
-        stay what they were.
-        """
-        default = TensorAttack()
-        attack = {
-            k: v for k, v in asdict(self.attack).items() if k not in LATER_OPTIONS or v != getattr(default, k)
-        }
-        # JSON has no infinity; a parameter may be infinite where its defense is off.
-        parameters = {k: "inf" if v == math.inf else v for k, v in asdict(self.defense).items()}
-        return asdict(self) | {
+        """As JSON-able values; ``Point.from_dict`` inverts it. One attack is written as it always was, so that keys of
+        points, and seeds made from them, stay what they were."""
+        raw = {
+            "experiment": self.experiment,
+            "features": asdict(self.features),
+            "d": self.d,
+            "m": self.m,
+            "B": self.B,
             "labels": list(self.labels),
-            "defense": {"name": self.defense.name, **parameters},
-            "attack": attack,
+            "activation": self.activation,
+            "defense": serial.defense_to_dict(self.defense),
+            "attack": serial.attack_to_dict(self.attack),
+            "dtype": self.dtype,
         }
+        return raw | ({"also": [serial.attack_to_dict(a) for a in self.also]} if self.also else {})
 
     @staticmethod
-    def from_dict(raw: Mapping[str, Any]) -> Point:
+    def from_dict(raw: Any) -> Point:
         """Inverse of ``to_dict``. ``ValueError`` for anything that is not its result."""
         try:
-            parameters = dict(raw["defense"])
-            by_name = {cls.name: cls for cls in DEFENSES}
-            defense = by_name[checks.choice("defense", parameters.pop("name"), tuple(by_name))]
-            parameters = {k: math.inf if v == "inf" else v for k, v in parameters.items()}
-            values = dict(raw) | {
-                "features": Features(**raw["features"]),
-                "labels": tuple(raw["labels"]),
-                "defense": defense(**parameters),
-                "attack": TensorAttack(**raw["attack"]),
-            }
-            return Point(**values)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"point must be what Point.to_dict gives; got {dict(raw)} ({error})") from error
+            values = _exactly("point", raw, Point, optional={"also"})
+            labels, also = values["labels"], values.get("also", [])
+            if not isinstance(labels, list | tuple) or not isinstance(also, list | tuple):
+                raise TypeError("labels and also must be lists")
+            return Point(
+                **values
+                | {
+                    "features": Features(**_exactly("features", values["features"], Features)),
+                    "labels": tuple(labels),
+                    "defense": serial.defense_from_dict(values["defense"]),
+                    "attack": serial.attack_from_dict(values["attack"]),
+                    "also": tuple(serial.attack_from_dict(a) for a in also),
+                }
+            )
+        except (TypeError, OverflowError) as error:
+            raise ValueError(f"point must be what Point.to_dict gives; got {raw!r} ({error})") from error
 
-    @property
+    @cached_property
     def key(self) -> str:
         """A short stable hash of ``to_dict()``."""
         return point_key(self.to_dict())
@@ -108,11 +128,6 @@ class Point:
         """What a person needs to tell points apart, part by part, as short text."""
         strength = ", ".join(parameter_words(self.defense).values())
         labels = "" if self.labels == alternating(self.B) else ", ".join(f"{y:g}" for y in self.labels)
-        attack = self.attack
-        estimator = [attack.moments]
-        estimator += [f"core weight {attack.core_weight:g}"] if attack.core_weight is not None else []
-        estimator += [] if attack.same_neuron == "leave_one_out" else [f"same neuron {attack.same_neuron}"]
-        estimator += ["random contraction"] if attack.contraction == "random" else []
         return {
             "activation": self.activation,
             "features": str(self.features) + (f" (seed {self.features.seed})" if self.features.seed else ""),
@@ -123,9 +138,38 @@ class Point:
             "defense": self.defense.name.replace("_", " ") + (f" ({strength})" if strength else "")
             if self.defense.name != "none"
             else "no defense",
-            "attack": ", ".join(estimator),
+            "attack": " and ".join(attack_words(a) for a in self.attacks),
             "dtype": "" if self.dtype == "float64" else self.dtype,
         }
+
+
+def attack_words(attack: AttackSpec) -> str:
+    """An attack and what it does otherwise than by default, as short text."""
+    if not isinstance(attack, TensorAttack):
+        return attack_name(attack).replace("_", " ")
+    words = [attack.moments]
+    words += [f"core weight {attack.core_weight:g}"] if attack.core_weight is not None else []
+    words += [] if attack.same_neuron == "leave_one_out" else [f"same neuron {attack.same_neuron}"]
+    words += ["random contraction"] if attack.contraction == "random" else []
+    return ", ".join(words)
+
+
+def attack_name(attack: AttackSpec) -> str:
+    """Its name, with the options that are not the default: "tensor", "tensor(moments=plain)". Different attacks have
+    different ones."""
+    options = {
+        f.name: serial.plain(getattr(attack, f.name))
+        for f in dataclasses.fields(attack)
+        if getattr(attack, f.name) != _default(f)
+    }
+    told = ", ".join(f"{k}={v}" for k, v in options.items())
+    return f"{attack.name}({told})" if told else attack.name
+
+
+def _default(option: dataclasses.Field[Any]) -> Any:
+    if option.default_factory is not dataclasses.MISSING:
+        return option.default_factory()
+    return option.default
 
 
 def parameter_words(defense: Defense) -> dict[str, str]:
@@ -138,6 +182,19 @@ def parameter_words(defense: Defense) -> dict[str, str]:
         else:
             words[name] = f"{spoken} = {value if isinstance(value, str) else format(value, 'g')}"
     return words
+
+
+def _exactly(
+    name: str, raw: Any, make: type, optional: frozenset[str] | set[str] = frozenset()
+) -> dict[str, Any]:
+    """``raw`` as an object with exactly the fields of a dataclass."""
+    wanted = {f.name for f in dataclasses.fields(make)}
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"{name} must be an object; got {raw!r}")
+    wrong = sorted(str(k) for k in (wanted ^ set(raw)) - set(optional))
+    if wrong:
+        raise ValueError(f"{name}: fields missing or unknown: {', '.join(wrong)}; got {dict(raw)}")
+    return dict(raw)
 
 
 def point_key(raw: Mapping[str, Any]) -> str:

@@ -1,194 +1,238 @@
-"""One trial, one record, one line of strict JSON; written durably, read back with suspicion."""
+"""One trial, one record: one line of strict JSON while a run goes on, one row of numbers once it is kept.
+
+``NAME.jsonl`` holds the lines of a run, ``NAME.json`` the compact form (``verify.measure.compact``); ``read_records`` reads
+both, and takes nothing on trust.
+"""
 
 from __future__ import annotations
 
 import json
-import math
-import os
-import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-#: Version 2 added ``rmse_span``; records of version 1 are read as such, without it.
-SCHEMA_VERSION = 2
+from bounds import checks
+from verify.measure.conditions import Conditions
+from verify.measure.lines import RecordError, append_line, json_object, read_lines
+from verify.measure.outcome import Outcome
+from verify.measure.point import Point
+from verify.measure.seeds import trial_seeds
 
+#: Of the running lines. Version 2 added ``rmse_span``, version 3 several attacks on one observation; 1 and 2 are still read.
+SCHEMA_VERSION = 3
 
-_ADDED = {2: ("rmse_span",)}
+#: A trial's number lies below.
+MAX_TRIALS = 1_000_000
 
+#: What the lines of versions 1 and 2 hold of their one outcome.
+_FLAT = ("status", "reason", "rmse", "rmse_orthogonal", "rmse_inplane", "label_accuracy", "residual_error")
 
-STATUSES = ("ok", "failed")
+_SHARED = {"experiment", "point", "point_key", "trial", "seeds", "seconds", "device", "dtype", "threads"}
 
-
-_ERRORS = ("rmse", "rmse_orthogonal", "rmse_inplane", "rmse_span")
-
-
-_MEASURED = (*_ERRORS, "label_accuracy", "residual_error")
-
-
-class RecordError(ValueError):
-    """A file of records is not what it claims to be."""
-
-
-class TornRecordWarning(UserWarning):
-    """The last line of a file was cut short: a run was killed while writing it. That one trial is to be run
-    again."""
+_FIELDS = {
+    1: _SHARED | {"versions", "schema_version", "diagnostics", *_FLAT},
+    2: _SHARED | {"versions", "schema_version", "diagnostics", "rmse_span", *_FLAT},
+    3: _SHARED | {"versions", "schema_version", "outcomes"},
+}
 
 
 @dataclass(frozen=True)
 class Record:
     """What one trial gave, with everything needed to run it again.
 
-    ``point`` is ``Point.to_dict()`` and ``point_key`` its hash. ``rmse`` is R = min_pi sqrt(mean_i |x_i -
-    xhat_pi(i)|^2), and ``rmse_orthogonal``, ``rmse_inplane`` are its parts outside and inside the span of the
-    features (rmse^2 = orthogonal^2 + inplane^2). ``rmse_span`` is the root mean square distance of the features
-    from the span of the reconstructions (None in records of version 1). ``label_accuracy`` is the fraction
-    of samples with |yhat_i - y_i| < 1 (for labels +1, -1: the right one is nearest); ``residual_error`` the
-    largest |rhat_i - r_i| against the client's true residuals. All these are None exactly if ``status`` is
-    "failed", and then ``reason`` says why. ``seconds`` is the wall time of the trial, network and observation
-    included. Raises
-    ``ValueError`` if the fields contradict one another.
+    ``outcomes``: one for each of the point's attacks, by ``attack_name``; all ran on the same observation. ``seed`` is the
+    experiment's. ``seconds``: wall time of the trial, network and observation included; None where it is not kept.
+
+    Raises ``ValueError`` or ``TypeError`` for what cannot be true.
     """
 
-    experiment: str
-    point: Mapping[str, Any]
-    point_key: str
+    point: Point
     trial: int
-    seeds: Mapping[str, int]
-    status: str
-    reason: str
-    rmse: float | None
-    rmse_orthogonal: float | None
-    rmse_inplane: float | None
-    rmse_span: float | None
-    label_accuracy: float | None
-    residual_error: float | None
-    diagnostics: Mapping[str, Any]
-    seconds: float
-    device: str
-    dtype: str
-    threads: int
-    versions: Mapping[str, str]
-    schema_version: int = SCHEMA_VERSION
+    seed: int
+    outcomes: Mapping[str, Outcome]
+    conditions: Conditions
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if self.status not in STATUSES:
-            raise ValueError(f"status must be one of {', '.join(STATUSES)}; got {self.status!r}")
-        if self.status == "failed" and not self.reason:
-            raise ValueError("reason must be given where status is 'failed'; got an empty one")
-        if self.schema_version == 1 and self.rmse_span is not None:
-            raise ValueError(f"rmse_span must be None in a record of version 1; got {self.rmse_span}")
-        for name in _MEASURED if self.schema_version > 1 else (n for n in _MEASURED if n != "rmse_span"):
-            value = getattr(self, name)
-            if self.status == "failed" and value is not None:
-                raise ValueError(f"{name} must be None where status is 'failed'; got {value}")
-            if self.status == "ok" and not (
-                isinstance(value, int | float) and math.isfinite(value) and value >= 0
-            ):
-                raise ValueError(f"{name} must be finite and >= 0 where status is 'ok'; got {value}")
+        checks.integer("trial", self.trial, 0, MAX_TRIALS - 1)
+        checks.integer("seed", self.seed, 0)
+        if self.seconds is not None:
+            checks.real("seconds", self.seconds, 0.0)
+        wanted = self.point.names
+        if sorted(self.outcomes) != sorted(wanted):
+            raise ValueError(
+                f"outcomes must be those of {', '.join(wanted)}; got {', '.join(map(str, self.outcomes))}"
+            )
+
+    @property
+    def experiment(self) -> str:
+        """The experiment it belongs to."""
+        return self.point.experiment
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """The trial's own, by purpose."""
+        return trial_seeds(self.point, self.trial, self.seed)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome of the point's one attack; ``ValueError`` if there are several."""
+        if len(self.outcomes) != 1:
+            raise ValueError(f"outcome must be the only one; this trial has {', '.join(self.outcomes)}")
+        return next(iter(self.outcomes.values()))
 
     @property
     def failed(self) -> bool:
-        return self.status == "failed"
+        """Has any attack no result?"""
+        return any(outcome.failed for outcome in self.outcomes.values())
+
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        """What no two records have in common: key of the point, trial, seed."""
+        return self.point.key, self.trial, self.seed
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values; ``Record.from_dict`` inverts it."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "experiment": self.experiment,
+            "point": self.point.to_dict(),
+            "point_key": self.point.key,
+            "trial": self.trial,
+            "seeds": self.seeds,
+            "outcomes": {name: outcome.to_dict() for name, outcome in self.outcomes.items()},
+            "seconds": self.seconds,
+            "dtype": self.point.dtype,
+            **self.conditions.to_dict(),
+        }
+
+    @staticmethod
+    def from_dict(raw: Mapping[str, Any]) -> Record:
+        """Inverse of ``to_dict``; reads versions 1 and 2 too. ``ValueError`` or ``TypeError`` for anything else."""
+        version = raw.get("schema_version")
+        if isinstance(version, bool) or not isinstance(version, int) or version not in _FIELDS:
+            raise ValueError(f"schema_version must be 1 to {SCHEMA_VERSION}; got {version!r}")
+        if raw.keys() != _FIELDS[version]:
+            wrong = ", ".join(sorted(raw.keys() ^ _FIELDS[version]))
+            raise ValueError(f"fields missing or unknown: {wrong}")
+        point = point_from(raw["point"])
+        for name, stated, true in (
+            ("point_key", raw["point_key"], point.key),
+            ("experiment", raw["experiment"], point.experiment),
+            ("dtype", raw["dtype"], point.dtype),
+        ):
+            if stated != true:
+                raise ValueError(f"{name} must be that of the point, {true!r}; got {stated!r}")
+        return _with_true_seeds(
+            Record(
+                point=point,
+                trial=raw["trial"],
+                seed=json_object(raw["seeds"], "seeds").get("experiment", -1),
+                outcomes=_outcomes(raw, version, point.names[0]),
+                conditions=Conditions(raw["device"], raw["threads"], raw["versions"]),
+                seconds=raw["seconds"],
+            ),
+            raw["seeds"],
+        )
 
 
-def finite_json(value: Any) -> Any:
-    """``value`` with every non-finite float replaced by its name ("nan", "inf", "-inf"): strict JSON has none
-    of them."""
-    if isinstance(value, Mapping):
-        return {str(k): finite_json(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite_json(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+def _with_true_seeds(record: Record, stated: Mapping[str, Any]) -> Record:
+    if stated != record.seeds:
+        raise ValueError(f"seeds must be those of the trial, {record.seeds}; got {dict(stated)}")
+    return record
+
+
+def _outcomes(raw: Mapping[str, Any], version: int, name: str) -> dict[str, Outcome]:
+    if version == SCHEMA_VERSION:
+        found = json_object(raw["outcomes"], "outcomes")
+        return {attack: Outcome.from_dict(json_object(o, attack)) for attack, o in found.items()}
+    flat = {key: raw[key] for key in (*_FLAT, "diagnostics")} | {"rmse_span": raw.get("rmse_span")}
+    if version == 2 and flat["status"] == "ok":
+        checks.real("rmse_span", flat["rmse_span"], 0.0)
+    return {name: Outcome.from_dict(flat)}
+
+
+def point_from(raw: Any) -> Point:
+    """``Point.from_dict``, once for equal forms: a file has few points and many trials."""
+    return _parsed(json.dumps(raw, sort_keys=True))
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Point:
+    return Point.from_dict(json.loads(text))
 
 
 def append_record(path: str | Path, record: Record) -> None:
-    """Append ``record`` as one line, on disk when this returns. A torn last line of ``path`` is cut off
-    first.
-
-    Not safe against a second writer: ``sweep`` holds a lock.
-    """
-    path = Path(path)
-    line = json.dumps(asdict(record), allow_nan=False, sort_keys=True).encode() + b"\n"
-    repair(path)
-    first = not path.exists() or path.stat().st_size == 0
-    with open(path, "ab", buffering=0) as file:
-        if file.write(line) != len(
-            line
-        ):  # a short write (full disk) leaves a torn line, which the next append repairs
-            raise OSError(f"could not write a whole record to {path}")
-        os.fsync(file.fileno())
-    if first:
-        _fsync_directory(path.parent)
-
-
-def repair(path: str | Path) -> None:
-    """Cut off a torn last line of ``path``, if there is one; nothing else is touched."""
-    path = Path(path)
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        torn = file.read(1) != b"\n"
-    if torn:
-        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    """Append ``record`` as one line, on disk when this returns (``append_line``)."""
+    append_line(path, record.to_dict())
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """The records of a file, in the order written.
+    """The records of ``path``, and of its other form (``NAME.json``, ``NAME.jsonl``) if that is there too.
 
-    A last line without its line end is what a killed run leaves: it is skipped with a ``TornRecordWarning``.
-    Anything else that is not a record of this schema version raises ``RecordError`` naming file and line.
+    A torn last line, which a killed run leaves, is skipped with a ``TornRecordWarning``. Anything that is not a record, or
+    cannot be true, raises ``RecordError`` naming file and place.
     """
-    path = Path(path)
-    data = path.read_bytes()
-    *lines, tail = data.split(b"\n")
-    if tail:
-        warnings.warn(
-            f"{path}, line {len(lines) + 1}: torn last line skipped", TornRecordWarning, stacklevel=2
-        )
-    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    from verify.measure.compact import read_compact  # the compact form is made of records
+
+    kept, running = Path(path).with_suffix(".json"), Path(path).with_suffix(".jsonl")
+    if not kept.exists() and not running.exists():
+        return _read_lines(Path(path))  # raises FileNotFoundError, or reads a name of another kind
+    records = read_compact(kept) if kept.exists() else []
+    if running.exists():
+        # A compaction that was stopped before it took the lines away leaves the same trials in both.
+        told = {record.identity: record for record in records}
+        for record in _read_lines(running):
+            same = told.get(record.identity)
+            if same is None:
+                records.append(record)
+            elif not _same_numbers(same, record):
+                raise RecordError(
+                    f"{running}: trial {record.trial} at point {record.point.key} is another in {kept.name}"
+                )
+    return records
 
 
-def _parse(line: bytes, where: str) -> Record:
-    try:
-        raw = json.loads(line, parse_constant=_refuse_constant)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise RecordError(f"{where}: not a line of strict JSON ({error})") from None
-    if not isinstance(raw, dict):
-        raise RecordError(f"{where}: a record must be a JSON object; got {type(raw).__name__}")
-    version = raw.get("schema_version")
-    if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
-        raise RecordError(f"{where}: schema_version must be 1 to {SCHEMA_VERSION}; got {version!r}")
-    later = {name for since, names in _ADDED.items() if since > version for name in names}
-    expected = {f.name for f in fields(Record)} - later
-    if raw.keys() != expected:
-        wrong = ", ".join(sorted(raw.keys() ^ expected))
-        raise RecordError(f"{where}: fields missing or unknown: {wrong}")
-    if (
-        not isinstance(raw["point"], dict)
-        or not isinstance(raw["seeds"], dict)
-        or "experiment" not in raw["seeds"]
-    ):
-        raise RecordError(f"{where}: point and seeds must be objects, seeds with an entry 'experiment'")
-    try:
-        for name in later:
-            raw[name] = None
-        return Record(**raw)
-    except (ValueError, TypeError) as error:
-        raise RecordError(f"{where}: {error}") from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not allowed")
-
-
-def _fsync_directory(directory: Path) -> None:
-    """Make a new file's name durable (a directory cannot be opened for this on every system)."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def _read_lines(path: Path) -> list[Record]:
+    records = []
+    for where, raw in read_lines(path):
         try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            records.append(Record.from_dict(raw))
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise RecordError(f"{where}: {error}") from None
+    return distinct(records, str(path))
+
+
+def distinct(records: Iterable[Record], where: str = "records") -> list[Record]:
+    """The records as a list; ``RecordError`` if a trial is there twice."""
+    found = list(records)
+    seen: set[tuple[str, int, int]] = set()
+    for record in found:
+        if record.identity in seen:
+            raise RecordError(f"{where}: trial {record.trial} at point {record.point.key} is there twice")
+        seen.add(record.identity)
+    return found
+
+
+def _same_numbers(one: Record, other: Record) -> bool:
+    def numbers(record: Record) -> list[tuple[str, dict[str, Any]]]:
+        told = sorted(record.outcomes.items())
+        return [(name, {k: v for k, v in o.to_dict().items() if k != "diagnostics"}) for name, o in told]
+
+    return numbers(one) == numbers(other)
+
+
+def records_path(experiment: str, directory: str | Path) -> Path:
+    """Where a run of an experiment of that name keeps its lines."""
+    return Path(directory) / f"{experiment}.jsonl"
+
+
+def record_files(directory: str | Path) -> list[Path]:
+    """One path for each experiment that has records in ``directory``, in either form, by name."""
+    found: dict[str, Path] = {}
+    for path in sorted(Path(directory).iterdir()):
+        if path.suffix in (".json", ".jsonl") and not path.name.startswith(("study-", "pictures-")):
+            found.setdefault(path.stem, path)
+    return [found[name] for name in sorted(found)]

@@ -5,44 +5,23 @@ from __future__ import annotations
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bounds import (
-    Kind,
-    TensorAttack,
-    UnsupportedBound,
-    checks,
-)
-from verify.judge.base import errors_of
-from verify.judge.rate import RateResult
-from verify.judge.statistics import LEVEL, Measured
+from bounds import Kind, TensorAttack, UnsupportedBound, checks
 from verify.judge.verdict import Result
 from verify.measure.point import Point
 from verify.measure.series import label
+from verify.search.claim import AnyBound, BrokenBound, Case, Skipped, Terms, case_of, open_interval
 from verify.search.point_strategy import code, point_strategy
+from verify.search.result import CheckResult, Counterexample
 
 if TYPE_CHECKING:
     from hypothesis import strategies as st
-from verify.search.claim import (
-    TOLERANCES,
-    AnyBound,
-    BrokenBound,
-    _Claim,
-    _claim,
-    _measure,
-    _open_interval,
-    _Skipped,
-    _Terms,
-    _terms,
-)
-from verify.search.result import CheckResult, Counterexample
 
-#: Default widths: for RATE, the lower end of the ladder; for FLOOR, a limit, the largest alone.
-WIDTHS: Mapping[Kind, tuple[int, int]] = {Kind.RATE: (2_000, 8_000), Kind.FLOOR: (32_000, 32_000)}
-
+    from verify.judge.base import Sample
 
 # --- the search -------------------------------------------------------------------------------------------------------
 
@@ -66,9 +45,11 @@ class _Tally:
     counts: dict[str, int] = field(default_factory=dict)
     slack: float | None = None
     tightest: Point | None = None
-    found: Counterexample | None = None  #: the first; only its like is looked for from then on
-    last: Counterexample | None = (
-        None  #: the latest confirmed, the simplest so far as the search goes downhill
+    found: Counterexample | None = None  #: the first
+    #: The latest confirmed, the simplest so far as the search goes downhill.
+    last: Counterexample | None = None
+    broken: bool = (
+        False  #: my_bound gave what is no bound: only the simplest setting where it does is looked for
     )
     spent: int = 0  #: settings measured since the first was found
 
@@ -78,7 +59,7 @@ class _Tally:
 
 @dataclass(frozen=True)
 class _Search:
-    terms: _Terms
+    terms: Terms
     where: Callable[[Point], bool] | None
     trials: int
     significance: float
@@ -104,105 +85,75 @@ class _Search:
         if tally.found is None and sum(tally.counts.get(name, 0) for name in _SILENT) >= self.max_skipped:
             return "untried"
         try:
-            claim = _claim(self.terms, point)
-        except _Skipped as reason:
+            case = case_of(self.terms, point)
+        except Skipped as reason:
             return str(reason)
-        except BrokenBound as broken:
-            if tally.found is not None and tally.found.what != broken.what:
+        except BrokenBound:
+            if tally.found is not None:
                 return "other"
-            return self._broken(point, broken)
+            tally.broken = True
+            raise
+        if tally.broken:
+            return "other"
         if tally.found is not None:
-            if tally.found.what != "violated" or tally.spent >= self.max_shrinks:
+            if tally.spent >= self.max_shrinks:
                 return "other"
             tally.spent += 1
         tally.count("settings")
-        errors, failed = self._run(claim, 0, self.trials, tally)
-        verdict = claim.judge(errors, failed, self.significance)
+        samples = self._run(case, 0, self.trials, tally)
+        verdict = case.verdict(samples, self.significance)
         if verdict.verdict == "uninformative":
             return "learns_nothing"
         tally.count("informative")
-        slack = claim.slack(errors, failed, verdict)
         if verdict.verdict != "fails":
             # What the search stops at is told by its counterexample; slack is about what was not refuted.
+            slack = case.judge.slack(case.claim, samples, verdict)
             if math.isfinite(slack) and (tally.slack is None or slack < tally.slack):
                 tally.slack, tally.tightest = slack, point
             return "consistent"
-        errors, failed = self._run(claim, self.trials, CONFIRMING * self.trials, tally)
-        verdict = claim.judge(errors, failed, self.significance)
-        if verdict.verdict != "fails":
-            return "unconfirmed"
-        return self._violated(claim, errors, failed, verdict)
+        samples = self._run(case, self.trials, CONFIRMING * self.trials, tally)
+        verdict = case.verdict(samples, self.significance)
+        return self._violated(case, samples, verdict) if verdict.verdict == "fails" else "unconfirmed"
 
-    def _run(
-        self, claim: _Claim, first: int, trials: int, tally: _Tally
-    ) -> tuple[list[list[float]], list[int]]:
-        records = _measure(claim, first, trials, self.seed, self.device)
-        failed = [sum(r.failed for r in group) for group in records]
-        tally.count("trials", sum(map(len, records)))
-        tally.count("failed_trials", sum(failed))
-        return [errors_of(group) for group in records], failed
+    def _run(self, case: Case, first: int, trials: int, tally: _Tally) -> list[Sample]:
+        samples = case.measure(first, trials, self.seed, self.device)
+        failed = sum(s.failed for s in samples)
+        tally.count("trials", failed + sum(len(s.errors) for s in samples))
+        tally.count("failed_trials", failed)
+        return samples
 
-    def _violated(
-        self, claim: _Claim, errors: Sequence[Sequence[float]], failed: Sequence[int], verdict: Result
-    ) -> Counterexample:
-        measured = Measured.of(errors[0], failed[0])
-        numbers = (measured.rms, measured.low, measured.high)
-        usual = claim.judge(errors, failed, 1 - LEVEL)
-        if isinstance(usual, RateResult):
-            numbers = (usual.slope, usual.low, usual.high)
+    def _violated(self, case: Case, samples: Sequence[Sample], verdict: Result) -> Counterexample:
+        measured, low, high = case.judge.statistic(case.claim, samples)
         return Counterexample(
-            "violated",
-            claim.point,
-            claim.value,
-            *numbers,
-            sum(map(len, errors)),
-            sum(failed),
-            claim.p_value(errors, failed),
-            self.significance,
-            self.seed,
-            self.trials,
-            CONFIRMING * self.trials,
-            verdict.text,
-            self._reproduce(claim.point),
-        )
-
-    def _broken(self, point: Point, broken: BrokenBound) -> Counterexample:
-        return Counterexample(
-            broken.what,
-            point,
-            broken.value,
-            math.nan,
-            0.0,
-            math.inf,
-            0,
-            0,
-            math.nan,
-            self.significance,
-            self.seed,
-            0,
-            0,
-            str(broken),
-            self._reproduce(point),
+            point=case.point,
+            bound=case.claim.value,
+            rms=measured,
+            low=low,
+            high=high,
+            n=sum(len(s.errors) for s in samples),
+            failed=sum(s.failed for s in samples),
+            p_value=case.p_value(samples),
+            significance=self.significance,
+            seed=self.seed,
+            first_trial=self.trials,
+            trials=CONFIRMING * self.trials,
+            text=verdict.text,
+            reproduce=self._reproduce(case.point),
         )
 
     def _reproduce(self, point: Point) -> str:
-        terms = self.terms
         options = {
             "trials": CONFIRMING * self.trials,
             "first_trial": self.trials,
             "seed": self.seed,
             "significance": self.significance,
+            **self.terms.options(),
         }
-        if terms.kind is Kind.UPPER:
-            options["delta"] = terms.delta
-        if terms.kind in TOLERANCES:
-            options["tolerance"] = terms.tolerance
-        extra = f", variable={terms.variable!r}, ladder={terms.ladder!r}" if terms.kind is Kind.RATE else ""
         names = {type(point.defense).__name__, *(["TensorAttack"] if point.attack != TensorAttack() else [])}
         return (
             f"from bounds import {', '.join(sorted(names))}; from verify import Features, Point, check_point; "
-            f"print(check_point(my_bound, {str(terms.kind)!r}, "
-            f"{code(point)}, {', '.join(f'{k}={v!r}' for k, v in options.items())}{extra}).text)"
+            f"print(check_point(my_bound, {str(self.terms.kind)!r}, "
+            f"{code(point)}, {', '.join(f'{k}={v!r}' for k, v in options.items())}).text)"
         )
 
 
@@ -210,7 +161,7 @@ class _Found(Exception):
     """Tells hypothesis that this setting refutes the bound."""
 
     def __init__(self, counterexample: Counterexample) -> None:
-        super().__init__(counterexample.what)
+        super().__init__(counterexample.text)
         self.counterexample = counterexample
 
 
@@ -237,7 +188,7 @@ def check_bound(
     my_bound: a ``bounds.Bound`` of that kind, or a callable that returns a number, finite and not negative, the bound on R
     (root mean square distance of unit features, R = 1 for guessing zero). It is called with (defense, setting, attack,
     delta) if its signature takes four positional arguments, else with (setting,). It may raise ``UnsupportedBound`` or
-    return None where it says nothing (counted); anything else that is no number is a counterexample of its own kind.
+    return None where it says nothing (counted).
 
     kind: UPPER, R exceeds it in a fraction of at most ``delta`` of all trials, failed ones included (exact binomial test).
     LOWER, the mean of R^2 is at least its square (one-sided t test); FLOOR, the same, by default at the largest width
@@ -266,16 +217,18 @@ def check_bound(
     packages: with other modules it may search elsewhere). Nothing is written. progress: a line on stderr (default: if it
     is a terminal). KeyboardInterrupt ends the search and what was found is returned.
 
-    Raises ``ValueError`` or ``TypeError`` on values out of range, on a my_bound that takes other arguments, on a Bound of
-    another kind, and on settings that are no strategy or yield something else than points.
+    Raises ``BrokenBound`` (a ``ValueError``), with the setting, for a my_bound that raises something else or gives no
+    number, a negative or an infinite one: that is bad input, and no attack refutes it. ``ValueError`` or ``TypeError`` on
+    values out of range, on a my_bound that cannot be called or takes other arguments, on a Bound of another kind, and on
+    settings that are no strategy or yield something else than points.
     """
     wanted = Kind(checks.choice("kind", str(kind), tuple(Kind)))
     checks.integer("max_examples", max_examples, 1)
     checks.integer("max_shrinks", max_shrinks, 0)
-    _open_interval("alpha", alpha)
+    open_interval("alpha", alpha)
     significance = alpha / (max_examples + max_shrinks)
     search = _Search(
-        _terms(my_bound, wanted, delta, tolerance, variable, ladder),
+        Terms.of(my_bound, wanted, delta=delta, tolerance=tolerance, variable=variable, ladder=ladder),
         where,
         checks.integer("trials", trials, 2),
         significance,
@@ -331,10 +284,10 @@ def _hunt(
     from hypothesis.errors import Unsatisfiable
 
     if strategy is None:
-        variable, kind = search.terms.variable, search.terms.kind
-        small = kind is Kind.RATE and variable == "d"
+        judge = search.terms.judge
+        small = judge.ladder and search.terms.variable == "d"
         strategy = point_strategy(
-            m=(32_000, 32_000) if small else WIDTHS.get(kind, (1_000, 32_000)), d=(3, 6) if small else (3, 24)
+            m=(32_000, 32_000) if small else judge.widths, d=(3, 6) if small else (3, 24)
         )
     if not isinstance(strategy, st.SearchStrategy):
         raise TypeError(
@@ -415,17 +368,15 @@ def check_point(
     checks.instance("point", point, Point)
     checks.integer("trials", trials, 2)
     checks.integer("first_trial", first_trial, 0)
-    _open_interval("significance", significance, 0.5)
+    open_interval("significance", significance, 0.5)
+    terms = Terms.of(my_bound, wanted, delta=delta, tolerance=tolerance, variable=variable, ladder=ladder)
     try:
-        claim = _claim(_terms(my_bound, wanted, delta, tolerance, variable, ladder), point)
-    except _Skipped as reason:
+        case = case_of(terms, point)
+    except Skipped as reason:
         raise UnsupportedBound(
             f"nothing to test at {label(point)}: {str(reason).replace('_', ' ')}"
         ) from reason
-    records = _measure(claim, first_trial, trials, seed, device)
-    return claim.judge(
-        [errors_of(g) for g in records], [sum(r.failed for r in g) for g in records], significance
-    )
+    return case.verdict(case.measure(first_trial, trials, seed, device), significance)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a bound claims in one setting, and the rule that judges it."""
+"""What a bound claims in one setting, and the trials that test it."""
 
 from __future__ import annotations
 
@@ -6,41 +6,21 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-import numpy as np
-
-from bounds import (
-    Bound,
-    BoundValue,
-    Defense,
-    Kind,
-    Setting,
-    TensorAttack,
-    TrivialBound,
-    UnsupportedBound,
-    checks,
-)
-from verify.judge.base import bounds_at
-from verify.judge.lower import judge_lower
-from verify.judge.predicted import FIRST_ORDER, RatioResult, judge_predicted
-from verify.judge.rate import RateResult, judge_rate
-from verify.judge.statistics import Measured
-from verify.judge.upper import UpperResult, judge_upper
+from bounds import AttackSpec, Bound, Defense, Kind, Setting, TrivialBound, UnsupportedBound, checks
+from verify.judge import JUDGES
+from verify.judge.base import Claim, Judge, Sample, bounds_at
 from verify.judge.verdict import Result
 from verify.measure.point import Point
-from verify.measure.record import Record
-
-if TYPE_CHECKING:
-    pass
-
+from verify.measure.series import label
 
 AnyBound: TypeAlias = Bound | Callable[..., Any]
 
 
-Numeric: TypeAlias = Callable[[Defense, Setting, TensorAttack, float], Any]
+Numeric: TypeAlias = Callable[[Defense, Setting, AttackSpec, float], Any]
 
 
 #: First-order asymptotics (PREDICTED, RATE) are put to the test where our own prediction has R and the noise over the
@@ -48,19 +28,16 @@ Numeric: TypeAlias = Callable[[Defense, Setting, TensorAttack, float], Any]
 FIRST_ORDER_ERROR, FIRST_ORDER_NOISE = 0.15, 0.15
 
 
-#: Default tolerances: of the ratio for PREDICTED, of the exponent for RATE.
-TOLERANCES: Mapping[Kind, float] = {Kind.PREDICTED: 0.25, Kind.RATE: 0.2}
-
-
 # --- the bound: one signature, and what may be wrong with it ---------------------------------------------------------
 
 
 class BrokenBound(ValueError):
-    """A bound gave something that is no bound: ``what`` says in a word or two, ``value`` what it was if a number."""
+    """What was given as a bound is none: ``what`` says in a word or two how ("raised <exception>", "not a number",
+    "negative", "infinite"), ``value`` what it was if a number, ``point`` in which setting it showed."""
 
-    def __init__(self, what: str, text: str, value: float | None = None) -> None:
-        super().__init__(text)
-        self.what, self.value = what, value
+    def __init__(self, what: str, text: str, point: Point, value: float | None = None) -> None:
+        super().__init__(f"my_bound is no bound at {label(point)}: {text}")
+        self.what, self.point, self.value = what, point, value
 
 
 def _numeric(my_bound: AnyBound, kind: Kind) -> Numeric:
@@ -94,19 +71,21 @@ def _number(numeric: Numeric, point: Point, delta: float) -> float:
         raise
     except Exception as error:
         name = type(error).__name__
-        raise BrokenBound(f"raised {name}", f"{name}: {' '.join(str(error).split())}") from error
+        said = f"it raised {name}: {' '.join(str(error).split())}"
+        raise BrokenBound(f"raised {name}", said, point) from error
     if value is None:
         raise UnsupportedBound("my_bound returned None")
     try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise BrokenBound("not a number", f"my_bound returned {value!r}") from error
+        number = float("nan") if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    said = f"it returned {value!r}"
     if math.isnan(number):
-        raise BrokenBound("not a number", f"my_bound returned {value!r}")
+        raise BrokenBound("not a number", said, point)
     if number < 0:
-        raise BrokenBound("negative", f"my_bound returned {value!r}", number)
+        raise BrokenBound("negative", said, point, number)
     if math.isinf(number):
-        raise BrokenBound("infinite", f"my_bound returned {value!r}")
+        raise BrokenBound("infinite", said, point)
     return number
 
 
@@ -131,11 +110,11 @@ def load_bound(name: str) -> Any:
     return found
 
 
-# --- a claim: the bound at one setting, which trials it speaks about, and the rule that judges them -------------------
+# --- a claim at a point, and its trials --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Terms:
+class Terms:
     """What is asked, the same in every setting."""
 
     kind: Kind
@@ -145,94 +124,107 @@ class _Terms:
     variable: str
     ladder: tuple[int, ...]
 
+    @property
+    def judge(self) -> Judge:
+        return JUDGES[self.kind]
 
-class _Skipped(Exception):
+    @staticmethod
+    def of(
+        my_bound: AnyBound,
+        kind: Kind,
+        *,
+        delta: float,
+        tolerance: float | None,
+        variable: str,
+        ladder: Sequence[int],
+    ) -> Terms:
+        """The arguments of a search, checked."""
+        open_interval("delta", delta)
+        if tolerance is not None:
+            checks.real("tolerance", tolerance, 0.0)
+        checks.choice("variable", variable, ("m", "d"))
+        steps = tuple(checks.integer("ladder", factor, 1) for factor in ladder)
+        if len(steps) < 2 or len(set(steps)) != len(steps):
+            raise ValueError(f"ladder must be at least two distinct factors; got {tuple(ladder)}")
+        chosen = JUDGES[kind].tolerance if tolerance is None else tolerance
+        return Terms(kind, _numeric(my_bound, kind), delta, chosen, variable, steps)
+
+    def options(self) -> dict[str, Any]:
+        """Those of the terms that the kind has a use for."""
+        return {name: getattr(self, name) for name in self.judge.options}
+
+
+class Skipped(Exception):
     """No trial here could refute or support anything; the argument is the counter's name."""
 
 
 @dataclass(frozen=True)
-class _Claim:
+class Case:
+    """A claim and the points at which its trials are made: its setting, or a ladder of sizes from there."""
+
     point: Point
     points: tuple[Point, ...]
-    value: float
-    terms: _Terms
-    guarded: bool
+    claim: Claim
+    judge: Judge
 
-    def judge(self, errors: Sequence[Sequence[float]], failed: Sequence[int], significance: float) -> Result:
-        """The verdict of ``rules`` on the errors at every point; a true bound "fails" with probability at most
-        ``significance``."""
-        kind, terms, level = self.terms.kind, self.terms, 1 - significance
-        stated = BoundValue(self.value, "my_bound")
-        if kind is Kind.UPPER:
-            return judge_upper(errors[0], failed[0], stated, terms.delta, level)
-        if kind is Kind.RATE:
-            found = [Measured.of(e, f, level) for e, f in zip(errors, failed, strict=True)]
-            sizes = [float(getattr(p, terms.variable)) for p in self.points]
-            return judge_rate(
-                dict(zip(sizes, found, strict=True)), self.value, terms.variable, terms.tolerance, level
-            )
-        if kind is Kind.PREDICTED:
-            reach = math.inf if self.guarded else FIRST_ORDER
-            return judge_predicted(
-                Measured.of(errors[0], failed[0], level), stated, terms.tolerance, reach=reach
-            )
-        one_sided = Measured.of(errors[0], failed[0], 1 - 2 * significance)
-        return replace(judge_lower(one_sided, stated), kind=kind)
+    def verdict(self, samples: Sequence[Sample], significance: float) -> Result:
+        """A true bound "fails" with probability at most ``significance``."""
+        return self.judge.test(self.claim, samples, significance)
 
-    def p_value(self, errors: Sequence[Sequence[float]], failed: Sequence[int]) -> float:
+    def p_value(self, samples: Sequence[Sample]) -> float:
         """The smallest significance at which the rule refutes the claim (by bisection, down to 1e-12)."""
         low, high = math.log(1e-12), math.log(0.49)
-        if self.judge(errors, failed, 0.49).verdict != "fails":
+        if self.verdict(samples, 0.49).verdict != "fails":
             return 1.0
         while high - low > 1e-3:
             middle = (low + high) / 2
-            refuted = self.judge(errors, failed, math.exp(middle)).verdict == "fails"
+            refuted = self.verdict(samples, math.exp(middle)).verdict == "fails"
             low, high = (low, middle) if refuted else (middle, high)
         return math.exp(high)
 
-    def slack(self, errors: Sequence[Sequence[float]], failed: Sequence[int], verdict: Result) -> float:
-        if isinstance(verdict, UpperResult):
-            found = [*errors[0], *[math.inf] * failed[0]]
-            return self.value / float(np.quantile(found, 1 - self.terms.delta, method="inverted_cdf"))
-        if isinstance(verdict, RatioResult):
-            return self.terms.tolerance - abs(verdict.ratio - 1)
-        if isinstance(verdict, RateResult):
-            return self.terms.tolerance - abs(verdict.slope - self.value)
-        return Measured.of(errors[0]).rms / self.value
+    def measure(self, first: int, trials: int, seed: int, device: str) -> list[Sample]:
+        """Trials ``first``, ... at every point."""
+        from verify.measure.trial import run_trial
+
+        numbers = range(first, first + trials)
+        return [Sample.of(run_trial(p, t, seed, device).outcome for t in numbers) for p in self.points]
 
 
-def _claim(terms: _Terms, point: Point) -> _Claim:
-    """What the bound claims at a point. Raises ``_Skipped`` where nothing can be learnt, ``BrokenBound``."""
-    points: tuple[Point, ...] = (point,)
-    if terms.kind is Kind.RATE:
-        variable = terms.variable
-        points = tuple(_scaled(point, variable, factor) for factor in terms.ladder)
+def case_of(terms: Terms, point: Point) -> Case:
+    """What the bound claims at a point. Raises ``Skipped`` where nothing can be learnt, ``BrokenBound``."""
+    judge = terms.judge
+    points = (
+        tuple(_scaled(point, terms.variable, factor) for factor in terms.ladder) if judge.ladder else (point,)
+    )
     try:
         values = [_number(terms.numeric, p, terms.delta) for p in points]
     except TrivialBound as reason:
-        raise _Skipped("vacuous") from reason
+        raise Skipped("vacuous") from reason
     except UnsupportedBound as reason:
-        raise _Skipped("unsupported") from reason
-    value = values[0]
-    if value <= 0 if terms.kind is not Kind.UPPER else value >= 1:
-        raise _Skipped("vacuous")
-    guarded = False
-    if terms.kind in (Kind.PREDICTED, Kind.RATE):
-        own = [bounds_at(p)[Kind.PREDICTED] for p in points]
-        guarded = all(b.value is not None for b in own)
-        if any(
-            (b.value or 0) > FIRST_ORDER_ERROR or b.details.get("noise_over_signal", 0) > FIRST_ORDER_NOISE
-            for b in own
-        ):
-            raise _Skipped("beyond_first_order")
-        if terms.kind is Kind.PREDICTED and not guarded and value > FIRST_ORDER:
-            raise _Skipped("beyond_first_order")
-    if terms.kind is Kind.RATE:
-        if min(values) <= 0:
-            raise _Skipped("vacuous")
-        sizes = [getattr(p, terms.variable) for p in points]
-        value = float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
-    return _Claim(point, points, value, terms, guarded)
+        raise Skipped("unsupported") from reason
+    if judge.vacuous(values):
+        raise Skipped("vacuous")
+    guarded = judge.first_order and _of_first_order(points, values[0], judge.reach)
+    sizes = tuple(float(getattr(p, terms.variable)) for p in points)
+    claim = Claim(
+        judge.claimed(values, sizes), terms.delta, terms.tolerance, terms.variable, sizes, guarded=guarded
+    )
+    return Case(point, points, claim, judge)
+
+
+def _of_first_order(points: Sequence[Point], value: float, reach: float) -> bool:
+    """Whether our own prediction says so at every point; False where there is none. Raises ``Skipped`` where it, or without
+    it ``value`` itself, says that first order does not apply."""
+    own = [bounds_at(p)[Kind.PREDICTED] for p in points]
+    if any(
+        (b.value or 0) > FIRST_ORDER_ERROR or b.details.get("noise_over_signal", 0) > FIRST_ORDER_NOISE
+        for b in own
+    ):
+        raise Skipped("beyond_first_order")
+    guarded = all(b.value is not None for b in own)
+    if not guarded and value > reach:
+        raise Skipped("beyond_first_order")
+    return guarded
 
 
 def _scaled(point: Point, variable: str, factor: int) -> Point:
@@ -240,31 +232,7 @@ def _scaled(point: Point, variable: str, factor: int) -> Point:
     return replace(point, d=size) if variable == "d" else replace(point, m=size)
 
 
-def _measure(claim: _Claim, first: int, trials: int, seed: int, device: str) -> list[list[Record]]:
-    from verify.measure.trial import run_trial
-
-    return [[run_trial(p, t, seed, device) for t in range(first, first + trials)] for p in claim.points]
-
-
-def _terms(
-    my_bound: AnyBound,
-    kind: Kind,
-    delta: float,
-    tolerance: float | None,
-    variable: str,
-    ladder: Sequence[int],
-) -> _Terms:
-    _open_interval("delta", delta)
-    if tolerance is not None:
-        checks.real("tolerance", tolerance, 0.0)
-    checks.choice("variable", variable, ("m", "d"))
-    steps = tuple(checks.integer("ladder", factor, 1) for factor in ladder)
-    if len(steps) < 2 or len(set(steps)) != len(steps):
-        raise ValueError(f"ladder must be at least two distinct factors; got {tuple(ladder)}")
-    chosen = TOLERANCES.get(kind, 0.0) if tolerance is None else tolerance
-    return _Terms(kind, _numeric(my_bound, kind), delta, chosen, variable, steps)
-
-
-def _open_interval(name: str, value: float, hi: float = 1.0) -> None:
+def open_interval(name: str, value: float, hi: float = 1.0) -> None:
+    """``ValueError`` unless 0 < value < hi."""
     if not 0 < checks.real(name, value) < hi:
         raise ValueError(f"{name} must lie strictly between 0 and {hi:g}; got {value}")

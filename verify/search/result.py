@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bounds import (
-    Kind,
-)
+from bounds import Kind, serial
 from verify.measure.point import Point
-from verify.measure.record import finite_json
 from verify.measure.series import label
-
-if TYPE_CHECKING:
-    pass
-
 
 STATUSES = ("refuted", "survived", "uninformative", "interrupted")
 
@@ -23,17 +16,15 @@ STATUSES = ("refuted", "survived", "uninformative", "interrupted")
 class Counterexample:
     """One setting in which a bound is wrong.
 
-    what: "violated" (by the attack, with confidence), or what is wrong with the callable itself: "not a number",
-    "negative", "infinite", "raised <exception>". point: defense, setting and estimator. bound: its number there (RATE:
-    its exponent; None if it has none). rms, low, high: measured root mean square of R in the confirming trials and its
+    point: defense, setting and estimator. bound: its number there (RATE:
+    its exponent). rms, low, high: measured root mean square of R in the confirming trials and its
     99 % interval (RATE: exponent). p_value: of the confirming trials, by the rule of the kind.
     n, failed: confirming trials with and without a result. first_trial, trials, seed: which they were. text: the rule's
-    verdict, or the error, in one line. reproduce: one line of Python that measures it again, given ``my_bound``.
+    verdict in one line. reproduce: one line of Python that measures it again, given ``my_bound``.
     """
 
-    what: str
     point: Point
-    bound: float | None
+    bound: float
     rms: float
     low: float
     high: float
@@ -48,14 +39,15 @@ class Counterexample:
     reproduce: str
 
     def __str__(self) -> str:
-        number = "" if self.bound is None else f", bound {self.bound:.5g}"
-        lines = [f"{self.what} at {label(self.point)}{number}", f"  {self.text}"]
-        if self.what == "violated":
-            lines.append(
+        return "\n".join(
+            (
+                f"violated at {label(self.point)}, bound {self.bound:.5g}",
+                f"  {self.text}",
                 f"  p = {self.p_value:.2g} (level {self.significance:.2g}) on trials {self.first_trial} to "
-                f"{self.first_trial + self.trials - 1}, seed {self.seed}"
+                f"{self.first_trial + self.trials - 1}, seed {self.seed}",
+                f"  again: {self.reproduce}",
             )
-        return "\n".join([*lines, f"  again: {self.reproduce}"])
+        )
 
 
 @dataclass(frozen=True)
@@ -137,4 +129,4 @@ class CheckResult:
         raw["tightest"] = None if self.tightest is None else self.tightest.to_dict()
         if self.counterexample is not None:
             raw["counterexample"]["point"] = self.counterexample.point.to_dict()
-        return dict(finite_json(raw))
+        return dict(serial.plain(raw))

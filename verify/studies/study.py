@@ -2,16 +2,16 @@
 
 An ``Experiment`` puts one attack to the test against the bounds; a ``Study`` is for everything else that is measured over
 a list of conditions: parts of the attack, other networks, assumptions that are broken on purpose. It is inert data and
-three functions; ``run`` measures it and keeps the numbers in one JSON file, from which its rows and its figure are made.
+three functions; ``run`` measures it and keeps the numbers, from which its rows and its figure are made.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from bounds import checks
 from verify.judge.statistics import Measured
+from verify.measure.conditions import limited, present
+from verify.measure.failure import Failure
+from verify.measure.ledger import carry_out
+from verify.studies.kept import Trial, ledger, load_trials, save_trials
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-#: Of the files that ``run`` writes.
-STUDY_VERSION = 1
 
 
 #: Trials of one condition at most: trial t has the seed ``SEEDS * study.seed + t``.
@@ -37,17 +37,6 @@ Condition: TypeAlias = Mapping[str, str | int | float]
 
 
 Row: TypeAlias = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A trial without a result, and why."""
-
-    reason: str
-
-    def __post_init__(self) -> None:
-        if not self.reason:
-            raise ValueError("reason must say why the trial failed; got an empty one")
 
 
 Outcome: TypeAlias = Mapping[str, float] | Failure
@@ -145,47 +134,67 @@ def mixed(seed: int, *keys: int) -> int:
     return int(state >> np.uint64(11))
 
 
-def run(study: Study, path: Path, trials: int | None = None) -> Findings:
-    """Measure every condition that ``path`` does not hold yet; it is rewritten after each, so a stopped run goes on where
-    it was. What it holds of another number of trials, another seed or other quantities is measured anew.
+def run(
+    study: Study,
+    path: Path,
+    trials: int | None = None,
+    *,
+    jobs: int = 1,
+    threads: int = 1,
+    progress: bool = True,
+) -> Findings:
+    """Measure every trial that ``path`` (NAME.json) does not hold yet, and keep all of them there.
 
-    trials: None means the study's own. Raises ``ValueError`` or ``TypeError`` for another number of trials than 2 to
-    1000, or if ``path`` is not the file of this study.
+    Each finished trial is at once on disk, as a line of NAME.jsonl, so a run that was stopped or killed goes on where it was
+    (``verify.measure.ledger``); at the end the lines become the file of numbers. trials: None means the study's own. jobs:
+    processes; threads: of each trial, whatever ``jobs`` is; progress: a bar on stderr if that is a terminal.
+
+    Raises ``ValueError`` or ``TypeError`` for another number of trials than 2 to 1000, ``LedgerError`` if the files hold
+    trials of another study, seed or number, of other conditions or quantities, ``RecordError`` if they hold what no study
+    has written.
     """
     count = study.trials if trials is None else checks.integer("trials", trials, 2, SEEDS)
-    done: dict[str, Cell] = {}
-    if path.exists():
-        found = load(path)
-        if found.name != study.name:
-            raise ValueError(f"path must hold study {study.name!r}; {path} holds {found.name!r}")
-        same = (found.trials, found.seed) == (count, study.seed)
-        if same and set(found.quantities) == set(study.quantities):
-            done = {_key(c.condition): c for c in found.cells if _complete(study, c)}
-    for condition in study.conditions:
-        if _key(condition) not in done:
-            outcomes = (study.trial(condition, SEEDS * study.seed + t) for t in range(count))
-            cell = Cell(condition, tuple(_checked(study, condition, outcome) for outcome in outcomes))
-            done[_key(condition)] = cell
-            save(path, _findings(study, count, done))
-    return _findings(study, count, done)
+    checks.integer("jobs", jobs, 1)
+    checks.integer("threads", threads, 1)
+    now = present("cpu", threads)
+    tasks: dict[Hashable, Callable[[], Trial]] = {
+        (_key(condition), t): partial(_trial, study, condition, t, count, threads)
+        for condition in study.conditions
+        for t in range(count)
+    }
+    book = ledger(study.name, path, study.seed, count, tuple(study.quantities), tasks)
+    found = carry_out(book, tasks, now, jobs=jobs, progress=progress)
+    # Written anew only where something was measured.
+    if book.path.exists() or not path.exists():
+        save_trials(path, found, study.quantities)
+        book.path.unlink(missing_ok=True)
+    return _findings(study.name, count, study.seed, study.quantities, found)
+
+
+def _trial(study: Study, condition: Condition, number: int, trials: int, threads: int) -> Trial:
+    with limited(threads):
+        outcome = study.trial(condition, SEEDS * study.seed + number)
+    return Trial(
+        study=study.name,
+        seed=study.seed,
+        trials=trials,
+        quantities=tuple(study.quantities),
+        condition=condition,
+        trial=number,
+        outcome=_checked(study, condition, outcome),
+        conditions=present("cpu", threads),
+    )
 
 
 def _key(condition: Condition) -> str:
     return json.dumps(dict(condition), sort_keys=True)
 
 
-def _complete(study: Study, cell: Cell) -> bool:
-    return all(isinstance(o, Failure) or _fits(study, o) for o in cell.outcomes)
-
-
-def _fits(study: Study, outcome: Mapping[str, float]) -> bool:
-    return bool(outcome) and outcome.keys() <= set(study.quantities)
-
-
 def _checked(study: Study, condition: Condition, outcome: Outcome) -> Outcome:
     if isinstance(outcome, Failure):
         return outcome
-    if not _fits(study, outcome) or not all(math.isfinite(v) for v in outcome.values()):
+    fits = bool(outcome) and outcome.keys() <= set(study.quantities)
+    if not fits or not all(math.isfinite(v) for v in outcome.values()):
         raise ValueError(
             f"trial must give finite numbers out of {', '.join(study.quantities)} or a Failure; study "
             f"{study.name!r} gave {dict(outcome)} at {dict(condition)}"
@@ -193,69 +202,27 @@ def _checked(study: Study, condition: Condition, outcome: Outcome) -> Outcome:
     return {q: float(outcome[q]) for q in study.quantities if q in outcome}
 
 
-def _findings(study: Study, trials: int, done: Mapping[str, Cell]) -> Findings:
-    cells = (done.get(_key(condition)) for condition in study.conditions)
-    measured = tuple(c for c in cells if c is not None)
-    return Findings(study.name, trials, study.seed, measured, study.quantities)
-
-
-# --- the file of numbers ------------------------------------------------------------------------------------
-
-
-def save(path: Path, found: Findings) -> None:
-    """Write ``found`` as strict JSON. The file is replaced as a whole: it never holds half a record."""
-    raw = {
-        "schema_version": STUDY_VERSION,
-        "study": found.name,
-        "trials": found.trials,
-        "seed": found.seed,
-        "quantities": list(found.quantities),
-        "cells": [
-            {
-                "condition": dict(cell.condition),
-                "outcomes": [
-                    {"failed": o.reason} if isinstance(o, Failure) else dict(o) for o in cell.outcomes
-                ],
-            }
-            for cell in found.cells
-        ],
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(raw, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
-
-
 def load(path: Path) -> Findings:
-    """What ``save`` has written. ``ValueError`` naming the file if it is anything else."""
-    try:
-        raw = json.loads(path.read_text("utf-8"))
-        if raw["schema_version"] != STUDY_VERSION:
-            raise ValueError(f"schema_version must be {STUDY_VERSION}; got {raw['schema_version']!r}")
-        cells = tuple(
-            Cell(dict(cell["condition"]), tuple(_outcome(o) for o in cell["outcomes"]))
-            for cell in raw["cells"]
-        )
-        trials, seed = checks.integer("trials", raw["trials"], 2), checks.integer("seed", raw["seed"], 0)
-        if any(len(cell.outcomes) != trials for cell in cells):
-            raise ValueError(f"every cell must hold {trials} trials; got one that does not")
-        if "quantities" in raw:
-            quantities = tuple(str(q) for q in raw["quantities"])
-        else:  # a file from before they were written: those that its trials returned
-            quantities = tuple(
-                sorted({q for c in cells for o in c.outcomes if not isinstance(o, Failure) for q in o})
-            )
-        return Findings(str(raw["study"]), trials, seed, cells, quantities)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"path must be a file that a study has written; got {path} ({type(error).__name__}: {error})"
-        ) from None
+    """What ``run`` has kept in ``path``, finished or not: the conditions that have all their trials. ``RecordError`` naming
+    the file if it is anything else."""
+    found = load_trials(path)
+    first = found[0]
+    trials = max(t.trials for t in found)
+    return _findings(first.study, trials, first.seed, first.quantities, found)
 
 
-def _outcome(raw: Mapping[str, Any]) -> Outcome:
-    if "failed" in raw:
-        return Failure(str(raw["failed"]))
-    return {quantity: checks.real(quantity, value) for quantity, value in raw.items()}
+def _findings(
+    name: str, trials: int, seed: int, quantities: Sequence[str], found: Sequence[Trial]
+) -> Findings:
+    cells: dict[str, list[Trial]] = {}
+    for trial in found:
+        cells.setdefault(_key(trial.condition), []).append(trial)
+    whole = tuple(
+        Cell(cell[0].condition, tuple(t.outcome for t in sorted(cell, key=lambda t: t.trial)))
+        for cell in cells.values()
+        if len(cell) == trials
+    )
+    return Findings(name, trials, seed, whole, tuple(quantities))
 
 
 # --- for the figures ----------------------------------------------------------------------------------------

@@ -9,24 +9,28 @@ scrambled Sobol sequence (fixed seed) beyond. Derivation: paper_notes.md, "Chann
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 
-import numpy as np
 import sympy as sp
 
 from bounds.defense import Defense
 from bounds.errors import UnsupportedBound
-from bounds.estimator import EQUAL_NORMS, TensorAttack
+from bounds.estimator import TensorAttack
+from bounds.kinds.predicted.decisions import check_assignment, check_signs
 from bounds.kinds.predicted.population_fit import ElementwiseError, _Limit
 from bounds.kinds.predicted.unbiased import first_order, scattered
-from bounds.kinds.supported import check_estimator, check_independent, check_norms, supported_orders
+from bounds.kinds.supported import check_estimator, check_moments, check_norms, unequal_norms
 from bounds.law import Elementwise, Pruned
-from bounds.setting import SYMBOLS, Setting
+from bounds.setting import SIZES, Setting
 from bounds.statement import Bound, Kind
 
-#: Signs count as told from this many standard errors of the first moment.
-_TOLD = 4.0
+_ASSUMPTIONS = (
+    "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
+    "features linearly independent with known norms, equal where the channel is biased; no vanishing residual",
+    "mu_1, mu_2 != 0 and mu_3 or mu_4 != 0; the limit of the second moment keeps the span",
+    "the attack's fit is the global minimum, and the minimum is unique up to order and signs",
+    "first order in 1/sqrt(m), d fixed",
+)
 
 
 def elementwise_error(
@@ -38,80 +42,82 @@ def elementwise_error(
     check_norms(setting)
     if isinstance(channel, Pruned) and channel.unbiased:  # nothing is removed
         plain = first_order(setting, attack)
-        return ElementwiseError(0.0, float(plain.orthogonal.mean()), float(plain.inplane.mean()), plain.noise)
-    low, order = supported_orders(setting)
-    if low != 2:
-        raise UnsupportedBound("not proved for odd activations under an elementwise channel")
-    if np.ptp(setting.norms) > EQUAL_NORMS * setting.norms.max() and not channel.unbiased:
+        return ElementwiseError(
+            0.0,
+            float(plain.orthogonal.mean()),
+            float(plain.inplane.mean()),
+            plain.noise,
+            plain.curvature,
+            plain.signs,
+            plain.weights,
+            plain.scatter,
+        )
+    _, order = check_moments(setting, attack, channel)
+    if unequal_norms(setting) and not channel.unbiased:
         raise UnsupportedBound("not proved: a biased channel with unequal norms")
-    check_independent(setting)
     return _Limit(setting, attack, channel, order).error
 
 
-def elementwise_bounds(channel: Callable[[Defense, Setting], Elementwise | Pruned]) -> tuple[Bound, Bound]:
-    """PREDICTED and FLOOR for a channel that acts on every entry by itself. FLOOR is the error of the named estimator that
-    no width removes, 0 if the channel is unbiased. Both speak of one fit, which is made once."""
-
-    @lru_cache(maxsize=64)
-    def attempted(defense: Defense, setting: Setting, attack: TensorAttack) -> ElementwiseError | str:
-        try:
-            return elementwise_error(setting, attack, channel(defense, setting))
-        except UnsupportedBound as reason:
-            return str(reason)  # kept too, as it takes as long to find; not with its frames and their grids
-
-    def constants(defense: Defense, setting: Setting, attack: TensorAttack) -> ElementwiseError:
-        found = attempted(defense, setting, attack)
-        if isinstance(found, str):
-            raise UnsupportedBound(found)
-        return found
-
-    def predicted(
-        defense: Defense, setting: Setting, attack: TensorAttack, delta: float
-    ) -> tuple[float, dict[str, float]]:
-        found = constants(defense, setting, attack)
-        told = found.signs * math.sqrt(setting.m)
-        if told < _TOLD:
-            raise UnsupportedBound(
-                f"not first order: a feature's sign is {told:.2g} standard errors from turning, not {_TOLD:g}"
-            )
-        variance, parts = scattered(setting, found.k_perp, found.k_par, found.noise)
-        return math.sqrt(found.floor**2 + variance), {"floor": found.floor} | parts
-
-    def floor(
-        defense: Defense, setting: Setting, attack: TensorAttack, delta: float
-    ) -> tuple[float, dict[str, float]]:
-        found = constants(defense, setting, attack)
-        return found.floor, {"floor": found.floor}
-
-    d, m, size, k_perp, k_par = (SYMBOLS[s] for s in ("d", "m", "B", "K_perp", "K_par"))
-    limit = SYMBOLS["floor"]
-    source = "paper_notes.md, 'Channel theorem' (ours)"
-    return (
-        Bound(
-            kind=Kind.PREDICTED,
-            statement="floor and first-order error around it, constants by quadrature",
-            source=source,
-            statistic="root mean square over trials of R",
-            assumptions=_ASSUMPTIONS,
-            numeric=predicted,
-            symbolic=sp.sqrt(limit**2 + ((d - size) * k_perp + k_par) / m),
-        ),
-        Bound(
-            kind=Kind.FLOOR,
-            statement="error of the least-squares fit to the population moments, by quadrature",
-            source=source,
-            statistic="limit of R as m grows",
-            assumptions=_ASSUMPTIONS,
-            numeric=floor,
-            symbolic=limit,
-        ),
-    )
+@lru_cache(maxsize=64)
+def _attempted(defense: Defense, setting: Setting, attack: TensorAttack) -> ElementwiseError | str:
+    """PREDICTED and FLOOR speak of one fit, which is made once; that there is none is kept too, as it takes as long to find
+    (the reason alone, not with its frames and their grids)."""
+    law = defense.law(setting)
+    assert isinstance(law, Elementwise | Pruned)
+    try:
+        return elementwise_error(setting, attack, law)
+    except UnsupportedBound as reason:
+        return str(reason)
 
 
-_ASSUMPTIONS = (
-    "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
-    "features linearly independent with known norms, equal where the channel is biased; no vanishing residual",
-    "mu_1, mu_2 != 0 and mu_3 or mu_4 != 0; the limit of the second moment keeps the span",
-    "the attack's fit is the global minimum, and the minimum is unique up to order and signs",
-    "first order in 1/sqrt(m), d fixed",
+def _constants(defense: Defense, setting: Setting, attack: TensorAttack) -> ElementwiseError:
+    found = _attempted(defense, setting, attack)
+    if isinstance(found, str):
+        raise UnsupportedBound(found)
+    return found
+
+
+def _predicted(
+    defense: Defense, setting: Setting, attack: TensorAttack, delta: float
+) -> tuple[float, dict[str, float]]:
+    found = _constants(defense, setting, attack)
+    check_signs(found.signs * math.sqrt(setting.m))
+    low, order = check_moments(setting, attack, defense.law(setting))
+    errors = found.scatter / math.sqrt(setting.m)
+    check_assignment(setting, low, order, attack.weight(order, low), found.weights, errors)
+    variance, parts = scattered(setting, found.k_perp, found.k_par, found.noise, found.curvature)
+    return math.sqrt(found.floor**2 + variance), {"floor": found.floor} | parts
+
+
+def _floor(
+    defense: Defense, setting: Setting, attack: TensorAttack, delta: float
+) -> tuple[float, dict[str, float]]:
+    found = _constants(defense, setting, attack)
+    return found.floor, {"floor": found.floor}
+
+
+#: For a channel that acts on every entry by itself.
+PREDICTED_ELEMENTWISE = Bound(
+    kind=Kind.PREDICTED,
+    statement="floor and first-order error around it, constants by quadrature",
+    source="paper_notes.md, 'Channel theorem' (ours)",
+    statistic="root mean square over trials of R",
+    assumptions=_ASSUMPTIONS,
+    numeric=_predicted,
+    symbolic=sp.sqrt(
+        SIZES["floor"] ** 2 + ((SIZES["d"] - SIZES["B"]) * SIZES["K_perp"] + SIZES["K_par"]) / SIZES["m"]
+    ),
+    laws=(Elementwise, Pruned),
+)
+
+#: The error of the named estimator that no width removes, 0 if the channel is unbiased.
+FLOOR = Bound(
+    kind=Kind.FLOOR,
+    statement="error of the least-squares fit to the population moments, by quadrature",
+    source="paper_notes.md, 'Channel theorem' (ours)",
+    statistic="limit of R as m grows",
+    assumptions=_ASSUMPTIONS,
+    numeric=_floor,
+    symbolic=SIZES["floor"],
+    laws=(Elementwise, Pruned),
 )

@@ -2,7 +2,8 @@
 
 The rows ``G_j = (1/m) sum_i r_i sigma'(w_j.x_i) x_i`` lie in the span of the features, so without noise the span is exact
 and the error is inside it alone, whatever d is. To first order in 1/sqrt(m), with ``c = sum_i r_i tau_i(z.u_i) u_i``,
-``tau_i(t) = n_i sigma'(n_i t)``, and noise of standard deviation sigma on the entries as seen (derivation: paper_notes.md),
+``tau_i(t) = n_i sigma'(n_i t)``, and noise of standard deviation sigma on the entries as seen
+(bounds/proofs/first-layer-gradient.md),
 
     E|e_perp,i|^2 = n_i^2 (d - B)/m * s^2 u_i.(C^-1 + s^2 C^-2) u_i,    C = E[c c^T],  s = m sigma,
     E|e_par,i|^2  = n_i^2 / m * sum_t E[(L_it[h_k, He_{k-1}(z)] + M_it[h_q, He_{q-1}(z)])^2] + white part of the noise,
@@ -120,7 +121,7 @@ def first_layer_prediction(
             "sigma' exists; mu_2 != 0 and mu_3 or mu_4 != 0, or (sign-free) mu_2 = 0 and mu_1, mu_3 != 0",
             "first order: exact as m grows with d and m sigma fixed",
         ),
-        "paper_notes.md, 'First-layer gradient, first-order error' (ours)",
+        "bounds/proofs/first-layer-gradient.md (ours)",
         statistic="root mean square over trials of R",
         details=details | {"noise_over_signal": spread / found.weakest},
     )
@@ -164,6 +165,8 @@ def _slope_moments(
     """``N[p, q, a, b]`` of the pair, p and q in (LOW, CORE, ROWS)."""
     derivative = activation.derivative
     assert derivative is not None
+    if activation.homogeneous and norms != (1.0, 1.0):
+        return norms[0] * norms[1] * _slope_moments(activation, residualized, low, order, (1.0, 1.0), cosine)
 
     def functions(norm: float) -> Callable[[Array], Array]:
         # E[tau He_l] = c_{l+1}: the Hermite components of tau are the activation's, shifted

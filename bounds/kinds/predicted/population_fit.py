@@ -16,6 +16,7 @@ from bounds.estimator import TensorAttack
 from bounds.gaussian.activations import ZERO
 from bounds.gaussian.nodes import _hermite_entries, _nodes
 from bounds.gaussian.symmetric import _indices, _slots
+from bounds.kinds.predicted.decisions import second_over_first
 from bounds.law import Elementwise, Pruned
 from bounds.setting import Setting
 
@@ -40,15 +41,26 @@ _SURVIVES = 1e-3
 
 @dataclass(frozen=True)
 class ElementwiseError:
-    """``E R^2 -> floor^2 + ((d - B) K_perp + K_par)/m``, all over the features' norms as they are; ``noise`` as in
-    ``first_order.FirstOrder``; ``signs`` times sqrt(m): how many standard errors the least certain of the signs that the
-    first moment gives is away from turning (infinite where another moment gives them)."""
+    """``E R^2 -> floor^2 + ((d - B) K_perp + K_par)/m``, all over the features' norms as they are; the rest as in
+    ``unbiased.FirstOrder``, for the limit directions in place of the features."""
 
     floor: float
     k_perp: float
     k_par: float
     noise: float
-    signs: float = math.inf
+    curvature: float
+    signs: float
+    weights: Array
+    scatter: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """How the fit's coordinates (B weights, then B (B - 1) turns) move with the weighted data: ``rows`` (B^2, N), and the
+    ``curvature`` (B (B - 1), B^2, B^2) of the turns as in ``fit_model.Solution``."""
+
+    rows: Array
+    curvature: Array
 
 
 class _Limit:
@@ -206,9 +218,8 @@ class _Limit:
         return alpha + step[: self.B], new / np.linalg.norm(new, axis=1, keepdims=True)
 
     @cached_property
-    def rows(self) -> tuple[Array, Array]:
-        """How the fit's tangent coordinates move with the (weighted) data, (B (B - 1), N), by implicit differentiation of
-        the normal equations, and the tangents (B, B - 1, B)."""
+    def motion(self) -> Motion:
+        """How the fit moves with the data, by implicit differentiation of the normal equations."""
         alpha, v, _ = self.fit
         B = self.B
         tangents = np.array([np.linalg.svd(u[None])[2][1:] for u in v]).reshape(B, B - 1, B)
@@ -223,22 +234,22 @@ class _Limit:
         eye = eps * np.eye(size)
         jacobian = np.array([(model(e) - model(-e)) / (2 * eps) for e in eye])  # (size, N)
         centre = model(np.zeros(size))
-        curvature = np.empty((size, size))
+        second = np.empty((size, size, len(data)))
         rest = data - centre
         for i in range(size):
             for k in range(i, size):
-                second = (
+                second[i, k] = second[k, i] = (
                     model(eye[i] + eye[k])
                     - model(eye[i] - eye[k])
                     - model(eye[k] - eye[i])
                     + model(-eye[i] - eye[k])
                 ) / (4 * eps**2)
-                curvature[i, k] = curvature[k, i] = rest @ second
-        hessian = jacobian @ jacobian.T - curvature
+        hessian = jacobian @ jacobian.T - second @ rest
         scale = np.sqrt(np.diag(jacobian @ jacobian.T))
         if float(np.linalg.eigvalsh(hessian / np.outer(scale, scale))[0]) < _FLAT:
             raise UnsupportedBound("not proved: the fit of the population's moments has no isolated minimum")
-        return np.linalg.solve(hessian, jacobian)[B:], tangents
+        rows = np.linalg.solve(hessian, jacobian)
+        return Motion(rows, np.einsum("kn,abn->kab", rows[B:], second, optimize=True))
 
     @cached_property
     def first_moment(self) -> tuple[Array, Array]:
@@ -246,9 +257,10 @@ class _Limit:
         v = self.fit[1]
         mean, spread = self.seen(self.setting.residuals)
         centred = mean - self.w @ mean
-        weights = np.linalg.lstsq(v.T, (self.w * centred) @ self.z, rcond=None)[0]
-        scatter = np.sqrt(self.w @ (centred**2 + spread) * np.diag(np.linalg.pinv(v @ v.T)))
-        return np.asarray(weights, dtype=float), np.asarray(scatter, dtype=float)
+        dual = self.z @ np.linalg.pinv(v)  # (n, B)
+        weights = (self.w * centred) @ dual
+        square = (self.w * (centred**2 + spread)) @ dual**2
+        return np.asarray(weights), np.sqrt(np.maximum(square - weights**2, ZERO**2))
 
     @cached_property
     def signed(self) -> Array:
@@ -268,7 +280,9 @@ class _Limit:
         A = self.matrix(data)
         sizes = np.abs(np.linalg.eigvalsh(A))
         scale = math.sqrt(float(self.w @ (h * h + spread)))
-        if sizes.min() <= max(_SURVIVES * sizes.max(), ZERO, _SURVIVES * scale):
+        # An unbiased channel removes nothing, however strong its noise.
+        removed = 0.0 if self.channel.unbiased else _SURVIVES * scale
+        if sizes.min() <= max(_SURVIVES * sizes.max(), ZERO, removed):
             raise UnsupportedBound(
                 "ill-posed: features are nearly parallel, or the channel removes a direction of their span from the "
                 "second moment"
@@ -283,28 +297,50 @@ class _Limit:
         a = np.linalg.solve(A, v.T)  # columns A^-1 v_i
         along = (self.z @ a) ** 2
         k_perp = float(np.mean(norms2 * ((self.w * (h * h + spread)) @ along)))
-        k_par = (
-            float(np.mean(np.repeat(norms2, max(B - 1, 0)) * self._inplane(h, hq, spread)) * (B - 1))
-            if B > 1
-            else 0.0
-        )
+        covariance = self._covariance(h, hq, spread)
+        turns = np.diag(covariance)[B:].reshape(B, B - 1).sum(axis=1)
         weights, scatter = self.first_moment
-        signs = float(np.min(np.abs(weights) / scatter)) if self.order % 2 == 0 else math.inf
-        return ElementwiseError(math.sqrt(floor), k_perp, k_par, 2 * scale / float(sizes.min()), signs)
+        signs = (
+            float(np.min(np.abs(weights) / scatter)) if self.order % 2 == 0 else self._core_signs(hq, spread)
+        )
+        return ElementwiseError(
+            math.sqrt(floor),
+            k_perp,
+            float(np.mean(norms2 * turns)),
+            2 * scale / float(sizes.min()),
+            second_over_first(self.motion.curvature, covariance, setting.norms),
+            signs,
+            self.fit[0],
+            np.sqrt(np.diag(covariance)[:B]),
+        )
 
-    def _inplane(self, h: Array, hq: Array, spread: Array) -> Array:
-        """Variance per neuron of every tangent coordinate of the fit, (B (B - 1),)."""
-        rows, _ = self.rows
+    def _core_signs(self, hq: Array, spread: Array) -> float:
+        """As ``signs`` where an odd core gives them: by the components of the core."""
+        split = self.he2.shape[1]
+        powers = self.atoms(self.fit[1])[:, split:] / (self.root * self.ratio[:, None])
+        dual = self.heq @ np.linalg.pinv(powers)  # (n, B)
+        strength = (self.w * hq) @ dual
+        square = (self.w * (hq**2 + spread)) @ dual**2
+        return float(np.min(np.abs(strength) / np.sqrt(np.maximum(square - strength**2, ZERO**2))))
+
+    def _covariance(self, h: Array, hq: Array, spread: Array) -> Array:
+        """Covariance per neuron of the fit's coordinates, weights and turns: (B^2, B^2)."""
+        rows = self.motion.rows
         split = self.he2.shape[1]
         low, core = self.he2 @ rows[:, :split].T, self.root * (self.heq @ rows[:, split:].T)
         influence = h[:, None] * low + hq[:, None] * core
-        if not self.channel.unbiased:
-            # The residuals' own fluctuation, r_i - r_i* = mean_j sigma_ij - c_0, moves directions of a biased channel.
-            influence = influence + (self.sigma - self.w @ self.sigma) @ self._residual_slopes @ rows.T
+        # The residuals' own fluctuation, r_i - r_i* = mean_j sigma_ij - c_0, moves directions of a biased channel only.
+        moved = self._residual_slopes @ rows.T
+        if self.channel.unbiased:
+            moved[:, self.B :] = 0.0
+        influence = influence + (self.sigma - self.w @ self.sigma) @ moved
         if isinstance(self.channel, Pruned):
             influence = influence + np.outer(self._rank_noise, self._ratio_slope @ rows.T)
-        mean = self.w @ influence
-        return np.asarray(self.w @ ((influence - mean) ** 2 + spread[:, None] * (low + core) ** 2))
+        influence = influence - self.w @ influence
+        random = low + core
+        return np.asarray(
+            (self.w[:, None] * influence).T @ influence + (random * (self.w * spread)[:, None]).T @ random
+        )
 
     @cached_property
     def _residual_slopes(self) -> Array:

@@ -16,7 +16,6 @@ turns the B-dimensional integral into contractions, so no grid of n^B points app
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +26,15 @@ from bounds.defense import Defense
 from bounds.errors import UnsupportedBound
 from bounds.estimator import TensorAttack
 from bounds.gaussian.activations import ZERO
-from bounds.kinds.fit_model import _solution_map
+from bounds.gaussian.symmetric import power
+from bounds.kinds.fit_model import solution
 from bounds.kinds.pairs import _Moments
-from bounds.kinds.supported import check_estimator, check_independent, check_norms, supported_orders
+from bounds.kinds.predicted.decisions import check_assignment, check_curvature, check_signs, second_over_first
+from bounds.kinds.supported import check_estimator, check_moments, check_norms
 from bounds.law import Unbiased
-from bounds.setting import SYMBOLS, Setting
+from bounds.setting import SIZES, Setting
 from bounds.statement import Bound, Kind
+from bounds.wide_limits import raw_gram
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,19 @@ class FirstOrder:
     """Constants per feature, (B,): ``E|e_perp,i|^2 = (d - B)/m orthogonal_i`` and ``E|e_par,i|^2 = inplane_i/m``.
 
     ``noise``: the edge of the noise of the moment that gives the span over its weakest direction is
-    ``noise * sqrt((d - B)/m)``. First order needs this to be small too.
+    ``noise * sqrt((d - B)/m)``. First order needs this to be small too. ``curvature``: the error of second order inside the
+    span is ``curvature/sqrt(m)`` of that of first order. ``signs`` times sqrt(m): how many standard errors the least certain
+    sign of a feature is away from turning (infinite where none is claimed). ``weights``, ``scatter`` (B,): of the fit's
+    components, and their standard deviations times sqrt(m).
     """
 
     orthogonal: Array
     inplane: Array
     noise: float
+    curvature: float
+    signs: float
+    weights: Array
+    scatter: Array
 
 
 def first_order(setting: Setting, attack: TensorAttack, channel: Unbiased | None = None) -> FirstOrder:
@@ -58,18 +67,9 @@ def first_order(setting: Setting, attack: TensorAttack, channel: Unbiased | None
     """
     check_estimator(attack)
     channel = Unbiased(setting.residuals) if channel is None else channel
-    low, order = supported_orders(setting, channel.residuals)
-    if low == 1 and attack.contraction != "first_moment":
-        raise UnsupportedBound(
-            "not proved for a random contraction: the constant depends on the vector drawn"
-        )
+    low, order = check_moments(setting, attack, channel)
     directions, norms = setting.directions, setting.norms
-    check_independent(setting)
-    c_1, c_low, c_q = (
-        np.array([setting.activation.coefficient(k, n) for n in norms]) for k in (1, low, order)
-    )
-    if order % 2 == 0 and np.min(np.abs(c_1)) <= ZERO:
-        raise UnsupportedBound("not proved: mu_1 = 0, so features are found up to their sign only")
+    c_low, c_q = (np.array([setting.activation.coefficient(k, n) for n in norms]) for k in (low, order))
     alpha = channel.residuals * c_low
     moments = _Moments.of(setting, attack.residualized, (low, order), channel)
     if low == 2:
@@ -77,16 +77,48 @@ def first_order(setting: Setting, attack: TensorAttack, channel: Unbiased | None
     else:
         orthogonal, noise = _unfolded_span(directions, channel.residuals * c_q, moments)
     # In-plane part: rows of the pseudo-inverse of the fit's Jacobian.
-    rows_low, rows_q = _solution_map(directions, alpha, c_q / c_low, (low, order), attack.weight(order, low))
-    inplane = np.zeros(setting.B)
-    if setting.B > 1:
-        squares = (
-            moments.second(0, 0, rows_low, rows_low)
-            + 2 * moments.second(0, 1, rows_low, rows_q)
-            + moments.second(1, 1, rows_q, rows_q)
-        )
-        inplane = squares.reshape(setting.B, setting.B - 1).sum(axis=1)
-    return FirstOrder(norms**2 * orthogonal, norms**2 * inplane, noise)
+    fit = solution(directions, alpha, c_q / c_low, (low, order), attack.weight(order, low))
+    covariance = moments.influences(fit.low, fit.core)
+    inplane = np.diag(covariance)[setting.B :].reshape(setting.B, setting.B - 1).sum(axis=1)
+    # A weight moves with the moments, and with the residual of its feature, r_i - r_i* = mean_j sigma_ij - c_0: by as much
+    # of it as the defense leaves.
+    left = np.abs(
+        np.divide(channel.residuals, setting.residuals, out=np.ones(setting.B), where=setting.residuals != 0)
+    )
+    own = np.abs(c_low) * _activation_scatter(setting) * left
+    scatter = np.sqrt(np.maximum(np.diag(covariance)[: setting.B] - alpha**2, 0.0)) + own
+    covariance[: setting.B, : setting.B] -= np.outer(alpha, alpha)
+    covariance[np.diag_indices(setting.B)] = scatter**2
+    return FirstOrder(
+        norms**2 * orthogonal,
+        norms**2 * inplane,
+        noise,
+        second_over_first(fit.curvature(directions, alpha, c_q / c_low), covariance, norms),
+        _signs(setting, channel, moments, low, order),
+        alpha,
+        scatter,
+    )
+
+
+def _activation_scatter(setting: Setting) -> Array:
+    """Standard deviation of ``sigma(w.x_i)`` over the neurons, (B,)."""
+    square = np.diag(raw_gram(setting))
+    mean = np.array([setting.activation.coefficient(0, float(n)) for n in setting.norms])
+    return np.sqrt(np.maximum(square - mean**2, 0.0))
+
+
+def _signs(setting: Setting, channel: Unbiased, moments: _Moments, low: int, order: int) -> float:
+    """Standard errors, over sqrt(m), between the least certain sign and its turning. An even core leaves signs to the first
+    moment ``sum_i r_i c_1 u_i``, an odd one gives them by its own components; two odd moments claim none."""
+    if low == 1:
+        return math.inf
+    k = order if order % 2 else 1
+    seen, which = (moments, 1) if order % 2 else (_Moments.of(setting, False, (1, 3), channel), 0)
+    strength = channel.residuals * [setting.activation.coefficient(k, float(n)) for n in setting.norms]
+    powers = np.array([power(u, k).ravel() for u in setting.directions])
+    dual = np.linalg.pinv(powers).T.reshape(-1, *(setting.B,) * k)
+    square = seen.second(which, which, dual, dual)
+    return float(np.min(np.abs(strength) / np.sqrt(np.maximum(square - strength**2, ZERO**2))))
 
 
 def _second_moment_span(directions: Array, alpha: Array, moments: _Moments) -> tuple[Array, float]:
@@ -115,9 +147,13 @@ def _unfolded_span(directions: Array, strength: Array, moments: _Moments) -> tup
     return orthogonal, 2 * math.sqrt(power) / float(np.linalg.svd(unfolded)[1][-1])
 
 
-def scattered(setting: Setting, k_perp: float, k_par: float, noise: float) -> tuple[float, dict[str, float]]:
-    """The first-order variance ``((d - B) K_perp + K_par)/m`` of R, and its parts by name. noise: as in ``FirstOrder``."""
+def scattered(
+    setting: Setting, k_perp: float, k_par: float, noise: float, curvature: float
+) -> tuple[float, dict[str, float]]:
+    """The first-order variance ``((d - B) K_perp + K_par)/m`` of R, and its parts by name. noise and curvature: as in
+    ``FirstOrder``. ``UnsupportedBound`` where the latter is no longer small."""
     n, m = setting.d - setting.B, setting.m
+    check_curvature(curvature / math.sqrt(m))
     perp, par = n * k_perp / m, k_par / m
     return perp + par, {
         "orthogonal": math.sqrt(perp),
@@ -125,37 +161,43 @@ def scattered(setting: Setting, k_perp: float, k_par: float, noise: float) -> tu
         "K_perp": k_perp,
         "K_par": k_par,
         "noise_over_signal": noise * math.sqrt(n / m),
+        "inplane_over_curvature": curvature / math.sqrt(m),
     }
 
 
-def predicted_bound(channel: Callable[[Defense, Setting], Unbiased]) -> Bound:
-    """PREDICTED for a defense with an unbiased channel."""
+def _numeric(
+    defense: Defense, setting: Setting, attack: TensorAttack, delta: float
+) -> tuple[float, dict[str, float]]:
+    seen = defense.law(setting)
+    assert isinstance(seen, Unbiased)
+    check_norms(setting, seen.keeps_labels)
+    constants = first_order(setting, attack, seen)
+    k_perp, k_par = float(constants.orthogonal.mean()), float(constants.inplane.mean())
+    check_signs(constants.signs * math.sqrt(setting.m))
+    low, order = check_moments(setting, attack, seen)
+    errors = constants.scatter / math.sqrt(setting.m)
+    check_assignment(setting, low, order, attack.weight(order, low), constants.weights, errors)
+    variance, parts = scattered(setting, k_perp, k_par, constants.noise, constants.curvature)
+    sizes = np.abs(seen.residuals)
+    # Kappa: the spread of the residuals as the server sees them.
+    return math.sqrt(variance), parts | {"kappa": float(sizes.max() / sizes.min())}
 
-    def numeric(
-        defense: Defense, setting: Setting, attack: TensorAttack, delta: float
-    ) -> tuple[float, dict[str, float]]:
-        seen = channel(defense, setting)
-        check_norms(setting, seen.keeps_labels)
-        constants = first_order(setting, attack, seen)
-        k_perp, k_par = float(constants.orthogonal.mean()), float(constants.inplane.mean())
-        variance, parts = scattered(setting, k_perp, k_par, constants.noise)
-        sizes = np.abs(seen.residuals)
-        # Kappa: the spread of the residuals as the server sees them.
-        return math.sqrt(variance), parts | {"kappa": float(sizes.max() / sizes.min())}
 
-    d, m, size, k_perp, k_par = (SYMBOLS[name] for name in ("d", "m", "B", "K_perp", "K_par"))
-    return Bound(
-        kind=Kind.PREDICTED,
-        statement="first-order root mean square error, constants by quadrature",
-        source="paper_notes.md, 'First-order error' (ours)",
-        statistic="root mean square over trials of R (up to signs where the attack reports them as unknown)",
-        assumptions=(
-            "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
-            "features linearly independent with known norms, no vanishing residual",
-            "mu_1, mu_2 != 0 and mu_3 or mu_4 != 0, or mu_2 = 0 and mu_1, mu_3 != 0; sigma of polynomial growth",
-            "with unequal norms: labels +-1, and the assignment of norms by them correct",
-            "first order: exact as m grows with d fixed; before, off by terms that grow with R and noise_over_signal",
-        ),
-        numeric=numeric,
-        symbolic=sp.sqrt(((d - size) * k_perp + k_par) / m),
-    )
+#: For a defense that leaves the gradient unbiased.
+PREDICTED = Bound(
+    kind=Kind.PREDICTED,
+    statement="first-order root mean square error, constants by quadrature",
+    source="paper_notes.md, 'First-order error' (ours)",
+    statistic="root mean square over trials of R (up to signs where the attack reports them as unknown)",
+    assumptions=(
+        "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
+        "features linearly independent with known norms, no vanishing residual",
+        "mu_1, mu_2 != 0 and mu_3 or mu_4 != 0, or mu_2 = 0 and mu_1, mu_3 != 0; sigma of polynomial growth",
+        "signs, and with unequal norms (labels +-1) the assignment of norms by labels, four standard errors from turning",
+        "first order: exact as m grows with d fixed; before, off by terms that grow with R, noise_over_signal and "
+        "inplane_over_curvature (inside the span: second order over first)",
+    ),
+    numeric=_numeric,
+    symbolic=sp.sqrt(((SIZES["d"] - SIZES["B"]) * SIZES["K_perp"] + SIZES["K_par"]) / SIZES["m"]),
+    laws=(Unbiased,),
+)

@@ -12,30 +12,37 @@ from bounds.gaussian.quadrature import gaussian_rule
 from bounds.gaussian.tails import Envelope
 
 #: Envelopes are known up to here, in standard deviations.
-_FARTHEST = 24.0
+FARTHEST = 24.0
 
 
-def _product(he: Envelope, power: int, degree: int) -> Envelope:
+def powers(he: Envelope, power: int, degree: int) -> Envelope:
     """``he(s)^power s^degree``."""
     return lambda s: np.asarray(he(s) ** power * s**degree)
 
 
-def _moment(k: int, power: int, degree: int) -> float:
+def hermite_moment(k: int, power: int, degree: int) -> float:
     """``E He_k(Z)^power Z^degree``."""
     x, w = gaussian_rule()
     he = np.polynomial.hermite_e.hermeval(x, [0.0] * k + [1.0])
     return float(w @ (he**power * x**degree))
 
 
-def envelope(function: Callable[[Array], Array], kinks: Sequence[float], norm: float) -> Envelope:
-    """``max |function(t)|`` over ``|t| <= s``: on a grid of spacing 1/500 in the activation's own argument, or finer, and
-    at its kinks, with 0.1 % to spare for what lies between. No radius gets near 24, where it ends."""
-    steps = 12_000 * max(1, math.ceil(norm / 3))
-    grid = np.unique(
-        np.concatenate([np.linspace(0.0, _FARTHEST, steps + 1), np.abs(np.asarray(kinks, dtype=float))])
-    )
+def envelope(
+    function: Callable[[Array], Array],
+    kinks: Sequence[float],
+    curvature: Callable[[Array], Array],
+    refinement: float = 1.0,
+) -> Envelope:
+    """``max |function(t)|`` over ``|t| <= s``, at most: on a grid of spacing 1/500, or ``refinement`` times finer, and at
+    both sides of its kinks, plus what lies between two points of it. ``curvature(s)``, which does not fall, bounds the
+    second derivative between kinks where ``|t| <= s``: a function exceeds its chord over a cell of length l by at most
+    ``l^2 / 8`` times that. No radius gets near 24, where it ends."""
+    steps = 12_000 * max(1, math.ceil(refinement))
+    spacing, at = FARTHEST / steps, np.abs(np.asarray(kinks, dtype=float))
+    sides = [np.nextafter(at, 0.0), at, np.nextafter(at, math.inf)]
+    grid = np.unique(np.concatenate([np.linspace(0.0, FARTHEST, steps + 1), *sides]))
     both = np.maximum(np.abs(function(grid)), np.abs(function(-grid)))
-    largest = 1.001 * np.maximum.accumulate(both)
+    largest = np.maximum.accumulate(both) + curvature(grid + spacing) * spacing**2 / 8
     return lambda s: np.asarray(np.interp(s, grid, largest))
 
 
@@ -45,7 +52,7 @@ def mixed_envelope(strengths: Array, kept: Envelope, stretch: float) -> Envelope
     One feature after the other; with t_i in a cell of the grid, its share is taken at the upper end and what is left for the
     others at the lower one."""
     step = 0.025 * stretch
-    t = np.asarray(step * np.arange(round(_FARTHEST / 2 / 0.025) + 2), dtype=np.float64)
+    t = np.asarray(step * np.arange(round(FARTHEST / 2 / 0.025) + 2), dtype=np.float64)
     total = np.zeros_like(t)
     for strength in strengths:
         share = strength * kept(t + step)

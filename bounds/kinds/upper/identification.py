@@ -1,7 +1,7 @@
 """From a perturbation of the moments to the fitted features: the deterministic half of the in-plane theorem.
 
 The fit minimises ``|P - sum a_l v_l^2|^2 + omega |T - kappa sum a_l v_l^q|^2`` over weights a and unit vectors v in R^B.
-Here P, T are within a known distance of the moments of the truth. "In-plane theorem", steps 5 to 8 of paper_notes.md. Norms
+Here P, T are within a known distance of the moments of the truth. Proof: bounds/proofs/in-plane.md, steps 5 to 8. Norms
 of tensors are Frobenius norms, ``v^2`` and ``v^q`` tensor powers; a functional (L, M) acts as ``<L, P> + <M, T>``.
 """
 

@@ -1,13 +1,12 @@
 """A proved upper bound with every constant: of the features' distance from the attack's span, and of R for B = 1, 2, 3.
 
-The theorems ("Span theorem", "One feature", "In-plane theorem" of paper_notes.md) are about the attack as implemented: the
+The theorems (bounds/proofs/span.md, one-feature.md, in-plane.md) are about the attack as implemented: the
 linear part, span and core are estimated on the same neurons. They are a priori, but for ``error_given_misfit``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import sympy as sp
@@ -17,11 +16,13 @@ from bounds.defense import Defense
 from bounds.errors import TrivialBound, UnsupportedBound
 from bounds.estimator import TensorAttack
 from bounds.kinds.upper.inplane import in_plane_theorem
-from bounds.kinds.upper.span import SpanBound, span_theorem
-from bounds.setting import SYMBOLS, Setting
+from bounds.kinds.upper.one_feature import one_feature_theorem
+from bounds.kinds.upper.span import SpanBound, SpanTheorem, span_theorem
+from bounds.law import Unbiased
+from bounds.setting import SIZES, Setting
 from bounds.statement import Bound, Kind
 
-__all__ = ["SpanBound", "error_bound", "error_given_misfit", "span_bound", "upper_bound"]
+__all__ = ["UPPER", "SpanBound", "error_bound", "error_given_misfit", "span_bound"]
 
 
 def span_bound(
@@ -31,19 +32,26 @@ def span_bound(
 
     Raises ``UnsupportedBound`` where it is not proved (unequal norms, an ill-posed setting) or vacuous (m too small).
     """
-    return span_theorem(setting, attack, noise_variance, delta).span
+    return _span(setting, attack, noise_variance, delta).bound
+
+
+def _span(setting: Setting, attack: TensorAttack, noise_variance: float, delta: float) -> SpanTheorem:
+    """For one feature on the events that its error uses, so that both hold at once."""
+    if setting.B == 1:
+        return one_feature_theorem(setting, attack, noise_variance, delta).span
+    return span_theorem(setting, attack, noise_variance, delta)
 
 
 def error_bound(
     setting: Setting, attack: TensorAttack, noise_variance: float = 0.0, delta: float = 0.05
 ) -> float:
-    """With probability at least ``1 - delta``, R is at most this ("One feature", "In-plane theorem" of paper_notes.md).
+    """With probability at least ``1 - delta``, R is at most this (bounds/proofs/one-feature.md, in-plane.md).
 
     For B = 2, 3 it speaks of the global minimum of the attack's fit. Raises ``UnsupportedBound`` for B > 3, and as
     ``span_bound`` does.
     """
     if setting.B == 1:
-        return span_theorem(setting, attack, noise_variance, delta).error
+        return one_feature_theorem(setting, attack, noise_variance, delta).error
     return in_plane_theorem(setting, attack, noise_variance, delta).bound().error
 
 
@@ -68,44 +76,58 @@ def error_given_misfit(
     )
 
 
-def upper_bound(noise_variance: Callable[[Defense], float]) -> Bound:
-    """UPPER for a defense whose channel adds independent Gaussian noise of the given variance to every entry (or nothing).
+def stated_error(
+    setting: Setting, attack: TensorAttack, noise_variance: float, delta: float
+) -> tuple[float, dict[str, float]]:
+    """``error_bound`` and its named parts. Where no proof is sharper ``TrivialBound`` carries twice the features' size, and
+    the parts that are known; ``UnsupportedBound`` where nothing is proved."""
+    parts: dict[str, float] = {}
+    if setting.B == 1:
+        one = one_feature_theorem(setting, attack, noise_variance, delta)
+        span = one.span
+    else:
+        span = span_theorem(setting, attack, noise_variance, delta)
+    try:
+        parts = {"span": span.bound.rmse} | dict(span.bound.parts)
+        if setting.B == 1:
+            value = one.error
+        else:
+            inplane = in_plane_theorem(setting, attack, noise_variance, delta).bound()
+            value, parts = inplane.error, parts | dict(inplane.parts)
+    except UnsupportedBound as reason:
+        trivial = 2 * math.sqrt(float(np.mean(setting.norms**2)))
+        raise TrivialBound(trivial, f"trivial, whatever the attack returns: {reason}", parts) from reason
+    return value, parts | {"K_upper": value * math.sqrt(setting.m / (setting.d - setting.B))}
 
-    The value is about R. Where no proof is sharper it is the trivial one, twice the features' size, and ``why`` says so.
-    """
 
-    def numeric(
-        defense: Defense, setting: Setting, attack: TensorAttack, delta: float
-    ) -> tuple[float, dict[str, float]]:
-        variance = noise_variance(defense)
-        theorem = span_theorem(setting, attack, variance, delta)
-        details: dict[str, float] = {}
-        try:
-            details = {"span": theorem.span.rmse} | dict(theorem.span.parts)
-            if setting.B == 1:
-                value = theorem.error
-            else:
-                found = in_plane_theorem(setting, attack, variance, delta).bound()
-                value, details = found.error, details | dict(found.parts)
-        except UnsupportedBound as reason:
-            trivial = 2 * math.sqrt(float(np.mean(setting.norms**2)))
-            raise TrivialBound(
-                trivial, f"trivial, whatever the attack returns: {reason}", details
-            ) from reason
-        return value, details | {"K_upper": value * math.sqrt(setting.m / (setting.d - setting.B))}
+def _numeric(
+    defense: Defense, setting: Setting, attack: TensorAttack, delta: float
+) -> tuple[float, dict[str, float]]:
+    """About R, from what the defense says it does to an entry."""
+    law = defense.law(setting)
+    assert isinstance(law, Unbiased)
+    if law.inexact:
+        raise UnsupportedBound(f"not proved: {law.inexact}")
+    return stated_error(setting, attack, law.variance, delta)
 
-    return Bound(
-        kind=Kind.UPPER,
-        statement="a priori, every constant explicit, same neurons for every step of the attack",
-        source="paper_notes.md, 'Span theorem', 'One feature' and 'In-plane theorem' (ours)",
-        statistic="R of one trial; in the details, span: root mean square distance of the features from the attack's span",
-        assumptions=(
-            "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
-            "equal known norms, no vanishing residual, features linearly independent",
-            "the span step has converged to the dominant eigenvectors, to its stated tolerance",
-            "for more than one feature: the fit has found its global minimum",
-            "the activation has no feature narrower than 1/500",
-        ),
-        numeric=numeric,
-        symbolic=SYMBOLS["K_upper"] * sp.sqrt((SYMBOLS["d"] - SYMBOLS["B"]) / SYMBOLS["m"]),
-    )
+
+#: For a defense whose channel adds independent Gaussian noise to every entry (or nothing).
+UPPER = Bound(
+    kind=Kind.UPPER,
+    statement="a priori, every constant explicit, same neurons for every step of the attack; computer-assisted, "
+    "floating point",
+    source="bounds/proofs/span.md, one-feature.md and in-plane.md (ours)",
+    statistic="R of one trial; in the details, span: root mean square distance of the features from the attack's span",
+    assumptions=(
+        "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
+        "equal known norms, no vanishing residual, features linearly independent",
+        "the span step has converged to the dominant eigenvectors, to its stated tolerance",
+        "for more than one feature: the fit has found its global minimum",
+        "between the points at which it is evaluated the activation varies as it declares (proved of the built-in ones)",
+        "expectations are computed in floating point, by quadrature; for more than one feature also on a grid in the "
+        "span, with a slack that is measured and not proved",
+    ),
+    numeric=_numeric,
+    symbolic=SIZES["K_upper"] * sp.sqrt((SIZES["d"] - SIZES["B"]) / SIZES["m"]),
+    laws=(Unbiased,),
+)

@@ -1,0 +1,154 @@
+"""The one strict form in JSON of a defense, an attack and a setting: for records, pictures and the command line.
+
+JSON has no infinity: a float that is not finite is written by its name ("inf", "-inf", "nan"). What is read has to be what
+was written: a key too many or too few, another type, a value out of range are a ``ValueError``, never a default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+import bounds
+from bounds import checks
+from bounds.defense import Defense
+from bounds.estimator import TensorAttack
+from bounds.gaussian.activations import ACTIVATIONS
+from bounds.setting import Setting
+
+#: The names of the floats that JSON does not have.
+NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+
+#: Options of ``TensorAttack`` that are younger than the first records. At their default they are left out, so that keys of
+#: points, and seeds made from them, stay what they were.
+LATER_OPTIONS = ("contraction",)
+
+
+def plain(value: Any) -> Any:
+    """``value`` as strict JSON: mappings, lists, tuples, arrays, dataclasses, enumerations and numbers, nested at will.
+
+    Raises ``TypeError`` for what has no such form, keys that are no strings among it.
+    """
+    if value is None or isinstance(value, bool | np.bool_):
+        return None if value is None else bool(value)
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        number = float(value)
+        return number if math.isfinite(number) else str(number)
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {_key(k): plain(v) for k, v in value.items()}
+    raise TypeError(f"only numbers, words, lists and mappings have a form in JSON; got {value!r}")
+
+
+def defense_to_dict(defense: Defense) -> dict[str, Any]:
+    """``{"name": ..., **parameters and choices}``."""
+    checks.instance("defense", defense, Defense)
+    return {"name": defense.name, **plain(defense)}
+
+
+def defense_from_dict(raw: Any) -> Defense:
+    """Inverse of ``defense_to_dict``; ``ValueError`` for anything that is not its result."""
+    values = _object("defense", raw)
+    families = {family.name: family for family in bounds.DEFENSES}
+    family = families[_word("defense", values.pop("name", None), families)]
+    floats = {p.name for p in family.parameters() if not p.integer}
+    return _built("defense", family, {k: _real(v) if k in floats else v for k, v in values.items()})
+
+
+def attack_to_dict(attack: Any) -> dict[str, Any]:
+    """The options by name; before them ``"name"``, except of ``TensorAttack``, the only attack of the first records."""
+    if isinstance(attack, TensorAttack):
+        default = TensorAttack()
+        options = {f.name: getattr(attack, f.name) for f in dataclasses.fields(attack)}
+        return {k: plain(v) for k, v in options.items() if k not in LATER_OPTIONS or v != getattr(default, k)}
+    if not isinstance(attack, bounds.ATTACKS):
+        raise TypeError(f"attack must be one of bounds.ATTACKS; got {attack!r}")
+    return {"name": attack.name, **plain(attack)}
+
+
+def attack_from_dict(raw: Any) -> Any:
+    """Inverse of ``attack_to_dict``; ``ValueError`` for anything that is not its result."""
+    values = _object("attack", raw)
+    if "name" not in values:
+        return _built("attack", TensorAttack, values, optional=LATER_OPTIONS)
+    specs = {spec.name: spec for spec in bounds.ATTACKS if spec is not TensorAttack}
+    return _built("attack", specs[_word("attack", values.pop("name"), specs)], values)
+
+
+def setting_to_dict(setting: Setting) -> dict[str, Any]:
+    """d, m, gram, labels, groups and the name of the activation. ``ValueError`` for an activation of a user's own, which has
+    no form in JSON."""
+    checks.instance("setting", setting, Setting)
+    if ACTIVATIONS.get(setting.activation.name) is not setting.activation:
+        raise ValueError(
+            f"activation must be one of {', '.join(ACTIVATIONS)} to be written; got {setting.activation.name!r}"
+        )
+    return plain(
+        {
+            "d": setting.d,
+            "m": setting.m,
+            "gram": setting.gram,
+            "labels": setting.labels,
+            "activation": setting.activation.name,
+            "groups": setting.groups,
+        }
+    )
+
+
+def setting_from_dict(raw: Any) -> Setting:
+    """Inverse of ``setting_to_dict``; ``ValueError`` for anything that is not its result."""
+    values = _object("setting", raw)
+    _word("activation", values.get("activation"), ACTIVATIONS)
+    return _built("setting", Setting, values)
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"keys must be words; got {key!r} ({type(key).__name__})")
+    return str(key)
+
+
+def _object(name: str, raw: Any) -> dict[str, Any]:
+    if not isinstance(raw, Mapping) or not all(isinstance(k, str) for k in raw):
+        raise ValueError(f"{name} must be an object with words as keys; got {raw!r}")
+    return dict(raw)
+
+
+def _word(name: str, value: Any, allowed: Mapping[str, Any]) -> str:
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+    return value
+
+
+def _real(value: Any) -> Any:
+    """The float that a name stands for; anything else is left to the one who checks it."""
+    return NOT_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+def _built(name: str, make: Any, values: dict[str, Any], optional: tuple[str, ...] = ()) -> Any:
+    """An instance of the dataclass ``make`` from exactly its fields."""
+    wanted = {f.name for f in dataclasses.fields(make)}
+    wrong = sorted((wanted ^ set(values)) - (set(optional) & wanted))
+    if wrong:
+        raise ValueError(f"{name}: fields missing or unknown: {', '.join(wrong)}; got {values}")
+    try:
+        return make(**values)
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}") from error

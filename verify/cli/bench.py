@@ -1,0 +1,52 @@
+"""``reconbound bench``: speed and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from verify import bench as measure
+from verify.cli.options import Json, count
+from verify.cli.tables import cell, print_json, print_rows, say
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def bench(
+    large: Annotated[
+        bool, typer.Option("--large", help="Also m = 1 000 000, d = 3072, B = 4 (minutes).")
+    ] = False,
+    repeats: Annotated[int, typer.Option(help="Repetitions; the median counts.", parser=count)] = 5,
+    as_json: Json = False,
+) -> None:
+    """Speed and memory, as ratios against references measured in the same run. Exit code 1 if a target is missed."""
+    results = measure.bench(large=large, repeats=repeats)
+    if as_json:
+        print_json([r.to_dict() for r in results])
+    else:
+        _print(results)
+    if not all(r.met for r in results):
+        raise typer.Exit(1)
+
+
+def _print(results: Sequence[measure.BenchResult]) -> None:
+    """A line for each result; below, what each is and the numbers behind it."""
+    print_rows(
+        [
+            {
+                "name": r.name,
+                "value": r.value,
+                "target": f"{'>=' if r.at_least else '<='} {r.target:g}",
+                "met": "yes" if r.met else "NO",
+            }
+            for r in results
+        ],
+        narrow=4,
+    )
+    for r in results:
+        say(f"\n{r.name}: {r.statement}; medians of {r.repeats}, threads: {r.threads}")
+        for name, value in r.details.items():
+            say(f"{name}: {cell(value)}", 2)

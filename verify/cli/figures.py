@@ -1,0 +1,91 @@
+"""``reconbound figures``: every figure again, from what was saved."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bounds import checks
+from verify import EXPERIMENTS
+from verify.cli.options import FORMATS, Format, Json, new_directory
+from verify.cli.report import report
+from verify.draw.experiment import plot
+from verify.draw.pictures import draw_pictures
+from verify.draw.style import save_figure
+from verify.experiments.own import experiment_of
+from verify.judge.compare import compare
+from verify.judge.verdict import Result
+from verify.measure.pictures import load_pictures
+from verify.measure.record import Record, read_records, record_files
+from verify.studies.catalogue import STUDIES
+from verify.studies.study import load
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def figures(
+    source: Annotated[Path, typer.Option("--from", help="Directory with saved records.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the figures go; default: the directory above the records.")
+    ] = None,
+    format: Format = "png",
+    as_json: Json = False,
+) -> None:
+    """Redraw every figure from saved records, pictures and studies, running no attack."""
+    checks.choice("format", format, FORMATS)
+    if not source.is_dir():
+        raise ValueError(f"--from must be a directory with records; got {source}")
+    paths, pictures = record_files(source), sorted(source.glob("pictures-*.json"))
+    measured = sorted(source.glob("study-*.json"))
+    if not (paths or pictures or measured):
+        raise ValueError(
+            "--from must hold records (NAME.json, NAME.jsonl), pictures (pictures-*.json) or studies (study-*.json); "
+            f"got none in {source}"
+        )
+    target = new_directory("out", source.parent if out is None else out)
+    for path in pictures:
+        _redraw_pictures(path, target, format)
+    for path in measured:
+        _redraw_study(path, target, format)
+    results: list[Result] = []
+    records: list[Record] = []
+    for path in paths:
+        found = read_records(path)
+        records += found
+        results += _redraw_records(path, found, target, format)
+    report(results, records, target, format, as_json)
+
+
+def _redraw_pictures(path: Path, target: Path, suffix: str) -> None:
+    batch, rows = load_pictures(path)
+    if batch is None:
+        _tell(path, "too large to be kept, not redrawn")
+    else:
+        draw_pictures(batch, rows, target / f"{path.stem}.{suffix}")
+
+
+def _redraw_study(path: Path, target: Path, suffix: str) -> None:
+    study = {s.file: s for s in STUDIES}.get(path.name)
+    if study is None:
+        _tell(path, "no study of that name, not redrawn")
+    else:
+        save_figure(study.draw(load(path)), (target / study.figure).with_suffix(f".{suffix}"))
+
+
+def _redraw_records(path: Path, found: list[Record], target: Path, suffix: str) -> list[Result]:
+    """One experiment: of the catalogue by its name, else what its records say of themselves."""
+    if not found:
+        _tell(path, "no trials yet")
+        return []
+    known = {e.name: e for full in EXPERIMENTS.values() for e in (full, full.quick())}
+    experiment = known.get(found[0].experiment) or experiment_of(found)
+    plot(found, target / f"{experiment.name}.{suffix}", experiment)
+    return compare(found, experiment)
+
+
+def _tell(path: Path, what: str) -> None:
+    print(f"{path.name}: {what}", file=sys.stderr)

@@ -1,0 +1,142 @@
+"""What the commands' options share: their types, the defense they name, and paths that are checked before any work."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from bounds import DEFENSES, Defense, Param, checks
+
+#: Whole numbers up to here are exact as floats too.
+LARGEST = 2**53
+
+FORMATS = ("png", "pdf", "svg")
+
+#: A defense's parameters by name; None: not given.
+Parameters: TypeAlias = Mapping[str, float | bool | str | None]
+
+
+def count(text: Any) -> int:
+    """The whole number that an option gives: "100000" or "1e5". ``typer.BadParameter`` for anything else."""
+    try:
+        number = Decimal(str(text))
+    except InvalidOperation:
+        number = Decimal("nan")
+    if number.is_finite() and -LARGEST <= number <= LARGEST and number == number.to_integral_value():
+        return int(number)
+    raise typer.BadParameter(f"must be a whole number of at most {LARGEST}; got {str(text)[:40]!r}")
+
+
+def _counted(name: str, text: str) -> Any:
+    return typer.Option(name, help=text, parser=count, metavar="INTEGER")
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output instead of a table.")]
+Out = Annotated[Path, typer.Option(help="Directory for records and figures.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Moments = Annotated[str, typer.Option(help="residualized or plain.")]
+Activation = Annotated[str, typer.Option(help="Name of the activation.")]
+Format = Annotated[str, typer.Option("--format", help=f"Of the figures: {', '.join(FORMATS)}.")]
+Dimension = Annotated[int, _counted("--d", "Feature dimension.")]
+Width = Annotated[int, _counted("--m", "Hidden width.")]
+Widths = Annotated[list[int] | None, _counted("--m", "Hidden width (may be repeated).")]
+Batch = Annotated[int, _counted("--B", "Number of features in the gradient.")]
+Jobs = Annotated[int, _counted("--jobs", "Processes, each with one thread.")]
+Trials = Annotated[
+    int | None, _counted("--trials", "Trials at each point; default: what is measured says it.")
+]
+Seed = Annotated[int, _counted("--seed", "Seed of everything random.")]
+
+#: Command-line spelling of every defense.
+NAMES: Mapping[str, type[Defense]] = {cls.name.replace("_", "-"): cls for cls in DEFENSES}
+
+DefenseName = Annotated[str, typer.Argument(metavar="DEFENSE", help=f"One of {', '.join(NAMES)}.")]
+
+
+def defense_of(name: str, parameters: Parameters) -> Defense:
+    """The defense that the options describe. ``ValueError`` or ``TypeError`` for one that is none."""
+    family = NAMES[checks.choice("DEFENSE", name, tuple(NAMES))]
+    own = {p.name for p in family.parameters()} | set(family.choices())
+    given: dict[str, Any] = {k: v for k, v in parameters.items() if v is not None}
+    foreign = sorted(set(given) - own)
+    if foreign:
+        allowed = ", ".join(_spelled(p) for p in sorted(own)) or "no parameter"
+        raise ValueError(f"{name} takes {allowed}; got {_spelled(foreign[0])}")
+    return family(**given)
+
+
+def with_defense_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option for every parameter that any defense declares, collected in its argument ``parameters``:
+    a new defense brings its options along with no line here."""
+    options = {p.name: _of_parameter(p) for cls in DEFENSES for p in cls.parameters()}
+    options |= {
+        name: _of_choice(name, allowed) for cls in DEFENSES for name, allowed in cls.choices().items()
+    }
+
+    def wrapper(**values: Any) -> None:
+        parameters = {name: values.pop(name) for name in options}
+        command(**values, parameters=parameters)
+
+    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "parameters"]
+    taken = {p.name for p in own} & set(options)
+    if taken:
+        raise ValueError(
+            f"parameters of defenses must not have names of options; {', '.join(sorted(taken))} does"
+        )
+    extra = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in options.items()
+    ]
+    wrapper.__signature__ = inspect.Signature(own + extra)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in own + extra}
+    wrapper.__doc__ = command.__doc__
+    wrapper.__name__ = command.__name__
+    return wrapper
+
+
+def _spelled(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _of_parameter(p: Param) -> Any:
+    text = f"In [{p.lo:g}, {p.hi:g}], off at {p.off:g}."
+    if p.integer:
+        return Annotated[int | None, _counted(_spelled(p.name), text)]
+    return Annotated[float | None, typer.Option(_spelled(p.name), help=text)]
+
+
+def _of_choice(name: str, allowed: tuple[bool | str, ...]) -> Any:
+    if isinstance(allowed[0], bool):
+        switch = f"{_spelled(name)}/{_spelled(f'no-{name}')}"
+        return Annotated[bool | None, typer.Option(switch, help="Yes or no.")]
+    return Annotated[str | None, typer.Option(_spelled(name), help=f"One of {', '.join(map(str, allowed))}.")]
+
+
+def numbers(name: str, text: str) -> tuple[float, ...]:
+    """Numbers separated by commas. ``ValueError`` if a part is none."""
+    return tuple(number(name, part) for part in text.split(","))
+
+
+def number(name: str, text: str) -> float:
+    """A number; ``ValueError`` naming the option otherwise."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a number; got {text!r}") from None
+
+
+def new_directory(name: str, path: Path) -> Path:
+    """``path`` as a directory that can be written to, made if it is not there. ``ValueError`` if it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{name} must be a directory or a new name; got {path} ({error.strerror})") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ValueError(f"{name} must be a directory that can be written to; got {path}")
+    return path

@@ -1,0 +1,139 @@
+"""``reconbound verify``: the experiments of the catalogue, or a setting of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bounds import TensorAttack, checks
+from verify import EXPERIMENTS
+from verify.cli.options import (
+    FORMATS,
+    NAMES,
+    Device,
+    Format,
+    Jobs,
+    Json,
+    Out,
+    Parameters,
+    Trials,
+    Widths,
+    count,
+    defense_of,
+    new_directory,
+    numbers,
+    with_defense_options,
+)
+from verify.cli.report import report
+from verify.draw.experiment import plot
+from verify.experiments.own import own_experiment
+from verify.judge.compare import compare
+from verify.judge.verdict import Result
+from verify.measure.experiment import Experiment
+from verify.measure.features import FEATURE_KINDS, Features
+from verify.measure.record import Record
+from verify.measure.sweep import sweep
+
+app = typer.Typer(add_completion=False)
+
+OWN = "A setting of your own"
+
+
+def _own(name: str, text: str, **more: Any) -> Any:
+    return typer.Option(name, help=text, rich_help_panel=OWN, **more)
+
+
+@app.command()
+@with_defense_options
+def verify(
+    defense: Annotated[
+        str, typer.Argument(metavar="DEFENSE|all", help=f"all, or one of {', '.join(NAMES)}.")
+    ],
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller widths and few trials.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="Only this experiment (may be repeated).")] = None,
+    trials: Trials = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", help="Seed of all trials; default: the experiment's own.", parser=count),
+    ] = None,
+    jobs: Jobs = 2,
+    device: Device = "auto",
+    out: Out = Path("results"),
+    format: Format = "png",
+    as_json: Json = False,
+    m: Widths = None,
+    d: Annotated[int | None, _own("--d", "Feature dimension.", parser=count)] = None,
+    B: Annotated[int | None, _own("--B", "Number of features.", parser=count)] = None,
+    activation: Annotated[str | None, _own("--activation", "Name of the activation.")] = None,
+    features: Annotated[str | None, _own("--features", f"One of {', '.join(FEATURE_KINDS)}.")] = None,
+    cosine: Annotated[float | None, _own("--cosine", "All pairwise cosines of the features.")] = None,
+    labels: Annotated[str | None, _own("--labels", "Such as 1,-1,1; default: alternating.")] = None,
+    moments: Annotated[str | None, _own("--moments", "residualized or plain.")] = None,
+    tolerance: Annotated[
+        float | None, _own("--tolerance", "Of the ratio to theory and of the exponent in m; default: 0.1.")
+    ] = None,
+    parameters: Parameters | None = None,
+) -> None:
+    """Measure DEFENSE, compare it with theory, draw the figures: the experiments of the catalogue, or, as soon as an option
+    says something about the setting, that one. Interrupted, it resumes when called again with the same arguments."""
+    checks.choice("format", format, FORMATS)
+    own = {
+        "m": m or None, "d": d, "B": B, "activation": activation, "features": features, "cosine": cosine,
+        "labels": labels, "moments": moments, "tolerance": tolerance, **(parameters or {}),
+    }  # fmt: skip
+    given = {name: value for name, value in own.items() if value is not None}
+    only = only or []
+    chosen = [_own_experiment(defense, given, quick, only, seed)] if given else _chosen(defense, only, quick)
+    if trials is not None:
+        checks.integer("trials", trials, 1)
+    new_directory("out", out)
+    results: list[Result] = []
+    records: list[Record] = []
+    for experiment in chosen:
+        found = sweep(experiment, out / "records", trials=trials, seed=seed, jobs=jobs, device=device)
+        records += found
+        results += compare(found, experiment)
+        plot(found, out / f"{experiment.name}.{format}", experiment)
+    report(results, records, out, format, as_json)
+
+
+def _chosen(defense: str, only: Sequence[str], quick: bool) -> list[Experiment]:
+    """Experiments of the catalogue."""
+    checks.choice("DEFENSE", defense, ("all", *NAMES))
+    for name in only:
+        checks.choice("only", name, tuple(EXPERIMENTS))
+    wanted = list(EXPERIMENTS.values())
+    if defense != "all":
+        wanted = [e for e in wanted if any(isinstance(p.defense, NAMES[defense]) for p in e.points)]
+    chosen = [e for e in wanted if not only or e.name in only]
+    if not chosen:
+        raise ValueError(
+            f"only must name an experiment about {defense}: {', '.join(e.name for e in wanted)}; got {only}"
+        )
+    if not quick:
+        return chosen
+    # A quick run is for verdicts, and that of everything for a verdict on every defense.
+    kept = chosen if only else [e for e in chosen if (e.reduced.in_all if defense == "all" else e.rules)]
+    return [e.quick() for e in kept]
+
+
+def _own_experiment(
+    defense: str, given: Mapping[str, Any], quick: bool, only: Sequence[str], seed: int | None
+) -> Experiment:
+    """The experiment that the options describe, with defaults for what they leave open."""
+    left = dict(given)
+    if quick or only:
+        raise ValueError(f"quick and only belong to the catalogue; got them with --{next(iter(given))}")
+    if "cosine" in left or "features" in left:
+        kind = checks.choice("features", left.pop("features", "cosine"), FEATURE_KINDS)
+        left["features"] = Features(kind, cosine=left.pop("cosine", None))
+    if "labels" in left:
+        left["labels"] = numbers("labels", left["labels"])
+    if "moments" in left:
+        left["attack"] = TensorAttack(moments=left.pop("moments"))
+    setting = ("m", "d", "B", "activation", "features", "labels", "attack", "tolerance")
+    chosen = {name: left.pop(name) for name in setting if name in left}
+    return own_experiment(defense_of(defense, left), seed=seed or 0, **chosen)

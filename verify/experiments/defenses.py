@@ -1,0 +1,302 @@
+"""What defenses do: against width, against strength, and side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bounds import (
+    DPSGD,
+    Clamping,
+    Defense,
+    DeterministicRounding,
+    Dropout,
+    GradientClipping,
+    GradientNoise,
+    GradientPruning,
+    LocalAggregation,
+    NoDefense,
+    SecureAggregation,
+    SignCompression,
+    StochasticRounding,
+)
+from verify.experiments.grid import ORTHONORMAL, RANDOM, STANDARD, doubling, experiment
+from verify.judge.floor import FloorCheck
+from verify.judge.predicted import PredictedCheck
+from verify.judge.rate import RateCheck
+from verify.measure.check import Check
+from verify.measure.experiment import Experiment, Reduced
+from verify.measure.point import Point
+
+#: The width at which defenses are compared.
+SIDE_BY_SIDE_WIDTH = 320_000
+
+
+#: With a mask, a clipping of its own for every sample, or one for the batch.
+FORMS = (True, False)
+
+
+#: The members of each defense, with their batch sizes: two features, or two for each client or local batch.
+_CLIPPED = tuple((GradientClipping(c, per_sample=f), 2) for f in FORMS for c in (100.0, 200.0, 400.0, 800.0))
+_NOISY = tuple((DPSGD(1.0, z, per_sample=f), 2) for f in FORMS for z in (0.0005, 0.001, 0.002, 0.004, 0.008))
+_DROPPED = tuple((Dropout(p, f), 2) for f in FORMS for p in (0.1, 0.3, 0.5, 0.7, 0.9))
+_PRUNED = tuple((GradientPruning(ratio), 2) for ratio in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95))
+_LOCAL = (
+    *((LocalAggregation(k, rate), 2) for rate in (0.1, 1.0) for k in (1, 2, 5, 10, 20)),
+    *((LocalAggregation(k, 0.1, "different"), 2 * k) for k in (1, 2, 3, 4)),
+)
+
+
+def _strength(
+    name: str,
+    title: str,
+    claims: tuple[str, ...],
+    cells: Sequence[tuple[Defense, int]],
+    reduced: Reduced,
+    rules: Sequence[Check] = (PredictedCheck(0.1),),
+) -> Experiment:
+    """A defense, strength by strength, at the common width."""
+    name = f"strength-{name}"
+    points = tuple(
+        Point(name, RANDOM, d=50, m=SIDE_BY_SIDE_WIDTH, B=batch, defense=defense) for defense, batch in cells
+    )
+    title = f"{title}, strength by strength"
+    return Experiment(name, title, points, tuple(rules), claims, trials=40, reduced=reduced)
+
+
+def _kept(*defenses: Defense, trials: int = 24) -> Reduced:
+    """Two strengths, at a width and with trials that decide a check of 10 %: an error scatters by about a tenth."""
+    return Reduced(80_000, trials, defenses, in_all=True)
+
+
+_STRENGTHS = (
+    _strength(
+        "batch",
+        "Batch size, no defense",
+        ("C1",),
+        tuple((NoDefense(), B) for B in (1, 2, 3, 4, 6, 8)),
+        Reduced(80_000, 20, batches=(2, 4), in_all=True),
+    ),
+    _strength(
+        "noise",
+        "Additive noise",
+        ("C9",),
+        tuple((GradientNoise(s), 2) for s in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)),
+        _kept(GradientNoise(0.5), GradientNoise(1.0)),
+    ),
+    _strength(
+        "clipping",
+        "Clipping",
+        ("C10",),
+        _CLIPPED,
+        _kept(GradientClipping(100.0, per_sample=True), GradientClipping(200.0, per_sample=True)),
+    ),
+    _strength(
+        "dp-sgd",
+        "DP-SGD, clipping norm 1",
+        ("C10",),
+        _NOISY,
+        _kept(DPSGD(1.0, 0.001, per_sample=True), DPSGD(1.0, 0.002, per_sample=True)),
+    ),
+    _strength(
+        "dropout",
+        "Dropout",
+        ("C12",),
+        _DROPPED,
+        _kept(Dropout(0.1, True), Dropout(0.5, True), trials=30),
+    ),
+    _strength(
+        "pruning",
+        "Gradient pruning",
+        ("C13",),
+        _PRUNED,
+        _kept(GradientPruning(0.7), GradientPruning(0.8)),
+        (PredictedCheck(0.1), FloorCheck(0.1)),
+    ),
+    _strength(
+        "local-aggregation",
+        "Local aggregation",
+        ("C8",),
+        _LOCAL,
+        _kept(LocalAggregation(5, 0.1), LocalAggregation(20, 0.1)),
+    ),
+    _strength(
+        "clients",
+        "Secure aggregation",
+        ("C11",),
+        tuple((SecureAggregation(n), 2 * n) for n in (1, 2, 3, 4)),
+        _kept(SecureAggregation(1), SecureAggregation(2)),
+    ),
+)
+
+
+ON_DEFENSES: tuple[Experiment, ...] = (
+    experiment(
+        "noise",
+        "Additive noise on the gradient",
+        ("C9",),
+        STANDARD,
+        features=RANDOM,
+        d=50,
+        m=(80_000, 640_000),
+        defenses=(GradientNoise(0.5), GradientNoise(2.0)),
+        trials=250,
+    ),
+    experiment(
+        "noise-exponent",
+        "Exponent of the noise",
+        ("C9",),
+        (RateCheck("sigma"),),
+        features=ORTHONORMAL,
+        d=20,
+        m=2_000_000,
+        defenses=tuple(GradientNoise(s) for s in (4.0, 8.0, 16.0)),
+        moments=("residualized",),
+        trials=150,
+        reduced=Reduced(200_000),
+    ),
+    experiment(
+        "dropout",
+        "Dropout, one mask for the batch and one for each sample",
+        ("C12",),
+        (PredictedCheck(0.05),),
+        features=RANDOM,
+        d=50,
+        m=(80_000, 640_000),
+        defenses=Dropout.grid(),
+        trials=120,
+        reduced=Reduced(80_000, 5),
+    ),
+    experiment(
+        "clipping",
+        "Clipping of the gradient as a whole and of every sample's own",
+        ("C10",),
+        (PredictedCheck(0.05),),
+        features=RANDOM,
+        d=50,
+        m=(80_000, 640_000),
+        defenses=(GradientClipping(30.0), GradientClipping(200.0, per_sample=True)),
+        trials=120,
+        reduced=Reduced(80_000),
+    ),
+    experiment(
+        "dp-sgd",
+        "DP-SGD: a fixed noise multiplier, whatever the width",
+        ("C10",),
+        (PredictedCheck(0.05, largest_m_only=False),),
+        features=RANDOM,
+        d=50,
+        m=(80_000, 320_000, 1_280_000),
+        defenses=(DPSGD(1.0, 0.003), DPSGD(1.0, 0.003, per_sample=False)),
+        moments=("residualized",),
+        trials=60,
+        reduced=Reduced(80_000),
+    ),
+    experiment(
+        "dp-sgd-strength",
+        "DP-SGD: noise of .3, 1 and 3 relative to the unclipped gradient",
+        ("C10",),
+        (PredictedCheck(0.05),),
+        features=RANDOM,
+        d=50,
+        m=640_000,
+        # the gradient's norm is about 755 here
+        defenses=tuple(DPSGD(1.0, z, per_sample=False) for z in (0.0004, 0.00133, 0.004)),
+        trials=60,
+        reduced=Reduced(640_000, 2),
+    ),
+    experiment(
+        "rounding",
+        "Stochastic rounding to multiples of 1 and 4",
+        (),
+        (PredictedCheck(0.05),),
+        features=RANDOM,
+        d=50,
+        m=(80_000, 640_000),
+        defenses=StochasticRounding.grid(),
+        moments=("residualized",),
+        trials=60,
+        reduced=Reduced(80_000, 60, (StochasticRounding(1.0),), in_all=True),
+    ),
+    experiment(
+        "biased",
+        "Channels that are functions of the entry alone: an error that no width removes",
+        (),
+        (PredictedCheck(0.05), FloorCheck()),
+        features=RANDOM,
+        d=50,
+        m=(80_000, 640_000),
+        defenses=(*DeterministicRounding.grid(), SignCompression(), *Clamping.grid()),
+        moments=("residualized",),
+        trials=40,
+        reduced=Reduced(
+            320_000, 10, (DeterministicRounding(3.0), SignCompression(), Clamping(0.5)), in_all=True
+        ),
+    ),
+    experiment(
+        "pruning-batch",
+        "Gradient pruning of one, three and four features",
+        ("C13",),
+        (PredictedCheck(0.1),),
+        features=RANDOM,
+        d=50,
+        m=(80_000, 640_000),
+        B=(1, 3, 4),
+        defenses=(NoDefense(), *GradientPruning.grid()),
+        moments=("residualized",),
+        trials=30,
+        reduced=Reduced(80_000, 5),
+    ),
+    experiment(
+        "dropout-against-pruning",
+        "The same fraction of entries removed: at random, or the smallest; m growing 64-fold",
+        ("C12", "C13"),
+        (PredictedCheck(0.1), RateCheck("m")),
+        features=RANDOM,
+        d=50,
+        m=doubling(20_000, 7)[::2],
+        defenses=(*(Dropout(p, per_sample=False) for p in (0.5, 0.7, 0.9)), *GradientPruning.grid()),
+        moments=("residualized",),
+        trials=100,
+        reduced=Reduced(80_000),
+    ),
+    experiment(
+        "local-aggregation",
+        "Local aggregation: the same batch for K = 1, 5, 20 steps",
+        ("C8",),
+        (PredictedCheck(0.05),),
+        features=RANDOM,
+        d=50,
+        m=(80_000, 320_000),
+        defenses=tuple(LocalAggregation(k, 0.1) for k in (1, 5, 20)),
+        moments=("residualized",),
+        trials=120,
+        reduced=Reduced(80_000),
+    ),
+    experiment(
+        "batches",
+        "Six features: in one batch, over three local steps, from three clients",
+        ("C8", "C11"),
+        (PredictedCheck(0.05),),
+        features=RANDOM,
+        d=50,
+        m=(160_000, 640_000),
+        B=6,
+        defenses=(NoDefense(), LocalAggregation(3, 0.1, "different"), SecureAggregation(3)),
+        moments=("residualized",),
+        trials=40,
+        reduced=Reduced(160_000, 5),
+    ),
+    experiment(
+        "undefended",
+        "No defense: what the defenses below are measured against",
+        ("C8", "C11", "C13"),
+        (PredictedCheck(0.05), RateCheck("m")),
+        features=RANDOM,
+        d=50,
+        m=doubling(20_000, 7)[::2],
+        moments=("residualized",),
+        trials=60,
+        reduced=Reduced(320_000, 30, in_all=True),
+    ),
+    *_STRENGTHS,
+)

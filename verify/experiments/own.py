@@ -1,0 +1,137 @@
+"""A setting of one's own as an experiment, with the checks that are natural to it.
+
+From Python::
+
+    experiment = own_experiment(GradientNoise(sigma=0.7), d=60, B=3, m=(20_000, 80_000), activation="gelu")
+    records = sweep(experiment, "out")
+    results = compare(records, experiment)
+    figure = plot(records, experiment=experiment)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bounds import Defense, Kind, NoDefense, TensorAttack, UnsupportedBound, checks, expression
+from verify.judge import JUDGES
+from verify.judge.predicted import PredictedCheck
+from verify.judge.rate import RateCheck
+from verify.measure.check import Check
+from verify.measure.experiment import Experiment
+from verify.measure.features import Features
+from verify.measure.groups import group_records
+from verify.measure.point import Point, point_key
+from verify.measure.record import Record
+from verify.measure.series import label, series
+
+#: Of the ratio to PREDICTED, and of the exponent in m. A few dozen trials tell a deviation of this size; the catalogue's
+#: experiments, with hundreds, ask for more.
+TOLERANCE = 0.1
+
+TRIALS = 30
+
+
+def own_experiment(
+    defense: Defense | None = None,
+    *,
+    m: int | Sequence[int] = (20_000, 80_000),
+    d: int = 100,
+    B: int = 2,
+    activation: str = "relu",
+    features: Features | None = None,
+    labels: Sequence[float] = (),
+    attack: TensorAttack | None = None,
+    trials: int = TRIALS,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+) -> Experiment:
+    """One setting at one or several widths ``m`` as an experiment for ``sweep``, ``compare`` and ``plot``.
+
+    Defaults: no defense, independent random unit features, labels +1, -1, ..., ``TensorAttack()``. Its name tells its
+    content: another setting or seed gives another name, and with it another file of records; more trials do not.
+    tolerance: see ``natural_checks``. Raises ``ValueError`` or ``TypeError`` on values out of range, features that do
+    not exist in d dimensions among them, before anything is measured.
+    """
+    widths = tuple(dict.fromkeys([m] if isinstance(m, int) else m))
+    if not widths:
+        raise ValueError("m must hold at least one width; got none")
+    defense = NoDefense() if defense is None else defense
+    checks.instance("defense", defense, Defense, "GradientNoise(sigma=1.0)")
+
+    def points(name: str) -> tuple[Point, ...]:
+        return tuple(
+            Point(
+                name,
+                Features("random") if features is None else features,
+                d,
+                width,
+                B,
+                tuple(labels),
+                activation,
+                defense,
+                TensorAttack() if attack is None else attack,
+            )
+            for width in widths
+        )
+
+    unnamed = points("")
+    unnamed[0].setting()  # draws the features: they may not exist
+    content = point_key({"points": [p.to_dict() for p in unnamed], "seed": checks.integer("seed", seed, 0)})
+    return _experiment(
+        points(f"own-{defense.name.replace('_', '-')}-{content[:8]}"),
+        trials=trials,
+        seed=seed,
+        tolerance=tolerance,
+    )
+
+
+def experiment_of(records: Iterable[Record]) -> Experiment:
+    """The experiment that records of one name belong to, as far as they tell: their points, with natural checks.
+
+    ``ValueError`` for records of several experiments, or for none."""
+    groups = group_records(records)
+    names = {p.experiment for p in groups}
+    if len(names) != 1:
+        raise ValueError(f"records must be of one experiment; got {', '.join(sorted(names)) or 'none'}")
+    return _experiment(tuple(groups), trials=max(len(group) for group in groups.values()))
+
+
+def _experiment(
+    points: tuple[Point, ...], *, trials: int, seed: int = 0, tolerance: float = TOLERANCE
+) -> Experiment:
+    several = ("m",) if len({p.m for p in points}) > 1 else ()
+    title = label(points[0], several)
+    return Experiment(
+        points[0].experiment,
+        title[:1].upper() + title[1:],
+        points,
+        natural_checks(points, tolerance),
+        trials=trials,
+        seed=seed,
+    )
+
+
+def natural_checks(points: Sequence[Point], tolerance: float = TOLERANCE) -> tuple[Check, ...]:
+    """What can be asked of these points: PREDICTED at every one, within ``tolerance`` of 1; RATE in m where there are
+    several widths, its exponent within ``tolerance``; of every other kind, what is asked of it by default. All but the
+    first where they are stated."""
+    if not 0 < checks.real("tolerance", tolerance) < 1:
+        raise ValueError(f"tolerance must lie strictly between 0 and 1; got {tolerance}")
+    asked: list[Check] = [PredictedCheck(tolerance, largest_m_only=False)]
+    for kind, judge in JUDGES.items():
+        if kind is Kind.RATE and any(len(s) > 1 for s in series(points, "m")) and _stated(points, kind):
+            asked.append(RateCheck("m", tolerance))
+        elif kind not in (Kind.PREDICTED, Kind.RATE) and _stated(points, kind):
+            asked.append(judge.default)
+    return tuple(asked)
+
+
+def _stated(points: Iterable[Point], kind: Kind) -> bool:
+    """Whether that kind is stated for any of these points' defenses."""
+    for point in points:
+        try:
+            expression(point.defense, kind)
+        except UnsupportedBound:
+            continue
+        return True
+    return False
