@@ -172,6 +172,7 @@ def _hidden(
 
 
 def _output_weights(shared: SharedGradient, frame: Frame, rows: slice) -> torch.Tensor | float:
+    unit = -frame.units.output_weight
     if shared.output_weight is None:
-        return 1 / shared.m
-    return shift(shared.output_weight[rows].double(), -frame.units.output_weight)
+        return math.ldexp(1 / shared.m, unit)
+    return shift(shared.output_weight[rows].double(), unit)

@@ -61,18 +61,15 @@ class Frame:
 def _units(shared: SharedGradient, known: Known, there: Coordinates) -> Units:
     weights = exponent(there.scale) if known.homogeneous else 0
     norms = exponent(max(known.norms)) if known.homogeneous else 0
-    gradient, own = exponent(root_mean_square(shared.gradient)), exponent(_size(shared.output_weight))
+    gradient = exponent(root_mean_square(shared.gradient))
+    own = exponent(1 / shared.m if shared.output_weight is None else root_mean_square(shared.output_weight))
     if shared.gradient.ndim == 1:  # r_i sigma(w.x_i)
         residuals = gradient - weights - norms
     else:  # a_j r_i sigma'(w.x_i) x_i
-        if _size(shared.bias_gradient) > 0:
-            gradient = max(gradient, exponent(_size(shared.bias_gradient)) + norms)
+        if shared.bias_gradient is not None and bool(shared.bias_gradient.any()):
+            gradient = max(gradient, exponent(root_mean_square(shared.bias_gradient)) + norms)
         residuals = gradient - own - norms
     return Units(weights, norms, gradient, own, residuals, own + weights + norms)
-
-
-def _size(values: torch.Tensor | None) -> float:
-    return 0.0 if values is None else root_mean_square(values)
 
 
 def unfit_sizes(shared: SharedGradient, known: Known) -> tuple[str, ...]:

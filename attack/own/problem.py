@@ -8,6 +8,7 @@ with output weights 1/m, has the rows ``G'_j = (1/m) sum_i r_i sigma'(w_j.x_i + 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import torch
@@ -66,11 +67,11 @@ def row_problem(shared: SharedGradient, known: Known, frame: Frame) -> RowProble
     rows = scaled_rows(shared, frame)[kept]
     bias = None if shared.bias is None else shared.bias[kept]
     net = _network(shared.weight[kept], bias, known, frame)
-    summed = known.B if known.loss == "mean" else 1
+    unit, summed = frame.units.output_weight, known.B if known.loss == "mean" else 1
     if shared.output_weight is None:
-        rows = rows * (summed * shared.m / left)
+        rows = rows * (summed * math.ldexp(shared.m / left, unit))
     else:
-        own = shift(shared.output_weight, -frame.units.output_weight)[kept]
+        own = shift(shared.output_weight, -unit)[kept]
         rows = rows * (summed / (left * own.to(rows)))[:, None]
     return RowProblem(net, FirstLayerObservation(rows, known.B, frame.norms(known), NoDefense()), kept)
 

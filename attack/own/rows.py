@@ -26,6 +26,10 @@ _BLOCK = 16_384
 #: Singular values of the rows below this fraction of the largest count as zero: rounding in single precision leaves less.
 RANK_TOLERANCE = 1e-6
 
+#: Samples of rows for exact recovery, over 2^(B-1), and at most. B neurons lie on one side of a feature with a probability
+#: of at least 2^(1-B), whatever the weights and biases: this many miss one with probability e^-512.
+_SAMPLES, _MOST_SAMPLES = 512, 200_000
+
 
 def reconstruct_rows(
     problem: RowProblem, frame: Frame, attack: TensorAttack | None, seed: int
@@ -45,7 +49,8 @@ def _attacked(
 ) -> tuple[Reconstruction, str]:
     if observation.gradient.dtype == torch.float64 and homogeneous(net.activation):
         try:
-            return sparse_recovery(observation, net, seed=seed), "sparse_recovery"
+            samples = min(_MOST_SAMPLES, _SAMPLES * 2 ** (observation.batch_size - 1))
+            return sparse_recovery(observation, net, seed=seed, max_samples=samples), "sparse_recovery"
         except ReconstructionError:
             pass  # noise, or too many features: the tensor attack may still serve
     return first_layer_attack(observation, net, attack=attack, seed=seed), "first_layer_attack"
