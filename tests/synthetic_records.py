@@ -12,8 +12,8 @@ from verify.judge.predicted import PredictedCheck
 from verify.measure.conditions import present
 from verify.measure.experiment import Experiment
 from verify.measure.features import Features
-from verify.measure.point import Point
 from verify.measure.outcome import Outcome
+from verify.measure.point import Point
 from verify.measure.record import Record
 
 #: Those of every made-up record: the ones here, so that going on from them is no change.
