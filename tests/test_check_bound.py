@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, Verbosity, find, given, seed, settings
 from hypothesis import strategies as st
-from synthetic_records import make_record
+from synthetic_records import make_outcome
 
 from bounds import (
     Defense,
@@ -34,8 +34,7 @@ from bounds import (
 )
 from bounds.kinds.stated import stated
 from verify import Features, Point, check_bound, check_point, cli, point_strategy
-from verify.measure.record import Record
-from verify.measure.trial import run_trial
+from verify.measure.outcome import Outcome
 from verify.search.claim import BrokenBound, load_bound
 from verify.search.point_strategy import EVEN, code, ladder
 from verify.search.result import CheckResult
@@ -63,9 +62,17 @@ def predicted(factor: float) -> Full:
     return stated
 
 
-def trial_of(error: Callable[[Point, int, int], float]) -> Callable[[Point, int, int, str], Record]:
-    """Stands in for ``run_trial``: no attack, R as given."""
-    return lambda point, trial, seed, device: make_record(point, trial, error(point, trial, seed), seed)
+@dataclass(frozen=True)
+class Stub:
+    """What a search reads of a record."""
+
+    outcome: Outcome
+
+
+def trial_of(error: Callable[[Point, int, int], float]) -> Callable[[Point, int, int, str], Stub]:
+    """Stands in for ``run_trial`` where the search is on trial and not the attack: R as given."""
+    outcome = cache(make_outcome)
+    return lambda point, trial, seed, device: Stub(outcome(error(point, trial, seed)))
 
 
 def run_again(result: CheckResult, my_bound: object, capsys: pytest.CaptureFixture[str]) -> str:
@@ -92,7 +99,9 @@ def test_a_constant_too_small_is_refuted_at_the_simplest_setting(capsys: pytest.
     assert found.reproduce in str(result) and "\n" not in found.reproduce
 
 
-def test_wrong_at_one_feature_only() -> None:
+def test_wrong_at_one_feature_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("verify.measure.trial.run_trial", trial_of(lambda point, trial, seed: 0.1))
+
     def my_bound(setting: Setting) -> float:
         return 0.95 if setting.B > 1 else 0.01
 
@@ -100,8 +109,9 @@ def test_wrong_at_one_feature_only() -> None:
     assert found is not None and found.point == SIMPLEST
 
 
-def test_wrong_at_two_features_only() -> None:
+def test_wrong_at_two_features_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the simplest value of B is right, so that shrinking has to keep the other."""
+    monkeypatch.setattr("verify.measure.trial.run_trial", trial_of(lambda point, trial, seed: 0.1))
 
     def my_bound(setting: Setting) -> float:
         return 0.99 if setting.B == 1 else 0.01
@@ -169,7 +179,7 @@ def test_true_bounds_survive(kind: str, factor: float) -> None:
 
 
 def test_the_trivial_bound_is_never_refuted_and_never_supported() -> None:
-    result = check_bound(lambda setting: 2.0, "upper", SMALL, **BUDGET)
+    result = check_bound(lambda setting: 2.0, "upper", SMALL, **(BUDGET | {"max_examples": 3}))
     assert result.status == "uninformative" and not result.survived and not result.refuted
     assert result.vacuous > 0 and result.settings == result.trials == 0
     assert "supports nothing" in str(result)
@@ -179,9 +189,10 @@ def test_vacuous_is_told_for_every_kind() -> None:
     def trivial(defense: Defense, setting: Setting, attack: TensorAttack, delta: float) -> float:
         raise TrivialBound(2.0, "says nothing", {})
 
-    assert check_bound(trivial, "upper", WIDE, **BUDGET).vacuous > 0
+    few = BUDGET | {"max_examples": 2}
+    assert check_bound(trivial, "upper", WIDE, **few).vacuous > 0
     for kind in ("lower", "floor", "predicted", "rate"):
-        result = check_bound(lambda setting: 0.0, kind, WIDE, **BUDGET)
+        result = check_bound(lambda setting: 0.0, kind, WIDE, **few)
         assert result.status == "uninformative" and result.vacuous > 0
 
 
@@ -255,9 +266,10 @@ def test_a_bound_that_is_refuted_before_it_breaks_is_refuted() -> None:
 
 
 def test_unsupported_settings_are_skipped_and_counted() -> None:
-    result = check_bound(broken(UnsupportedBound("not there"), 1), "upper", WIDE, **BUDGET)
+    few = BUDGET | {"max_examples": 2}
+    result = check_bound(broken(UnsupportedBound("not there"), 1), "upper", WIDE, **few)
     assert result.status == "uninformative" and result.unsupported > 0 and result.trials == 0
-    assert check_bound(broken(None, 1), "upper", WIDE, **BUDGET).unsupported > 0
+    assert check_bound(broken(None, 1), "upper", WIDE, **few).unsupported > 0
 
 
 def test_a_bound_object_is_taken_by_its_kind() -> None:
@@ -320,11 +332,11 @@ def test_the_same_call_gives_the_same_result_and_measures_no_point_twice(
     monkeypatch.chdir(tmp_path)
     calls: list[tuple[str, int]] = []
 
-    def counted(point: Point, trial: int, seed: int, device: str) -> Record:
+    def counted(point: Point, trial: int, seed: int) -> float:
         calls.append((point.key, trial))
-        return run_trial(point, trial, seed, device)
+        return float(np.random.default_rng([seed, trial, point.m]).uniform(0.1, 0.2))
 
-    monkeypatch.setattr("verify.measure.trial.run_trial", counted)
+    monkeypatch.setattr("verify.measure.trial.run_trial", trial_of(counted))
     one = check_bound(lambda s: 0.99 if s.d < 6 else 0.01, "upper", TINY, **BUDGET)
     assert one.refuted and len(calls) == len(set(calls)) == one.trials
     assert check_bound(lambda s: 0.99 if s.d < 6 else 0.01, "upper", TINY, **BUDGET) == one
@@ -374,14 +386,14 @@ def test_an_interrupt_returns_what_was_found(monkeypatch: pytest.MonkeyPatch) ->
     """Stopped while searching, and stopped while shrinking."""
     calls = 0
 
-    def stopped(point: Point, trial: int, seed: int, device: str) -> Record:
+    def stopped(point: Point, trial: int, seed: int) -> float:
         nonlocal calls
         calls += 1
         if calls > limit:
             raise KeyboardInterrupt
-        return run_trial(point, trial, seed, device)
+        return 0.1
 
-    monkeypatch.setattr("verify.measure.trial.run_trial", stopped)
+    monkeypatch.setattr("verify.measure.trial.run_trial", trial_of(stopped))
     limit = 12
     searching = check_bound(lambda setting: 0.99, "upper", SMALL, **BUDGET)
     assert searching.status == "interrupted" and searching.interrupted and searching.informative == 1
