@@ -331,7 +331,10 @@ def test_verify_writes_records_and_figures_and_resumes(
     assert len(before.splitlines()) == 4
     for name in ("one-feature-quick.png", "summary.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-    rows = (tmp_path / "verdicts.md").read_text(encoding="utf-8").splitlines()
+    told = (tmp_path / "verdicts.md").read_text(encoding="utf-8")
+    verdicts, labels = told.split("\n\n## Labels recovered\n")
+    assert "| none | relu | 4 |" in labels
+    rows = verdicts.splitlines()
     assert len(rows) == 2 + len(summary["results"]) and len({row.count("|") for row in rows}) == 1
     assert all(
         r["verdict"] in row and r["series"] in row

@@ -128,7 +128,9 @@ def test_plain_is_strict_json_and_idempotent(value: Any) -> None:
     assert plain(found) == found == through_json(found)
 
 
-@pytest.mark.parametrize("value", [object(), {1: 2}, 1j, {3}, b"bytes", [lambda: 0]], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value", [object(), {1: 2}, 1j, {3}, b"bytes", [lambda: 0]], ids=lambda value: type(value).__name__
+)
 def test_what_has_no_form(value: Any) -> None:
     with pytest.raises(TypeError, match=r"JSON|keys must be words"):
         plain(value)

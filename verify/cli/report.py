@@ -11,6 +11,7 @@ from verify.cli.tables import console, print_json, say, table
 from verify.draw.side_by_side import is_common, plot_side_by_side
 from verify.draw.style import VERDICTS
 from verify.draw.summary import plot_summary
+from verify.judge.labels import label_rows, label_table
 from verify.judge.predicted import RatioResult
 from verify.judge.verdict import Result
 from verify.measure.groups import group_records
@@ -28,7 +29,9 @@ def report(
         plot_side_by_side(records, out / f"side-by-side.{suffix}")
     if results:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "verdicts.md").write_text(verdict_table(results), encoding="utf-8")
+        (out / "verdicts.md").write_text(
+            verdict_table(results) + "\n" + label_table(label_rows(groups)), encoding="utf-8"
+        )
     failed = sum(seen.failed for group in groups.values() for seen in group)
     if as_json:
         summary = {"trials": len(records), "failed_trials": failed, "figures": str(out)}

@@ -3,7 +3,7 @@
 With ``h(z) = E[gtilde | z]`` in place of g the population moments are ``A_h = E h He_2(z)`` and so on: their joint fit
 has limit directions v_i, which for a biased channel are not the features' (that is the floor), and everything random is
 as in the channel theorem. Expectations over z, which has B dimensions, are sums over a grid of z for B <= 2 and over a
-scrambled Sobol sequence (fixed seed) beyond. Derivation: paper_notes.md, "Channel theorem".
+scrambled Sobol sequence (fixed seed) beyond. Derivation: bounds/proofs/channel-theorem.md.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _floor(
 PREDICTED_ELEMENTWISE = Bound(
     kind=Kind.PREDICTED,
     statement="floor and first-order error around it, constants by quadrature",
-    source="paper_notes.md, 'Channel theorem' (ours)",
+    source="bounds/proofs/channel-theorem.md (ours)",
     statistic="root mean square over trials of R",
     assumptions=_ASSUMPTIONS,
     numeric=_predicted,
@@ -114,7 +114,7 @@ PREDICTED_ELEMENTWISE = Bound(
 FLOOR = Bound(
     kind=Kind.FLOOR,
     statement="error of the least-squares fit to the population moments, by quadrature",
-    source="paper_notes.md, 'Channel theorem' (ours)",
+    source="bounds/proofs/channel-theorem.md (ours)",
     statistic="limit of R as m grows",
     assumptions=_ASSUMPTIONS,
     numeric=_floor,

@@ -1,6 +1,6 @@
 """First-order error of the tensor attack, with its constants, for channels that leave the gradient unbiased.
 
-To first order in 1/sqrt(m), with U an orthonormal basis of the span and z = U^T w (derivation: paper_notes.md),
+To first order in 1/sqrt(m), with U an orthonormal basis of the span and z = U^T w (bounds/proofs/first-order-error.md),
 
     E|e_perp,i|^2 = |x_i|^2 (d - B)/m * E[s (z.A^-1 u_i)^2],
     E|e_par,i|^2  = |x_i|^2 / m * sum_t E[(h_2 <L_it, He_2(z)> + h_q <M_it, He_q(z)>)^2]
@@ -187,7 +187,7 @@ def _numeric(
 PREDICTED = Bound(
     kind=Kind.PREDICTED,
     statement="first-order root mean square error, constants by quadrature",
-    source="paper_notes.md, 'First-order error' (ours)",
+    source="bounds/proofs/first-order-error.md (ours)",
     statistic="root mean square over trials of R (up to signs where the attack reports them as unknown)",
     assumptions=(
         "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
