@@ -12,10 +12,11 @@ from attack.metrics import MatchedError, matched_error, matched_rmse
 from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation, observe
 from attack.own.attack import GradientAttack, attack_gradient
-from attack.own.entries import check_gradient
+from attack.own.check import check_gradient
+from attack.own.files import read_gradient
 from attack.own.findings import Finding
-from attack.own.gradient import SharedGradient, read_gradient
-from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
+from attack.own.gradient import SharedGradient
+from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError, reconstruct
 from attack.rows.observation import FirstLayerObservation, observe_first_layer
 from attack.rows.sparse_recovery import sparse_recovery
 from attack.rows.tensor import first_layer_attack
@@ -43,6 +44,7 @@ __all__ = [
     "observe",
     "observe_first_layer",
     "read_gradient",
+    "reconstruct",
     "sparse_recovery",
     "tensor_attack",
 ]

@@ -1,12 +1,22 @@
-"""What an attack returns, and how sure it may be of itself."""
+"""The one entrance to every attack, what an attack returns, and how sure it may be of itself."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from attack.observation import Observed
+from bounds import TensorAttack, checks
+from bounds.estimator import AttackSpec
+
+if TYPE_CHECKING:
+    from attack.networks.two_layer import TwoLayerNet
 
 
 @dataclass(frozen=True)
@@ -57,3 +67,39 @@ class Reconstruction:
     residuals: torch.Tensor
     labels: torch.Tensor
     diagnostics: Diagnostics
+
+
+def reconstruct(
+    observation: Observed,
+    net: TwoLayerNet,
+    batch_size: int | None = None,
+    attack: AttackSpec | None = None,
+    seed: int = 2,
+) -> Reconstruction:
+    """Reconstruct the features from an observation by the attack that a specification describes, ``TensorAttack()`` where
+    None: the one entrance to every attack, for the gradient of the output weights and of the first layer.
+
+    The code of a specification lives under its name: ``reconstruct`` of ``attack.<name>``, and of ``attack.rows.<name>``
+    for a ``FirstLayerObservation``, with these same arguments. Raises ``TypeError`` for a specification that has no code for
+    the observation, and else what that attack raises.
+    """
+    checks.instance("observation", observation, Observed)
+    attack = TensorAttack() if attack is None else attack
+    checks.instance("attack", attack, AttackSpec, "TensorAttack()")
+    run = _code(type(attack), observation.attacks)
+    if run is None:
+        there = [kind.__name__ for kind in AttackSpec.__subclasses__() if _code(kind, observation.attacks)]
+        raise TypeError(
+            f"attack must be one that has code for this {type(observation).__name__} ({', '.join(sorted(there))}); "
+            f"got {attack!r}"
+        )
+    return run(observation, net, batch_size=batch_size, attack=attack, seed=seed)
+
+
+def _code(kind: type[AttackSpec], package: str) -> Callable[..., Reconstruction] | None:
+    """The function ``reconstruct`` of the module of ``package`` that has the specification's name; None without one."""
+    place = f"{package}.{getattr(kind, 'name', '')}"
+    if not hasattr(kind, "name") or find_spec(place) is None:
+        return None
+    found: Callable[..., Reconstruction] | None = getattr(import_module(place), "reconstruct", None)
+    return found

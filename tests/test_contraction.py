@@ -14,7 +14,7 @@ from scipy import stats
 
 from attack import ReconstructionError, TwoLayerNet, matched_error, observe, tensor_attack
 from attack.tensor.contraction import _moments, _pairs, apply_contracted, contract, refine
-from attack.tensor.fit import MANY_SIGNS, _signs_by_fit
+from attack.tensor.fit import MANY_SIGNS, signs_by_fit
 from attack.tensor.moments import Response, first_moment
 from bounds import GradientNoise, NoDefense, Setting, TensorAttack, evaluate
 from bounds.kinds.pairs import _PairTable
@@ -227,7 +227,7 @@ def test_signs_are_not_searched_among_too_many_features() -> None:
         gradient = observe(NoDefense(), net, X, np.linspace(-1, -2, B)).gradient
         wrong = torch.ones(B, dtype=torch.float64)
         wrong[[0, 3]] = -1
-        signs, unknown = _signs_by_fit(net, gradient, wrong[:, None] * X)
+        signs, unknown = signs_by_fit(net, gradient, wrong[:, None] * X)
         assert unknown == free
         torch.testing.assert_close(signs, torch.ones_like(wrong) if free else wrong)
 
@@ -237,7 +237,7 @@ def test_rounding_does_not_tell_signs() -> None:
     X = torch.from_numpy(correlated(1, 5))
     net = TwoLayerNet.sample(5, 1000, "tanh", seed=0)
     gradient = observe(NoDefense(), net, X, [1.0]).gradient
-    assert _signs_by_fit(net, gradient, X)[1]
+    assert signs_by_fit(net, gradient, X)[1]
 
 
 def test_unequal_norms_are_assigned() -> None:

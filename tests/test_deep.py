@@ -136,7 +136,7 @@ def test_the_fixed_correction_spoils_the_labels() -> None:
 
     def worst(factor: float | None) -> float:
         net = DeepNet.carrying(two, 2, factor=factor)
-        found = tensor_attack(net.observe(X, y), two, seed=2)
+        found = tensor_attack(observe(NoDefense(), net, X, y), two, seed=2)
         order = list(matched_error(X, found.features).permutation)
         return float((found.labels[order] - y).abs().max())
 
@@ -154,7 +154,7 @@ def test_the_attack_errs_as_on_two_layers(activation: str | Activation, slope: f
     X = X / X.norm(dim=1, keepdim=True)
     two = TwoLayerNet.sample(20, 8000, activation, seed=7)
     net = DeepNet.carrying(two, layers)
-    found = tensor_attack(net.observe(X, y), net.reduced(), seed=2)
+    found = tensor_attack(observe(NoDefense(), net, X, y), net.reduced(), seed=2)
     flat = tensor_attack(observe(NoDefense(), two, X, y), two, seed=2)
     error = matched_rmse(X, flat.features)
     assert error < 0.3
@@ -220,11 +220,13 @@ def test_the_verdict_is_decided_by_the_first_layers() -> None:
     for seed in range(100, 115):
         two = TwoLayerNet.sample(20, 20_000, STEEP, seed)
         carry = DeepNet.carrying(two, 2)
-        found = tensor_attack(carry.observe(X, y), carry.reduced(), seed=seed)
+        found = tensor_attack(observe(NoDefense(), carry, X, y), carry.reduced(), seed=seed)
         errors["carry"].append(matched_rmse(X, found.features))
         standard = DeepNet.standard(two, 2, seed=5)
         norms = standard.representation(X).norm(dim=1)
-        found = tensor_attack(standard.observe(X, y, norms), standard.head(), seed=seed)
+        found = tensor_attack(
+            observe(NoDefense(), standard, X, y, norms=norms.tolist()), standard.head(), seed=seed
+        )
         errors["standard"].append(matched_rmse(X, found.features))
     right, control = (judge_predicted(Measured.of(errors[k]), bound, 0.2) for k in ("carry", "standard"))
     assert right.verdict == "holds", right.text

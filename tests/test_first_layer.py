@@ -23,7 +23,7 @@ from attack import (
     matched_error,
     observe_first_layer,
 )
-from attack.rows.space import Coordinates
+from attack.rows.space import InSpan
 from attack.rows.tensor import hermite_moments
 from attack.tensor.decompose import decompose
 from bounds import ACTIVATIONS, Defense, GradientNoise, NoDefense, Setting, TensorAttack, UnsupportedBound
@@ -113,7 +113,7 @@ def test_moments_by_brute_force(residualized: bool) -> None:
     """60 random rows and neurons, B = 3: tensor by tensor, neuron by neuron."""
     rng = np.random.default_rng(0)
     h, y = rng.standard_normal((60, 3)), rng.standard_normal((60, 3))
-    found = hermite_moments(Coordinates(torch.from_numpy(h), torch.from_numpy(y)), 4, residualized)
+    found = hermite_moments(InSpan(torch.from_numpy(h), torch.from_numpy(y)), 4, residualized)
     for k in range(1, 5):
         polynomials = [hermite_tensor(point, k - 1) for point in y]
         expected = mean_over_axes(
@@ -140,7 +140,7 @@ def test_residualizing_leaves_the_expectation(activation: str) -> None:
     for _ in range(1000):
         y = rng.standard_normal((200, 3))
         c = (a.derivative(y @ u.T) * r) @ u
-        moments = hermite_moments(Coordinates(torch.from_numpy(c), torch.from_numpy(y)), order, True)
+        moments = hermite_moments(InSpan(torch.from_numpy(c), torch.from_numpy(y)), order, True)
         values = []
         for k in (low, order):
             tensor = moments[k - 1].numpy()
@@ -503,8 +503,8 @@ def test_the_moment_span_needs_a_second_moment() -> None:
     [
         (
             {"defense": Strange()},
-            ValueError,
-            "one of NoDefense, GradientNoise for dL/dW; got Strange.*not supported yet",
+            TypeError,
+            "defense must be a member of a family such as GradientNoise.*got Strange",
         ),
         ({"defense": "none"}, TypeError, "defense must be a Defense"),
         ({"seed": -1}, ValueError, "seed must be at least 0; got -1"),

@@ -84,7 +84,7 @@ def test_pickles_and_wrong_names_are_refused(tmp_path: Path) -> None:
         read_gradient(tmp_path / "names.npz")
     with pytest.raises(FileNotFoundError):
         read_gradient(tmp_path / "none.npz")
-    with pytest.raises(TypeError, match="gradient must be an array of real numbers"):
+    with pytest.raises(TypeError, match="gradient must be a dense array of real numbers"):
         SharedGradient.from_arrays(np.ones((3, 2)), ["a", "b", "c"])
     with pytest.raises(ValueError, match=r"weight must have shape \(m, d\)"):
         SharedGradient.from_arrays(np.ones(3), np.ones(3))

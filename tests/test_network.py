@@ -11,8 +11,8 @@ import sympy as sp
 import torch
 from helpers import correlated
 
-from attack import TwoLayerNet, observe
-from attack.networks.activation import apply_activation
+from attack import Observation, TwoLayerNet, observe
+from attack.networks.activation import _NATIVE, apply_activation, apply_derivative
 from attack.streams import normal, numpy_generator
 from bounds import ACTIVATIONS, GradientNoise, resolve_activation
 
@@ -75,6 +75,40 @@ def test_native_activations_are_the_theory_s(name: str) -> None:
     single = apply_activation(ACTIVATIONS[name], t.float())
     assert single.dtype == torch.float32
     np.testing.assert_allclose(single.numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+#: Where derivatives are compared: kinks from both sides and at either zero, and far out, where naive formulas overflow.
+PLACES = torch.cat(
+    [
+        torch.linspace(-30, 30, 241, dtype=torch.float64),
+        torch.tensor([0.0, -0.0, 1e-300, -1e-300, 700.0, -700.0, 800.0, -800.0], dtype=torch.float64),
+    ]
+)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_native_derivatives_are_the_theory_s(name: str) -> None:
+    """Those that run on an accelerator, here on the CPU; the kinks' values exactly."""
+    native, table = _NATIVE[name].derivative, ACTIVATIONS[name].derivative
+    assert table is not None
+    expected = table(PLACES.numpy())
+    np.testing.assert_allclose(native(PLACES).numpy(), expected, rtol=1e-11, atol=1e-14)
+    at_kinks = np.isin(PLACES.numpy(), ACTIVATIONS[name].kinks)
+    assert np.array_equal(native(PLACES).numpy()[at_kinks], expected[at_kinks])
+    near = PLACES[PLACES.abs() <= 30]
+    single = native(near.float())
+    assert single.dtype == torch.float32
+    np.testing.assert_allclose(single.numpy(), table(near.float().double().numpy()), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", TORCH)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_derivatives_against_autograd(name: str, dtype: torch.dtype) -> None:
+    t = torch.linspace(-3, 3, 60, dtype=torch.float64).requires_grad_()
+    (expected,) = torch.autograd.grad(TORCH[name](t).sum(), t)
+    found = apply_derivative(activation_of(name), t.detach().to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, expected.to(dtype), rtol=1e-5, atol=1e-6)
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -245,6 +279,36 @@ def test_bad_features(features: torch.Tensor, message: str) -> None:
     for call in (net.features, net.hidden, lambda f: observe(GradientNoise(), net, f, Y)):
         with pytest.raises(ValueError, match=message):
             call(features)
+
+
+EXOTIC = {
+    "a sparse tensor": lambda t: t.to_sparse(),
+    "without data": lambda t: t.to("meta"),
+    "a nested tensor": lambda t: torch.nested.nested_tensor([t[0], t[0, :2]]),
+    "type torch.bool": lambda t: t > 0,
+    "type torch.complex128": lambda t: t + 0j,
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("what", EXOTIC)
+def test_what_is_no_dense_array_of_numbers(what: str) -> None:
+    """Features, weights and gradients: refused in one line, before any computation."""
+    net, strange = TwoLayerNet.sample(D, M), EXOTIC[what](X)
+    for name, call in (
+        ("X", lambda: observe(GradientNoise(), net, strange, Y)),
+        ("weights", lambda: TwoLayerNet.from_weights(strange)),
+        ("gradient", lambda: Observation(strange, 1, (1.0,), GradientNoise())),
+    ):
+        with pytest.raises((TypeError, ValueError), match=rf"^{name}.*must.*\b{what.split()[-1]}") as caught:
+            call()
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_masked_features_are_refused() -> None:
+    masked = np.ma.masked_array(X.numpy(), mask=X.numpy() > 0.5)
+    with pytest.raises(ValueError, match="X must have no masked entries"):
+        observe(GradientNoise(), TwoLayerNet.sample(D, M), masked, Y)
 
 
 def test_more_features_than_neurons() -> None:

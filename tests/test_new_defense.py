@@ -54,17 +54,14 @@ from __future__ import annotations
 
 import torch
 
-from attack.networks.two_layer import TwoLayerNet
-from attack.streams import uniform
+from attack.client import Client
 from bounds import RandomSparsification
 
 
-def channel(
-    defense: RandomSparsification, net: TwoLayerNet, X: torch.Tensor, y: torch.Tensor, groups: tuple[int, ...], seed: int
-) -> torch.Tensor:
+def channel(defense: RandomSparsification, client: Client, groups: tuple[int, ...], seed: int) -> torch.Tensor:
     """Entries kept or dropped by the stream "masks"."""
-    kept = uniform((net.m,), seed, "masks", device=net.device, dtype=net.dtype) >= defense.p
-    return net.output_gradient(X, y)[0] * kept / (1 - defense.p)
+    kept = client.entries.uniform(seed, "masks") >= defense.p
+    return client.gradient() * kept / (1 - defense.p)
 '''
 
 

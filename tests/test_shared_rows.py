@@ -21,8 +21,9 @@ from attack import (
     matched_rmse,
     read_gradient,
 )
-from attack.own.coordinates import Coordinates
-from attack.own.row_problem import scaled_rows
+from attack.own.frame import Frame
+from attack.own.known import Known
+from attack.own.problem import scaled_rows
 from bounds import ACTIVATIONS, Setting, TensorAttack
 from verify import cli
 from verify.confidence import assess, plug_in, unexplained_row_power
@@ -93,14 +94,14 @@ def test_rows_in_standard_coordinates_are_those_of_the_standard_network(activati
     features (s x, t) and output weights 1/m, entry by entry."""
     given = arrays(activation=activation, scale=0.6, bias=0.4)
     mine = SharedGradient.from_arrays(**given)
-    there = Coordinates.measured(mine.weight, mine.bias)
+    frame = Frame.of(mine, Known.of(B, activation))
+    there, units = frame.coordinates, frame.units
     assert there.bias_scale and mine.output_weight is not None
     net = there.network(TwoLayerNet.from_weights(mine.weight, activation), mine.bias)
     Z = torch.from_numpy(there.features(X))
     rows = net.first_layer_gradient(Z, net.forward(Z) - torch.from_numpy(R))
-    np.testing.assert_allclose(
-        B * scaled_rows(mine, there) / (M * mine.output_weight)[:, None], rows, atol=1e-12 / M, rtol=1e-9
-    )
+    given = 2.0 ** (units.gradient + units.weights) * scaled_rows(mine, frame)
+    np.testing.assert_allclose(B * given / (M * mine.output_weight)[:, None], rows, atol=1e-12 / M, rtol=1e-9)
 
 
 # --- exact recovery ---------------------------------------------------------------------------------------------------
@@ -239,9 +240,8 @@ def test_the_unexplained_share_is_that_of_moved_features() -> None:
     one = Setting.from_features(X[:1], [1.0], M, "gelu")
     assert unexplained_row_power(one, TensorAttack(), 0.0) == pytest.approx(0.0, abs=1e-20)
     found = attack_gradient(shared(activation="gelu", even=True), B, "gelu", loss="mean")
-    assert found.rows is not None
-    setting = plug_in(found, ACTIVATIONS["gelu"], M)
-    sigma, power = 0.3 / M, found.rows.power
+    setting = plug_in(found, ACTIVATIONS["gelu"])
+    sigma, power = 0.3 / M, found.power
     assert unexplained_row_power(setting, TensorAttack(), sigma) == pytest.approx(
         sigma**2 / (power + sigma**2), rel=0.02
     )

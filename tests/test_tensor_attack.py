@@ -269,8 +269,16 @@ def test_a_quadratic_activation_is_refused() -> None:
         ({"batch_size": 3}, ValueError, "batch_size must be the observation's, 2; got 3"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1; got 0"),
         ({"batch_size": True}, TypeError, "batch_size must be an integer; got True"),
-        ({"net": TwoLayerNet.sample(6, 49)}, ValueError, "gradient must have m = 49 entries; got 50"),
-        ({"net": TwoLayerNet.sample(1, 50)}, ValueError, "batch_size must be at most d = 1; got 2"),
+        (
+            {"net": TwoLayerNet.sample(6, 49)},
+            ValueError,
+            r"gradient must have shape \(m,\) = \(49,\); got \(50,\)",
+        ),
+        (
+            {"net": TwoLayerNet.sample(1, 50)},
+            ValueError,
+            "batch_size must be at most d = 1 and below m = 50; got 2",
+        ),
         ({"seed": -1}, ValueError, "seed must be at least 0; got -1"),
         ({"attack": "plain"}, TypeError, "attack must be a TensorAttack.*plain"),
     ],

@@ -457,7 +457,7 @@ def attack_gradient(
     """Check a gradient of your own, reconstruct the features in it, and say how far the result can be trusted.
 
     Exits with 1 when the status is failed."""
-    from attack.own.gradient import read_gradient
+    from attack.own.files import read_gradient
 
     found = assess(
         read_gradient(file),

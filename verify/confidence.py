@@ -20,10 +20,9 @@ from bounds.law import Unbiased
 from bounds.statement import BoundValue
 
 if TYPE_CHECKING:
-    from attack.own.attack import GradientAttack
+    from attack.own.attack import GradientAttack, RowNoise
     from attack.own.findings import Finding
     from attack.own.gradient import SharedGradient
-    from attack.own.rows import RowAttack
 
 Array = NDArray[np.float64]
 #: A predicted error above this fraction of the features' norm makes a result suspect, above 1 worthless.
@@ -99,7 +98,7 @@ def assess(
     """
     from attack import ReconstructionError
     from attack.own.attack import attack_gradient
-    from attack.own.entries import check_gradient
+    from attack.own.check import check_gradient
 
     estimator = TensorAttack() if attack is None else attack
     function = resolve_activation(activation)
@@ -111,83 +110,86 @@ def assess(
         attacked = attack_gradient(shared, batch_size, function, norms, scale, estimator, loss, seed)
     except ReconstructionError as error:
         return Assessed(findings, None, Confidence("failed", (str(error),), gap=error.diagnostics.gap))
-    warnings = tuple(f"{f.name}: {f.text}" for f in findings if f.level == "warning")
     # Exact recovery explains every row: how the weights are distributed plays no part.
-    if attacked.method == "sparse_recovery":
-        warnings = tuple(
-            f"{f.name}: {f.text}" for f in findings if f.level == "warning" and f.name not in OF_THE_WEIGHTS
-        )
-    return Assessed(findings, attacked, confidence(attacked, function, attacked.neurons, estimator, warnings))
+    idle = OF_THE_WEIGHTS if attacked.method == "sparse_recovery" else ()
+    warnings = tuple(f"{f.name}: {f.text}" for f in findings if f.level == "warning" and f.name not in idle)
+    return Assessed(findings, attacked, confidence(attacked, function, estimator, warnings=warnings))
 
 
 def confidence(
     attacked: GradientAttack,
     activation: Activation,
-    m: int,
     attack: TensorAttack,
+    *,
     warnings: Sequence[str] = (),
 ) -> Confidence:
-    """The confidence in a reconstruction from a network with m neurons in use; ``warnings`` make it suspect."""
-    if attacked.rows is None:
-        return _of_output_weights(attacked, activation, m, attack, warnings)
-    return _of_rows(attacked, attacked.rows, activation, m, attack, warnings)
-
-
-def _of_output_weights(
-    attacked: GradientAttack, activation: Activation, m: int, attack: TensorAttack, warnings: Sequence[str]
-) -> Confidence:
-    setting = plug_in(attacked, activation, m)
-    try:
-        constant, factor = unexplained_power(setting, attack)
-    except UnsupportedBound as error:
-        return _judged(attacked, BoundValue(None, str(error)), 0.0, 0.0, warnings)
-    excess = max(0.0, (attacked.unexplained * attacked.power - constant) / (1 + factor))
-    expected = constant / attacked.power
-    value = evaluate(GradientNoise(math.sqrt(excess)), setting, attack)[Kind.PREDICTED]
-    return _judged(attacked, value, expected, math.sqrt(excess), warnings)
-
-
-def _of_rows(
-    attacked: GradientAttack,
-    rows: RowAttack,
-    activation: Activation,
-    m: int,
-    attack: TensorAttack,
-    warnings: Sequence[str],
-) -> Confidence:
-    """The gradient of the first layer. Noise is read off outside the features' span, so that what is unexplained inside it
-    speaks about the model alone. Exact recovery has no error to predict: it has checked every row."""
-    if rows.method == "sparse_recovery":
+    """The confidence in a reconstruction; ``warnings`` make it suspect."""
+    if attacked.method == "sparse_recovery":  # it has checked every row: there is no error to predict
         exact = BoundValue(0.0, "exact: every row is explained", (), "attack/rows/sparse_recovery.py")
-        return _judged(attacked, exact, 0.0, 0.0, warnings)
-    setting = plug_in(attacked, activation, m)
+        return _judged(attacked, _Seen(exact), warnings)
+    setting = plug_in(attacked, activation)
+    if attacked.noise is None:
+        return _judged(attacked, _of_output_weights(attacked, setting, attack), warnings)
+    seen = _of_rows(attacked.noise, setting, attack)
+    return _judged(attacked, seen, (*warnings, *_misplaced(attacked, seen.error.value)))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """error: PREDICTED R as the problem was posed; expected: share of the gradient's power that errors leave unexplained;
+    noise: standard deviation of noise on the entries, as the gradient was given."""
+
+    error: BoundValue
+    expected: float = 0.0
+    noise: float = 0.0
+
+
+def _of_output_weights(attacked: GradientAttack, setting: Setting, attack: TensorAttack) -> _Seen:
+    """What errors of the predicted size do not explain is taken for noise, which makes them larger in turn."""
     try:
-        value = first_layer_prediction(setting, attack, rows.standard_noise)
-        expected = unexplained_row_power(setting, attack, rows.standard_noise)
-    except UnsupportedBound as error:
-        value, expected = BoundValue(None, str(error)), 0.0
-    known = attacked.coordinates.bias_scale
-    if known and value.value is not None:
-        off = float((attacked.standard.features[:, -1] - known).abs().max())
-        if off > FAR * value.value:
-            text = f"the coordinate of a feature that the biases make known is off by {off:.2g}, {known:.2g} long: "
-            warnings = (*warnings, text + "public norms that are not the features' own, or another model")
-    return _judged(attacked, value, expected, rows.noise, warnings)
+        left = unexplained_power(setting, attack)
+    except UnsupportedBound as unsupported:
+        return _Seen(BoundValue(None, str(unsupported)))
+    excess = max(0.0, (attacked.unexplained * attacked.power - left.quiet) / (1 + left.of_noise))
+    sigma = math.sqrt(excess)
+    error = evaluate(GradientNoise(sigma), setting, attack)[Kind.PREDICTED]
+    return _Seen(error, left.quiet / attacked.power, math.ldexp(sigma, attacked.frame.units.gradient))
 
 
-def _judged(
-    attacked: GradientAttack, value: BoundValue, expected: float, noise: float, warnings: Sequence[str]
-) -> Confidence:
-    """The verdict on a predicted error (in the attack's coordinates) and an expected unexplained share."""
+def _of_rows(noise: RowNoise, setting: Setting, attack: TensorAttack) -> _Seen:
+    """The gradient of the first layer. Noise is read off outside the features' span, so that what is unexplained inside it
+    speaks about the model alone."""
+    try:
+        error = first_layer_prediction(setting, attack, noise.standard)
+        return _Seen(error, unexplained_row_power(setting, attack, noise.standard), noise.given)
+    except UnsupportedBound as unsupported:
+        return _Seen(BoundValue(None, str(unsupported)), 0.0, noise.given)
+
+
+def _misplaced(attacked: GradientAttack, predicted: float | None) -> tuple[str, ...]:
+    """With biases one coordinate of every feature is known: a warning where it is off by more than predicted."""
+    known = attacked.frame.posed.bias_scale
+    if not known or predicted is None:
+        return ()
+    off = float((attacked.standard.features[:, -1] - known).abs().max())
+    if off <= FAR * predicted:
+        return ()
+    text = f"the coordinate of a feature that the biases make known is off by {off:.2g}, {known:.2g} long: "
+    return (text + "public norms that are not the features' own, or another model",)
+
+
+def _judged(attacked: GradientAttack, seen: _Seen, warnings: Sequence[str]) -> Confidence:
+    """The verdict on what was seen."""
     diagnostics = attacked.standard.diagnostics
-    norm = math.sqrt(float(attacked.features.square().sum(dim=1).mean()))
-    seen = Confidence(
+    frame = attacked.frame
+    norm = math.sqrt(float(frame.features(attacked.standard).square().sum(dim=1).mean()))
+    result = Confidence(
         "failed",
         (),
         method=attacked.method,
         unexplained=attacked.unexplained,
-        expected=expected,
-        noise=noise,
+        expected=seen.expected,
+        noise=seen.noise,
         gap=diagnostics.gap,
         misfit=diagnostics.misfit,
         agreeing=diagnostics.agreeing,
@@ -195,39 +197,49 @@ def _judged(
         sign_free=diagnostics.sign_free,
     )
     reasons = [*diagnostics.warnings, *warnings]
-    if attacked.unexplained > max(1e-6, EXCESS * expected):
+    if attacked.unexplained > max(1e-6, EXCESS * seen.expected):
         reasons.append(
-            f"{attacked.unexplained:.2%} of the gradient's power is not explained, {expected:.2%} predicted: noise "
-            f"of standard deviation {noise:.3g} (the prediction takes it in), or another model"
+            f"{attacked.unexplained:.2%} of the gradient's power is not explained, {seen.expected:.2%} predicted: noise "
+            f"of standard deviation {seen.noise:.3g} (the prediction takes it in), or another model"
         )
-    if value.value is None:
-        return dataclasses.replace(seen, reasons=(*reasons, f"no prediction: {value.why}"))
-    predicted = value.value / attacked.coordinates.scale
-    relative = predicted / norm
+    if seen.error.value is None:
+        return dataclasses.replace(result, reasons=(*reasons, f"no prediction: {seen.error.why}"))
+    error = seen.error.value / frame.posed.scale
+    relative = error / norm
     if relative > LARGE:
         reasons.append(f"predicted error {relative:.2f} of the features' norm")
     status = "failed" if relative >= 1 else "suspect" if reasons else "ok"
+    predicted = math.ldexp(error, frame.units.norms)
     return dataclasses.replace(
-        seen, status=status, reasons=tuple(reasons), predicted=predicted, relative=relative
+        result, status=status, reasons=tuple(reasons), predicted=predicted, relative=relative
     )
 
 
-def plug_in(attacked: GradientAttack, activation: Activation, m: int) -> Setting:
-    """The setting with reconstructed features and residuals in place of the true ones, in the attack's coordinates."""
+def plug_in(attacked: GradientAttack, activation: Activation) -> Setting:
+    """The setting with reconstructed features and residuals in place of the true ones, as the problem was posed."""
     from attack.own.coordinates import shifted
 
-    function = shifted(activation, attacked.coordinates.bias_mean)
+    function = shifted(activation, attacked.frame.posed.bias_mean)
     X = attacked.standard.features.cpu().numpy()
     norms = np.linalg.norm(X, axis=1)
     wide = np.array([function.coefficient(0, float(n)) for n in norms])
     labels = wide - attacked.standard.residuals.cpu().numpy()
     if np.ptp(norms) > EQUAL_NORMS * norms.max():  # theory speaks of labels +-1 there
         labels = np.where(labels < 0, -1.0, 1.0)
-    return Setting.from_features(X, labels, m, function)
+    return Setting.from_features(X, labels, attacked.neurons, function)
 
 
-def unexplained_power(setting: Setting, attack: TensorAttack) -> tuple[float, float]:
-    """(u, v): errors of first-order size leave the power ``u + v s`` of the gradient unexplained, s the noise's variance.
+@dataclass(frozen=True)
+class Unexplained:
+    """Power of the gradient that errors of first-order size leave unexplained: ``quiet + of_noise s``, s the variance of
+    noise on its entries."""
+
+    quiet: float
+    of_noise: float
+
+
+def unexplained_power(setting: Setting, attack: TensorAttack) -> Unexplained:
+    """What errors of first-order size leave unexplained.
 
     With errors e_i, ``g - sum_i r_i sigma(w.xhat_i) = sum_i r_i sigma'(w.x_i) w.e_i`` to first order. Orthogonal to the span
     ``E <e_i, e_l> = ((d - B)/m) n_i n_l E[(h^2 + s) q_i q_l]`` with ``q_i = z.A^-1 u_i``, or ``<Z_i, He_2(z)>`` where the
@@ -251,17 +263,17 @@ def unexplained_power(setting: Setting, attack: TensorAttack) -> tuple[float, fl
         h = h - (c0 + c1 * u) @ r
     q, white = _span_map(setting, z)
     share = (setting.d - setting.B) / setting.m * np.outer(norms * r, norms * r) * (slopes.T @ slopes / DRAWS)
-    constant = float(np.sum(share * ((q * (h**2)[:, None]).T @ q / DRAWS)))
-    factor = float(np.sum(share * white))
+    quiet = float(np.sum(share * ((q * (h**2)[:, None]).T @ q / DRAWS)))
+    of_noise = float(np.sum(share * white))
     # In the span: none for B = 1.
     if setting.B > 1:
-        quiet = first_order(setting, attack).inplane
-        noisy = first_order(setting, attack, Unbiased(setting.residuals, 1.0)).inplane - quiet
+        silent = first_order(setting, attack).inplane
+        noisy = first_order(setting, attack, Unbiased(setting.residuals, 1.0)).inplane - silent
         inside = (z**2).sum(axis=1, keepdims=True) - u**2  # |part of z orthogonal to u_i|^2
         weight = r**2 * np.mean(slopes**2 * inside, axis=0) / (setting.B - 1) / setting.m
-        constant += float(weight @ quiet)
-        factor += float(weight @ noisy)
-    return constant, factor
+        quiet += float(weight @ silent)
+        of_noise += float(weight @ noisy)
+    return Unexplained(quiet, of_noise)
 
 
 def _span_map(setting: Setting, z: Array) -> tuple[Array, Array]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from attack.networks.two_layer import TwoLayerNet
+from attack.client import Client
 from bounds import Clamping
 
 
-def channel(
-    defense: Clamping, net: TwoLayerNet, X: torch.Tensor, y: torch.Tensor, groups: tuple[int, ...], seed: int
-) -> torch.Tensor:
+def channel(defense: Clamping, client: Client, groups: tuple[int, ...], seed: int) -> torch.Tensor:
     """Entries cut to ``[-limit, limit]``."""
-    return net.output_gradient(X, y)[0].clamp(-defense.limit, defense.limit)
+    return client.gradient().clamp(-defense.limit, defense.limit)

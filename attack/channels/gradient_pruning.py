@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from attack.networks.two_layer import TwoLayerNet
+from attack.client import Client
 from bounds import GradientPruning
 
 
-def channel(
-    defense: GradientPruning,
-    net: TwoLayerNet,
-    X: torch.Tensor,
-    y: torch.Tensor,
-    groups: tuple[int, ...],
-    seed: int,
-) -> torch.Tensor:
-    """The ``floor(ratio m)`` entries smallest in absolute value set to zero."""
-    gradient = net.output_gradient(X, y)[0].clone()
-    removed = int(defense.ratio * net.m)
+def channel(defense: GradientPruning, client: Client, groups: tuple[int, ...], seed: int) -> torch.Tensor:
+    """The ``floor(ratio n)`` of n entries that are smallest in absolute value set to zero."""
+    gradient = client.gradient()
+    entries = gradient.view(-1)
+    removed = int(defense.ratio * entries.numel())
     if removed:
-        gradient[torch.topk(gradient.abs(), removed, largest=False, sorted=False).indices] = 0
+        entries[torch.topk(entries.abs(), removed, largest=False, sorted=False).indices] = 0
     return gradient

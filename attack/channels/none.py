@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from attack.networks.two_layer import TwoLayerNet
+from attack.client import Client
 from bounds import NoDefense
 
 
-def channel(
-    defense: NoDefense, net: TwoLayerNet, X: torch.Tensor, y: torch.Tensor, groups: tuple[int, ...], seed: int
-) -> torch.Tensor:
+def channel(defense: NoDefense, client: Client, groups: tuple[int, ...], seed: int) -> torch.Tensor:
     """The gradient of the whole batch."""
-    return net.output_gradient(X, y)[0]
+    return client.gradient()

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from attack.networks.two_layer import TwoLayerNet
+from attack.client import Client
 from bounds import SecureAggregation
 from bounds.wide_limits import assigned
 
 
-def channel(
-    defense: SecureAggregation,
-    net: TwoLayerNet,
-    X: torch.Tensor,
-    y: torch.Tensor,
-    groups: tuple[int, ...],
-    seed: int,
-) -> torch.Tensor:
+def channel(defense: SecureAggregation, client: Client, groups: tuple[int, ...], seed: int) -> torch.Tensor:
     """Each client's gradient of its own part by itself, then the sum. Raises ``ValueError`` for more groups than clients."""
-    owner = assigned(groups, defense.clients, "clients")
-    owners = torch.tensor(owner, device=X.device)
-    parts = [net.output_gradient(X[owners == c], y[owners == c])[0] for c in sorted(set(owner))]
-    return torch.stack(parts).sum(dim=0)
+    owner = torch.tensor(assigned(groups, defense.clients, "clients"), device=client.entries.device)
+    owners = sorted(set(owner.tolist()))
+    return torch.stack([client.part(torch.nonzero(owner == c).flatten()).gradient() for c in owners]).sum(
+        dim=0
+    )

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from attack.networks.two_layer import TwoLayerNet
+from attack.client import Client
 from bounds import SignCompression
 
 
-def channel(
-    defense: SignCompression,
-    net: TwoLayerNet,
-    X: torch.Tensor,
-    y: torch.Tensor,
-    groups: tuple[int, ...],
-    seed: int,
-) -> torch.Tensor:
+def channel(defense: SignCompression, client: Client, groups: tuple[int, ...], seed: int) -> torch.Tensor:
     """``sign(g)``."""
-    return torch.sign(net.output_gradient(X, y)[0])
+    return torch.sign(client.gradient())

@@ -17,41 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from attack.networks.activation import apply_activation, through_numpy
+from attack.arrays import require_dense
+from attack.client import LAYERS, Client, Mask
+from attack.networks.activation import apply_activation, differentiable, require_derivative
+from attack.networks.autograd_client import AutogradClient
+from attack.networks.inputs import checked_features, checked_labels
 from attack.networks.two_layer import TwoLayerNet
-from attack.observation import Observation
+from attack.stream import gathered
 from attack.streams import normal
-from bounds import ACTIVATIONS, Activation, NoDefense, checks
+from bounds import Activation, checks
 
 #: ``s(t) - s(-t)`` may leave a straight line by this much, relative to its size.
 STRAIGHT = 1e-9
-
-
-class _Elementwise(torch.autograd.Function):
-    """An activation given as NumPy functions, with the derivative that autograd cannot find by itself."""
-
-    @staticmethod
-    def forward(ctx: Any, t: torch.Tensor, activation: Activation) -> torch.Tensor:
-        ctx.save_for_backward(t)
-        ctx.activation = activation
-        return apply_activation(activation, t)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (t,) = ctx.saved_tensors
-        if ctx.activation.derivative is None:
-            raise ValueError(
-                f"activation {ctx.activation.name!r} has no derivative; give it as a sympy expression"
-            )
-        return upstream[0] * through_numpy(ctx.activation.derivative, t), None
-
-
-def _apply(activation: Activation, t: torch.Tensor) -> torch.Tensor:
-    """``activation`` elementwise and differentiable."""
-    if ACTIVATIONS.get(activation.name) is activation:
-        return apply_activation(activation, t)
-    applied: torch.Tensor = _Elementwise.apply(t, activation)
-    return applied
 
 
 def carry_factor(activation: Activation, layers: int) -> float:
@@ -96,6 +73,7 @@ class DeepNet:
             raise ValueError("hidden must hold at least one layer; got none")
         for weights in (*self.hidden, self.output):
             checks.instance("weights", weights, torch.Tensor)
+            require_dense("weights", weights)
         shapes = [tuple(W.shape) for W in self.hidden]
         chained = all(len(s) == 2 for s in shapes) and all(
             after[1] == before[0] for before, after in itertools.pairwise(shapes)
@@ -172,34 +150,44 @@ class DeepNet:
         return apply_activation(self.activation, self.representation(X) @ self.hidden[-1].T) @ self.output
 
     def output_gradient(self, X: Any, y: Any) -> torch.Tensor:
-        """The gradient of ``1/2 sum_i (f(x_i) - y_i)^2`` with respect to the output weights, by autograd: (m,)."""
-        output = self.output.detach().clone().requires_grad_()
-        return torch.autograd.grad(self._loss(X, y, self.hidden[-1], output), output)[0]
+        """The gradient of ``1/2 sum_i (f(x_i) - y_i)^2`` with respect to the output weights: (m,)."""
+        return self.client(X, y).gradient()
 
     def last_hidden_gradient(self, X: Any, y: Any) -> torch.Tensor:
-        """The gradient of the same loss with respect to the last hidden layer's weights, by autograd: (m, n).
+        """The gradient of the same loss with respect to the last hidden layer's weights: (m, n).
 
         Raises ``ValueError`` for an activation without a derivative.
         """
-        last = self.hidden[-1].detach().clone().requires_grad_()
-        return torch.autograd.grad(self._loss(X, y, last, self.output), last)[0]
+        return self.client(X, y, "hidden").gradient()
 
-    def _loss(self, X: Any, y: Any, last: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        h = self.representation(X)
-        labels = torch.as_tensor(y, dtype=h.dtype, device=h.device)
-        if tuple(labels.shape) != (h.shape[0],):
-            raise ValueError(f"y must have shape (B,) = ({h.shape[0]},); got {tuple(labels.shape)}")
-        loss: torch.Tensor = 0.5 * ((_apply(self.activation, h @ last.T) @ output - labels) ** 2).sum()
-        return loss
+    def client(self, X: Any, y: Any, layer: str = "output") -> Client:
+        """The client with features ``X`` (B, d) and labels ``y`` (B,) whose gradient is that of ``layer``: "output", (m,),
+        or "hidden", that of the last hidden layer's weights, (m, n). By autograd; local steps move every layer.
 
-    def observe(self, X: Any, y: Any, norms: Any = None) -> Observation:
-        """What the server sees without a defense: the gradient with respect to the output weights, and the publicly
-        known norms of the features that the attack is to find (default: those of ``X``)."""
-        gradient = self.output_gradient(X, y)
-        if norms is None:
-            norms = torch.linalg.vector_norm(torch.as_tensor(X, dtype=torch.float64), dim=1)
-        known = tuple(float(n) for n in norms)
-        return Observation(gradient, len(known), known, NoDefense())
+        Raises ``ValueError`` or ``TypeError`` on bad input, and for an activation without the derivative that the hidden
+        layer's gradient needs (local steps need it too, and say so when they are taken).
+        """
+        checks.choice("layer", layer, LAYERS)
+        if layer == "hidden":
+            require_derivative(self.activation)
+        features = checked_features(X, self.d, self.m).to(self.output)
+        labels = checked_labels(y, len(features)).to(self.output.device)
+        last = len(self.hidden)
+        seen, key = ((last,), ()) if layer == "output" else ((last - 1,), (1,))
+        return AutogradClient(
+            self._losses, (*self.hidden, self.output), seen, features, labels, units=self.m, key=key
+        )
+
+    def _losses(
+        self, parameters: tuple[torch.Tensor, ...], X: torch.Tensor, y: torch.Tensor, mask: Mask | None
+    ) -> torch.Tensor:
+        """``1/2 (f(x_i) - y_i)^2`` of each sample, for these weights and what dropout leaves of the last hidden layer."""
+        *hidden, output = parameters
+        h = X
+        for W in hidden:
+            h = differentiable(self.activation, h @ W.T)
+        units = h if mask is None else mask.on(h)
+        return 0.5 * (units @ output - y.to(h)) ** 2
 
     def head(self) -> TwoLayerNet:
         """The last two layers as a network of their own, whose features are the ``representation``."""
@@ -231,4 +219,4 @@ class DeepNet:
 
 
 def _all_weights(net: TwoLayerNet) -> torch.Tensor:
-    return net.weights if net.weights is not None else torch.cat([block for _, block in net.blocks()])
+    return net.weights if net.weights is not None else gathered(net, lambda rows, W: W)

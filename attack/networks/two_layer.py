@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 
+from attack.arrays import require_dense
+from attack.client import LAYERS, Client
 from attack.device import resolve_device
-from attack.networks.activation import apply_activation, apply_derivative
+from attack.networks.activation import apply_activation, require_derivative
+from attack.networks.inputs import checked_features, checked_labels
+from attack.networks.two_layer_client import Batch, FirstLayerClient, OutputClient
+from attack.stream import gathered
 from attack.streams import Device, normal
 from bounds import Activation, checks, resolve_activation
 
@@ -78,6 +82,7 @@ class TwoLayerNet:
         Raises ``ValueError`` or ``TypeError`` on another type or shape, or non-finite values.
         """
         checks.instance("weights", weights, torch.Tensor)
+        require_dense("weights", weights)
         weights = weights.detach()
         if weights.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"weights must be float32 or float64; got {weights.dtype}")
@@ -118,11 +123,9 @@ class TwoLayerNet:
         return block[: rows.stop - rows.start]
 
     def _generate_all(self) -> torch.Tensor:
-        held = torch.empty(self.m, self.d, device=self.device, dtype=self.dtype)
         if self.device.type != "cpu":
-            for rows, block in self.blocks():
-                held[rows] = block
-            return held
+            return gathered(self, lambda rows, W: W)
+        held = torch.empty(self.m, self.d, device=self.device, dtype=self.dtype)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             jobs = [pool.submit(self._generate, i, rows, held[rows]) for i, rows in enumerate(self._slices())]
             for job in jobs:
@@ -152,10 +155,7 @@ class TwoLayerNet:
     def hidden(self, X: torch.Tensor) -> torch.Tensor:
         """``sigma(X W^T)``, shape (B, m), in one pass."""
         X = self.features(X)
-        out = torch.empty(X.shape[0], self.m, device=self.device, dtype=self.dtype)
-        for rows, W in self.blocks():
-            out[:, rows] = apply_activation(self.activation, X @ W.T)
-        return out
+        return gathered(self, lambda rows, W: apply_activation(self.activation, X @ W.T), axis=1)
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """``f(x_i)``, shape (B,)."""
@@ -166,61 +166,39 @@ class TwoLayerNet:
 
         Loss ``1/2 sum_i (f(x_i) - y_i)^2``, summed over the batch.
         """
-        labels = self.labels(y, self.features(X).shape[0])
-        hidden = self.hidden(X)
-        residuals = hidden.double().mean(dim=1) - labels
-        return residuals.to(self.dtype) @ hidden, residuals
+        batch = self._batch(X, y)
+        return OutputClient(batch).gradient(), batch.residuals
 
     def first_layer_gradient(self, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """``dL/dW``, rows ``(1/m) sum_i r_i sigma'(w_j.x_i) x_i``: shape (m, d), so only for sizes where that fits.
 
         Raises ``ValueError`` for an activation without a derivative.
         """
-        apply_derivative(self.activation, torch.zeros(1))  # refused before the pass over W
+        return self.client(X, y, "hidden").gradient()
+
+    def client(self, X: Any, y: Any, layer: str = "output") -> Client:
+        """The client with features ``X`` (B, d) and labels ``y`` (B,) whose gradient is that of ``layer``: "output", dL/da
+        (m,), or "hidden", dL/dW (m, d).
+
+        Raises ``ValueError`` or ``TypeError`` on bad input, and for an activation without the derivative that dL/dW needs.
+        """
+        checks.choice("layer", layer, LAYERS)
+        if layer == "output":
+            return OutputClient(self._batch(X, y))
+        require_derivative(self.activation)
+        return FirstLayerClient(self._batch(X, y))
+
+    def _batch(self, X: Any, y: Any) -> Batch:
         X = self.features(X)
-        labels = self.labels(y, X.shape[0])
-        residuals = (self.forward(X) - labels).to(self.dtype)
-        out = torch.empty(self.m, self.d, device=self.device, dtype=self.dtype)
-        for rows, W in self.blocks():
-            out[rows] = (apply_derivative(self.activation, W @ X.T) * residuals) @ X / self.m
-        return out
+        return Batch(self, X, self.labels(y, X.shape[0]))
 
     def features(self, X: Any) -> torch.Tensor:
         """``X`` as a finite (B, d) tensor of this network's device and dtype, off any graph, no row zero.
 
         ``ValueError`` or ``TypeError`` if it is not one, or if B is not in 1..d and below m.
         """
-        X = _real_tensor("X", X)
-        if X.ndim != 2 or X.shape[1] != self.d:
-            raise ValueError(f"X must have shape (B, d = {self.d}); got {tuple(X.shape)}")
-        if not 1 <= X.shape[0] <= self.d or X.shape[0] >= self.m:
-            raise ValueError(
-                f"X must have 1 <= B <= d = {self.d} rows and B < m = {self.m}; got B = {X.shape[0]}"
-            )
-        norms = torch.linalg.vector_norm(X.double(), dim=1)
-        if not (torch.isfinite(norms).all() and (norms > 0).all()):
-            raise ValueError(f"X must have finite rows of positive norm; got norms {norms.tolist()}")
-        return X.to(device=self.device, dtype=self.dtype)
+        return checked_features(X, self.d, self.m).to(device=self.device, dtype=self.dtype)
 
     def labels(self, y: Any, B: int) -> torch.Tensor:
         """``y`` as B finite float64 labels on this network's device; ``ValueError`` or ``TypeError`` if it is not that."""
-        labels = _real_tensor("y", y).double()
-        if tuple(labels.shape) != (B,):
-            raise ValueError(f"y must have shape (B,) = ({B},); got {tuple(labels.shape)}")
-        if not torch.isfinite(labels).all():
-            raise ValueError(
-                f"y must be finite; got {int((~torch.isfinite(labels)).sum())} values that are not"
-            )
-        return labels.to(self.device)
-
-
-def _real_tensor(name: str, value: Any) -> torch.Tensor:
-    try:
-        # through float64, as torch would read a list as float32
-        given = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
-        tensor: torch.Tensor = given.detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name} must be an array of real numbers; got {value!r}") from error
-    if tensor.dtype == torch.bool or tensor.is_complex():
-        raise TypeError(f"{name} must be an array of real numbers; got values of type {tensor.dtype}")
-    return tensor
+        return checked_labels(y, B).to(self.device)

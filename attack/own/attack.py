@@ -1,8 +1,8 @@
-"""Bring your own gradient: arrays from any framework or a file, what about them does not fit the model, and the attack."""
+"""Bring your own gradient: the attack on arrays from any framework or a file."""
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,41 +10,58 @@ import torch
 
 from attack.networks.activation import apply_activation
 from attack.own.coordinates import Coordinates
-from attack.own.entries import _shapes
-from attack.own.gradient import SharedGradient, _errors, _norms
-from attack.own.problem import _problem
-from attack.own.rows import RowAttack, attack_rows
+from attack.own.entries import entry_findings
+from attack.own.findings import errors
+from attack.own.frame import Frame
+from attack.own.gradient import SharedGradient
+from attack.own.known import Known
+from attack.own.problem import output_problem, row_problem
+from attack.own.rows import explained_rows, outside, reconstruct_rows
+from attack.own.units import shift
 from attack.reconstruction import Reconstruction
 from attack.tensor.attack import tensor_attack
-from bounds import Activation, TensorAttack, checks, resolve_activation
+from bounds import Activation, TensorAttack
 
-# --- the attack -------------------------------------------------------------------------------------------------------
+#: Rows in one pass.
+_BLOCK = 16_384
+
+
+@dataclass(frozen=True)
+class RowNoise:
+    """Root mean square of the entries of dL/dW outside the features' span: of the gradient as it was given, and as posed
+    (``standard``), where entries have the size of 1/m."""
+
+    given: float
+    standard: float
 
 
 @dataclass(frozen=True, eq=False)
 class GradientAttack:
-    """The reconstruction in the original coordinates, the same in standard ones, and how far g is explained by it.
+    """The reconstruction in the original coordinates, the same as it was posed, and how far the gradient is explained by it.
 
     features (B, d), residuals (B,), labels (B,): float64, residuals those of the loss summed over the batch. A label is
-    f(xhat) - r with the network's own output weights. standard: what the attack returned in ``coordinates``.
-    power: mean of g^2; unexplained: share of it that least squares of g on sigma(W xhat + b) leaves; neurons: how many
-    were used. rows: for dL/dW, the attack on its rows, of which power and unexplained then speak; None for dL/da.
+    f(xhat) - r with the network's own output weights. method: which function gave the result, "tensor_attack" for dL/da,
+    "sparse_recovery" (exact) or "first_layer_attack" for dL/dW. standard: what it returned, in ``frame``: with biases and
+    dL/dW its features have the norms or signs that the biases give, its labels do not. power: mean of g^2 as posed, or of a
+    squared entry of the rows; unexplained: share of it that least squares on sigma(W xhat + b), or on sigma'(w.xhat) xhat,
+    leaves; neurons: how many were used. noise: for dL/dW; None for dL/da.
     """
 
     features: torch.Tensor
     residuals: torch.Tensor
     labels: torch.Tensor
+    method: str
     standard: Reconstruction
-    coordinates: Coordinates
+    frame: Frame
     power: float
     unexplained: float
     neurons: int
-    rows: RowAttack | None = None
+    noise: RowNoise | None = None
 
     @property
-    def method(self) -> str:
-        """Which function gave the result: "tensor_attack", "sparse_recovery" or "first_layer_attack"."""
-        return "tensor_attack" if self.rows is None else self.rows.method
+    def coordinates(self) -> Coordinates:
+        """Those in which weights and biases, as they were given, are standard Gaussian."""
+        return self.frame.coordinates
 
 
 def attack_gradient(
@@ -63,80 +80,98 @@ def attack_gradient(
     noise), else ``first_layer_attack``; rows are divided by their output weights, and dropped where these vanish.
 
     norms (B,): public norms of the features, 1 where None; scale: standard deviation of the weights, measured where None;
-    loss: "sum" or "mean" over the batch. Does not repeat ``check_gradient``. Raises ``ValueError`` on arrays that do not
-    fit, dL/dW without dL/db where biases vary, an activation that the attack does not cover; ``ReconstructionError`` where
-    there is no result.
+    loss: "sum" or "mean" over the batch. Does not repeat ``check_gradient``. The result does not depend on the unit of the
+    gradient or, for ReLU and leaky ReLU, of the weights. Raises ``ValueError`` on arrays that do not fit, dL/dW without
+    dL/db where biases vary, an activation that the attack does not cover; ``ReconstructionError`` where there is no
+    result.
     """
-    B = checks.integer("batch_size", batch_size, 1)
-    checks.choice("loss", loss, ("sum", "mean"))
-    function = resolve_activation(activation)
-    errors = _errors(_shapes(shared, B))
-    if errors:
-        raise ValueError("; ".join(e.text for e in errors))
-    public = _norms(norms, B)
-    if shared.gradient.ndim == 2:
-        return _from_rows(
-            shared, function, attack_rows(shared, B, function, public, scale, attack, loss, seed)
-        )
-    net, observation, there = _problem(shared, B, function, public, scale)
-    if loss == "mean":
-        observation = dataclasses.replace(observation, gradient=B * observation.gradient)
-    found = tensor_attack(observation, net, B, attack, seed)
-    back = there.undo(found)
-    power, unexplained, forward = _explained(shared, function, back, observation.gradient)
-    return GradientAttack(
-        back.features, back.residuals, forward - back.residuals, found, there, power, unexplained, net.m
-    )
+    known = Known.of(batch_size, activation, norms, scale=scale, loss=loss)
+    wrong = errors(entry_findings(shared, known))
+    if wrong:
+        raise ValueError("; ".join(e.text for e in wrong))
+    solve = _from_outputs if shared.gradient.ndim == 1 else _from_rows
+    return solve(shared, known, attack, seed)
 
 
-def _from_rows(shared: SharedGradient, activation: Activation, rows: RowAttack) -> GradientAttack:
-    """The same result, with features in the original coordinates and labels of the network's own output weights."""
-    back = rows.coordinates.undo(rows.standard)
-    forward = torch.zeros(len(back.features), dtype=torch.float64)
-    for block, hidden in _hidden(shared, activation, back.features):
-        forward += (hidden * _output_weights(shared, block)).sum(dim=1)
-    return GradientAttack(
-        back.features,
-        back.residuals,
-        forward - back.residuals,
-        rows.standard,
-        rows.coordinates,
-        rows.power,
-        rows.unexplained,
-        rows.neurons,
-        rows,
-    )
-
-
-def _explained(
-    shared: SharedGradient, activation: Activation, found: Reconstruction, gradient: torch.Tensor
-) -> tuple[float, float, torch.Tensor]:
-    """Mean of g^2, the share that least squares on sigma(W xhat + b) leaves, and f(xhat) (B,). One pass over W."""
-    B = found.features.shape[0]
+def _from_outputs(
+    shared: SharedGradient, known: Known, attack: TensorAttack | None, seed: int
+) -> GradientAttack:
+    frame = Frame.of(shared, known)
+    problem = output_problem(shared, known, frame)
+    found = tensor_attack(problem.observation, problem.net, known.B, attack, seed)
+    B, m = known.B, shared.m
+    X = frame.features(found)
     gram, right = torch.zeros(B, B, dtype=torch.float64), torch.zeros(B, dtype=torch.float64)
     forward = torch.zeros(B, dtype=torch.float64)
-    g = gradient.double()
-    for rows, hidden in _hidden(shared, activation, found.features):
+    g = problem.observation.gradient.double()
+    for rows, hidden in _hidden(shared, known, frame, X):
         gram += hidden @ hidden.T
         right += hidden @ g[rows]
-        forward += (hidden * _output_weights(shared, rows)).sum(dim=1)
+        forward += (hidden * _output_weights(shared, frame, rows)).sum(dim=1)
     total = float(g @ g)
     fitted = float(right @ (torch.linalg.pinv(gram, hermitian=True) @ right))
-    return total / shared.m, max(0.0, 1 - fitted / total), forward
+    return GradientAttack(
+        *_given(frame, found, forward),
+        "tensor_attack",
+        found,
+        frame,
+        power=total / m,
+        unexplained=max(0.0, 1 - fitted / total),
+        neurons=m,
+    )
+
+
+def _from_rows(
+    shared: SharedGradient, known: Known, attack: TensorAttack | None, seed: int
+) -> GradientAttack:
+    """Exact recovery where the activation and the precision allow it and every row is explained, else the tensor attack."""
+    frame = Frame.of(shared, known)
+    problem = row_problem(shared, known, frame)
+    found, method = reconstruct_rows(problem, frame, attack, seed)
+    X = frame.features(found)
+    forward = torch.zeros(known.B, dtype=torch.float64)
+    for rows, hidden in _hidden(shared, known, frame, X):
+        forward += (hidden * _output_weights(shared, frame, rows)).sum(dim=1)
+    gradient = problem.observation.gradient
+    share = explained_rows(problem.net, gradient, found.features)
+    unit = frame.units.gradient
+    noise = math.ldexp(outside(shift(shared.gradient, -unit)[problem.kept], X), unit)
+    return GradientAttack(
+        *_given(frame, found, forward),
+        method,
+        found,
+        frame,
+        power=share.power,
+        unexplained=share.unexplained,
+        neurons=problem.net.m,
+        noise=RowNoise(noise, outside(gradient, found.features)),
+    )
+
+
+def _given(
+    frame: Frame, found: Reconstruction, forward: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Features, residuals and labels in the units of the arrays; forward (B,): f(xhat) in those of the frame."""
+    residuals = shift(found.residuals, frame.units.residuals)
+    labels = shift(forward, frame.units.outputs) - residuals
+    return shift(frame.features(found), frame.units.norms), residuals, labels
 
 
 def _hidden(
-    shared: SharedGradient, activation: Activation, features: torch.Tensor
+    shared: SharedGradient, known: Known, frame: Frame, features: torch.Tensor
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """One pass over W: rows and ``sigma(W xhat + b)`` (B, rows), float64."""
+    """One pass over W: rows and ``sigma(W xhat + b)`` (B, rows), float64, in the frame's units."""
+    units = frame.units
     guesses = features.to(shared.weight.dtype)
-    for start in range(0, shared.m, 16_384):
-        rows = slice(start, start + 16_384)
-        inside = guesses @ shared.weight[rows].T
+    for start in range(0, shared.m, _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        inside = guesses @ shift(shared.weight[rows], -units.weights).T
         if shared.bias is not None:
-            inside = inside + shared.bias[rows]
-        yield rows, apply_activation(activation, inside).double()
+            inside = inside + shift(shared.bias[rows], -units.weights - units.norms)
+        yield rows, apply_activation(known.activation, inside).double()
 
 
-def _output_weights(shared: SharedGradient, rows: slice) -> torch.Tensor | float:
-    return 1 / shared.m if shared.output_weight is None else shared.output_weight[rows].double()
+def _output_weights(shared: SharedGradient, frame: Frame, rows: slice) -> torch.Tensor | float:
+    if shared.output_weight is None:
+        return 1 / shared.m
+    return shift(shared.output_weight[rows].double(), -frame.units.output_weight)

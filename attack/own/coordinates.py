@@ -19,11 +19,15 @@ import torch
 
 from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation
+from attack.own.units import exponent, root_mean_square, shift
 from attack.reconstruction import Reconstruction
 from bounds import Activation, Setting, checks
 
 #: A measured scale or mean is taken for one that differs from 1 or 0 beyond this many standard errors.
 STANDARD_ERRORS = 5.0
+
+#: A bias, or how far it varies, counts as zero below this fraction of what it is beside.
+NEGLIGIBLE_BIAS = 1e-9
 
 
 @dataclass(frozen=True)
@@ -46,22 +50,32 @@ class Coordinates:
 
     @staticmethod
     def measured(
-        weights: torch.Tensor, bias: torch.Tensor | None = None, scale: float | None = None
+        weights: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        scale: float | None = None,
+        *,
+        norm: float = 1.0,
     ) -> Coordinates:
         """From the weights (m, d) and the bias (m,): root mean square of the entries (unless ``scale`` is given), mean and
-        standard deviation of the bias. What differs from the standard by less than 5 standard errors is taken as standard.
+        standard deviation of the bias. What differs from the standard by less than 5 standard errors is taken as standard,
+        and a bias below 1e-9 of what the weights make of a feature of that ``norm`` for none.
         """
         if scale is None:
-            norm = torch.linalg.vector_norm(weights, dtype=torch.float64)  # no copy of a large W
-            measured = float(norm) / math.sqrt(weights.numel())
+            measured = root_mean_square(weights)
             scale = 1.0 if abs(measured - 1) * math.sqrt(2 * weights.numel()) < STANDARD_ERRORS else measured
         if bias is None:
             return Coordinates(scale)
-        mean, spread = float(bias.double().mean()), float(bias.double().std(correction=0))
+        unit = exponent(root_mean_square(bias))
+        inside = shift(bias.double(), -unit)
+        mean, spread = float(inside.mean()), float(inside.std(correction=0))
         if abs(mean) * math.sqrt(bias.numel()) < STANDARD_ERRORS * spread:
             mean = 0.0
-        if spread < 1e-9 * abs(mean):  # one constant, but for rounding
+        if spread < NEGLIGIBLE_BIAS * abs(mean):  # one constant, but for rounding
             spread = 0.0
+        least = NEGLIGIBLE_BIAS * scale * norm
+        mean, spread = (
+            0.0 if abs(v) < least else v for v in (math.ldexp(mean, unit), math.ldexp(spread, unit))
+        )
         return Coordinates(scale, mean, spread)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -16,6 +17,11 @@ class Finding:
     threshold: float | None = None
 
 
-def judged(name: str, value: float, threshold: float, text: str, level: str = "warning") -> Finding:
-    """``level`` if the value exceeds the threshold, which is what is expected of weights and gradients of the model."""
-    return Finding(name, level if value > threshold else "ok", text, value, threshold)
+def judged(name: str, value: float, threshold: float, text: str) -> Finding:
+    """A warning if the value exceeds the threshold, which is what is expected of weights and gradients of the model."""
+    return Finding(name, "warning" if value > threshold else "ok", text, value, threshold)
+
+
+def errors(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Those that leave nothing to attack."""
+    return tuple(f for f in findings if f.level == "error")

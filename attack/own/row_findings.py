@@ -4,49 +4,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.special import ndtri
 
-from attack.own.coordinates import STANDARD_ERRORS, Coordinates
+from attack.own.coordinates import STANDARD_ERRORS
 from attack.own.findings import Finding, judged
+from attack.own.frame import Frame
+from attack.own.gradient import SharedGradient
+from attack.own.known import Known
+from attack.own.problem import NEGLIGIBLE, carrying, no_bias_gradient, scaled_rows
+from attack.own.rows import RANK_TOLERANCE
 from bounds import Activation
 
-if TYPE_CHECKING:
-    from attack.own.gradient import SharedGradient
-from attack.own.row_problem import NEGLIGIBLE, RANK_TOLERANCE, _no_bias_gradient, carrying, scaled_rows
-from attack.own.rows import _POINTS
-
-# --- what does not fit ------------------------------------------------------------------------------------------------
+#: Points of the average over Gaussian preactivations.
+_POINTS = 4001
 
 
-def row_findings(
-    shared: SharedGradient, B: int, activation: Activation, norms: Sequence[float], scale: float | None
-) -> tuple[Finding, ...]:
+def row_findings(shared: SharedGradient, known: Known, frame: Frame) -> tuple[Finding, ...]:
     """Findings about the rows (m, d) and, where the biases vary, dL/db. Only errors where the attack cannot start."""
-    there = Coordinates.measured(shared.weight, shared.bias, scale)
-    keep = carrying(shared)
+    keep, B = carrying(shared), known.B
     left = int(keep.sum())
     if left <= B:
         text = f"{left} neurons have an output weight other than zero; more than B = {B} are needed"
         return (Finding("output weights", "error", text, float(left), float(B)),)
+    there = frame.posed
     if there.bias_scale and shared.bias_gradient is None:
-        return (Finding("bias_gradient", "error", _no_bias_gradient(there)),)
-    rows = scaled_rows(shared, there)
+        return (Finding("bias_gradient", "error", no_bias_gradient(frame)),)
+    rows = scaled_rows(shared, frame)
     if not bool(rows[keep].any()):
         return (Finding("zero rows", "error", "the gradient is zero: no feature can have made it", 1.0, 0.0),)
     found = (
-        _zero_rows(rows[keep], activation, there.observed_norms(norms), there.bias_mean),
+        _zero_rows(rows[keep], known.activation, frame.norms(known), there.bias_mean),
         _rank(rows[keep], B),
     )
-    return found if left == shared.m else (_dropped(shared, rows, keep), *found)
+    return found if left == shared.m else (_dropped(rows, keep), *found)
 
 
-def _dropped(shared: SharedGradient, rows: torch.Tensor, keep: torch.Tensor) -> Finding:
+def _dropped(rows: torch.Tensor, keep: torch.Tensor) -> Finding:
     """Rows that are left out, and whether they are as small as their output weights."""
-    left = shared.m - int(keep.sum())
+    left = int((~keep).sum())
     size, rest = (float(rows[which].double().square().mean().sqrt()) for which in (keep, ~keep))
     text = (
         f"{left} output weights are zero or below {NEGLIGIBLE:g} of their root mean square: these rows are left out; "

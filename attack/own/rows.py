@@ -1,123 +1,49 @@
-"""A shared gradient of the first layer, dL/dW: what does not fit the model, and the attack in standard coordinates.
-
-With output weights a_j the rows are ``G_j = a_j sum_i r_i sigma'(w_j.x_i + b_j) x_i``, and dL/db_j is the same sum without
-x_i. With ``w = s w'``, ``b = mean + t b'`` and ``x' = (s x, t)`` (see ``Coordinates``) the network of the theory, with
-output weights 1/m, has the rows ``G'_j = (1/m) sum_i r_i sigma'(w_j.x_i + b_j) x'_i = (s G_j, t dL/db_j) / (m a_j)``.
-"""
+"""The rows of a shared gradient of the first layer: the attack on them as posed, and how far they are explained."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from attack.networks.activation import apply_derivative
 from attack.networks.two_layer import TwoLayerNet
-from attack.own.coordinates import Coordinates
+from attack.own.frame import Frame
+from attack.own.known import homogeneous
+from attack.own.problem import RowProblem
 from attack.reconstruction import Reconstruction, ReconstructionError
 from attack.rows.observation import FirstLayerObservation
-from attack.rows.sparse_recovery import slopes, sparse_recovery
+from attack.rows.sparse_recovery import sparse_recovery
 from attack.rows.tensor import first_layer_attack
-from bounds import Activation, NoDefense, TensorAttack
+from attack.stream import gathered, total
+from bounds import TensorAttack
 
-if TYPE_CHECKING:
-    from attack.own.gradient import SharedGradient
-from attack.own.row_problem import RANK_TOLERANCE, carrying, scaled_rows
+#: Rows in one pass.
+_BLOCK = 16_384
 
-#: Rows in one pass, and points of the average over Gaussian preactivations.
-_BLOCK, _POINTS = 16_384, 4001
-
-
-# --- the attack -------------------------------------------------------------------------------------------------------
+#: Singular values of the rows below this fraction of the largest count as zero: rounding in single precision leaves less.
+RANK_TOLERANCE = 1e-6
 
 
-@dataclass(frozen=True, eq=False)
-class RowAttack:
-    """What was found from the rows, in ``coordinates``, and how far they are explained.
+def reconstruct_rows(
+    problem: RowProblem, frame: Frame, attack: TensorAttack | None, seed: int
+) -> tuple[Reconstruction, str]:
+    """The reconstruction as posed, and the name of the function that gave it: exact recovery where the activation and the
+    precision allow it and every row is explained, else the tensor attack. What the biases tell is used.
 
-    standard: its features have the norms or signs that the biases give (``_by_bias``), its labels do not.
-    method: "sparse_recovery" (exact) or "first_layer_attack"; neurons: rows that were used; power: mean square of a row's
-    entry; unexplained: share of the rows' power that least squares on sigma'(w.xhat) xhat leaves; standard_noise: root mean
-    square of the entries outside the features' span; noise: the same of the gradient as it was given.
+    Raises ``ValueError`` where the activation is not covered; ``ReconstructionError`` where there is no result.
     """
-
-    standard: Reconstruction
-    coordinates: Coordinates
-    method: str
-    neurons: int
-    power: float
-    unexplained: float
-    standard_noise: float
-    noise: float
+    found, method = _attacked(problem.net, problem.observation, attack, seed)
+    known = frame.posed.bias_scale
+    return (_by_bias(found, known, method == "sparse_recovery") if known else found), method
 
 
-def attack_rows(
-    shared: SharedGradient,
-    B: int,
-    activation: Activation,
-    norms: Sequence[float],
-    scale: float | None,
-    attack: TensorAttack | None,
-    loss: str,
-    seed: int,
-) -> RowAttack:
-    """Exact recovery where the activation and the precision allow it and every row is explained, else the tensor attack.
-
-    Arguments as of ``attack_gradient``. Raises ``ValueError`` where dL/db is missing, too few neurons have an output weight,
-    or the activation is not covered; ``ReconstructionError`` where there is no result.
-    """
-    net, observation, there = _problem(shared, B, activation, norms, scale, loss)
-    found, method = _reconstruct(net, observation, attack, seed)
-    if there.bias_scale:
-        found = _by_bias(found, there.bias_scale, method == "sparse_recovery")
-    gradient = observation.gradient
-    power, unexplained = _explained(net, gradient, found.features)
-    back = there.undo(found).features
-    kept = shared.gradient[carrying(shared)]
-    return RowAttack(
-        found,
-        there,
-        method,
-        net.m,
-        power,
-        unexplained,
-        _outside(gradient, found.features),
-        _outside(kept, back),
-    )
-
-
-def _problem(
-    shared: SharedGradient,
-    B: int,
-    activation: Activation,
-    norms: Sequence[float],
-    scale: float | None,
-    loss: str,
-) -> tuple[TwoLayerNet, FirstLayerObservation, Coordinates]:
-    keep = carrying(shared)
-    left = int(keep.sum())
-    if left <= B:
-        raise ValueError(f"output_weight must have more than B = {B} entries other than zero; got {left}")
-    there = Coordinates.measured(shared.weight, shared.bias, scale)
-    rows = scaled_rows(shared, there)[keep]
-    bias = None if shared.bias is None else shared.bias[keep]
-    net = there.network(TwoLayerNet.from_weights(shared.weight[keep], activation), bias)
-    summed = B if loss == "mean" else 1
-    if shared.output_weight is None:
-        rows = rows * (summed * shared.m / left)
-    else:
-        rows = rows * (summed / (left * shared.output_weight[keep].to(rows)))[:, None]
-    return net, FirstLayerObservation(rows, B, there.observed_norms(norms), NoDefense()), there
-
-
-def _reconstruct(
+def _attacked(
     net: TwoLayerNet, observation: FirstLayerObservation, attack: TensorAttack | None, seed: int
 ) -> tuple[Reconstruction, str]:
-    if observation.gradient.dtype == torch.float64 and _piecewise_linear(net.activation):
+    if observation.gradient.dtype == torch.float64 and homogeneous(net.activation):
         try:
             return sparse_recovery(observation, net, seed=seed), "sparse_recovery"
         except ReconstructionError:
@@ -147,37 +73,38 @@ def _by_bias(found: Reconstruction, known: float, exact: bool) -> Reconstruction
     )
 
 
-def _piecewise_linear(activation: Activation) -> bool:
-    try:
-        slopes(activation)
-    except ValueError:
-        return False
-    return True
+@dataclass(frozen=True)
+class Share:
+    """power: mean square of a row's entry; unexplained: share of the rows' power that a fit leaves."""
+
+    power: float
+    unexplained: float
 
 
-def _explained(net: TwoLayerNet, gradient: torch.Tensor, features: torch.Tensor) -> tuple[float, float]:
-    """Mean square of a row's entry, and the share of the rows' power that least squares leaves. One pass.
+def explained_rows(net: TwoLayerNet, gradient: torch.Tensor, features: torch.Tensor) -> Share:
+    """How far least squares of the rows (m, d) on ``sigma'(w.xhat) xhat`` explains them.
 
     The power that is left is summed over the entries themselves: a difference of powers would hide what is below rounding.
     """
-    B = features.shape[0]
-    gram, right = torch.zeros(B, B, dtype=torch.float64), torch.zeros(B, dtype=torch.float64)
-    active = torch.empty(B, net.m, dtype=torch.float64)
-    for rows, W in net.blocks():
-        active[:, rows] = apply_derivative(net.activation, features.to(net.dtype) @ W.T).double()
-        gram += active[:, rows] @ active[:, rows].T
-        right += (active[:, rows] * (features @ gradient[rows].double().T)).sum(dim=1)
+    guesses = features.to(net.dtype)
+    active = gathered(net, lambda rows, W: apply_derivative(net.activation, guesses @ W.T).double(), axis=1)
+
+    def normal_equations(rows: slice, W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        a = active[:, rows]
+        return a @ a.T, (a * (features @ gradient[rows].double().T)).sum(dim=1)
+
+    gram, right = total(net, normal_equations)
     strengths = torch.linalg.pinv(gram * (features @ features.T), hermitian=True) @ right
-    total = left = 0.0
+    power = left = 0.0
     for start in range(0, net.m, _BLOCK):
         block = slice(start, start + _BLOCK)
         g = gradient[block].double()
-        total += float(g.square().sum())
+        power += float(g.square().sum())
         left += float((g - active[:, block].T @ (strengths[:, None] * features)).square().sum())
-    return total / gradient.numel(), left / total
+    return Share(power / gradient.numel(), left / power)
 
 
-def _outside(gradient: torch.Tensor, features: torch.Tensor) -> float:
+def outside(gradient: torch.Tensor, features: torch.Tensor) -> float:
     """Root mean square of the gradient's entries in directions orthogonal to the features; 0 where there are none."""
     B, d = features.shape
     if d == B:

@@ -9,6 +9,7 @@ import torch
 
 from attack.networks.two_layer import TwoLayerNet
 from attack.reconstruction import Diagnostics, ReconstructionError
+from attack.stream import gathered, total
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +54,7 @@ def moment_space(net: TwoLayerNet, gradient: torch.Tensor, B: int) -> RowSpace:
     """As ``row_space``, of the symmetrised second moment ``sum_j sym(G_j w_j^T)`` (d, d): its eigenvectors for the B largest
     absolute eigenvalues. Symmetrising mixes the weights' noise into a space that the rows know exactly, so this is there
     for comparison: it is how the output weights' gradient has to be read."""
-    moment = torch.zeros(net.d, net.d, device=net.device, dtype=torch.float64)
-    for rows, W in net.blocks():
-        moment += gradient[rows].double().T @ W.double()
+    moment = total(net, lambda rows, W: gradient[rows].double().T @ W.double())
     values, vectors = torch.linalg.eigh((moment + moment.T) / 2)
     by_size = torch.argsort(values.abs(), descending=True)
     sizes = values[by_size].abs()
@@ -65,25 +64,23 @@ def moment_space(net: TwoLayerNet, gradient: torch.Tensor, B: int) -> RowSpace:
 
 
 @dataclass(frozen=True, eq=False)
-class Coordinates:
-    """Rows and neurons in the span: ``rows`` (m, B), ``c_j = m V^T G_j``, and ``neurons`` (m, B), ``y_j = V^T w_j``."""
+class InSpan:
+    """Rows and neurons in coordinates of the span: ``rows`` (m, B), ``c_j = m V^T G_j``, and ``neurons`` (m, B),
+    ``y_j = V^T w_j``."""
 
     rows: torch.Tensor
     neurons: torch.Tensor
 
 
-def coordinates(net: TwoLayerNet, gradient: torch.Tensor, V: torch.Tensor) -> Coordinates:
+def in_span(net: TwoLayerNet, gradient: torch.Tensor, V: torch.Tensor) -> InSpan:
     """Both in float64, in one pass over the weights."""
-    neurons = torch.empty(net.m, V.shape[1], device=net.device, dtype=torch.float64)
-    for rows, W in net.blocks():
-        neurons[rows] = W.double() @ V
-    return Coordinates(net.m * (gradient.double() @ V), neurons)
+    return InSpan(net.m * (gradient.double() @ V), gathered(net, lambda rows, W: W.double() @ V))
 
 
 def require_rank(space: RowSpace, gap: float, factor: float) -> None:
     """``ReconstructionError`` unless ``gap``, how far the B singular values stand out, is at least ``factor``."""
     if not gap >= factor:
-        raise _failure(
+        raise failure(
             f"the gradient is not of rank {len(space.values)}: its weakest singular value stands {gap:.2f} times over the "
             f"next one or rounding ({space.edge:.3g}): a vanishing residual, dependent features, or too much noise",
             space,
@@ -91,6 +88,6 @@ def require_rank(space: RowSpace, gap: float, factor: float) -> None:
         )
 
 
-def _failure(reason: str, space: RowSpace, gap: float) -> ReconstructionError:
+def failure(reason: str, space: RowSpace, gap: float) -> ReconstructionError:
     values = tuple(space.values.tolist())
     return ReconstructionError(reason, Diagnostics("failed", (reason,), gap, values, space.edge, 2))

@@ -23,8 +23,8 @@ from scipy.optimize import linear_sum_assignment
 
 from attack.networks.two_layer import TwoLayerNet
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
-from attack.rows.observation import FirstLayerObservation, expected_batch
-from attack.rows.space import RowSpace, coordinates, require_rank, row_space
+from attack.rows.observation import FirstLayerObservation
+from attack.rows.space import RowSpace, in_span, require_rank, row_space
 from attack.streams import numpy_generator
 from attack.tensor.fit import LABEL_DOUBT
 from bounds import GradientNoise, checks
@@ -72,7 +72,7 @@ def sparse_recovery(
     checks.instance("net", net, TwoLayerNet)
     checks.integer("seed", seed, 0)
     checks.integer("max_samples", max_samples, 1)
-    B = expected_batch(observation, net, batch_size)
+    B = observation.expected_batch(net, batch_size)
     low, high = slopes(net.activation)
     defense = observation.defense
     if isinstance(defense, GradientNoise) and defense.sigma > 0:
@@ -85,7 +85,7 @@ def sparse_recovery(
         )
     space = row_space(observation.gradient.to(net.device), B)
     require_rank(space, float(space.values[-1]) / space.edge if space.edge > 0 else 0.0, CLEAR_RANK)
-    found = coordinates(net, observation.gradient.to(net.device), space.V)
+    found = in_span(net, observation.gradient.to(net.device), space.V)
     rows, neurons = found.rows.cpu().numpy(), found.neurons.cpu().numpy()
     search = _search(rows, neurons, (low, high), seed, max_samples)
     if search.solved is None:

@@ -14,18 +14,20 @@ from typing import Any
 
 import torch
 
-from attack.networks.activation import apply_activation, apply_derivative
+from attack.networks.activation import apply_activation, apply_derivative, require_derivative
 from attack.networks.two_layer import TwoLayerNet
 from attack.reconstruction import Diagnostics, Reconstruction
-from attack.rows.observation import FirstLayerObservation, expected_batch
-from attack.rows.space import Coordinates, _failure, coordinates, moment_space, require_rank, row_space
+from attack.rows.observation import FirstLayerObservation
+from attack.rows.space import InSpan, RowSpace, failure, in_span, moment_space, require_rank, row_space
+from attack.stream import total
 from attack.tensor.attack import CLEAR_GAP
+from attack.tensor.decompose import Decomposition
 from attack.tensor.fit import fit_moments, signed_directions
 from bounds import TensorAttack, checks
 from bounds.estimator import MIN_GAP, moment_orders
 
 
-def hermite_moments(found: Coordinates, order: int, residualized: bool) -> tuple[torch.Tensor, ...]:
+def hermite_moments(found: InSpan, order: int, residualized: bool) -> tuple[torch.Tensor, ...]:
     """``M_k = mean_j sym(h_j (x) He_{k-1}(y_j))`` for k = 1 .. order (at most 4), each (B,)*k: estimates of
     ``sum_i r_i c_k u_i^(x)k``.
 
@@ -99,56 +101,69 @@ def first_layer_attack(
     attack = TensorAttack() if attack is None else attack
     checks.instance("attack", attack, TensorAttack)
     checks.integer("seed", seed, 0)
-    B = expected_batch(observation, net, batch_size)
+    B = observation.expected_batch(net, batch_size)
     checks.choice("span", span, ("rows", "moment"))
     low, order = moment_orders(net.activation)
     if span == "moment" and low == 1:
         raise ValueError(f"span must be rows where mu_2 = 0; got moment for {net.activation.name!r}")
-    apply_derivative(net.activation, torch.zeros(1))
+    require_derivative(net.activation)
     gradient = observation.gradient.to(device=net.device)
 
     space = row_space(gradient, B) if span == "rows" else moment_space(net, gradient, B)
     require_rank(space, space.gap, MIN_GAP)
-    found = coordinates(net, gradient, space.V)
-    moments = hermite_moments(found, order, attack.residualized)
-    lower = moments[low - 1].cpu().numpy()
+    inside = in_span(net, gradient, space.V)
+    moments = hermite_moments(inside, order, attack.residualized)
     fitted, norms, norm_warnings = fit_moments(
-        net, observation.norms, lower, moments[-1].cpu().numpy(), attack, seed
+        net, observation.norms, moments[low - 1].cpu().numpy(), moments[-1].cpu().numpy(), attack, seed
     )
-    gap = min(space.gap, _moment_gap(found, fitted.alpha, low, attack.residualized))
+    gap = min(space.gap, _moment_gap(inside, fitted.alpha, low, attack.residualized))
+    _require_gap(space, gap)
+    directions, sign_warnings = signed_directions(net, fitted, moments[0], norms, (low, order))
+    features = (
+        torch.as_tensor(norms[:, None] * directions, device=net.device, dtype=torch.float64) @ space.V.T
+    )
+    residuals, forward = _refit_residuals(net, gradient, features)
+    warnings = norm_warnings + sign_warnings + _warnings(gap, fitted)
+    diagnostics = Diagnostics(
+        status="suspect" if warnings else "ok",
+        warnings=warnings,
+        gap=gap,
+        eigenvalues=tuple(space.values.tolist()),
+        noise_edge=space.edge,
+        passes=2,
+        misfit=fitted.misfit,
+        agreeing=fitted.agreeing,
+        starts=fitted.starts,
+        complex_starts=fitted.complex_starts,
+        sign_free=low == 1,  # sigma' is even
+    )
+    return Reconstruction(features, residuals, forward - residuals, diagnostics)
+
+
+#: The entrance by which ``attack.reconstruct`` finds this attack for a ``FirstLayerObservation``.
+reconstruct = first_layer_attack
+
+
+def _require_gap(space: RowSpace, gap: float) -> None:
+    """``ReconstructionError`` unless every component of the moments stands above their noise."""
     if not gap >= MIN_GAP:
-        raise _failure(
-            f"ill-posed: the weakest of {B} components of the moments is {gap:.2f} times their noise: "
+        raise failure(
+            f"ill-posed: the weakest of {len(space.values)} components of the moments is {gap:.2f} times their noise: "
             f"a vanishing residual, nearly parallel features, or too few neurons",
             space,
             gap,
         )
-    directions, sign_warnings = signed_directions(net, fitted, moments[0], norms, (low, order))
-    inside = torch.as_tensor(norms[:, None] * directions, device=net.device, dtype=torch.float64)
-    features = inside @ space.V.T
-    residuals_t, forward = _refit_residuals(net, gradient, features)
+
+
+def _warnings(gap: float, fitted: Decomposition) -> tuple[str, ...]:
     doubtful = (
         (gap < CLEAR_GAP, f"small gap: weakest component only {gap:.2f} times the noise"),
         (fitted.agreeing < max(1, fitted.starts // 2), f"{fitted.agreeing} of {fitted.starts} starts agree"),
     )
-    warnings = norm_warnings + sign_warnings + tuple(text for failed, text in doubtful if failed)
-    diagnostics = Diagnostics(
-        "suspect" if warnings else "ok",
-        warnings,
-        gap,
-        tuple(space.values.tolist()),
-        space.edge,
-        2,
-        fitted.misfit,
-        fitted.agreeing,
-        fitted.starts,
-        fitted.complex_starts,
-        sign_free=low == 1,  # sigma' is even
-    )
-    return Reconstruction(features, residuals_t, forward - residuals_t, diagnostics)
+    return tuple(text for failed, text in doubtful if failed)
 
 
-def _moment_gap(found: Coordinates, alpha: Any, low: int, residualized: bool) -> float:
+def _moment_gap(found: InSpan, alpha: Any, low: int, residualized: bool) -> float:
     """Weakest component of the low moment over three standard errors of an entry of it, ``3 rms(h) sqrt(2/m)``."""
     h = found.rows - found.rows.mean(dim=0) if residualized and low > 1 else found.rows
     m, B = h.shape
@@ -160,16 +175,14 @@ def _refit_residuals(
     net: TwoLayerNet, gradient: torch.Tensor, features: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Least squares of the rows G_j on ``sigma'(w_j.xhat_i) xhat_i / m``, and f(xhat_i), in one pass."""
-    B = features.shape[0]
-    gram, right, total = (
-        torch.zeros(shape, device=net.device, dtype=torch.float64) for shape in ((B, B), (B,), (B,))
-    )
     guesses = features.to(net.dtype)
-    for rows, W in net.blocks():
+
+    def kernel(rows: slice, W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         inner = guesses @ W.T
         slopes = apply_derivative(net.activation, inner).double()
-        gram += slopes @ slopes.T
-        right += (slopes * (features @ gradient[rows].double().T)).sum(dim=1)
-        total += apply_activation(net.activation, inner).double().sum(dim=1)
+        right = (slopes * (features @ gradient[rows].double().T)).sum(dim=1)
+        return slopes @ slopes.T, right, apply_activation(net.activation, inner).double().sum(dim=1)
+
+    gram, right, outputs = total(net, kernel)
     residuals = torch.linalg.pinv(gram * (features @ features.T), hermitian=True) @ (net.m * right)
-    return residuals, total / net.m
+    return residuals, outputs / net.m

@@ -8,9 +8,10 @@ from attack.networks.activation import apply_activation
 from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
+from attack.stream import total
 from attack.tensor.contraction import contracted_projection
 from attack.tensor.decompose import Decomposition
-from attack.tensor.fit import _signs_by_fit, fit_moments, signed_directions
+from attack.tensor.fit import fit_moments, signed_directions, signs_by_fit
 from attack.tensor.moments import (
     Projection,
     Response,
@@ -42,7 +43,8 @@ def tensor_attack(
     """Reconstruct the features from one observed gradient with respect to the output weights.
 
     batch_size: the number B of features, which the server knows; must equal the observation's when given. With unequal
-    public norms the assignment of norms to features assumes labels in {-1, +1}.
+    public norms the assignment of norms to features assumes labels in {-1, +1}. The same ``seed`` gives the same result on
+    the same device, in the same type and with the same number of threads.
 
     Raises ``ValueError`` on bad input or an activation this attack does not cover, ``ReconstructionError`` when the
     observation carries no usable trace of B features (a vanishing residual, or too few neurons).
@@ -51,29 +53,57 @@ def tensor_attack(
     checks.instance("net", net, TwoLayerNet)
     attack = TensorAttack() if attack is None else attack
     checks.instance("attack", attack, TensorAttack)
-    B = observation.batch_size if batch_size is None else checks.integer("batch_size", batch_size, 1)
-    if observation.batch_size != B:
-        raise ValueError(f"batch_size must be the observation's, {observation.batch_size}; got {B}")
-    if observation.gradient.shape[0] != net.m:
-        raise ValueError(f"the gradient must have m = {net.m} entries; got {observation.gradient.shape[0]}")
-    if net.d < B:
-        raise ValueError(f"batch_size must be at most d = {net.d}; got {B}")
+    B = observation.expected_batch(net, batch_size)
     orders = moment_orders(net.activation)
     gradient = observation.gradient.to(device=net.device, dtype=net.dtype)
 
     mean, slope = first_moment(net, gradient)
-    zero = torch.zeros_like(slope)
-    # The mean and linear part that the response loses; kept in the weights' dtype for the streamed passes.
-    response = (
-        Response(gradient, mean.to(net.dtype), slope)
-        if attack.residualized
-        else Response(gradient, 0 * mean, zero)
+    seen = _projection(net, _response(gradient, mean, slope, attack), mean, slope, B, attack, seed)
+    _require_gap(seen, B)
+    fitted, norms, norm_warnings = fit_moments(
+        net, observation.norms, seen.low.cpu().numpy(), seen.core.cpu().numpy(), attack, seed
     )
-    seen = (
-        contracted_projection(net, response, mean, slope, B, attack, seed)
-        if orders[0] == 1
-        else _second_moment_projection(net, response, slope, B, orders[1], attack, seed)
+    directions, sign_warnings = signed_directions(net, fitted, seen.V.T @ slope, norms, orders)
+    features = torch.as_tensor(norms[:, None] * directions, device=net.device, dtype=torch.float64) @ seen.V.T
+    sign_free = False
+    if orders[0] == 1:
+        signs, sign_free = signs_by_fit(net, gradient, features)
+        features = signs[:, None] * features
+    residuals, forward = _refit_residuals(net, gradient, features)
+    warnings = norm_warnings + sign_warnings + _warnings(net, seen, fitted)
+    return Reconstruction(
+        features, residuals, forward - residuals, _diagnostics(seen, fitted, warnings, sign_free)
     )
+
+
+def _response(
+    gradient: torch.Tensor, mean: torch.Tensor, slope: torch.Tensor, attack: TensorAttack
+) -> Response:
+    """The gradient, less its mean and its linear part where the attack takes these out; in the weights' type for the
+    streamed passes."""
+    if attack.residualized:
+        return Response(gradient, mean.to(gradient.dtype), slope)
+    return Response(gradient, 0 * mean, torch.zeros_like(slope))
+
+
+def _projection(
+    net: TwoLayerNet,
+    response: Response,
+    mean: torch.Tensor,
+    slope: torch.Tensor,
+    B: int,
+    attack: TensorAttack,
+    seed: int,
+) -> Projection:
+    """Span, low moment and core in it, by the moments that the activation has. ``mean``, ``slope``: of the gradient."""
+    low, order = moment_orders(net.activation)
+    if low == 1:
+        return contracted_projection(net, response, mean, slope, B, attack, seed)
+    return _second_moment_projection(net, response, slope, B, order, attack, seed)
+
+
+def _require_gap(seen: Projection, B: int) -> None:
+    """``ReconstructionError`` unless the weakest direction stands above the noise."""
     if not seen.gap >= MIN_GAP:
         reason = (
             f"ill-posed: the weakest of {B} directions is {seen.gap:.2f} times the edge of the noise ({seen.edge:.3g}): "
@@ -83,32 +113,23 @@ def tensor_attack(
             reason, Diagnostics("failed", (reason,), seen.gap, seen.values, seen.edge, seen.passes)
         )
 
-    fitted, norms, norm_warnings = fit_moments(
-        net, observation.norms, seen.low.cpu().numpy(), seen.core.cpu().numpy(), attack, seed
+
+def _diagnostics(
+    seen: Projection, fitted: Decomposition, warnings: tuple[str, ...], sign_free: bool
+) -> Diagnostics:
+    return Diagnostics(
+        status="suspect" if warnings else "ok",
+        warnings=warnings,
+        gap=seen.gap,
+        eigenvalues=seen.values,
+        noise_edge=seen.edge,
+        passes=seen.passes + 1,
+        misfit=fitted.misfit,
+        agreeing=fitted.agreeing,
+        starts=fitted.starts,
+        complex_starts=fitted.complex_starts,
+        sign_free=sign_free,
     )
-    directions, sign_warnings = signed_directions(net, fitted, seen.V.T @ slope, norms, orders)
-    features = torch.as_tensor(norms[:, None] * directions, device=net.device, dtype=torch.float64) @ seen.V.T
-    if orders[0] == 1:
-        signs, sign_free = _signs_by_fit(net, gradient, features)
-        features = signs[:, None] * features
-    else:
-        sign_free = False
-    residuals, forward = _refit_residuals(net, gradient, features)
-    warnings = norm_warnings + sign_warnings + _warnings(net, seen, fitted)
-    diagnostics = Diagnostics(
-        "suspect" if warnings else "ok",
-        warnings,
-        seen.gap,
-        seen.values,
-        seen.edge,
-        seen.passes + 1,
-        fitted.misfit,
-        fitted.agreeing,
-        fitted.starts,
-        fitted.complex_starts,
-        sign_free,
-    )
-    return Reconstruction(features, residuals, forward - residuals, diagnostics)
 
 
 def _second_moment_projection(
@@ -137,18 +158,15 @@ def _refit_residuals(
     net: TwoLayerNet, gradient: torch.Tensor, features: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Least squares of g on sigma(W xhat_i), and f(xhat_i), in one pass."""
-    B = features.shape[0]
-    gram = torch.zeros(B, B, device=net.device, dtype=torch.float64)
-    right = torch.zeros(B, device=net.device, dtype=torch.float64)
-    total = torch.zeros(B, device=net.device, dtype=torch.float64)
     guesses = features.to(net.dtype)
-    for rows, W in net.blocks():
+
+    def kernel(rows: slice, W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         hidden = apply_activation(net.activation, guesses @ W.T).double()
-        gram += hidden @ hidden.T
-        right += hidden @ gradient[rows].double()
-        total += hidden.sum(dim=1)
+        return hidden @ hidden.T, hidden @ gradient[rows].double(), hidden.sum(dim=1)
+
+    gram, right, outputs = total(net, kernel)
     # Not torch.linalg.lstsq, whose last bits depend on where its workspace lies in memory.
-    return torch.linalg.pinv(gram, hermitian=True) @ right, total / net.m
+    return torch.linalg.pinv(gram, hermitian=True) @ right, outputs / net.m
 
 
 def _warnings(net: TwoLayerNet, seen: Projection, fitted: Decomposition) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from attack.networks.two_layer import TwoLayerNet
+from attack.stream import total
 from attack.streams import normal
 from attack.tensor.moments import Projection, Response, first_moment_start, noise_edge, symmetric_sum
 from attack.tensor.span import dominant_span
@@ -63,30 +64,29 @@ def apply_contracted(
 ) -> torch.Tensor:
     """``M_3(I, I, a) V``, (d, k) float64, in one pass: ``(1/m) sum_j h_j [(a.w)(w w^T - I) - a w^T - w a^T] V``."""
     columns = torch.cat([V, vector[:, None], response.slope[:, None]], dim=1).T.to(net.dtype).contiguous()
-    total = torch.zeros(V.shape[1], net.d, device=net.device, dtype=torch.float64)
-    linear = torch.zeros(net.d, device=net.device, dtype=torch.float64)
-    mass = torch.zeros((), device=net.device, dtype=torch.float64)
-    for rows, W in net.blocks():
+
+    def kernel(rows: slice, W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         projected = columns @ W.T
         h = response.of(rows, projected[-1])
         along = h * projected[-2]
-        total += ((along * projected[:-2]) @ W).double()
-        linear += (h.unsqueeze(0) @ W).squeeze(0).double()
-        mass += along.double().sum()
+        return (along * projected[:-2]) @ W, (h.unsqueeze(0) @ W).squeeze(0), along.double().sum()
+
+    cubic, linear, mass = total(net, kernel)
     inside = vector @ V, linear @ V
     return (
-        total.T - mass * V.double() - torch.outer(vector, inside[1]) - torch.outer(linear, inside[0])
+        cubic.T - mass * V.double() - torch.outer(vector, inside[1]) - torch.outer(linear, inside[0])
     ) / net.m
 
 
 def contraction_edge(net: TwoLayerNet, response: Response, vector: torch.Tensor, B: int) -> float:
     """The edge of the spectrum that ``M_3(I, I, a)`` would have of pure noise: ``noise_edge`` with the mean of (h a.w)^2."""
     columns = torch.stack([vector, response.slope]).to(net.dtype)
-    power = torch.zeros((), device=net.device, dtype=torch.float64)
-    for rows, W in net.blocks():
+
+    def kernel(rows: slice, W: torch.Tensor) -> torch.Tensor:
         projected = columns @ W.T
-        power += ((response.of(rows, projected[1]) * projected[0]).double() ** 2).sum()
-    return noise_edge(float(power) / net.m, net.d - B, net.m)
+        return ((response.of(rows, projected[1]) * projected[0]).double() ** 2).sum()
+
+    return noise_edge(float(total(net, kernel)) / net.m, net.d - B, net.m)
 
 
 def contract(
@@ -114,19 +114,17 @@ def refine(net: TwoLayerNet, response: Response, V: torch.Tensor) -> _Found:
     B = V.shape[1]
     a, b, weight = _pairs(B, net.device)
     columns = torch.cat([V, response.slope[:, None]], dim=1).T.to(net.dtype).contiguous()
-    total = torch.zeros(len(a), net.d, device=net.device, dtype=torch.float64)
-    power = torch.zeros(len(a), len(a), device=net.device, dtype=torch.float64)
-    first = torch.zeros(B, device=net.device, dtype=torch.float64)
-    for rows, W in net.blocks():
+
+    def kernel(rows: slice, W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         projected = columns @ W.T
         h, y = response.of(rows, projected[-1]), projected[:-1]
         entries = h * _second_hermite(y)
-        total += (entries @ W).double()
-        power += (entries @ entries.T).double()
-        first += (y @ h).double()
+        return entries @ W, entries @ entries.T, y @ h
+
+    unfolded, power, first = total(net, kernel)
     # He_3(w)(., v_a, v_b) = w (y_a y_b - [a = b]) - v_a y_b - v_b y_a.
     inside = weight[:, None] * (V[:, a] * first[b] + V[:, b] * first[a]).T
-    left, values, right = torch.linalg.svd((total - inside).T / net.m, full_matrices=False)
+    left, values, right = torch.linalg.svd((unfolded - inside).T / net.m, full_matrices=False)
     power = power / net.m
     spread = float(torch.linalg.matrix_norm(power, 2))
     edge = (math.sqrt(spread * net.d) + math.sqrt(float(power.trace()))) / math.sqrt(net.m)
@@ -183,15 +181,14 @@ def _moments(
     B = V.shape[1]
     a, b, _ = _pairs(B, net.device)
     columns = torch.cat([V, response.slope[:, None]], dim=1).T.to(net.dtype).contiguous()
-    first, core_first = (torch.zeros(B, device=net.device, dtype=torch.float64) for _ in range(2))
-    raw = torch.zeros(len(a), B, device=net.device, dtype=torch.float64)
-    for rows, W in net.blocks():
+
+    def kernel(rows: slice, W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         projected = (columns @ W.T).double()
         h, y = response.of(rows, projected[-1]), projected[:-1]
         y = y - h * (shift @ _second_hermite(y))
-        first += y @ (response.gradient[rows].double() - mean)
-        core_first += y @ h
-        raw += (h * y[a] * y[b]) @ y.T
+        return y @ (response.gradient[rows].double() - mean), y @ h, (h * y[a] * y[b]) @ y.T
+
+    first, core_first, raw = total(net, kernel)
     where = torch.zeros(B, B, device=net.device, dtype=torch.long)
     where[a, b] = torch.arange(len(a), device=net.device)
     where[b, a] = where[a, b]

@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from attack.networks.activation import apply_activation
 from attack.networks.two_layer import TwoLayerNet
+from attack.stream import total
 from attack.streams import numpy_generator
 from attack.tensor.decompose import Decomposition, decompose
 from bounds import TensorAttack
@@ -95,7 +96,7 @@ def signed_directions(
     return fitted.directions * signs[:, None], ()
 
 
-def _signs_by_fit(
+def signs_by_fit(
     net: TwoLayerNet, gradient: torch.Tensor, features: torch.Tensor
 ) -> tuple[torch.Tensor, bool]:
     """Signs (B,) of the features, and whether they stay unknown (all +1 then).
@@ -110,14 +111,15 @@ def _signs_by_fit(
     ones = torch.ones(B, device=features.device, dtype=torch.float64)
     if B > MANY_SIGNS:
         return ones, True
-    gram = torch.zeros(2 * B + 1, 2 * B + 1, device=net.device, dtype=torch.float64)
     guesses = features.to(net.dtype)
-    for rows, W in net.blocks():
+
+    def kernel(rows: slice, W: torch.Tensor) -> torch.Tensor:
         inside = guesses @ W.T
         hidden = apply_activation(net.activation, torch.cat([inside, -inside])).double()
         columns = torch.cat([hidden, gradient[rows].double()[None]])
-        gram += columns @ columns.T
-    seen = gram.cpu().numpy()
+        return columns @ columns.T
+
+    seen = total(net, kernel).cpu().numpy()
     flipped = np.array(list(itertools.product((0, 1), repeat=B)))
     index = np.arange(B) + B * flipped
     right = seen[index, -1]

@@ -1,6 +1,6 @@
 """Hermite moments of the observed gradient, streamed over the neurons: never a d x d matrix, never a d^3 tensor.
 
-Sums run over the network's logical blocks in order, accumulated in float64.
+Each moment is a kernel of ``attack.stream.total``: its formula on a block of neurons.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from attack.networks.two_layer import TwoLayerNet
+from attack.stream import total
 from attack.streams import normal
 
 
@@ -35,10 +37,7 @@ def first_moment(net: TwoLayerNet, gradient: torch.Tensor) -> tuple[torch.Tensor
     """``gbar = mean g_j`` and ``bhat = (1/m) sum_j (g_j - gbar) w_j`` (d,), in one pass."""
     mean = gradient.double().mean()
     centred = (gradient - mean.to(gradient.dtype)).unsqueeze(0)
-    total = torch.zeros(net.d, device=net.device, dtype=torch.float64)
-    for rows, W in net.blocks():
-        total += (centred[:, rows] @ W).squeeze(0).double()
-    return mean, total / net.m
+    return mean, total(net, lambda rows, W: (centred[:, rows] @ W).squeeze(0)) / net.m
 
 
 def first_moment_start(net: TwoLayerNet, slope: torch.Tensor, B: int, seed: int) -> torch.Tensor:
@@ -63,14 +62,14 @@ def apply_second_moment(net: TwoLayerNet, response: Response, V: torch.Tensor) -
     fast as the other orientation.
     """
     columns = torch.cat([V, response.slope.unsqueeze(1)], dim=1).T.to(net.dtype).contiguous()
-    total = torch.zeros(V.shape[1], net.d, device=net.device, dtype=torch.float64)
-    mass = torch.zeros((), device=net.device, dtype=torch.float64)
-    for rows, W in net.blocks():
+
+    def kernel(rows: slice, W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         projected = columns @ W.T
         h = response.of(rows, projected[-1])
-        total += ((h * projected[:-1]) @ W).double()
-        mass += h.double().sum()
-    return (total.T - mass * V.double()) / net.m
+        return (h * projected[:-1]) @ W, h.double().sum()
+
+    weighted, mass = total(net, kernel)
+    return (weighted.T - mass * V.double()) / net.m
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +100,19 @@ class CoreMoments:
     power: float
 
 
+class _CoreSums(NamedTuple):
+    """Sums over the neurons, with h of the response and h' of the core's, of h^2, h, h z z^T, and h', h' z, h' z z^T, and of
+    h' times the core's monomials in z."""
+
+    power: torch.Tensor
+    mass: torch.Tensor
+    second: torch.Tensor
+    core_mass: torch.Tensor
+    core_first: torch.Tensor
+    core_second: torch.Tensor
+    raw: torch.Tensor
+
+
 def core_moments(
     net: TwoLayerNet,
     response: Response,
@@ -124,36 +136,34 @@ def core_moments(
     shrink = (net.d - B) / (net.m * eigenvalues) if leave_one_out else torch.zeros_like(eigenvalues)
     pairs = torch.triu_indices(B, B, device=net.device)
 
-    def zeros(*shape: int) -> torch.Tensor:
-        return torch.zeros(shape, device=net.device, dtype=torch.float64)
-
-    power, mass, core_mass = (zeros() for _ in range(3))
-    second, core_second = zeros(B, B), zeros(B, B)
-    core_first = zeros(B)
-    raw = zeros(pairs.shape[1], B if order == 3 else pairs.shape[1])
-    for rows, W in net.blocks():
+    def kernel(rows: slice, W: torch.Tensor) -> _CoreSums:
         projected = (columns @ W.T).double()
         h = response.of(rows, projected[-1])
         z = projected[:-1] * (1 - h * shrink.unsqueeze(1))
         h_core = h - (eigenvalues @ (z * z - 1)) / 2 if residualized else h
         zz = z[pairs[0]] * z[pairs[1]]
-        power += (h * h).sum()
-        mass += h.sum()
-        second += (h * z) @ z.T
-        core_mass += h_core.sum()
-        core_first += z @ h_core
-        core_second += (h_core * z) @ z.T
-        raw += (h_core * zz) @ (z if order == 3 else zz).T
+        return _CoreSums(
+            power=(h * h).sum(),
+            mass=h.sum(),
+            second=(h * z) @ z.T,
+            core_mass=h_core.sum(),
+            core_first=z @ h_core,
+            core_second=(h_core * z) @ z.T,
+            raw=(h_core * zz) @ (z if order == 3 else zz).T,
+        )
+
+    sums = total(net, kernel)
     identity = torch.eye(B, device=net.device, dtype=torch.float64)
     where = torch.zeros(B, B, device=net.device, dtype=torch.long)
     where[pairs[0], pairs[1]] = torch.arange(pairs.shape[1], device=net.device)
     where[pairs[1], pairs[0]] = where[pairs[0], pairs[1]]
     if order == 3:
-        core = raw[where] - symmetric_sum("ab,c->abc", 3, identity, core_first)
+        core = sums.raw[where] - symmetric_sum("ab,c->abc", 3, identity, sums.core_first)
     else:
-        core = raw[where][:, :, where] - symmetric_sum("ab,cd->abcd", 6, identity, core_second)
-        core = core + core_mass * symmetric_sum("ab,cd->abcd", 3, identity, identity)
-    return CoreMoments((second - mass * identity) / net.m, core / net.m, float(power / net.m))
+        core = sums.raw[where][:, :, where] - symmetric_sum("ab,cd->abcd", 6, identity, sums.core_second)
+        core = core + sums.core_mass * symmetric_sum("ab,cd->abcd", 3, identity, identity)
+    second = (sums.second - sums.mass * identity) / net.m
+    return CoreMoments(second, core / net.m, float(sums.power / net.m))
 
 
 def symmetric_sum(spec: str, terms: int, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -98,14 +98,15 @@ def trial(condition: Condition, seed: int) -> Outcome:
     """The attack on one network."""
     import torch
 
-    from attack import ReconstructionError, matched_rmse, tensor_attack
+    from attack import ReconstructionError, matched_rmse, observe, tensor_attack
 
     X, y = torch.from_numpy(FEATURES.sample(D, B)), torch.from_numpy(alternating(B))
     deep = network(condition, seed)
     carried = condition["first"] == "carry"
     view = deep.reduced() if carried else deep.head()
     received = X if carried else deep.representation(X)
-    observation = deep.observe(X, y, torch.linalg.vector_norm(received, dim=1))
+    norms = torch.linalg.vector_norm(received, dim=1).tolist()
+    observation = observe(NoDefense(), deep, X, y, norms=norms)
     closed = view.output_gradient(received, y)[0]
     try:
         found = tensor_attack(observation, view, seed=seed)

@@ -1,0 +1,90 @@
+"""The client of any network that automatic differentiation knows: its parameters, and the loss of each sample."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from attack.client import Entries, Mask
+
+#: Parameters, features, labels and what dropout leaves, to the loss of each sample (B,).
+Losses = Callable[[tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor, Mask | None], torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class AutogradClient:
+    """A client whose gradients are taken by autograd.
+
+    parameters: all that a local step moves; seen: which of them the server asks for, whose gradient has that parameter's
+    shape for one and is flattened, in order, for several; X (B, ...), y (B, ...): features and labels; units: hidden units
+    that dropout may drop; key: sub-key of the entries' random streams. A sample's gradient by itself is one backward pass,
+    so clipping of every sample costs B of them.
+    """
+
+    losses: Losses
+    parameters: tuple[torch.Tensor, ...]
+    seen: tuple[int, ...]
+    X: torch.Tensor
+    y: torch.Tensor
+    units: int
+    key: tuple[int, ...] = ()
+    mask: Mask | None = None
+
+    @property
+    def samples(self) -> int:
+        return len(self.X)
+
+    @property
+    def norms(self) -> tuple[float, ...]:
+        return tuple(torch.linalg.vector_norm(self.X.double().flatten(1), dim=1).tolist())
+
+    @property
+    def entries(self) -> Entries:
+        shown = [self.parameters[i] for i in self.seen]
+        shape = tuple(shown[0].shape) if len(shown) == 1 else (sum(p.numel() for p in shown),)
+        return Entries(shape, shown[0].device, shown[0].dtype, self.key)
+
+    def gradient(self, factors: torch.Tensor | None = None) -> torch.Tensor:
+        return self._shown(self._gradients(self.seen, factors))
+
+    def sample_norms(self) -> torch.Tensor:
+        singles = (self.part(torch.tensor([i], device=self.X.device)) for i in range(self.samples))
+        return torch.stack([torch.linalg.vector_norm(one.gradient().double()) for one in singles])
+
+    def masked(self, kept: torch.Tensor, probability: float) -> AutogradClient:
+        return dataclasses.replace(self, mask=Mask(kept, probability))
+
+    def part(self, chosen: torch.Tensor) -> AutogradClient:
+        mask = None if self.mask is None else self.mask.of(chosen)
+        return dataclasses.replace(self, X=self.X[chosen], y=self.y[chosen], mask=mask)
+
+    def local_sum(self, batches: Sequence[torch.Tensor], rate: float) -> torch.Tensor:
+        found = torch.zeros(self.entries.shape, device=self.entries.device, dtype=self.entries.dtype)
+        everything = tuple(range(len(self.parameters)))
+        now = self
+        for index, used in enumerate(batches):
+            moves = rate and index < len(batches) - 1
+            wanted = everything if moves else self.seen
+            gradients = dict(zip(wanted, now.part(used)._gradients(wanted), strict=True))
+            found += self._shown([gradients[i] for i in self.seen])
+            if moves:
+                moved = tuple(p - rate * gradients[i] for i, p in enumerate(now.parameters))
+                now = dataclasses.replace(now, parameters=moved)
+        return found
+
+    def _gradients(
+        self, wanted: tuple[int, ...], factors: torch.Tensor | None = None
+    ) -> Sequence[torch.Tensor]:
+        """Of the loss, each sample's times its factor, with respect to the wanted parameters."""
+        parameters = tuple(p.detach().requires_grad_(i in wanted) for i, p in enumerate(self.parameters))
+        losses = self.losses(parameters, self.X, self.y, self.mask)
+        loss = (losses if factors is None else losses * factors.to(losses)).sum()
+        return torch.autograd.grad(loss, [parameters[i] for i in wanted])
+
+    def _shown(self, gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+        if len(gradients) == 1:
+            return gradients[0]
+        return torch.cat([g.flatten() for g in gradients])
