@@ -263,7 +263,7 @@ def test_any_other_exception_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> Non
     def broken(*_: Any, **__: Any) -> None:
         raise ArithmeticError("a defect")
 
-    monkeypatch.setattr(attack, "tensor_attack", broken)
+    monkeypatch.setattr(attack, "reconstruct", broken)
     with pytest.raises(ArithmeticError, match="a defect"):
         run_trial(SMALL, 0, 5, device="cpu")
 
