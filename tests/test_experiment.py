@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from synthetic_records import make_experiment, make_point
 
-from bounds import GradientNoise, NoDefense, TensorAttack
+from bounds import DEFENSES, GradientNoise, NoDefense, TensorAttack
 from verify import EXPERIMENTS, Features, Point
 from verify.judge.rate import RateCheck
+from verify.measure.experiment import Reduced
 from verify.measure.features import alternating
 from verify.measure.point import point_key
 from verify.measure.series import largest
@@ -149,6 +150,24 @@ def test_the_experiments_are_sound() -> None:
         assert all(p.m > 10 * p.d for p in largest(experiment.points)), "checks are made where d << m"
         for point in (*experiment.points, *quick.points):
             assert point.setting().kappa < 10, "a residual near zero belongs to no measurement of the error"
+
+
+def test_the_quick_run_of_everything_is_short_and_asks_something_of_every_defense() -> None:
+    quick = [e.quick() for e in EXPERIMENTS.values() if e.reduced.in_all]
+    assert {type(p.defense) for e in quick if e.rules for p in e.points} == set(DEFENSES)
+    # Entries of W drawn in all: what a run's time is made of.
+    assert sum(e.trials * p.m * p.d for e in quick for p in e.points) < 3.5e9
+    for experiment, reduced in ((e, e.quick()) for e in EXPERIMENTS.values()):
+        assert reduced.rules == experiment.rules, "fewer points, never weaker checks"
+
+
+def test_a_reduced_version_keeps_something() -> None:
+    with pytest.raises(ValueError, match="reduced must keep at least one point of experiment 'demo'"):
+        make_experiment(reduced=Reduced(batches=(7,)))
+    points = [make_point(B=B, m=m) for B in (2, 3) for m in (20_000, 40_000)]
+    quick = make_experiment(points, reduced=Reduced(10_000, 2, batches=(3,))).quick()
+    assert [(p.B, p.m, p.experiment) for p in quick.points] == [(3, 10_000, "demo-quick")]
+    assert quick.trials == 2
 
 
 def test_a_foreign_package_of_our_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
