@@ -372,10 +372,18 @@ def declared(shape: Shape) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("activation", ["relu", "z2z3"])
-@pytest.mark.parametrize("moments", ["residualized", "plain"])
-@pytest.mark.parametrize("noise", [0.0, 0.5])
-@pytest.mark.parametrize("B", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("activation", "moments", "noise", "B"),
+    [
+        ("relu", "residualized", 0.0, 1),
+        ("relu", "plain", 0.5, 1),
+        ("z2z3", "residualized", 0.5, 1),
+        ("relu", "residualized", 0.5, 2),
+        ("z2z3", "plain", 0.5, 2),
+        ("relu", "plain", 0.0, 4),
+        ("z2z3", "residualized", 0.0, 4),
+    ],
+)
 def test_events_are_declared(activation: str, moments: str, noise: float, B: int) -> None:
     """Every step uses the events that are counted by hand, whatever the setting, and the probabilities of all add up to
     delta."""
@@ -538,8 +546,7 @@ OBLIQUE = np.array([[1.0, 0.0, 0.0], [0.5, math.sqrt(0.75), 0.0]])
 @pytest.mark.parametrize(
     ("setting", "noise", "deltas"),
     [
-        (Setting.from_features(OBLIQUE, [3.0, 3.0], 2_000_000), 0.0, (0.05, 0.7, 0.95)),
-        (Setting.orthonormal(6, 500_000, 2, labels=[3.0, -2.0]), 0.0, (0.3, 0.9)),
+        (Setting.from_features(OBLIQUE, [3.0, 3.0], 2_000_000), 0.0, (0.5, 0.9)),
         (Setting.from_features(np.eye(20)[:1], [3.0], 80_000), 0.0, DELTAS),
         (Setting.from_features(np.eye(20)[:1], [3.0], 320_000, activation="z2z3"), 0.0, DELTAS),
         (Setting.from_features(np.eye(3)[:1], [3.0], 20_000, activation="gelu"), 1.0, DELTAS),
