@@ -113,7 +113,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "serial",
     ),
     "attack": (
-        "streams metrics stream",
+        "arrays streams metrics stream",
         "device client",
         "networks observation",
         "channels reconstruction",
