@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
 
+import attack
 from attack import TwoLayerNet
 from attack.stream import gathered, total
 
@@ -99,6 +101,12 @@ def test_products_with_a_jacobian_and_its_transpose() -> None:
     step = 1e-6
     ends = [net.hidden((x + s * step * v)[None])[0] for s in (1, -1)]
     torch.testing.assert_close((ends[0] - ends[1]) / (2 * step), forward, rtol=1e-7, atol=1e-8)
+
+
+def test_no_pass_is_written_by_hand() -> None:
+    root = Path(attack.__path__[0])
+    by_hand = {str(f.relative_to(root)) for f in root.rglob("*.py") if ".blocks()" in f.read_text("utf-8")}
+    assert by_hand == {"stream.py"}
 
 
 def test_a_kernel_s_error_ends_the_pass() -> None:

@@ -123,11 +123,9 @@ class TwoLayerNet:
         return block[: rows.stop - rows.start]
 
     def _generate_all(self) -> torch.Tensor:
-        held = torch.empty(self.m, self.d, device=self.device, dtype=self.dtype)
         if self.device.type != "cpu":
-            for rows, block in self.blocks():
-                held[rows] = block
-            return held
+            return gathered(self, lambda rows, W: W)
+        held = torch.empty(self.m, self.d, device=self.device, dtype=self.dtype)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             jobs = [pool.submit(self._generate, i, rows, held[rows]) for i, rows in enumerate(self._slices())]
             for job in jobs:

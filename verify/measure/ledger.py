@@ -84,9 +84,9 @@ def carry_out(
                 finally:
                     finished.close()  # ends the workers, if any is left at work
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(_how_to_go_on(ledger, len(records), len(tasks))) from None
+            raise KeyboardInterrupt(_how_to_go_on(ledger, len(tasks))) from None
         except Stopped as stop:
-            message = _how_to_go_on(ledger, len(records), len(tasks))
+            message = _how_to_go_on(ledger, len(tasks))
             print(f"{stop.signal}: {message}", file=sys.stderr)
             raise
     return _sorted(ledger, records, tasks)
@@ -120,5 +120,7 @@ def _warn(ledger: Ledger[R], records: Sequence[R], now: Conditions) -> None:
         )
 
 
-def _how_to_go_on(ledger: Ledger[R], recorded: int, total: int) -> str:
+def _how_to_go_on(ledger: Ledger[R], total: int) -> str:
+    repair(ledger.path)
+    recorded = len(ledger.read())  # a record may have been written whose writing did not come to its end here
     return f"stopped with {recorded} of {total} trials recorded in {ledger.path}; run it again to continue"

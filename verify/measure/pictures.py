@@ -20,7 +20,6 @@ from verify.measure.conditions import Conditions, limited, present, resolved
 from verify.measure.failure import Failure, attempt
 from verify.measure.ledger import Ledger, carry_out
 from verify.measure.lines import LedgerError, RecordError, parse, read_lines, write_whole
-from verify.measure.trial import run_attack
 from verify.measure.workers import in_turn
 from verify.origin import own
 
@@ -169,7 +168,7 @@ def _row(job: _Job, m: int, activation: str, predicted: float | None) -> Picture
     """One attack on the batch."""
     import torch
 
-    from attack import TwoLayerNet, matched_error, observe
+    from attack import TwoLayerNet, matched_error, observe, reconstruct
 
     batch, seed = job.batch, job.seed
     size, d = batch.features.shape
@@ -177,7 +176,7 @@ def _row(job: _Job, m: int, activation: str, predicted: float | None) -> Picture
     with limited(job.threads):
         net = TwoLayerNet.sample(d, m, activation, seed, device=job.device)
         seen = observe(job.defense, net, X, batch.labels, seed=seed)
-        found = attempt(lambda: run_attack(seen, net, size, job.attack, seed))
+        found = attempt(lambda: reconstruct(seen, net, batch_size=size, attack=job.attack, seed=seed))
     rmse, features = None, None
     warnings: tuple[str, ...] = ()
     if not isinstance(found, Failure):

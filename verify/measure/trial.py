@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bounds import checks, serial
 from verify.measure.conditions import limited, present
@@ -17,6 +17,8 @@ from verify.origin import own
 
 if TYPE_CHECKING:
     import torch
+
+    from attack import Reconstruction
 
 
 def run_trial(
@@ -46,7 +48,7 @@ def run_trial(
 def _measure(point: Point, seeds: Mapping[str, int], device: torch.device) -> dict[str, Outcome]:
     import torch
 
-    from attack import TwoLayerNet, observe
+    from attack import TwoLayerNet, observe, reconstruct
 
     X = torch.from_numpy(point.features.sample(point.d, point.B))
     y = torch.tensor(point.labels, dtype=torch.float64)
@@ -57,20 +59,15 @@ def _measure(point: Point, seeds: Mapping[str, int], device: torch.device) -> di
     residuals = net.forward(X).detach().cpu().double() - y
 
     def outcome(spec: AttackSpec) -> Outcome:
-        found = attempt(lambda: run_attack(observation, net, point.B, spec, seeds["attack"]))
+        found = attempt(
+            lambda: reconstruct(observation, net, batch_size=point.B, attack=spec, seed=seeds["attack"])
+        )
         return Outcome.of_failure(found) if isinstance(found, Failure) else _errors(found, X, y, residuals)
 
     return {name: outcome(spec) for name, spec in zip(point.names, point.attacks, strict=True)}
 
 
-def run_attack(observation: Any, net: Any, batch_size: int, spec: AttackSpec, seed: int) -> Any:
-    """The one place where a measurement calls an attack."""
-    from attack import reconstruct
-
-    return reconstruct(observation, net, batch_size=batch_size, attack=spec, seed=seed)
-
-
-def _errors(found: Any, X: torch.Tensor, y: torch.Tensor, true_residuals: torch.Tensor) -> Outcome:
+def _errors(found: Reconstruction, X: torch.Tensor, y: torch.Tensor, true_residuals: torch.Tensor) -> Outcome:
     """A reconstruction against the truth."""
     import torch
 
