@@ -383,6 +383,10 @@ def test_a_setting_of_one_s_own(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     )
     assert json.loads(again)["results"] == summary["results"]
     assert (tmp_path / "again" / f"{records.stem}.png").read_bytes().startswith(b"\x89PNG")
+    code, told, _ = run(capsys, "export", str(records.parent), "--json")
+    (table,) = map(Path, json.loads(told))
+    assert code == 0 and table == records.parent / "csv" / f"{records.stem}.csv"
+    assert len(table.read_text(encoding="utf-8").splitlines()) == 1 + summary["trials"]
     assert experiment_of(read_records(records)).rules == own_experiment(GradientNoise(0.7), d=12, B=1).rules
 
 

@@ -95,7 +95,7 @@ def test_the_check_of_bound_values_sees_them(source: str, names: set[str]) -> No
 
 
 # What each package consists of, from the bottom to the top: a line may import from those above it in this table and from
-# itself, never from one below. A wing is meant whole; a part of it that stands lower has an entry of its own.
+# itself, never from one below. A wing is meant whole; a part of it that stands elsewhere has an entry of its own.
 LAYERS: dict[str, tuple[str, ...]] = {
     "bounds": (
         "arrays errors",
@@ -113,7 +113,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "serial",
     ),
     "attack": (
-        "streams metrics stream",
+        "arrays streams metrics stream",
         "device client",
         "networks observation",
         "channels reconstruction",
@@ -129,6 +129,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "experiments",
         "draw",
         "search studies confidence bench",
+        "measure.export",
         "__init__",
         "cli pytest_plugin",
         "__main__",

@@ -9,6 +9,7 @@ import typer
 
 from verify.cli.options import Json, new_directory
 from verify.cli.tables import print_json
+from verify.measure.export import export_csv
 
 app = typer.Typer(add_completion=False)
 
@@ -22,8 +23,6 @@ def export(
     """Write saved records as tables (CSV)."""
     if not source.is_dir():
         raise ValueError(f"DIR must be a directory with records; got {source}")
-    from verify.measure.export import export_csv
-
     written = export_csv(source, new_directory("out", source / "csv" if out is None else out))
     if as_json:
         print_json([str(path) for path in written])
