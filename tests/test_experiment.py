@@ -174,5 +174,5 @@ def test_a_foreign_package_of_our_name_is_refused(monkeypatch: pytest.MonkeyPatc
     foreign = ModuleType("bounds")
     foreign.__file__ = "/elsewhere/bounds/__init__.py"
     monkeypatch.setitem(sys.modules, "bounds", foreign)
-    with pytest.raises(ImportError, match=r"foreign one was imported: /elsewhere/bounds/__init__.py"):
+    with pytest.raises(ImportError, match=r"foreign one is found: /elsewhere/bounds/__init__.py"):
         own("bounds")

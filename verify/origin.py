@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -23,8 +24,11 @@ def own(name: str) -> ModuleType:
 def beside(name: str) -> None:
     """``ImportError`` as above unless ``name`` would be imported from where this package lies: all of ours are shipped
     together. Nothing is imported."""
-    found = find_spec(name)
-    where = found.origin if found is not None else None
+    try:
+        found = find_spec(name)
+        where = found.origin if found is not None else None
+    except ValueError:  # imported already, by hand and without a specification
+        where = getattr(sys.modules[name], "__file__", None)
     if where is None or Path(where).resolve().parents[1] != Path(__file__).resolve().parents[1]:
         raise _foreign(name, where)
 
