@@ -78,7 +78,9 @@ def test_every_trial_is_a_dot_at_its_error(figures: list[Figure]) -> None:
     dots = lines(figures[0].axes[0], marker="o", alpha=0.35)
     assert [d.shape for d in dots] == [(2, TRIALS - 2)] * len(POINTS)
     drawn = np.sort(np.concatenate([d[1] for d in dots]))
-    np.testing.assert_array_equal(drawn, sorted(r.outcome.rmse for r in records if r.outcome.rmse is not None))
+    np.testing.assert_array_equal(
+        drawn, sorted(r.outcome.rmse for r in records if r.outcome.rmse is not None)
+    )
     for at, d in zip(WIDTHS * 2, dots, strict=True):
         assert np.all(np.abs(np.log(d[0] / at)) < 0.03), "jitter must not move a trial to another width"
 
@@ -128,7 +130,11 @@ def test_the_ratio_panel_shows_measured_over_predicted(figures: list[Figure]) ->
     plot(records, "unused")
     ratios = [float(r[1, 0]) for r in lines(figures[0].axes[1], marker="o")]
     for ratio, point in zip(ratios, POINTS[:3], strict=True):
-        rms = np.sqrt(np.mean([r.outcome.rmse**2 for r in records if r.point.m == point.m and r.outcome.rmse is not None]))
+        rms = np.sqrt(
+            np.mean(
+                [r.outcome.rmse**2 for r in records if r.point.m == point.m and r.outcome.rmse is not None]
+            )
+        )
         assert ratio == pytest.approx(rms / bound_at(point, Kind.PREDICTED).value)
 
 
