@@ -243,7 +243,9 @@ def _scaled(point: Point, variable: str, factor: int) -> Point:
 def _measure(claim: _Claim, first: int, trials: int, seed: int, device: str) -> list[list[Outcome]]:
     from verify.measure.trial import run_trial
 
-    return [[run_trial(p, t, seed, device).outcome for t in range(first, first + trials)] for p in claim.points]
+    return [
+        [run_trial(p, t, seed, device).outcome for t in range(first, first + trials)] for p in claim.points
+    ]
 
 
 def _terms(
