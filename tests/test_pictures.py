@@ -301,7 +301,10 @@ def damaged(raw: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> 
         (lambda r: r["rows"][0].update(warnings="none"), "warnings must be a list"),
         (lambda r: r["rows"][0]["defense"].update(name="moat"), "defense must be one of none"),
         (lambda r: r["rows"][0]["defense"].update(height=3), "height"),
-        (lambda r: r["rows"][0]["conditions"].update(threads=0), "threads must be at least 1; got 0"),
+        (
+            lambda r: r["rows"][0].update(conditions={"device": "cpu", "threads": 0, "versions": {}}),
+            "threads must be at least 1; got 0",
+        ),
         (lambda r: r["rows"][0]["attack"].update(starts=0), "starts must be between 1 and 64; got 0"),
         (lambda r: r["rows"][0].update(features=[[1.0]]), "features must have shape (2, 64); got (1, 1)"),
     ],
