@@ -188,6 +188,6 @@ def test_the_scatter_around_the_floor() -> None:
 def test_pruning_nothing_is_no_defense_exactly(activation: str) -> None:
     """Also where the grid of a biased channel would be too coarse: nearly parallel features, eight of them, odd ones."""
     for features in (correlated(2, 10, cosine=0.99), correlated(8, 10)):
-        setting = Setting.from_features(features, labels(len(features)), 10**6, activation)
+        setting = Setting.from_features(features, labels(len(features)), 10**10, activation)
         plain, off = evaluate(NoDefense(), setting), evaluate(GradientPruning(0.0), setting)
         assert off.predicted == pytest.approx(plain.predicted, rel=1e-12) and off.floor == 0

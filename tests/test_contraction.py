@@ -308,8 +308,8 @@ def test_a_slice_may_be_better_than_the_unfolding() -> None:
 
 
 def test_the_signs_of_singular_vectors_are_the_library_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Features do not depend on the signs that a library gives singular vectors, which it may choose anew at every call: here
-    the first call turns one of them. Without care the correction for shared neurons has then the wrong sign in part, and
+    """Features do not depend on the signs that a library gives singular vectors, anew at every call if it likes: here the
+    first call turns one of them. Without care the correction for shared neurons has then the wrong sign in part, and
     features move by some 1e-2."""
     net = TwoLayerNet.sample(30, 30_000, "tanh", seed=3)
     X, y = torch.from_numpy(correlated(2, 30)), torch.from_numpy(labels(2))

@@ -128,8 +128,8 @@ def refine(net: TwoLayerNet, response: Response, V: torch.Tensor) -> _Found:
     power = power / net.m
     spread = float(torch.linalg.matrix_norm(power, 2))
     edge = (math.sqrt(spread * net.d) + math.sqrt(float(power.trace()))) / math.sqrt(net.m)
-    # The map is of He_2 in the coordinates of V, and is used in those of the result: the same ones once the span has settled,
-    # but for the signs of singular vectors, which a library may choose anew at every call.
+    # The map is of He_2 in the coordinates of V, and is used in those of the result: the same once the span has settled, but
+    # for the signs of singular vectors, which a library may choose anew at every call.
     signs = torch.where((V * left[:, :B]).sum(dim=0) < 0, -1.0, 1.0)
     return _Found(left[:, :B] * signs, (signs / values[:B])[:, None] * right[:B], values[:B], edge, 1, True)
 
