@@ -277,8 +277,8 @@ def growth(one: tuple[Defense, Setting], other: tuple[Defense, Setting]) -> tupl
 
 @RATED
 def test_the_exponents_of_a_rate_are_the_prediction_s(family: Family) -> None:
-    """In the limit of every parameter, away from where it does nothing, of d and of m: a factor 2 (of a share near 1: of what it leaves), to 2 %
-    of its logarithm or better. Negative control: an exponent off by 1/4 is seen."""
+    """In the limit of every parameter, away from where it does nothing, of d and of m: a factor 2 (of a share near
+    1: of what it leaves), to 2 % of its logarithm or better. Negative control: an exponent off by 1/4 is seen."""
     usual = family.grid()[0] if family.parameters() else family()
     pairs = [
         ((usual, LIMITS), (usual, dataclasses.replace(LIMITS, m=2 * LIMITS.m))),

@@ -8,7 +8,7 @@ from bounds.arrays import Array
 from bounds.errors import UnsupportedBound
 from bounds.estimator import EQUAL_NORMS, TensorAttack, moment_orders
 from bounds.gaussian.activations import ZERO
-from bounds.law import Law, Unbiased
+from bounds.law import Law, Pruned, Unbiased
 from bounds.setting import Setting
 
 #: Residuals below this fraction of the largest leave no usable trace of their sample.
@@ -72,7 +72,8 @@ def check_moments(setting: Setting, attack: TensorAttack, law: Law) -> tuple[int
     features: an activation that the attack does not cover (or not under this law), a residual that vanishes, features that
     are linearly dependent, no signs, a contraction with a vector drawn at random, whose error grows otherwise."""
     low, order = supported_orders(setting, law.residuals if isinstance(law, Unbiased) else None)
-    if low == 1 and not isinstance(law, Unbiased):
+    nothing_removed = isinstance(law, Pruned) and law.unbiased
+    if low == 1 and not (isinstance(law, Unbiased) or nothing_removed):
         raise UnsupportedBound("not proved for odd activations under an elementwise channel")
     if low == 1 and attack.contraction != "first_moment":
         raise UnsupportedBound(
