@@ -230,6 +230,7 @@ def test_trivial_where_nothing_sharper_is_proved() -> None:
     ("setting", "reason"),
     [
         (Setting.from_features(np.diag([1.0, 2.0, 1.0])[:2], [1.0, -1.0], 10_000), "norms must be equal"),
+        (Setting.from_features(1e5 * np.eye(3)[:2], [1.0, -1.0], 10_000), "norms above 100"),
         (Setting.orthonormal(10, 10_000, 2, "tanh"), "odd activations"),
         (Setting.orthonormal(10, 10_000, 1, "z2z3", labels=[1.0]), "residual vanishes"),
         (Setting.orthonormal(2, 10_000, 2), "d = B"),

@@ -30,6 +30,8 @@ LEADING, RADII = 0.45, 0.03
 #: What quadrature may be off, in units of ``E sigma^2 t^8``, t^8 being of the degree that moments of the core ask for. At
 #: unit norm it is below 1e-12 for the built-in activations.
 RESOLVED = 1e-4
+#: Grids and panels grow with the features' norm: up to here their cost does not show.
+LARGEST_NORM = 100.0
 
 
 def check_supported(setting: Setting) -> None:
@@ -37,6 +39,10 @@ def check_supported(setting: Setting) -> None:
     norms = setting.norms
     if np.ptp(norms) > EQUAL_NORMS * norms.max():
         raise UnsupportedBound("not proved: norms must be equal")
+    if norms.max() > LARGEST_NORM:
+        raise UnsupportedBound(
+            f"not computed: norms above {LARGEST_NORM:g} ask for too fine grids; got {norms.max():.3g}"
+        )
     if supported_orders(setting)[0] != 2:
         raise UnsupportedBound("not proved for odd activations: the proof is about the second moment")
     if setting.d == setting.B:
