@@ -144,7 +144,7 @@ def plot_side_by_side(records: Iterable[Record], path: str | Path | None = None)
     if first and heights:
         first.set_ylim(0.75 * min(heights), 1.35 * max(heights))
     figure.suptitle(
-        "One attack against every defense (ReLU, random features, d = 50, residualized moments; two features, or two for "
+        "One attack against eight defenses (ReLU, random features, d = 50, residualized moments; two features, or two for "
         "each client or local batch)\nUpper of each pair: error against width. Lower: against strength"
         + (f". Not drawn: {chosen.not_drawn} trials at single widths" if chosen.not_drawn else ""),
         fontsize=11,
