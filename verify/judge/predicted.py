@@ -20,8 +20,8 @@ from verify.judge.base import (
     measured,
     named,
 )
-from verify.judge.statistics import BASELINE, LEVEL, Measured, Verdict, half_width, within
-from verify.judge.verdict import Result, noted, place, settled
+from verify.judge.statistics import BASELINE, LEVEL, Measured, half_width
+from verify.judge.verdict import Result, Verdict, noted, place, settled, within
 from verify.measure.check import Check
 from verify.measure.series import largest, series
 
@@ -51,7 +51,7 @@ class ImprovementCheck(Check):
 FIRST_ORDER = 0.25
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RatioResult(Result):
     """PREDICTED: measured over predicted (root mean square, or plain over residualized), interval and
     tolerance."""
@@ -94,18 +94,18 @@ def judge_predicted(
         f"for 1 ± {tolerance:g}: {noted(verdict, m.n, m.failed, nothing)}"
     )
     return RatioResult(
-        Kind.PREDICTED,
-        *place(where),
-        verdict,
-        text,
-        m.n,
-        m.failed,
-        m.rms,
-        predicted,
-        ratio,
-        low,
-        high,
-        tolerance,
+        kind=Kind.PREDICTED,
+        **place(where),
+        verdict=verdict,
+        text=text,
+        n=m.n,
+        failed=m.failed,
+        measured=m.rms,
+        predicted=predicted,
+        ratio=ratio,
+        low=low,
+        high=high,
+        tolerance=tolerance,
     )
 
 
@@ -142,18 +142,18 @@ def judge_improvement(
         f"{noted(verdict, n, failed, nothing)}"
     )
     return RatioResult(
-        Kind.PREDICTED,
-        *place(where),
-        verdict,
-        text,
-        n,
-        failed,
-        factor,
-        predicted,
-        ratio,
-        low,
-        high,
-        tolerance,
+        kind=Kind.PREDICTED,
+        **place(where),
+        verdict=verdict,
+        text=text,
+        n=n,
+        failed=failed,
+        measured=factor,
+        predicted=predicted,
+        ratio=ratio,
+        low=low,
+        high=high,
+        tolerance=tolerance,
     )
 
 

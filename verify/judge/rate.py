@@ -12,8 +12,8 @@ import sympy as sp
 
 from bounds import SYMBOLS, Kind, UnsupportedBound, checks, expression
 from verify.judge.base import Claim, Conduct, Groups, Judge, Rule, Sample, measured, named
-from verify.judge.statistics import BASELINE, LEVEL, Measured, weighted_slope, within
-from verify.judge.verdict import Result, noted, place, settled
+from verify.judge.statistics import BASELINE, LEVEL, Measured, weighted_slope
+from verify.judge.verdict import Result, noted, place, settled, within
 from verify.measure.check import Check
 from verify.measure.series import series, value_of
 
@@ -30,7 +30,7 @@ class RateCheck(Check):
         checks.choice("variable", self.variable, ("m", "d", "sigma"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RateResult(Result):
     """RATE: fitted and stated exponent; ``lack_of_fit`` is the p-value of the straight line (small: it is
     curved)."""
@@ -76,19 +76,19 @@ def judge_rate(
         f"over {len(usable)} of {len(points)} values: {noted(verdict, n, failed, nothing)}"
     ) + (f"; not a straight line (p = {fit_p:.1g})" if fit_p < 1 - level else "")
     return RateResult(
-        Kind.RATE,
-        *place(where),
-        verdict,
-        text,
-        n,
-        failed,
-        variable,
-        slope,
-        low,
-        high,
-        exponent,
-        tolerance,
-        fit_p,
+        kind=Kind.RATE,
+        **place(where),
+        verdict=verdict,
+        text=text,
+        n=n,
+        failed=failed,
+        variable=variable,
+        slope=slope,
+        low=low,
+        high=high,
+        exponent=exponent,
+        tolerance=tolerance,
+        lack_of_fit=fit_p,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from verify.measure.features import alternating
+from bounds.setting import alternating
 from verify.measure.point import Point, point_key
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bounds import ACTIVATIONS, DEFENSES, Defense, TensorAttack, checks
+from bounds.setting import alternating
 from verify.measure.features import Features
 from verify.measure.point import Point
 
@@ -122,7 +123,7 @@ def _features(size: int, cosines: Sequence[float], random: bool) -> tuple[Featur
 
 
 def _labels(chosen: str, size: int, activation: str) -> tuple[float, ...]:
-    signs = tuple(1.0 - 2.0 * (i % 2) for i in range(size))
+    signs = alternating(size)
     if chosen == "equal":
         return (-1.0,) * size
     if chosen == "strong":
