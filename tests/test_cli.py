@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import typer
 
-from bounds import DEFENSES, GradientNoise, Kind, Setting, UnsupportedBound, evaluate, expression
+from bounds import DEFENSES, GradientNoise, Kind, Setting, TensorAttack, evaluate
 from verify import (
     EXPERIMENTS,
     Features,
@@ -32,6 +32,7 @@ from verify.cli.app import COMMANDS, load
 from verify.cli.options import LARGEST, NAMES, count
 from verify.cli.tables import print_rows
 from verify.judge import JUDGES
+from verify.judge.base import bound_at
 from verify.measure.experiment import Reduced
 
 ROOT = Path(__file__).parent.parent
@@ -419,14 +420,19 @@ def test_natural_checks_are_those_that_are_stated(defense: Any) -> None:
     kinds = [check.kind for check in experiment.rules]
 
     def stated(kind: Kind) -> bool:
-        try:
-            return bool(expression(defense, kind) is not None)
-        except UnsupportedBound:
-            return False
+        return any(bound_at(p, kind).value is not None for p in experiment.points)
 
     assert kinds == [kind for kind in JUDGES if kind is Kind.PREDICTED or stated(kind)]
     alone = own_experiment(defense.grid()[0], d=20, B=2, m=3_000)
     assert [check.kind for check in alone.rules] == [kind for kind in kinds if kind is not Kind.RATE]
+
+
+def test_nothing_is_asked_that_is_stated_elsewhere_alone() -> None:
+    """Of odd activations there is no UPPER, and no rate for a contraction drawn at random."""
+    odd = {"d": 20, "B": 2, "m": (3_000, 6_000), "activation": "tanh"}
+    assert [c.kind for c in own_experiment(**odd).rules] == [Kind.PREDICTED, Kind.RATE]  # type: ignore[arg-type]
+    drawn = own_experiment(**odd, attack=TensorAttack(contraction="random"))  # type: ignore[arg-type]
+    assert [c.kind for c in drawn.rules] == [Kind.PREDICTED]
 
 
 # --- the other commands -----------------------------------------------------------------------------------------------

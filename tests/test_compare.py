@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +22,11 @@ from bounds import (
     Kind,
     NoDefense,
     SecureAggregation,
+    TensorAttack,
     expression,
 )
-from verify import compare
-from verify.judge.base import corrupted
+from verify import compare, plot
+from verify.judge.base import bounds_at, corrupted
 from verify.judge.floor import FloorCheck, FloorResult, judge_floor
 from verify.judge.lower import LowerCheck, LowerResult, judge_lower
 from verify.judge.predicted import (
@@ -512,3 +514,23 @@ def test_the_rate_of_dp_sgd_does_not_fall_with_the_width() -> None:
     rate = expression(DPSGD, Kind.RATE)
     assert rate_exponent(rate, SYMBOLS["m"]) == pytest.approx(0, abs=1e-12)
     assert rate_exponent(rate, SYMBOLS["d"]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activation": "tanh", "attack": TensorAttack(contraction="random")},
+        {"labels": (0.39894228040143265, -1.0)},  # E relu(Z): the first residual vanishes
+    ],
+    ids=["random contraction", "vanishing residual"],
+)
+def test_no_rate_is_judged_where_none_is_stated(changes: dict[str, Any]) -> None:
+    points = [replace(make_point(m=m), **changes) for m in (20_000, 80_000)]
+    why = bounds_at(points[0])[Kind.RATE].why
+    records = [make_record(p, t, 0.1 * (20_000 / p.m) ** 0.5 + 0.001 * t) for p in points for t in range(30)]
+    (found,) = compare(records, check=RateCheck("m"))
+    assert isinstance(found, RateResult) and found.verdict == "uninformative"
+    assert math.isnan(found.exponent) and why and why in found.text
+    figure = plot(records)
+    texts = [t.get_text() for axes in figure.axes if axes.get_legend() for t in axes.get_legend().get_texts()]
+    assert texts and not any(t.startswith("RATE") for t in texts)  # no guide of a slope

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bounds import Defense, Kind, NoDefense, TensorAttack, UnsupportedBound, checks, expression
+from bounds import AttackSpec, Defense, Kind, NoDefense, TensorAttack, checks
 from verify.judge import JUDGES
+from verify.judge.base import bound_at
 from verify.judge.predicted import PredictedCheck
 from verify.judge.rate import RateCheck
 from verify.measure.check import Check
@@ -40,7 +41,7 @@ def own_experiment(
     activation: str = "relu",
     features: Features | None = None,
     labels: Sequence[float] = (),
-    attack: TensorAttack | None = None,
+    attack: AttackSpec | None = None,
     trials: int = TRIALS,
     seed: int = 0,
     tolerance: float = TOLERANCE,
@@ -127,11 +128,5 @@ def natural_checks(points: Sequence[Point], tolerance: float = TOLERANCE) -> tup
 
 
 def _stated(points: Iterable[Point], kind: Kind) -> bool:
-    """Whether that kind is stated for any of these points' defenses."""
-    for point in points:
-        try:
-            expression(point.defense, kind)
-        except UnsupportedBound:
-            continue
-        return True
-    return False
+    """Whether that kind has a value at any of these points, if only a trivial one."""
+    return any(bound_at(point, kind).value is not None for point in points)

@@ -11,10 +11,11 @@ import numpy as np
 import sympy as sp
 
 from bounds import SYMBOLS, Kind, UnsupportedBound, checks, expression
-from verify.judge.base import Claim, Conduct, Groups, Judge, Rule, Sample, measured, named
+from verify.judge.base import Claim, Conduct, Groups, Judge, Rule, Sample, bound_at, measured, named
 from verify.judge.statistics import BASELINE, LEVEL, Measured, weighted_slope
 from verify.judge.verdict import Result, noted, place, settled, within
 from verify.measure.check import Check
+from verify.measure.point import Point
 from verify.measure.series import series, value_of
 
 
@@ -99,6 +100,17 @@ def rate_exponent(rate: sp.Expr, variable: sp.Symbol) -> float:
     return float(sp.limit(sp.simplify(variable * sp.diff(rate, variable) / rate), variable, sp.oo))
 
 
+def exponent_at(points: Sequence[Point], variable: str) -> float:
+    """The exponent of ``variable`` that theory states for a series of points. ``UnsupportedBound`` where it states no rate
+    at one of them."""
+    for point in points:
+        stated = bound_at(point, Kind.RATE)
+        if stated.value is None:
+            raise UnsupportedBound(stated.why)
+    rate = expression(points[0].defense, Kind.RATE, type(points[0].attack))
+    return rate_exponent(rate, SYMBOLS[variable])
+
+
 def _larger(terms: Sequence[sp.Expr], variable: sp.Symbol) -> sp.Expr:
     """Max of these for large ``variable``: the one that grows without bound, where there is exactly one."""
     growing = [t for t in terms if sp.limit(t, variable, sp.oo) == sp.oo]
@@ -110,8 +122,7 @@ def _rate(check: RateCheck, groups: Groups, conduct: Conduct) -> Iterator[Result
     for points in series(groups, check.variable):
         exponent, unproved = math.nan, ""
         try:
-            rate = expression(points[0].defense, Kind.RATE)
-            exponent = rate_exponent(rate, SYMBOLS[check.variable]) + conduct.exponent_shift
+            exponent = exponent_at(points, check.variable) + conduct.exponent_shift
         except UnsupportedBound as reason:
             unproved = str(reason)
         yield judge_rate(
