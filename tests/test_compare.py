@@ -22,6 +22,7 @@ from bounds import (
     Kind,
     NoDefense,
     SecureAggregation,
+    StochasticRounding,
     TensorAttack,
     expression,
 )
@@ -534,3 +535,21 @@ def test_no_rate_is_judged_where_none_is_stated(changes: dict[str, Any]) -> None
     figure = plot(records)
     texts = [t.get_text() for axes in figure.axes if axes.get_legend() for t in axes.get_legend().get_texts()]
     assert texts and not any(t.startswith("RATE") for t in texts)  # no guide of a slope
+
+
+def test_every_parameter_of_a_defense_can_be_varied() -> None:
+    """Points, verdicts and figures ask the defense which parameters it has."""
+    points = [make_point(defense=StochasticRounding(s)) for s in (4.0, 1.0, 2.0)]
+    (together,) = series(points, "step")
+    assert [value_of(p, "step") for p in together] == [1.0, 2.0, 4.0]
+    records = [make_record(p, t, 0.05 * p.defense.step + 1e-4 * t) for p in points for t in range(20)]  # type: ignore[attr-defined]
+    (found,) = compare(records, check=RateCheck("step"))
+    assert isinstance(found, RateResult) and found.variable == "step" and "step" not in found.series
+    assert math.isfinite(found.exponent)
+    figure = plot(records, x="step")
+    assert figure.axes[1].get_xlabel() == "step"
+    plain = make_point(moments="plain", defense=NoDefense())
+    assert len(series([plain, make_point()], "moments")) == 1
+    assert [len(s) for s in series([plain, make_point()], "contraction")] == [1, 1]
+    with pytest.raises(ValueError, match=r"variable must be one of m, d, .*; got 'p'"):
+        RateCheck("p")  # a share does not grow

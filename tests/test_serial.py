@@ -226,7 +226,7 @@ def test_options_of_every_attack_come_back_by_their_types(attack: Widened) -> No
 
 @pytest.mark.parametrize(
     "attack",
-    [Widened(math.nan), Widened(free=(1,)), Widened(free=GradientNoise()), Widened(free=math.inf)],
+    [Widened(float("nan")), Widened(free=(1,)), Widened(free=GradientNoise()), Widened(free=math.inf)],
     ids=repr,
 )
 def test_options_that_would_not_come_back_are_refused(

@@ -10,6 +10,7 @@ From Python::
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bounds import AttackSpec, Defense, Kind, NoDefense, TensorAttack, checks
@@ -20,9 +21,8 @@ from verify.judge.rate import RateCheck
 from verify.measure.check import Check
 from verify.measure.experiment import Experiment
 from verify.measure.features import Features
-from verify.measure.groups import group_records
 from verify.measure.point import Point, point_key
-from verify.measure.record import Record
+from verify.measure.record import Record, distinct
 from verify.measure.series import label, series
 
 #: Of the ratio to PREDICTED, and of the exponent in m. A few dozen trials tell a deviation of this size; the catalogue's
@@ -90,11 +90,11 @@ def experiment_of(records: Iterable[Record]) -> Experiment:
     """The experiment that records of one name belong to, as far as they tell: their points, with natural checks.
 
     ``ValueError`` for records of several experiments, or for none."""
-    groups = group_records(records)
-    names = {p.experiment for p in groups}
+    trials = Counter(record.point for record in distinct(records))
+    names = {p.experiment for p in trials}
     if len(names) != 1:
         raise ValueError(f"records must be of one experiment; got {', '.join(sorted(names)) or 'none'}")
-    return _experiment(tuple(groups), trials=max(len(group) for group in groups.values()))
+    return _experiment(tuple(trials), trials=max(trials.values()))
 
 
 def _experiment(
@@ -128,5 +128,5 @@ def natural_checks(points: Sequence[Point], tolerance: float = TOLERANCE) -> tup
 
 
 def _stated(points: Iterable[Point], kind: Kind) -> bool:
-    """Whether that kind has a value at any of these points, if only a trivial one."""
-    return any(bound_at(point, kind).value is not None for point in points)
+    """Whether that kind is stated at any of these points, for any of the attacks there."""
+    return any(bound_at(p, kind).value is not None for point in points for p in point.single.values())

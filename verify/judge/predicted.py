@@ -23,7 +23,7 @@ from verify.judge.base import (
 from verify.judge.statistics import BASELINE, LEVEL, Measured, half_width
 from verify.judge.verdict import Result, Verdict, noted, place, settled, within
 from verify.measure.check import Check
-from verify.measure.series import largest, series
+from verify.measure.series import has_value, largest, series
 
 # --- checks: inert, what is to be asked of the records ------------------------------------------------------
 
@@ -168,7 +168,8 @@ def _predicted(check: PredictedCheck, groups: Groups, conduct: Conduct) -> Itera
 
 
 def _improvement(check: ImprovementCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
-    pairs = [pair for pair in series(largest(groups), "moments") if len(pair) == 2]
+    points = [p for p in largest(groups) if has_value(p, "moments")]
+    pairs = [pair for pair in series(points, "moments") if len(pair) == 2]
     if not pairs:
         raise ValueError(
             "an ImprovementCheck needs points that differ in plain and residualized moments alone; got none"

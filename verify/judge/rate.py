@@ -10,25 +10,37 @@ from typing import ClassVar
 import numpy as np
 import sympy as sp
 
-from bounds import SYMBOLS, Kind, UnsupportedBound, checks, expression
+from bounds import DEFENSES, SYMBOLS, Kind, UnsupportedBound, checks, expression
 from verify.judge.base import Claim, Conduct, Groups, Judge, Rule, Sample, bound_at, measured, named
 from verify.judge.statistics import BASELINE, LEVEL, Measured, weighted_slope
 from verify.judge.verdict import Result, noted, place, settled, within
 from verify.measure.check import Check
 from verify.measure.point import Point
-from verify.measure.series import series, value_of
+from verify.measure.series import parameter_of, series, value_of
+
+#: What an exponent can be about: the sizes, and every parameter in a defense's rate that can grow (a share does not).
+VARIABLES = (
+    "m",
+    "d",
+    *dict.fromkeys(
+        p.name
+        for family in DEFENSES
+        for p in family.parameters()
+        if family.rate is not None and p.symbol in family.rate.free_symbols and p.hi > 1
+    ),
+)
 
 
 @dataclass(frozen=True)
 class RateCheck(Check):
-    """The exponent of ``variable`` (m, d or sigma) within ``tolerance`` of the rate's."""
+    """The exponent of ``variable`` (one of ``VARIABLES``) within ``tolerance`` of the rate's."""
 
     kind: ClassVar[Kind] = Kind.RATE
     variable: str = "m"
     tolerance: float = 0.05
 
     def __post_init__(self) -> None:
-        checks.choice("variable", self.variable, ("m", "d", "sigma"))
+        checks.choice("variable", self.variable, VARIABLES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +130,8 @@ def _larger(terms: Sequence[sp.Expr], variable: sp.Symbol) -> sp.Expr:
 
 
 def _rate(check: RateCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
-    hidden = ("defense",) if check.variable == "sigma" else (check.variable,)
     for points in series(groups, check.variable):
+        hidden = "defense" if parameter_of(points[0], check.variable) else check.variable
         exponent, unproved = math.nan, ""
         try:
             exponent = exponent_at(points, check.variable) + conduct.exponent_shift
@@ -133,7 +145,7 @@ def _rate(check: RateCheck, groups: Groups, conduct: Conduct) -> Iterator[Result
             conduct.level,
             conduct.baseline,
             unproved,
-            **named(points[0], hidden),
+            **named(points[0], (hidden,)),
         )
 
 
