@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +22,12 @@ from bounds import (
     Kind,
     NoDefense,
     SecureAggregation,
+    StochasticRounding,
+    TensorAttack,
     expression,
 )
-from verify import compare
-from verify.judge.base import corrupted
+from verify import compare, plot
+from verify.judge.base import bounds_at, corrupted
 from verify.judge.floor import FloorCheck, FloorResult, judge_floor
 from verify.judge.lower import LowerCheck, LowerResult, judge_lower
 from verify.judge.predicted import (
@@ -512,3 +515,41 @@ def test_the_rate_of_dp_sgd_does_not_fall_with_the_width() -> None:
     rate = expression(DPSGD, Kind.RATE)
     assert rate_exponent(rate, SYMBOLS["m"]) == pytest.approx(0, abs=1e-12)
     assert rate_exponent(rate, SYMBOLS["d"]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activation": "tanh", "attack": TensorAttack(contraction="random")},
+        {"labels": (0.39894228040143265, -1.0)},  # E relu(Z): the first residual vanishes
+    ],
+    ids=["random contraction", "vanishing residual"],
+)
+def test_no_rate_is_judged_where_none_is_stated(changes: dict[str, Any]) -> None:
+    points = [replace(make_point(m=m), **changes) for m in (20_000, 80_000)]
+    why = bounds_at(points[0])[Kind.RATE].why
+    records = [make_record(p, t, 0.1 * (20_000 / p.m) ** 0.5 + 0.001 * t) for p in points for t in range(30)]
+    (found,) = compare(records, check=RateCheck("m"))
+    assert isinstance(found, RateResult) and found.verdict == "uninformative"
+    assert math.isnan(found.exponent) and why and why in found.text
+    figure = plot(records)
+    texts = [t.get_text() for axes in figure.axes if axes.get_legend() for t in axes.get_legend().get_texts()]
+    assert texts and not any(t.startswith("RATE") for t in texts)  # no guide of a slope
+
+
+def test_every_parameter_of_a_defense_can_be_varied() -> None:
+    """Points, verdicts and figures ask the defense which parameters it has."""
+    points = [make_point(defense=StochasticRounding(s)) for s in (4.0, 1.0, 2.0)]
+    (together,) = series(points, "step")
+    assert [value_of(p, "step") for p in together] == [1.0, 2.0, 4.0]
+    records = [make_record(p, t, 0.05 * p.defense.step + 1e-4 * t) for p in points for t in range(20)]  # type: ignore[attr-defined]
+    (found,) = compare(records, check=RateCheck("step"))
+    assert isinstance(found, RateResult) and found.variable == "step" and "step" not in found.series
+    assert math.isfinite(found.exponent)
+    figure = plot(records, x="step")
+    assert figure.axes[1].get_xlabel() == "step"
+    plain = make_point(moments="plain", defense=NoDefense())
+    assert len(series([plain, make_point()], "moments")) == 1
+    assert [len(s) for s in series([plain, make_point()], "contraction")] == [1, 1]
+    with pytest.raises(ValueError, match=r"variable must be one of m, d, .*; got 'p'"):
+        RateCheck("p")  # a share does not grow

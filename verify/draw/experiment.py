@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from bounds import SYMBOLS, Kind, UnsupportedBound, expression
+from bounds import SYMBOLS, Kind, UnsupportedBound
 from verify.draw.curves import Axis, Curve, curve_of, draw_curves
 from verify.draw.style import (
     AXES,
@@ -35,7 +35,7 @@ from verify.judge import JUDGES
 from verify.judge.base import Conduct, errors_of
 from verify.judge.compare import judged
 from verify.judge.predicted import PredictedCheck
-from verify.judge.rate import RateCheck, rate_exponent
+from verify.judge.rate import RateCheck, exponent_at
 from verify.judge.statistics import LEVEL
 from verify.judge.upper import UpperCheck
 from verify.judge.verdict import Result
@@ -233,7 +233,7 @@ def _draw_guide(axes: Axes, curves: Sequence[Curve], x: str, seen: list[float]) 
         return ""
     top = max(usable, key=lambda c: max(m.rms for m in c.measured if m.rms > 0))
     try:
-        exponent = rate_exponent(expression(top.points[0].defense, Kind.RATE), SYMBOLS[x])
+        exponent = exponent_at(top.points, x)
     except UnsupportedBound:
         return ""
     pairs = [(at, m.rms) for at, m in zip(top.x, top.measured, strict=True) if m.rms > 0]

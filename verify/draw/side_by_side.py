@@ -23,12 +23,12 @@ from bounds import (
     SecureAggregation,
     TensorAttack,
 )
+from bounds.setting import alternating
 from verify.draw.curves import Axis, Curve, curve_of, draw_curves
 from verify.draw.style import STYLES, checked_path, label_values, save_figure
 from verify.experiments.grid import RANDOM
 from verify.judge.base import Groups, bound_at, errors_of
 from verify.judge.statistics import Measured
-from verify.measure.features import alternating
 from verify.measure.groups import group_records
 from verify.measure.outcome import TrialOutcome
 from verify.measure.point import Point, parameter_words

@@ -10,27 +10,40 @@ from typing import ClassVar
 import numpy as np
 import sympy as sp
 
-from bounds import SYMBOLS, Kind, UnsupportedBound, checks, expression
-from verify.judge.base import Claim, Conduct, Groups, Judge, Rule, Sample, measured, named
-from verify.judge.statistics import BASELINE, LEVEL, Measured, weighted_slope, within
-from verify.judge.verdict import Result, noted, place, settled
+from bounds import DEFENSES, SYMBOLS, Kind, UnsupportedBound, checks, expression
+from verify.judge.base import Claim, Conduct, Groups, Judge, Rule, Sample, bound_at, measured, named
+from verify.judge.statistics import BASELINE, LEVEL, Measured, weighted_slope
+from verify.judge.verdict import Result, noted, place, settled, within
 from verify.measure.check import Check
-from verify.measure.series import series, value_of
+from verify.measure.point import Point
+from verify.measure.series import parameter_of, series, value_of
+
+#: What an exponent can be about: the sizes, and every parameter in a defense's rate that can grow (a share does not).
+VARIABLES = (
+    "m",
+    "d",
+    *dict.fromkeys(
+        p.name
+        for family in DEFENSES
+        for p in family.parameters()
+        if family.rate is not None and p.symbol in family.rate.free_symbols and p.hi > 1
+    ),
+)
 
 
 @dataclass(frozen=True)
 class RateCheck(Check):
-    """The exponent of ``variable`` (m, d or sigma) within ``tolerance`` of the rate's."""
+    """The exponent of ``variable`` (one of ``VARIABLES``) within ``tolerance`` of the rate's."""
 
     kind: ClassVar[Kind] = Kind.RATE
     variable: str = "m"
     tolerance: float = 0.05
 
     def __post_init__(self) -> None:
-        checks.choice("variable", self.variable, ("m", "d", "sigma"))
+        checks.choice("variable", self.variable, VARIABLES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RateResult(Result):
     """RATE: fitted and stated exponent; ``lack_of_fit`` is the p-value of the straight line (small: it is
     curved)."""
@@ -76,19 +89,19 @@ def judge_rate(
         f"over {len(usable)} of {len(points)} values: {noted(verdict, n, failed, nothing)}"
     ) + (f"; not a straight line (p = {fit_p:.1g})" if fit_p < 1 - level else "")
     return RateResult(
-        Kind.RATE,
-        *place(where),
-        verdict,
-        text,
-        n,
-        failed,
-        variable,
-        slope,
-        low,
-        high,
-        exponent,
-        tolerance,
-        fit_p,
+        kind=Kind.RATE,
+        **place(where),
+        verdict=verdict,
+        text=text,
+        n=n,
+        failed=failed,
+        variable=variable,
+        slope=slope,
+        low=low,
+        high=high,
+        exponent=exponent,
+        tolerance=tolerance,
+        lack_of_fit=fit_p,
     )
 
 
@@ -99,6 +112,17 @@ def rate_exponent(rate: sp.Expr, variable: sp.Symbol) -> float:
     return float(sp.limit(sp.simplify(variable * sp.diff(rate, variable) / rate), variable, sp.oo))
 
 
+def exponent_at(points: Sequence[Point], variable: str) -> float:
+    """The exponent of ``variable`` that theory states for a series of points. ``UnsupportedBound`` where it states no rate
+    at one of them."""
+    for point in points:
+        stated = bound_at(point, Kind.RATE)
+        if stated.value is None:
+            raise UnsupportedBound(stated.why)
+    rate = expression(points[0].defense, Kind.RATE, type(points[0].attack))
+    return rate_exponent(rate, SYMBOLS[variable])
+
+
 def _larger(terms: Sequence[sp.Expr], variable: sp.Symbol) -> sp.Expr:
     """Max of these for large ``variable``: the one that grows without bound, where there is exactly one."""
     growing = [t for t in terms if sp.limit(t, variable, sp.oo) == sp.oo]
@@ -106,12 +130,11 @@ def _larger(terms: Sequence[sp.Expr], variable: sp.Symbol) -> sp.Expr:
 
 
 def _rate(check: RateCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
-    hidden = ("defense",) if check.variable == "sigma" else (check.variable,)
     for points in series(groups, check.variable):
+        hidden = "defense" if parameter_of(points[0], check.variable) else check.variable
         exponent, unproved = math.nan, ""
         try:
-            rate = expression(points[0].defense, Kind.RATE)
-            exponent = rate_exponent(rate, SYMBOLS[check.variable]) + conduct.exponent_shift
+            exponent = exponent_at(points, check.variable) + conduct.exponent_shift
         except UnsupportedBound as reason:
             unproved = str(reason)
         yield judge_rate(
@@ -122,7 +145,7 @@ def _rate(check: RateCheck, groups: Groups, conduct: Conduct) -> Iterator[Result
             conduct.level,
             conduct.baseline,
             unproved,
-            **named(points[0], hidden),
+            **named(points[0], (hidden,)),
         )
 
 
