@@ -163,11 +163,14 @@ def run(
         for t in range(count)
     }
     book = ledger(study.name, path, study.seed, count, tuple(study.quantities), tasks)
-    found = carry_out(book, tasks, now, jobs=jobs, progress=progress)
-    # Written anew only where something was measured.
-    if book.path.exists() or not path.exists():
-        save_trials(path, found, study.quantities)
-        book.path.unlink(missing_ok=True)
+    found = carry_out(
+        book,
+        tasks,
+        now,
+        jobs=jobs,
+        progress=progress,
+        finish=lambda found: save_trials(path, found, study.quantities),
+    )
     return _findings(study.name, count, study.seed, study.quantities, found)
 
 
