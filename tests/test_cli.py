@@ -63,7 +63,7 @@ def small_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
     full = EXPERIMENTS["one-feature"]
     points = tuple(replace(p, m=4_000, d=20) for p in full.points[:2])
     small = replace(full, points=points, rules=full.rules[:2], reduced=Reduced(4_000))
-    for command in ("verify", "figures"):
+    for command in ("verify", "figures", "export"):
         monkeypatch.setattr(f"verify.cli.{command}.EXPERIMENTS", {"one-feature": small})
 
 
@@ -342,6 +342,13 @@ def test_verify_writes_records_and_figures_and_resumes(
     )
     run(capsys, "verify", "none", *SMALL, "--out", str(tmp_path))
     assert records.read_bytes() == before  # nothing was run again
+    code, told, _ = run(capsys, "export", str(records.parent), "--compact", "--json")
+    kept = records.with_suffix(".json")
+    assert code == 0 and json.loads(told) == [str(kept)] and list(records.parent.iterdir()) == [kept]
+    run(capsys, "verify", "none", *SMALL, "--out", str(tmp_path))
+    assert list(records.parent.iterdir()) == [kept] and len(read_records(kept)) == 4  # still finished
+    code, _, err = run(capsys, "export", str(records.parent), "--compact", "--out", str(tmp_path))
+    assert code == 2 and "--compact" in err
     code, _, err = run(capsys, "verify", "none", *SMALL, "--seed", "5", "--out", str(tmp_path))
     assert code == 2 and "seed" in err
 

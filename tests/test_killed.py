@@ -25,8 +25,9 @@ from attack.image.datasets import load_images
 from bounds import NoDefense, TensorAttack
 from verify.measure import pictures
 from verify.measure.conditions import present
+from verify.measure.files import read_records
 from verify.measure.lines import repair
-from verify.measure.record import Record, read_records
+from verify.measure.record import Record
 from verify.measure.sweep import sweep
 from verify.studies.study import Condition, Findings, Outcome, Study, load, run
 

@@ -18,8 +18,9 @@ from verify.draw.style import save_figure
 from verify.experiments.own import experiment_of
 from verify.judge.compare import compare
 from verify.judge.verdict import Result
+from verify.measure.files import read_records, record_files
 from verify.measure.pictures import load_pictures
-from verify.measure.record import Record, read_records, record_files
+from verify.measure.record import Record
 from verify.studies.catalogue import STUDIES
 from verify.studies.study import load
 
