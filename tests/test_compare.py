@@ -5,26 +5,34 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from scipy import stats
 from synthetic_records import make_experiment, make_point, make_record, simulated_errors, simulated_records
 
+import bounds
 from bounds import (
+    DEFENSES,
     DPSGD,
     SYMBOLS,
+    THEORY,
+    AttackSpec,
+    Bound,
     BoundValue,
+    Defense,
     GradientNoise,
     GradientPruning,
     Kind,
     NoDefense,
     SecureAggregation,
+    TensorAttack,
     expression,
 )
 from verify import compare
-from verify.judge.base import corrupted
+from verify.judge.base import bound_at, corrupted
 from verify.judge.floor import FloorCheck, FloorResult, judge_floor
 from verify.judge.lower import LowerCheck, LowerResult, judge_lower
 from verify.judge.predicted import (
@@ -38,6 +46,7 @@ from verify.judge.rate import RateCheck, RateResult, judge_rate, rate_exponent
 from verify.judge.statistics import Measured
 from verify.judge.upper import UpperCheck, UpperResult, judge_upper
 from verify.measure.check import Check
+from verify.measure.point import Point
 from verify.measure.series import series, value_of
 
 REPETITIONS = 2000
@@ -512,3 +521,60 @@ def test_the_rate_of_dp_sgd_does_not_fall_with_the_width() -> None:
     rate = expression(DPSGD, Kind.RATE)
     assert rate_exponent(rate, SYMBOLS["m"]) == pytest.approx(0, abs=1e-12)
     assert rate_exponent(rate, SYMBOLS["d"]) == pytest.approx(0.5)
+
+
+def random_contraction(m: int) -> Point:
+    return replace(make_point(m=m, activation="tanh"), attack=TensorAttack(contraction="random"))
+
+
+def test_a_rate_that_is_not_stated_at_a_point_is_not_judged() -> None:
+    """The defense has one, this attack has none: the statement's own word counts, not that an expression exists."""
+    points = [random_contraction(m) for m in (20_000, 80_000)]
+    rng = np.random.default_rng(0)
+    records = [
+        make_record(p, t, float(e)) for p in points for t, e in enumerate(simulated_errors(0.1, 30, 0.1, rng))
+    ]
+    (found,) = compare(records, kind=Kind.RATE)
+    why = bound_at(points[0], Kind.RATE).why
+    assert found.verdict == "uninformative" and why.startswith("not proved") and why in found.text
+
+
+def test_an_attack_is_judged_by_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True)
+    class Faster(AttackSpec):
+        name: ClassVar[str] = "faster"
+
+    rate = Bound(
+        Kind.RATE,
+        "falls like 1/m",
+        "nobody",
+        "exponents of R",
+        (),
+        lambda defense, setting, attack, delta: (setting.d / setting.m, {}),
+        SYMBOLS["d"] / SYMBOLS["m"],
+    )
+    monkeypatch.setitem(THEORY, Faster, (rate,))  # type: ignore[arg-type]
+    monkeypatch.setattr(bounds, "ATTACKS", (*bounds.ATTACKS, Faster))
+    points = [replace(make_point(m=m), attack=Faster()) for m in (20_000, 80_000)]
+    rng = np.random.default_rng(0)
+    records = [
+        make_record(p, t, float(e))
+        for p in points
+        for t, e in enumerate(simulated_errors(2_000 / p.m, 100, 0.05, rng))
+    ]
+    (found,) = compare(records, kind=Kind.RATE)
+    assert isinstance(found, RateResult) and found.exponent == -1 and found.verdict == "holds"
+
+
+@pytest.mark.parametrize("family", DEFENSES)
+def test_a_series_varies_any_parameter_that_a_defense_has(family: type[Defense]) -> None:
+    """By its name, without a list of them anywhere."""
+    for parameter in family.parameters():
+        try:
+            members = [family(**{parameter.name: value}) for value in parameter.grid]
+        except ValueError:
+            continue  # not without another one
+        points = [make_point(defense=d) for d in members]
+        (together,) = series(points, parameter.name)
+        assert [value_of(p, parameter.name) for p in together] == sorted(parameter.grid)
+        assert RateCheck(parameter.name).variable == parameter.name

@@ -5,6 +5,7 @@ Comparison, negative control, search for counterexamples, figures and command li
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -234,9 +235,21 @@ def test_an_experiment_and_a_study_from_outside_are_run_and_drawn(copied: Path) 
         ("    assumptions.STUDY,\n", "    assumptions.STUDY,\n    example.STUDY,\n"),
     )
     measured = run(
-        copied, "-m", "verify", "verify", "none", "--only", "closeness", "--jobs", "1", "--out", "out"
+        copied,
+        "-m",
+        "verify",
+        "verify",
+        "none",
+        "--only",
+        "closeness",
+        "--jobs",
+        "1",
+        "--out",
+        "out",
+        "--json",
     )
-    assert measured.returncode in (0, 1), measured.stderr
+    failing = any(r["verdict"] == "fails" for r in json.loads(measured.stdout)["results"])
+    assert measured.returncode == int(failing), measured.stderr
     assert (copied / "out" / "closeness.png").exists() and "closeness" in (
         copied / "out" / "verdicts.md"
     ).read_text()

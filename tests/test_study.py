@@ -374,3 +374,29 @@ def test_a_finished_run_reads_its_file_once(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(kept, "load_trials", lambda p: read.append(p) or load_all(p))
     run(TOY, path, progress=False)
     assert read == [path]
+
+
+def test_figures_sees_a_study_that_is_still_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its lines are all there is of it: told while it is not finished, drawn where only the last step is missing."""
+    monkeypatch.setattr("verify.cli.figures.STUDIES", (TOY,))
+    path = tmp_path / "records" / TOY.file
+    lines = path.with_suffix(".jsonl")
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study_module, "save_trials", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(TOY, path, progress=False)
+    whole = lines.read_bytes().splitlines(keepends=True)
+    lines.write_bytes(b"".join(whole[:-1]))
+    command = ["figures", "--from", str(lines.parent)]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(command)
+    assert not stop.value.code and "1 of 2 conditions have all their trials" in capsys.readouterr().err
+    lines.write_bytes(b"".join(whole))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(command)
+    assert not stop.value.code and (tmp_path / "study-toy.png").exists()

@@ -23,7 +23,7 @@ from verify.measure.series import value_of
 
 @dataclass(frozen=True)
 class Axis:
-    """What is on the horizontal axis: a key of ``AXES``, its label, whether it is logarithmic, and its extent (of the
+    """What is on the horizontal axis: a variable, its label, whether it is logarithmic, and its extent (of the
     logarithm, if it is)."""
 
     variable: str
@@ -34,7 +34,7 @@ class Axis:
     @staticmethod
     def of(variable: str, points: Sequence[Point]) -> Axis:
         parameters = {p.defense.strength_parameter() for p in points}
-        label, log = AXES[variable], True
+        label, log = AXES.get(variable) or variable.replace("_", " "), True
         if variable == "strength" and len(parameters) == 1 and (one := parameters.pop()):
             label = f"{points[0].defense.name.replace('_', ' ')}: {one.name.replace('_', ' ')}"
             log = one.hi > 1  # a share is drawn as such

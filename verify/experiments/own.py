@@ -10,18 +10,19 @@ From Python::
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from bounds import Defense, Kind, NoDefense, TensorAttack, UnsupportedBound, checks, expression
+from bounds import AttackSpec, Defense, Kind, NoDefense, TensorAttack, checks
 from verify.judge import JUDGES
+from verify.judge.base import bound_at
 from verify.judge.predicted import PredictedCheck
 from verify.judge.rate import RateCheck
 from verify.measure.check import Check
 from verify.measure.experiment import Experiment
 from verify.measure.features import Features
-from verify.measure.groups import group_records
 from verify.measure.point import Point, point_key
-from verify.measure.record import Record
+from verify.measure.record import Record, distinct
 from verify.measure.series import label, series
 
 #: Of the ratio to PREDICTED, and of the exponent in m. A few dozen trials tell a deviation of this size; the catalogue's
@@ -40,7 +41,7 @@ def own_experiment(
     activation: str = "relu",
     features: Features | None = None,
     labels: Sequence[float] = (),
-    attack: TensorAttack | None = None,
+    attack: AttackSpec | None = None,
     trials: int = TRIALS,
     seed: int = 0,
     tolerance: float = TOLERANCE,
@@ -89,11 +90,11 @@ def experiment_of(records: Iterable[Record]) -> Experiment:
     """The experiment that records of one name belong to, as far as they tell: their points, with natural checks.
 
     ``ValueError`` for records of several experiments, or for none."""
-    groups = group_records(records)
-    names = {p.experiment for p in groups}
+    trials = Counter(record.point for record in distinct(records))
+    names = {p.experiment for p in trials}
     if len(names) != 1:
         raise ValueError(f"records must be of one experiment; got {', '.join(sorted(names)) or 'none'}")
-    return _experiment(tuple(groups), trials=max(len(group) for group in groups.values()))
+    return _experiment(tuple(trials), trials=max(trials.values()))
 
 
 def _experiment(
@@ -127,11 +128,5 @@ def natural_checks(points: Sequence[Point], tolerance: float = TOLERANCE) -> tup
 
 
 def _stated(points: Iterable[Point], kind: Kind) -> bool:
-    """Whether that kind is stated for any of these points' defenses."""
-    for point in points:
-        try:
-            expression(point.defense, kind)
-        except UnsupportedBound:
-            continue
-        return True
-    return False
+    """Whether that kind is stated at any of these points, for any of the attacks there."""
+    return any(bound_at(p, kind).value is not None for point in points for p in point.single.values())

@@ -10,24 +10,28 @@ from typing import ClassVar
 import numpy as np
 import sympy as sp
 
-from bounds import SYMBOLS, Kind, UnsupportedBound, checks, expression
-from verify.judge.base import Claim, Conduct, Groups, Judge, Rule, Sample, measured, named
+from bounds import DEFENSES, SYMBOLS, Kind, checks, expression
+from verify.judge.base import Claim, Conduct, Groups, Judge, Rule, Sample, bound_at, measured, named
 from verify.judge.statistics import BASELINE, LEVEL, Measured, weighted_slope, within
 from verify.judge.verdict import Result, noted, place, settled
 from verify.measure.check import Check
-from verify.measure.series import series, value_of
+from verify.measure.point import Point
+from verify.measure.series import part_of, series, value_of
+
+#: Every parameter that a defense has.
+PARAMETERS = tuple(dict.fromkeys(p.name for family in DEFENSES for p in family.parameters()))
 
 
 @dataclass(frozen=True)
 class RateCheck(Check):
-    """The exponent of ``variable`` (m, d or sigma) within ``tolerance`` of the rate's."""
+    """The exponent of ``variable`` (m, d or a parameter of a defense) within ``tolerance`` of the rate's."""
 
     kind: ClassVar[Kind] = Kind.RATE
     variable: str = "m"
     tolerance: float = 0.05
 
     def __post_init__(self) -> None:
-        checks.choice("variable", self.variable, ("m", "d", "sigma"))
+        checks.choice("variable", self.variable, ("m", "d", *PARAMETERS))
 
 
 @dataclass(frozen=True)
@@ -105,15 +109,21 @@ def _larger(terms: Sequence[sp.Expr], variable: sp.Symbol) -> sp.Expr:
     return growing[0] if len(growing) == 1 else sp.Max(*terms)
 
 
+def stated_exponent(points: Sequence[Point], variable: str) -> tuple[float, str]:
+    """The exponent of ``variable`` in the rate of these points, which differ in it alone; nan, and the reason, where the
+    rate is not stated at one of them."""
+    for point in points:
+        stated = bound_at(point, Kind.RATE)
+        if stated.value is None:
+            return math.nan, stated.why
+    rate = expression(points[0].defense, Kind.RATE, type(points[0].attack))
+    return rate_exponent(rate, SYMBOLS[variable]), ""
+
+
 def _rate(check: RateCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
-    hidden = ("defense",) if check.variable == "sigma" else (check.variable,)
     for points in series(groups, check.variable):
-        exponent, unproved = math.nan, ""
-        try:
-            rate = expression(points[0].defense, Kind.RATE)
-            exponent = rate_exponent(rate, SYMBOLS[check.variable]) + conduct.exponent_shift
-        except UnsupportedBound as reason:
-            unproved = str(reason)
+        exponent, unproved = stated_exponent(points, check.variable)
+        exponent += conduct.exponent_shift
         yield judge_rate(
             {float(value_of(p, check.variable)): measured(groups[p], conduct.level) for p in points},
             exponent,
@@ -122,7 +132,7 @@ def _rate(check: RateCheck, groups: Groups, conduct: Conduct) -> Iterator[Result
             conduct.level,
             conduct.baseline,
             unproved,
-            **named(points[0], hidden),
+            **named(points[0], (part_of(points[0], check.variable) or check.variable,)),
         )
 
 

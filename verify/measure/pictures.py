@@ -19,7 +19,7 @@ from bounds.estimator import moment_orders
 from verify.measure.conditions import Conditions, limited, present, resolved
 from verify.measure.failure import Failure, attempt
 from verify.measure.ledger import Ledger, carry_out
-from verify.measure.lines import LedgerError, RecordError, parse, read_lines, write_whole
+from verify.measure.lines import LedgerError, RecordError, json_object, parse, read_lines, write_whole
 from verify.measure.match import matched
 from verify.measure.workers import in_turn
 from verify.origin import own
@@ -378,15 +378,11 @@ def _object(
     name: str, raw: Any, wanted: set[str] | None = None, versions: tuple[int, ...] = ()
 ) -> dict[str, Any]:
     """``raw`` as an object with exactly the ``wanted`` fields (None: any), of one of the ``versions`` if there are any."""
-    if not isinstance(raw, dict):
-        raise TypeError(f"{name} must be a JSON object; got {type(raw).__name__}")
     # The version first: a file of another one may well have other fields.
-    version = raw.get("schema_version")
+    version = json_object(raw, name).get("schema_version")
     if versions and (isinstance(version, bool) or version not in versions):
         raise ValueError(f"schema_version must be {' or '.join(map(str, versions))}; got {version!r}")
-    if wanted is not None and raw.keys() != wanted:
-        raise ValueError(f"{name}: fields missing or unknown: {', '.join(sorted(raw.keys() ^ wanted))}")
-    return raw
+    return json_object(raw, name, wanted)
 
 
 def _counts(name: str, values: Any, size: int) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any
 
 from verify.measure.features import alternating
@@ -17,9 +18,9 @@ def label(point: Point, without: Sequence[str] = ()) -> str:
 def series(points: Iterable[Point], variable: str) -> list[list[Point]]:
     """Points that differ in ``variable`` alone, together; each series sorted by it.
 
-    variable: "m", "d", "sigma", "moments", "B" (alternating labels grow with it), or "strength" (the defense's own
-    parameter; where its points come with batches of several sizes, one for each value, as more clients bring more features,
-    these stay together too).
+    variable: "m", "d", "B" (alternating labels grow with it), an option of the attack ("moments"), a parameter of the
+    defense by its name, or "strength" (the defense's own parameter; where its points come with batches of several sizes, one
+    for each value, as more clients bring more features, these stay together too).
     """
     if variable != "strength":
         return _grouped(points, (variable,))
@@ -44,12 +45,20 @@ def _grouped(points: Iterable[Point], variables: Sequence[str]) -> list[list[Poi
     return [sorted(s, key=lambda p: value_of(p, variables[0])) for s in together.values()]
 
 
+def part_of(point: Point, variable: str) -> str:
+    """The part of a point that keeps ``variable``: "defense", "attack", or "" for the point itself."""
+    return _place(point, variable)[0]
+
+
 def _place(point: Point, variable: str) -> tuple[str, str]:
     """The part of a point ("" for itself) that keeps ``variable``, and its name there."""
     if variable == "strength":
         parameter = point.defense.strength_parameter()
         return "defense", parameter.name if parameter else variable
-    return {"sigma": "defense", "moments": "attack"}.get(variable, ""), variable
+    for part, owner in (("", point), ("attack", point.attack)):
+        if any(f.name == variable for f in fields(owner)):
+            return part, variable
+    return "defense", variable
 
 
 def value_of(point: Point, variable: str) -> Any:
