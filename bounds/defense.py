@@ -33,6 +33,7 @@ class Param:
     off: float
     grid: tuple[float, ...]
     integer: bool = False
+    words: str = ""  #: what it is, for figures; empty: its name says it
 
     @property
     def symbol(self) -> sp.Symbol:
@@ -53,12 +54,14 @@ def choice(default: bool | str, *others: str) -> Any:
     return dataclasses.field(default=default, metadata={"choice": allowed})
 
 
-def param(*, lo: float, hi: float, off: float, grid: Iterable[float] = (), integer: bool = False) -> Any:
+def param(
+    *, lo: float, hi: float, off: float, grid: Iterable[float] = (), integer: bool = False, words: str = ""
+) -> Any:
     """Declare a real (or integer) parameter of a ``Defense`` once; its default is ``off``. Without a ``grid`` a sweep
     tries the middle of the range and the end away from ``off``; a range without end, ``hi = inf``, needs a grid."""
     far = hi if abs(hi - off) >= abs(lo - off) else lo
     return dataclasses.field(
-        default=off, metadata={"param": (lo, hi, off, tuple(grid) or ((lo + hi) / 2, far), integer)}
+        default=off, metadata={"param": (lo, hi, off, tuple(grid) or ((lo + hi) / 2, far), integer, words)}
     )
 
 

@@ -11,14 +11,16 @@ import math
 import numbers
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from functools import cache
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 import bounds
 from bounds import checks
 from bounds.defense import Defense
-from bounds.estimator import TensorAttack
+from bounds.estimator import AttackSpec, TensorAttack
 from bounds.gaussian.activations import ACTIVATIONS
 from bounds.setting import Setting
 
@@ -68,28 +70,37 @@ def defense_from_dict(raw: Any) -> Defense:
     values = _object("defense", raw)
     families = {family.name: family for family in bounds.DEFENSES}
     family = families[_word("defense", values.pop("name", None), families)]
-    floats = {p.name for p in family.parameters() if not p.integer}
-    return _built("defense", family, {k: _real(v) if k in floats else v for k, v in values.items()})
+    found: Defense = _built("defense", family, values)
+    return found
 
 
-def attack_to_dict(attack: Any) -> dict[str, Any]:
-    """The options by name; before them ``"name"``, except of ``TensorAttack``, the only attack of the first records."""
-    if isinstance(attack, TensorAttack):
+def attack_to_dict(attack: AttackSpec) -> dict[str, Any]:
+    """The options by name; before them ``"name"``, except of ``TensorAttack``, the only attack of the first records.
+
+    Raises ``TypeError`` for what is none of ``bounds.ATTACKS``, and for options that would not come back as they are: they
+    have to be words, numbers (nan is none), None, or tuples of these, as the types of their fields say."""
+    if type(attack) is TensorAttack:
         default = TensorAttack()
         options = {f.name: getattr(attack, f.name) for f in dataclasses.fields(attack)}
         return {k: plain(v) for k, v in options.items() if k not in LATER_OPTIONS or v != getattr(default, k)}
-    if not isinstance(attack, bounds.ATTACKS):
+    if type(attack) not in bounds.ATTACKS:
         raise TypeError(f"attack must be one of bounds.ATTACKS; got {attack!r}")
-    return {"name": attack.name, **plain(attack)}
+    raw = {"name": attack.name, **plain(attack)}
+    if attack_from_dict(raw) != attack:
+        raise TypeError(f"attack must have options that come back from JSON as they are; got {attack!r}")
+    return raw
 
 
-def attack_from_dict(raw: Any) -> Any:
+def attack_from_dict(raw: Any) -> AttackSpec:
     """Inverse of ``attack_to_dict``; ``ValueError`` for anything that is not its result."""
     values = _object("attack", raw)
+    found: AttackSpec
     if "name" not in values:
-        return _built("attack", TensorAttack, values, optional=LATER_OPTIONS)
+        found = _built("attack", TensorAttack, values, optional=LATER_OPTIONS)
+        return found
     specs = {spec.name: spec for spec in bounds.ATTACKS if spec is not TensorAttack}
-    return _built("attack", specs[_word("attack", values.pop("name"), specs)], values)
+    found = _built("attack", specs[_word("attack", values.pop("name"), specs)], values)
+    return found
 
 
 def setting_to_dict(setting: Setting) -> dict[str, Any]:
@@ -137,9 +148,26 @@ def _word(name: str, value: Any, allowed: Mapping[str, Any]) -> str:
     return value
 
 
-def _real(value: Any) -> Any:
-    """The float that a name stands for; anything else is left to the one who checks it."""
-    return NOT_FINITE.get(value, value) if isinstance(value, str) else value
+@cache
+def _types(make: type) -> Mapping[str, Any]:
+    """The types of a dataclass's fields."""
+    return get_type_hints(make)
+
+
+def _typed(wanted: Any, value: Any) -> Any:
+    """What JSON cannot write as it is, as a field of that type holds it: the float that a name stands for, a tuple of a
+    list. Anything else is left to the one who checks it."""
+    among = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
+    if isinstance(value, str):
+        return NOT_FINITE.get(value, value) if float in among and str not in among else value
+    shapes = [one for one in among if tuple in (one, get_origin(one))]
+    if not isinstance(value, list | tuple) or not shapes:
+        return value
+    inner = get_args(shapes[0]) or (Any, ...)
+    inner = inner[:1] * len(value) if inner[1:] == (...,) else inner
+    if len(inner) != len(value):
+        raise TypeError(f"{value} must have {len(inner)} entries")
+    return tuple(_typed(one, v) for one, v in zip(inner, value, strict=True))
 
 
 def _built(name: str, make: Any, values: dict[str, Any], optional: tuple[str, ...] = ()) -> Any:
@@ -149,6 +177,6 @@ def _built(name: str, make: Any, values: dict[str, Any], optional: tuple[str, ..
     if wrong:
         raise ValueError(f"{name}: fields missing or unknown: {', '.join(wrong)}; got {values}")
     try:
-        return make(**values)
+        return make(**{k: _typed(_types(make)[k], v) for k, v in values.items()})
     except TypeError as error:
         raise ValueError(f"{name}: {error}") from error

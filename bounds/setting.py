@@ -100,7 +100,7 @@ class Setting:
             d,
             m,
             np.eye(size),
-            alternating(size) if labels is None else labels,
+            np.array(alternating(size)) if labels is None else labels,
             resolve_activation(activation),
         )
 
@@ -181,6 +181,6 @@ def _size(name: str, value: Any, largest: int) -> int:
     return checks.integer(name, checks.integer(name, value, 1), 1, largest)
 
 
-def alternating(size: int) -> Array:
+def alternating(size: int) -> tuple[float, ...]:
     """Labels +1, -1, +1, ... of the given length."""
-    return np.where(np.arange(size) % 2 == 0, 1.0, -1.0)
+    return tuple(1.0 - 2.0 * (i % 2) for i in range(size))

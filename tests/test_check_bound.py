@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -21,17 +21,21 @@ from hypothesis import HealthCheck, Phase, Verbosity, find, given, seed, setting
 from hypothesis import strategies as st
 from synthetic_records import make_outcome
 
+import bounds
 from bounds import (
+    AttackSpec,
     Defense,
     GradientNoise,
     Kind,
     NoDefense,
     Setting,
+    SignCompression,
     TensorAttack,
     TrivialBound,
     UnsupportedBound,
     evaluate,
 )
+from bounds.kinds.rate import RATE
 from bounds.kinds.stated import stated
 from verify import Features, Point, check_bound, check_point, cli, point_strategy
 from verify.measure.outcome import Outcome
@@ -626,3 +630,46 @@ def test_the_readme_s_example_says_what_it_prints() -> None:
     )
     assert len(example.examples) == 6
     assert doctest.DocTestRunner(verbose=False).run(example).failed == 0
+
+
+def test_a_bound_that_needs_what_a_search_does_not_have_is_not_supported() -> None:
+    def numeric(
+        defense: Defense, setting: Setting, attack: TensorAttack, delta: float, *, net: object
+    ) -> tuple[float, dict[str, float]]:
+        raise AssertionError("asked without a net")
+
+    needy = replace(stated(NoDefense)[Kind.PREDICTED], numeric=numeric, needs=frozenset({"net"}))
+    with pytest.raises(UnsupportedBound, match=r"nothing to test .*unsupported"):
+        check_point(needy, "predicted", SIMPLEST)
+    result = check_bound(needy, "predicted", TINY, **(BUDGET | {"max_examples": 2}))
+    assert result.status == "uninformative" and result.unsupported > 0 and result.trials == 0
+
+
+def test_a_bound_is_not_asked_about_defenses_it_does_not_speak_of() -> None:
+    silent = replace(SIMPLEST, defense=SignCompression())  # has no rate
+    for rate in (RATE, stated(NoDefense)[Kind.RATE]):
+        with pytest.raises(UnsupportedBound, match=r"nothing to test .*unsupported"):
+            check_point(rate, "rate", silent)
+
+
+@dataclass(frozen=True)
+class Elsewhere(AttackSpec):
+    """An attack from outside."""
+
+    name: ClassVar[str] = "elsewhere"
+    reach: float = 1.0
+    widths: tuple[float, ...] = ()
+
+
+def test_any_attack_is_searched_and_its_counterexample_runs_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("verify.measure.trial.run_trial", trial_of(lambda point, trial, seed: 0.1))
+    monkeypatch.setattr("bounds.ATTACKS", (*bounds.ATTACKS, Elsewhere))
+    spec = Elsewhere(math.inf, (1.0, -math.inf))
+    there = point_strategy((NoDefense,), (3, 3), (1_000, 1_000), (1, 1), ("relu",), attack=spec)
+    result = check_bound(lambda setting: 0.01, "upper", there, **BUDGET)
+    assert result.counterexample is not None and result.counterexample.point.attack == spec
+    assert run_again(result, lambda setting: 0.01, capsys) == result.counterexample.text
+    with pytest.raises(TypeError, match="attack must be a AttackSpec"):
+        point_strategy(attack="tensor")  # type: ignore[arg-type]

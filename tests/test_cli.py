@@ -16,14 +16,7 @@ import pytest
 import typer
 from synthetic_records import make_record
 
-from bounds import (
-    DEFENSES,
-    GradientNoise,
-    Kind,
-    Setting,
-    TensorAttack,
-    evaluate,
-)
+from bounds import DEFENSES, GradientNoise, Kind, Setting, TensorAttack, evaluate
 from verify import (
     EXPERIMENTS,
     Features,
@@ -42,6 +35,7 @@ from verify.cli.app import COMMANDS, load
 from verify.cli.options import LARGEST, NAMES, count
 from verify.cli.tables import print_rows
 from verify.judge import JUDGES
+from verify.judge.base import bound_at
 from verify.measure.experiment import Reduced
 
 ROOT = Path(__file__).parent.parent
@@ -56,6 +50,11 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return int(stop.value.code or 0), out, err
 
 
+def told_by(summary: dict[str, Any]) -> int:
+    """The exit code that goes with these results."""
+    return int(any(result["verdict"] == "fails" for result in summary["results"]))
+
+
 def shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     """The command line in a process of its own."""
     return subprocess.run(
@@ -65,11 +64,6 @@ def shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[by
         capture_output=True,
         timeout=300,
     )
-
-
-def failing(summary: dict[str, Any]) -> int:
-    """The exit code that belongs to these verdicts."""
-    return int(any(r["verdict"] == "fails" for r in summary["results"]))
 
 
 @pytest.fixture
@@ -339,7 +333,7 @@ def test_verify_writes_records_and_figures_and_resumes(
 ) -> None:
     code, out, _ = run(capsys, "verify", "none", *SMALL, "--out", str(tmp_path), "--json")
     summary = json.loads(out)
-    assert code == failing(summary)  # two trials cannot decide; what is tested here is the plumbing
+    assert code == told_by(summary)  # two trials cannot decide; what is tested here is the plumbing
     assert summary["trials"] == 4 and len(summary["results"]) >= 2
     records = tmp_path / "records" / "one-feature-quick.jsonl"
     before = records.read_bytes()
@@ -377,10 +371,9 @@ def test_figures_are_redrawn_without_any_attack(
     code, _, _ = run(capsys, "verify", "none", *SMALL, "--out", str(tmp_path))
     drawn = (tmp_path / "one-feature-quick.png").read_bytes()
     monkeypatch.setattr("attack.observe", None)  # any attempt to attack would raise
-    again, told, _ = run(
-        capsys, "figures", "--from", str(tmp_path / "records"), "--out", str(tmp_path / "again"), "--json"
-    )
-    assert again == code == failing(json.loads(told))
+    again = ("--from", str(tmp_path / "records"), "--out", str(tmp_path / "again"))
+    code, out, _ = run(capsys, "figures", *again, "--json")
+    assert code == told_by(json.loads(out))
     assert (tmp_path / "again" / "one-feature-quick.png").read_bytes() == drawn
 
 
@@ -397,7 +390,7 @@ def test_a_setting_of_one_s_own(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     own = ["gradient-noise", "--sigma", ".7", "--activation", "gelu", *OWN, "--out", str(tmp_path)]
     code, out, _ = run(capsys, "verify", *own, "--json", "--format", "svg")
     summary = json.loads(out)
-    assert code == failing(summary)
+    assert code == told_by(summary)
     assert summary["trials"] == 8
     assert [r["kind"] for r in summary["results"]] == ["predicted", "predicted", "rate", "upper", "upper"]
     (records,) = (tmp_path / "records").glob("own-gradient-noise-*.jsonl")
@@ -405,7 +398,7 @@ def test_a_setting_of_one_s_own(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     code, again, _ = run(
         capsys, "figures", "--from", str(records.parent), "--out", str(tmp_path / "again"), "--json"
     )
-    assert json.loads(again)["results"] == summary["results"]
+    assert json.loads(again)["results"] == summary["results"] and code == told_by(summary)
     assert (tmp_path / "again" / f"{records.stem}.png").read_bytes().startswith(b"\x89PNG")
     code, told, _ = run(capsys, "export", str(records.parent), "--json")
     (table,) = map(Path, json.loads(told))
@@ -443,7 +436,7 @@ def test_several_attacks_on_one_observation_are_judged_and_redrawn_from_their_re
         append_record(tmp_path / "records" / "both.jsonl", record)
     code, told, _ = run(capsys, "figures", "--from", str(tmp_path / "records"), "--json")
     assert json.loads(told)["results"] == [r.to_dict() for r in results]
-    assert code == failing(json.loads(told)) == 1  # made-up errors: what is predicted they are not
+    assert code == told_by(json.loads(told)) == 1  # made-up errors: what is predicted they are not
     assert (tmp_path / "both.png").exists()
 
 
@@ -474,12 +467,19 @@ def test_natural_checks_are_those_that_are_stated(defense: Any) -> None:
     kinds = [check.kind for check in experiment.rules]
 
     def stated(kind: Kind) -> bool:
-        at = [evaluate(p.defense, p.setting(), p.attack) for p in experiment.points]
-        return any(values[kind].value is not None for values in at)
+        return any(bound_at(p, kind).value is not None for p in experiment.points)
 
     assert kinds == [kind for kind in JUDGES if kind is Kind.PREDICTED or stated(kind)]
     alone = own_experiment(defense.grid()[0], d=20, B=2, m=3_000)
     assert [check.kind for check in alone.rules] == [kind for kind in kinds if kind is not Kind.RATE]
+
+
+def test_nothing_is_asked_that_is_stated_elsewhere_alone() -> None:
+    """Of odd activations there is no UPPER, and no rate for a contraction drawn at random."""
+    odd = {"d": 20, "B": 2, "m": (3_000, 6_000), "activation": "tanh"}
+    assert [c.kind for c in own_experiment(**odd).rules] == [Kind.PREDICTED, Kind.RATE]  # type: ignore[arg-type]
+    drawn = own_experiment(**odd, attack=TensorAttack(contraction="random"))  # type: ignore[arg-type]
+    assert [c.kind for c in drawn.rules] == [Kind.PREDICTED]
 
 
 # --- the other commands -----------------------------------------------------------------------------------------------

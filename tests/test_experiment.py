@@ -14,10 +14,10 @@ import pytest
 from synthetic_records import make_experiment, make_point
 
 from bounds import DEFENSES, GradientNoise, NoDefense, TensorAttack
+from bounds.setting import alternating
 from verify import EXPERIMENTS, Features, Point
 from verify.judge.rate import RateCheck
 from verify.measure.experiment import Reduced
-from verify.measure.features import alternating
 from verify.measure.point import point_key
 from verify.measure.series import largest
 from verify.origin import own

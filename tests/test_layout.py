@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from verify.judge.verdict import Result
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -339,3 +344,50 @@ def test_a_foreign_bounds_is_named(tmp_path: Path, package: str, form: str) -> N
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ImportError:"), done.stderr
     assert str(foreign) in last
+
+
+# --- one name for one thing ---------------------------------------------------------------------------------------------
+
+#: Names that say one thing below and another above: a moment as theory has it and as it is measured; to run.
+NAMESAKES = {"first_moment", "run"}
+
+
+def test_what_bounds_offers_is_not_written_again_above_it() -> None:
+    """A public function of ``bounds`` has no namesake in ``attack`` and ``verify``: it would be the same thing twice."""
+
+    def functions(package: str) -> dict[str, str]:
+        found = {}
+        for path in modules(package):
+            for node in ast.parse(path.read_text("utf-8")).body:
+                if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                    found[node.name] = str(path.relative_to(ROOT))
+        return found
+
+    below = functions("bounds")
+    twice = {
+        name: place
+        for above in ("attack", "verify")
+        for name, place in functions(above).items()
+        if name in below
+    }
+    assert {name: place for name, place in twice.items() if name not in NAMESAKES} == {}
+
+
+def test_no_constant_is_written_that_nothing_reads() -> None:
+    text = {path: path.read_text("utf-8") for folder in (*ALLOWED, "tests") for path in modules(folder)}
+    words = Counter(word for source in text.values() for word in re.findall(r"\w+", source))
+    unread = [
+        f"{path.relative_to(ROOT)}: {target.id}"
+        for path, source in text.items()
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name) and not target.id.startswith("__") and words[target.id] == 1
+    ]
+    assert unread == []
+
+
+@pytest.mark.parametrize("result", Result.__subclasses__(), ids=lambda kind: kind.__name__)
+def test_a_verdict_is_written_by_the_names_of_its_fields(result: type[Result]) -> None:
+    """A dozen numbers side by side are told apart by nothing else."""
+    assert all(field.kw_only for field in fields(result))

@@ -158,6 +158,129 @@ print(sum(e * e for e in errors) / len(errors))
 """
 
 
+ECHO = '''"""The tensor attack under another name, with options of every form."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import sympy as sp
+
+from bounds.defense import Defense
+from bounds.estimator import AttackSpec, TensorAttack
+from bounds.kinds.predicted.unbiased import PREDICTED
+from bounds.setting import Setting
+from bounds.statement import Bound, Kind
+
+
+@dataclass(frozen=True)
+class Echo(AttackSpec):
+    """Reach and scales play no part."""
+
+    name: ClassVar[str] = "echo"
+    reach: float = 1.0
+    scales: tuple[float, ...] = ()
+
+
+def _numeric(
+    defense: Defense, setting: Setting, attack: Echo, delta: float
+) -> tuple[float, dict[str, float]]:
+    value, _ = PREDICTED.numeric(defense, setting, TensorAttack(), delta)
+    return value, {}
+
+
+ECHOED = Bound(
+    kind=Kind.PREDICTED,
+    statement="as the tensor attack",
+    source="folklore",
+    statistic="root mean square over trials of R",
+    assumptions=(),
+    numeric=_numeric,
+    symbolic=sp.Symbol("K_perp", positive=True),
+    laws=PREDICTED.laws,
+)
+'''
+
+ECHOING = '''"""The tensor attack again."""
+
+from __future__ import annotations
+
+from attack.networks.two_layer import TwoLayerNet
+from attack.observation import Observation
+from attack.reconstruction import Reconstruction
+from attack.tensor import reconstruct as tensor
+from bounds.echo import Echo
+
+
+def reconstruct(
+    observation: Observation,
+    net: TwoLayerNet,
+    batch_size: int | None = None,
+    attack: Echo | None = None,
+    seed: int = 2,
+) -> Reconstruction:
+    return tensor(observation, net, batch_size=batch_size, seed=seed)
+'''
+
+MEASURED = """
+import math
+from dataclasses import replace
+from pathlib import Path
+import torch
+from attack import TwoLayerNet, observe, reconstruct
+from bounds import Kind, NoDefense, Setting, TensorAttack, evaluate
+from bounds.echo import Echo
+from test_layout import test_all_packages_are_shipped
+from verify import Features, Point, check_point, compare, experiment_of, own_experiment, plot, read_records, sweep
+from verify.judge.base import bound_at
+from verify.judge.predicted import ImprovementCheck
+from verify.measure.files import compact
+from verify.search.point_strategy import code
+
+test_all_packages_are_shipped()
+spec = Echo(reach=math.inf, scales=(0.5, math.inf))
+setting = Setting.orthonormal(12, 4000, 1)
+stated = evaluate(NoDefense(), setting, spec)
+assert stated.predicted == evaluate(NoDefense(), setting).predicted and stated.rate_scale is None
+net, X = TwoLayerNet.sample(12, 4000, "relu", 0), torch.eye(12, dtype=torch.float64)[:1]
+seen = observe(NoDefense(), net, X, torch.tensor([1.0]))
+assert torch.equal(reconstruct(seen, net, attack=spec).features, reconstruct(seen, net).features)
+
+alone = own_experiment(d=12, B=1, m=(2_000, 8_000), attack=spec)
+assert [c.kind for c in alone.rules] == [Kind.PREDICTED]  # its theory has no rate and no UPPER
+plain = TensorAttack(moments="plain")
+both = tuple(Point("both", Features("orthonormal"), 12, m, 1, also=(spec, plain)) for m in (2_000, 8_000))
+assert eval(code(both[0]), {**globals(), "Echo": Echo}) == both[0]
+records = sweep(alone, "out/records", trials=8, jobs=1, progress=False)
+together = replace(alone, name="both", points=both, rules=(*alone.rules, ImprovementCheck()))
+records_of_both = sweep(together, "out/records", trials=8, jobs=1, progress=False)
+for experiment, found in ((alone, records), (together, records_of_both)):
+    path = Path("out/records") / f"{experiment.name}.jsonl"
+    assert read_records(path) == found
+    kept = compact(path)
+    back = read_records(kept)
+    assert {(r.point, r.trial) for r in back} == {(r.point, r.trial) for r in found}  # equal, and of one hash
+    assert {type(a) for r in back for a in r.point.attacks} <= {TensorAttack, Echo} and spec in back[0].point.attacks
+    results = compare(back, experiment)
+    assert [r.text for r in results] == [r.text for r in compare(found, experiment)]
+    assert {r.verdict for r in compare(back, experiment, kind="predicted", corrupt_factor=0.3)} == {"fails"}
+    for x in ("m", "d"):
+        plot(back, f"out/{experiment.name}-{x}.svg", experiment, x=x)
+    own = experiment_of(back)
+    assert set(own.points) == set(experiment.points)
+    assert len(compare(back, own, kind="predicted")) == len(own.points) * len(own.points[0].attacks)
+predicted = compare(records_of_both, together, kind="predicted")
+one, two = (r for r in predicted if "2 000" in r.series and "plain" not in r.series)
+assert one.measured == two.measured and one.predicted == two.predicted  # the same trials by either name
+rates = compare(records_of_both, kind="rate")
+assert sorted(r.verdict == "uninformative" for r in rates) == [False, False, True], rates
+assert "no rate is stated" in next(r.text for r in rates if r.verdict == "uninformative")
+assert check_point(lambda setting: 3.0 * stated.predicted, "predicted", alone.points[0], trials=6).verdict == "fails"
+"""
+
+
 def run(where: Path, *command: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(where)}
     return subprocess.run(
@@ -236,6 +359,42 @@ def test_an_attack_from_outside(tmp_path: Path) -> None:
     found = run(tmp_path, "-c", GUESSED)
     assert found.returncode == 0, found.stderr
     assert abs(float(found.stdout) - 2) < 0.1
+
+
+def test_an_attack_from_outside_goes_all_the_way(tmp_path: Path) -> None:
+    """A specification whose options JSON does not have (an infinity, a tuple), alone and beside the tensor attack on one
+    observation: evaluated, run, measured, kept, judged, drawn, searched, redrawn and exported by the command line."""
+    copied(tmp_path)
+    (tmp_path / "bounds" / "echo.py").write_text(ECHO)
+    (tmp_path / "attack" / "echo").mkdir()
+    (tmp_path / "attack" / "echo" / "__init__.py").write_text(ECHOING)
+    for name, changes in (
+        (
+            "bounds/kinds/stated.py",
+            (
+                ("FLOOR, UPPER),\n", "FLOOR, UPPER),\n    Echo: (ECHOED,),\n"),
+                ("from bounds.kinds.rate", "from bounds.echo import ECHOED, Echo\nfrom bounds.kinds.rate"),
+            ),
+        ),
+        ("pyproject.toml", (('"attack.channels",', '"attack.channels", "attack.echo",'),)),
+    ):
+        text = (tmp_path / name).read_text()
+        for old, new in changes:
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        (tmp_path / name).write_text(text)
+    measured = run(tmp_path, "-c", "import sys; sys.path.append('tests')\n" + MEASURED)
+    assert measured.returncode == 0, measured.stderr
+    figures = run(tmp_path, "-m", "verify", "figures", "--from", "out/records", "--out", "again", "--json")
+    told = json.loads(figures.stdout)
+    assert figures.returncode == int(any(r["verdict"] == "fails" for r in told["results"])), figures.stderr
+    echoed = [r["series"] for r in told["results"] if r["kind"] == "predicted" and "echo" in r["series"]]
+    assert told["trials"] == 32 and len(set(echoed)) == 4
+    assert len(list((tmp_path / "again").glob("*.png"))) >= 2
+    tables = run(tmp_path, "-m", "verify", "export", "out/records", "--out", "tables")
+    assert tables.returncode == 0, tables.stderr
+    rows = (tmp_path / "tables" / "both.csv").read_text().splitlines()
+    assert len(rows) == 1 + 16 * 3 and sum("echo" in row for row in rows) == 16
 
 
 def test_a_defense_with_a_false_prediction_is_caught(tmp_path: Path) -> None:

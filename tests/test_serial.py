@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,7 +13,18 @@ from helpers import correlated, defense_members
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bounds import ACTIVATIONS, DEFENSES, DPSGD, Defense, GradientNoise, Kind, Setting, TensorAttack
+import bounds
+from bounds import (
+    ACTIVATIONS,
+    DEFENSES,
+    DPSGD,
+    AttackSpec,
+    Defense,
+    GradientNoise,
+    Kind,
+    Setting,
+    TensorAttack,
+)
 from bounds.serial import (
     attack_from_dict,
     attack_to_dict,
@@ -167,7 +178,7 @@ SETTING = setting_to_dict(Setting.orthonormal(5, 100, 2))
         (attack_from_dict, ATTACK | {"restarts": 2}, "missing or unknown: restarts"),
         (attack_from_dict, {"moments": "plain"}, "missing or unknown: core_weight, same_neuron, starts"),
         (attack_from_dict, ATTACK | {"starts": 2.0}, "starts must be an integer"),
-        (attack_from_dict, ATTACK | {"core_weight": "inf"}, "core_weight must be a real number"),
+        (attack_from_dict, ATTACK | {"core_weight": "inf"}, "core_weight must be a finite number"),
         (setting_from_dict, SETTING | {"d": 1}, "B must be at most d"),
         (setting_from_dict, SETTING | {"d": 5.0}, "d must be an integer"),
         (setting_from_dict, SETTING | {"activation": "z**2"}, "activation must be one of"),
@@ -179,3 +190,55 @@ SETTING = setting_to_dict(Setting.orthonormal(5, 100, 2))
 def test_only_what_was_written_is_read(read: Any, raw: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read(raw)
+
+
+@dataclasses.dataclass(frozen=True)
+class Widened(AttackSpec):
+    """An attack with every form of option."""
+
+    name: ClassVar[str] = "widened"
+    reach: float = 1.0
+    limit: float | None = None
+    word: str = "inf"
+    powers: tuple[int, ...] = ()
+    box: tuple[tuple[float, float], ...] = ()
+    pair: tuple[float, str] | None = None
+    free: Any = None
+
+
+@given(
+    st.builds(
+        Widened,
+        st.floats(allow_nan=False),
+        st.none() | st.floats(allow_nan=False),
+        st.text(max_size=4) | st.sampled_from(["inf", "nan"]),
+        st.lists(st.integers(), max_size=3).map(tuple),
+        st.lists(st.tuples(st.floats(allow_nan=False), st.floats(allow_nan=False)), max_size=2).map(tuple),
+        st.none() | st.tuples(st.floats(allow_nan=False), st.text(max_size=3) | st.just("inf")),
+    )
+)
+def test_options_of_every_attack_come_back_by_their_types(attack: Widened) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bounds.ATTACKS", (*bounds.ATTACKS, Widened))
+        found = attack_from_dict(through_json(attack_to_dict(attack)))
+    assert found == attack and hash(found) == hash(attack)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [Widened(float("nan")), Widened(free=(1,)), Widened(free=GradientNoise()), Widened(free=math.inf)],
+    ids=repr,
+)
+def test_options_that_would_not_come_back_are_refused(
+    attack: Widened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bounds.ATTACKS", (*bounds.ATTACKS, Widened))
+    with pytest.raises(TypeError, match="attack must have options that come back from JSON as they are"):
+        attack_to_dict(attack)
+
+
+def test_a_tuple_of_another_length_is_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bounds.ATTACKS", (*bounds.ATTACKS, Widened))
+    raw = attack_to_dict(Widened()) | {"pair": [1.0, "a", 2.0]}
+    with pytest.raises(ValueError, match=r"attack: .*must have 2 entries"):
+        attack_from_dict(raw)

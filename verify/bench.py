@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bounds import NoDefense, Setting, TensorAttack, checks, evaluate, serial
-from verify.measure.features import Features, alternating
+from bounds.setting import alternating
+from verify.measure.features import Features
 from verify.origin import own
 
 if TYPE_CHECKING:

@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from attack.streams import numpy_generator
 from bounds.checks import array, choice, integer, real
+from bounds.setting import alternating
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -245,7 +246,7 @@ def _batch(
         raise ValueError(f"{name}: a picture needs a positive norm; got 0 at indices {blank} of the data set")
     return ImageBatch(
         features=np.ascontiguousarray(rows / norms[:, None]),
-        labels=np.where(np.arange(B) % 2 == 0, 1.0, -1.0),
+        labels=np.array(alternating(B)),
         classes=np.asarray(classes)[indices].astype(np.int64),
         shape=(channels, height, width),
         mean=mean,

@@ -19,7 +19,7 @@ class GradientNoise(Defense):
     (per sum over the batch; ``per_mean`` converts from a mean loss). RATE: Liu, Wang, Chen, Lei 2025 (arXiv 2402.09478)."""
 
     name: ClassVar[str] = "gradient_noise"
-    sigma: float = param(lo=0.0, hi=1e6, off=0.0, grid=(0.5, 2.0))
+    sigma: float = param(lo=0.0, hi=1e6, off=0.0, grid=(0.5, 2.0), words="standard deviation of the noise σ")
     rate: ClassVar[sp.Expr | None] = SIZES["B"] + symbol("sigma")
     rate_source: ClassVar[str] = "Liu, Wang, Chen, Lei, AISTATS 2025 (as summaries give it)"
 

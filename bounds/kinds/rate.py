@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import sympy as sp
 
 from bounds.defense import Defense
+from bounds.errors import UnsupportedBound
 from bounds.estimator import TensorAttack
 from bounds.kinds.supported import check_applies
 from bounds.setting import SIZES, Setting
@@ -18,7 +19,8 @@ from bounds.wide_limits import gradient_norm
 def rate_at(defense: Defense, setting: Setting) -> tuple[float, dict[str, float]]:
     """``defense.rate * sqrt(d/m)`` with every symbol at its value, and the values that are not the setting's or the
     defense's own. Infinite parameters are limits, taken after the others."""
-    assert defense.rate is not None
+    if defense.rate is None:
+        raise UnsupportedBound(f"not proved: no rate is stated for {defense.name}")
     formula = defense.rate * sp.sqrt(SIZES["d"] / SIZES["m"])
     used = {s.name for s in formula.free_symbols}
     found = {"G": gradient_norm(setting) / math.sqrt(setting.m)} if "G" in used else {}

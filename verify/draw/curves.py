@@ -18,12 +18,12 @@ from verify.judge.statistics import LEVEL, Measured
 from verify.judge.upper import bound_of
 from verify.measure.outcome import TrialOutcome
 from verify.measure.point import Point
-from verify.measure.series import value_of
+from verify.measure.series import parameter_of, value_of
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What is on the horizontal axis: a variable, its label, whether it is logarithmic, and its extent (of the
+    """What is on the horizontal axis: a key of ``AXES``, its label, whether it is logarithmic, and its extent (of the
     logarithm, if it is)."""
 
     variable: str
@@ -33,10 +33,11 @@ class Axis:
 
     @staticmethod
     def of(variable: str, points: Sequence[Point]) -> Axis:
-        parameters = {p.defense.strength_parameter() for p in points}
-        label, log = AXES.get(variable) or variable.replace("_", " "), True
-        if variable == "strength" and len(parameters) == 1 and (one := parameters.pop()):
-            label = f"{points[0].defense.name.replace('_', ' ')}: {one.name.replace('_', ' ')}"
+        parameters = {parameter_of(p, variable) for p in points}
+        label, log = AXES[variable], True
+        if len(parameters) == 1 and (one := parameters.pop()):
+            if variable == "strength":
+                label = f"{points[0].defense.name.replace('_', ' ')}: {one.name.replace('_', ' ')}"
             log = one.hi > 1  # a share is drawn as such
         values = [float(value_of(p, variable)) for p in points]
         log = log and min(values) > 0

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from bounds import Kind
+from bounds import SYMBOLS, Kind, UnsupportedBound
 from verify.draw.curves import Axis, Curve, curve_of, draw_curves
 from verify.draw.style import (
     AXES,
@@ -35,7 +35,7 @@ from verify.judge import JUDGES
 from verify.judge.base import Conduct, errors_of
 from verify.judge.compare import judged
 from verify.judge.predicted import PredictedCheck
-from verify.judge.rate import PARAMETERS, RateCheck, stated_exponent
+from verify.judge.rate import RateCheck, exponent_at
 from verify.judge.statistics import LEVEL
 from verify.judge.upper import UpperCheck
 from verify.judge.verdict import Result
@@ -56,11 +56,10 @@ def plot(
     tolerance: float | None = None,
     level: float = LEVEL,
 ) -> Figure:
-    """Error against ``x`` (a key of ``AXES`` or a parameter of the defense; None: what the experiment's rate is about, else
-    what varies at its one width, else "m"), log-log (a share between 0 and 1: linear), one colour for each series, with the
-    ratio to PREDICTED below (band: 1 ± tolerance; None: the experiment's own, else 0.03) and the verdicts at the foot. A
-    statement that takes long to compute (UPPER) is drawn where the experiment checks it or there is no experiment. Returns
-    matplotlib's figure,
+    """Error against ``x`` (a key of ``AXES``; None: what the experiment's rate is about, else what varies at its one
+    width, else "m"), log-log (a share between 0 and 1: linear), one colour for each series, with the ratio to PREDICTED
+    below (band: 1 ± tolerance; None: the experiment's own, else 0.03) and the verdicts at the foot. A statement that takes
+    long to compute (UPPER) is drawn where the experiment checks it or there is no experiment. Returns matplotlib's figure,
     and writes it to ``path`` if one is given: PNG, PDF or SVG by its suffix.
 
     Verdicts are those of ``compare``, by the experiment's rules, if one is given, else by those natural to ``x``. Raises
@@ -69,9 +68,8 @@ def plot(
     if path is not None:
         checked_path(path)
     x = x or natural_axis(experiment)
-    allowed = tuple(dict.fromkeys((*AXES, *PARAMETERS)))
-    if x not in allowed:
-        raise ValueError(f"x must be one of {', '.join(allowed)}; got {x!r}")
+    if x not in AXES:
+        raise ValueError(f"x must be one of {', '.join(AXES)}; got {x!r}")
     groups = group_records(records, experiment)
     together = series([p for p, group in groups.items() if group], x)
     if not together:
@@ -231,11 +229,12 @@ def _draw_counts(
 def _draw_guide(axes: Axes, curves: Sequence[Curve], x: str, seen: list[float]) -> str:
     """The rate's slope, once, above the highest series: a slope has no height of its own."""
     usable = [c for c in curves if sum(m.rms > 0 for m in c.measured) >= 2]
-    if not usable or x not in ("m", "d", *PARAMETERS):
+    if not usable or x not in SYMBOLS:
         return ""
     top = max(usable, key=lambda c: max(m.rms for m in c.measured if m.rms > 0))
-    exponent, unproved = stated_exponent(top.points, x)
-    if unproved:
+    try:
+        exponent = exponent_at(top.points, x)
+    except UnsupportedBound:
         return ""
     pairs = [(at, m.rms) for at, m in zip(top.x, top.measured, strict=True) if m.rms > 0]
     offset = np.mean([math.log(rms) - exponent * math.log(at) for at, rms in pairs])

@@ -23,12 +23,12 @@ from bounds import (
     SecureAggregation,
     TensorAttack,
 )
+from bounds.setting import alternating
 from verify.draw.curves import Axis, Curve, curve_of, draw_curves
 from verify.draw.style import STYLES, checked_path, label_values, save_figure
 from verify.experiments.grid import RANDOM
 from verify.judge.base import Groups, bound_at, errors_of
 from verify.judge.statistics import Measured
-from verify.measure.features import alternating
 from verify.measure.groups import group_records
 from verify.measure.outcome import TrialOutcome
 from verify.measure.point import Point, parameter_words
@@ -144,7 +144,7 @@ def plot_side_by_side(records: Iterable[Record], path: str | Path | None = None)
     if first and heights:
         first.set_ylim(0.75 * min(heights), 1.35 * max(heights))
     figure.suptitle(
-        "One attack against every defense (ReLU, random features, d = 50, residualized moments; two features, or two for "
+        "One attack against eight defenses (ReLU, random features, d = 50, residualized moments; two features, or two for "
         "each client or local batch)\nUpper of each pair: error against width. Lower: against strength"
         + (f". Not drawn: {chosen.not_drawn} trials at single widths" if chosen.not_drawn else ""),
         fontsize=11,

@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bounds import Kind, checks
+from bounds import DEFENSES, Kind, checks
 from verify.judge import JUDGES
 
 DPI = 110
@@ -47,12 +47,13 @@ GUIDE: Mapping[str, Any] = MappingProxyType({"color": "0.6", "linestyle": "--", 
 GUIDE_SHIFT = 1.5  # a fitted guide would lie on the prediction and could be taken for it
 
 
+#: What a figure can be drawn against: sizes, every parameter of a defense, and "strength", each defense's own.
 AXES: Mapping[str, str] = MappingProxyType(
     {
         "m": "width m",
         "d": "dimension d",
         "B": "batch size B",
-        "sigma": "standard deviation of the noise σ",
+        **{p.name: p.words or p.name.replace("_", " ") for family in DEFENSES for p in family.parameters()},
         "strength": "strength of the defense",
     }
 )

@@ -20,8 +20,8 @@ from verify.judge.base import (
     measured,
     named,
 )
-from verify.judge.statistics import BASELINE, Measured, within
-from verify.judge.verdict import Result, noted, place, settled
+from verify.judge.statistics import BASELINE, Measured
+from verify.judge.verdict import Result, noted, place, settled, within
 from verify.measure.check import Check
 from verify.measure.series import largest
 
@@ -35,7 +35,7 @@ class FloorCheck(Check):
     tolerance: float = 0.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FloorResult(Result):
     """FLOOR: measured root mean square, the random part in it as predicted, what is left as m grows with its interval,
     and the floor."""
@@ -81,7 +81,7 @@ def judge_floor(
         note += "; the random part hides the limit, larger m would show it"
     text = f"rms {m.rms:.4f}{left}, limit {limit:.4f} [{low:.4f}, {high:.4f}], floor {value:.4f} ± {tolerance:.0%}: {note}"
     return FloorResult(
-        Kind.FLOOR, *place(where), verdict, text, m.n, m.failed,
+        kind=Kind.FLOOR, **place(where), verdict=verdict, text=text, n=m.n, failed=m.failed,
         floor=value, measured=m.rms, random=random, limit=limit, low=low, high=high, tolerance=tolerance,
     )  # fmt: skip
 

@@ -20,8 +20,8 @@ from verify.judge.base import (
     measured,
     named,
 )
-from verify.judge.statistics import BASELINE, Measured, within
-from verify.judge.verdict import Result, noted, place, settled
+from verify.judge.statistics import BASELINE, Measured
+from verify.judge.verdict import Result, noted, place, settled, within
 from verify.measure.check import Check
 
 
@@ -32,7 +32,7 @@ class LowerCheck(Check):
     kind: ClassVar[Kind] = Kind.LOWER
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LowerResult(Result):
     """LOWER: measured root mean square, its interval, and the bound on it."""
 
@@ -52,7 +52,18 @@ def judge_lower(m: Measured, bound: BoundValue, baseline: float = BASELINE, **wh
     nothing = unstated or nothing
     note = noted(verdict, m.n, m.failed, nothing)
     text = f"rms {m.rms:.4f} [{m.low:.4f}, {m.high:.4f}], bound {value:.4f}: {note}"
-    return LowerResult(Kind.LOWER, *place(where), verdict, text, m.n, m.failed, value, m.rms, m.low, m.high)
+    return LowerResult(
+        kind=Kind.LOWER,
+        **place(where),
+        verdict=verdict,
+        text=text,
+        n=m.n,
+        failed=m.failed,
+        bound=value,
+        measured=m.rms,
+        low=m.low,
+        high=m.high,
+    )
 
 
 def _lower(check: LowerCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:

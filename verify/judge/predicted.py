@@ -20,10 +20,10 @@ from verify.judge.base import (
     measured,
     named,
 )
-from verify.judge.statistics import BASELINE, LEVEL, Measured, Verdict, half_width, within
-from verify.judge.verdict import Result, noted, place, settled
+from verify.judge.statistics import BASELINE, LEVEL, Measured, half_width
+from verify.judge.verdict import Result, Verdict, noted, place, settled, within
 from verify.measure.check import Check
-from verify.measure.series import largest, series
+from verify.measure.series import has_value, largest, series
 
 # --- checks: inert, what is to be asked of the records ------------------------------------------------------
 
@@ -51,7 +51,7 @@ class ImprovementCheck(Check):
 FIRST_ORDER = 0.25
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RatioResult(Result):
     """PREDICTED: measured over predicted (root mean square, or plain over residualized), interval and
     tolerance."""
@@ -94,18 +94,18 @@ def judge_predicted(
         f"for 1 ± {tolerance:g}: {noted(verdict, m.n, m.failed, nothing)}"
     )
     return RatioResult(
-        Kind.PREDICTED,
-        *place(where),
-        verdict,
-        text,
-        m.n,
-        m.failed,
-        m.rms,
-        predicted,
-        ratio,
-        low,
-        high,
-        tolerance,
+        kind=Kind.PREDICTED,
+        **place(where),
+        verdict=verdict,
+        text=text,
+        n=m.n,
+        failed=m.failed,
+        measured=m.rms,
+        predicted=predicted,
+        ratio=ratio,
+        low=low,
+        high=high,
+        tolerance=tolerance,
     )
 
 
@@ -142,18 +142,18 @@ def judge_improvement(
         f"{noted(verdict, n, failed, nothing)}"
     )
     return RatioResult(
-        Kind.PREDICTED,
-        *place(where),
-        verdict,
-        text,
-        n,
-        failed,
-        factor,
-        predicted,
-        ratio,
-        low,
-        high,
-        tolerance,
+        kind=Kind.PREDICTED,
+        **place(where),
+        verdict=verdict,
+        text=text,
+        n=n,
+        failed=failed,
+        measured=factor,
+        predicted=predicted,
+        ratio=ratio,
+        low=low,
+        high=high,
+        tolerance=tolerance,
     )
 
 
@@ -168,7 +168,8 @@ def _predicted(check: PredictedCheck, groups: Groups, conduct: Conduct) -> Itera
 
 
 def _improvement(check: ImprovementCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
-    pairs = [pair for pair in series(largest(groups), "moments") if len(pair) == 2]
+    points = [p for p in largest(groups) if has_value(p, "moments")]
+    pairs = [pair for pair in series(points, "moments") if len(pair) == 2]
     if not pairs:
         raise ValueError(
             "an ImprovementCheck needs points that differ in plain and residualized moments alone; got none"

@@ -10,31 +10,40 @@ from typing import ClassVar
 import numpy as np
 import sympy as sp
 
-from bounds import DEFENSES, SYMBOLS, Kind, checks, expression
+from bounds import DEFENSES, SYMBOLS, Kind, UnsupportedBound, checks, expression
 from verify.judge.base import Claim, Conduct, Groups, Judge, Rule, Sample, bound_at, measured, named
-from verify.judge.statistics import BASELINE, LEVEL, Measured, weighted_slope, within
-from verify.judge.verdict import Result, noted, place, settled
+from verify.judge.statistics import BASELINE, LEVEL, Measured, weighted_slope
+from verify.judge.verdict import Result, noted, place, settled, within
 from verify.measure.check import Check
 from verify.measure.point import Point
-from verify.measure.series import part_of, series, value_of
+from verify.measure.series import parameter_of, series, value_of
 
-#: Every parameter that a defense has.
-PARAMETERS = tuple(dict.fromkeys(p.name for family in DEFENSES for p in family.parameters()))
+#: What an exponent can be about: the sizes, and every parameter in a defense's rate that can grow (a share does not).
+VARIABLES = (
+    "m",
+    "d",
+    *dict.fromkeys(
+        p.name
+        for family in DEFENSES
+        for p in family.parameters()
+        if family.rate is not None and p.symbol in family.rate.free_symbols and p.hi > 1
+    ),
+)
 
 
 @dataclass(frozen=True)
 class RateCheck(Check):
-    """The exponent of ``variable`` (m, d or a parameter of a defense) within ``tolerance`` of the rate's."""
+    """The exponent of ``variable`` (one of ``VARIABLES``) within ``tolerance`` of the rate's."""
 
     kind: ClassVar[Kind] = Kind.RATE
     variable: str = "m"
     tolerance: float = 0.05
 
     def __post_init__(self) -> None:
-        checks.choice("variable", self.variable, ("m", "d", *PARAMETERS))
+        checks.choice("variable", self.variable, VARIABLES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RateResult(Result):
     """RATE: fitted and stated exponent; ``lack_of_fit`` is the p-value of the straight line (small: it is
     curved)."""
@@ -80,19 +89,19 @@ def judge_rate(
         f"over {len(usable)} of {len(points)} values: {noted(verdict, n, failed, nothing)}"
     ) + (f"; not a straight line (p = {fit_p:.1g})" if fit_p < 1 - level else "")
     return RateResult(
-        Kind.RATE,
-        *place(where),
-        verdict,
-        text,
-        n,
-        failed,
-        variable,
-        slope,
-        low,
-        high,
-        exponent,
-        tolerance,
-        fit_p,
+        kind=Kind.RATE,
+        **place(where),
+        verdict=verdict,
+        text=text,
+        n=n,
+        failed=failed,
+        variable=variable,
+        slope=slope,
+        low=low,
+        high=high,
+        exponent=exponent,
+        tolerance=tolerance,
+        lack_of_fit=fit_p,
     )
 
 
@@ -103,27 +112,31 @@ def rate_exponent(rate: sp.Expr, variable: sp.Symbol) -> float:
     return float(sp.limit(sp.simplify(variable * sp.diff(rate, variable) / rate), variable, sp.oo))
 
 
+def exponent_at(points: Sequence[Point], variable: str) -> float:
+    """The exponent of ``variable`` that theory states for a series of points. ``UnsupportedBound`` where it states no rate
+    at one of them."""
+    for point in points:
+        stated = bound_at(point, Kind.RATE)
+        if stated.value is None:
+            raise UnsupportedBound(stated.why)
+    rate = expression(points[0].defense, Kind.RATE, type(points[0].attack))
+    return rate_exponent(rate, SYMBOLS[variable])
+
+
 def _larger(terms: Sequence[sp.Expr], variable: sp.Symbol) -> sp.Expr:
     """Max of these for large ``variable``: the one that grows without bound, where there is exactly one."""
     growing = [t for t in terms if sp.limit(t, variable, sp.oo) == sp.oo]
     return growing[0] if len(growing) == 1 else sp.Max(*terms)
 
 
-def stated_exponent(points: Sequence[Point], variable: str) -> tuple[float, str]:
-    """The exponent of ``variable`` in the rate of these points, which differ in it alone; nan, and the reason, where the
-    rate is not stated at one of them."""
-    for point in points:
-        stated = bound_at(point, Kind.RATE)
-        if stated.value is None:
-            return math.nan, stated.why
-    rate = expression(points[0].defense, Kind.RATE, type(points[0].attack))
-    return rate_exponent(rate, SYMBOLS[variable]), ""
-
-
 def _rate(check: RateCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
     for points in series(groups, check.variable):
-        exponent, unproved = stated_exponent(points, check.variable)
-        exponent += conduct.exponent_shift
+        hidden = "defense" if parameter_of(points[0], check.variable) else check.variable
+        exponent, unproved = math.nan, ""
+        try:
+            exponent = exponent_at(points, check.variable) + conduct.exponent_shift
+        except UnsupportedBound as reason:
+            unproved = str(reason)
         yield judge_rate(
             {float(value_of(p, check.variable)): measured(groups[p], conduct.level) for p in points},
             exponent,
@@ -132,7 +145,7 @@ def _rate(check: RateCheck, groups: Groups, conduct: Conduct) -> Iterator[Result
             conduct.level,
             conduct.baseline,
             unproved,
-            **named(points[0], (part_of(points[0], check.variable) or check.variable,)),
+            **named(points[0], (hidden,)),
         )
 
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-
-Verdict: TypeAlias = Literal["holds", "fails", "inconclusive", "uninformative"]
-
 
 LEVEL = 0.99  #: of every confidence interval and test, unless told otherwise
 
@@ -57,16 +53,6 @@ class Measured:
         if self.rms >= baseline:
             return f"rms {self.rms:.3g} is no better than guessing zero (baseline {baseline:g})"
         return ""
-
-
-# --- the rules: numbers in, a result out --------------------------------------------------------------------
-
-
-def within(low: float, high: float, lo: float, hi: float) -> Verdict:
-    """Is the interval [low, high] inside [lo, hi], disjoint from it, or neither?"""
-    if lo <= low and high <= hi:
-        return "holds"
-    return "fails" if high < lo or low > hi else "inconclusive"
 
 
 def half_width(coefficients: Sequence[float], measured: Sequence[Measured], level: float) -> float:

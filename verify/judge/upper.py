@@ -12,8 +12,8 @@ from scipy import stats
 
 from bounds import BoundValue, Kind, checks
 from verify.judge.base import Claim, Conduct, Groups, Judge, Rule, Sample, bound_at, corrupted, named
-from verify.judge.statistics import BASELINE, LEVEL, Measured, Verdict
-from verify.judge.verdict import Result, noted, place, settled
+from verify.judge.statistics import BASELINE, LEVEL, Measured
+from verify.judge.verdict import Result, Verdict, noted, place, settled
 from verify.measure.check import Check
 
 
@@ -32,7 +32,7 @@ class UpperCheck(Check):
             raise ValueError(f"delta must lie strictly between 0 and 1; got {self.delta}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UpperResult(Result):
     """UPPER: how many trials exceeded the bound, against the allowed probability ``delta``."""
 
@@ -78,7 +78,18 @@ def judge_upper(
         f"{part}: {violations} of {n} above {value:.4f} = {over:.2f} rms, allowed {delta:g}: "
         f"{noted(verdict, n, failed, nothing)}"
     )
-    return UpperResult(Kind.UPPER, *place(where), verdict, text, n, failed, value, violations, delta, p_value)
+    return UpperResult(
+        kind=Kind.UPPER,
+        **place(where),
+        verdict=verdict,
+        text=text,
+        n=n,
+        failed=failed,
+        bound=value,
+        violations=violations,
+        delta=delta,
+        p_value=p_value,
+    )
 
 
 def bound_of(stated: BoundValue, part: str) -> BoundValue:

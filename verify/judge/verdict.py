@@ -1,6 +1,6 @@
-"""One rule for each kind of statement: errors and a bound in, a verdict out.
+"""The four verdicts, what every judged statement tells, and what all rules share.
 
-There are four verdicts. "holds" and "fails" are decisions: the confidence interval lies inside, or wholly
+A verdict is one of four. "holds" and "fails" are decisions: the confidence interval lies inside, or wholly
 outside, what the statement allows. "inconclusive": neither; more trials would decide. "uninformative":
 no statement applies (not proved, vacuous, beyond first order), or the attack was no better than guessing zero, which
 can confirm nothing (it can still refute). A failed trial is never counted out: with one, no statement about the size
@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from bounds import Kind
-from verify.judge.statistics import Verdict
+
+Verdict: TypeAlias = Literal["holds", "fails", "inconclusive", "uninformative"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """One statement judged. ``series`` names the points it is about, ``text`` says it all in one line."""
 
@@ -38,6 +39,13 @@ class Result:
         }
 
 
+def within(low: float, high: float, lo: float, hi: float) -> Verdict:
+    """Is the interval [low, high] inside [lo, hi], disjoint from it, or neither?"""
+    if lo <= low and high <= hi:
+        return "holds"
+    return "fails" if high < lo or low > hi else "inconclusive"
+
+
 def settled(verdict: Verdict, failed: int, unstated: str, nothing: str = "") -> Verdict:
     """``unstated``: why no statement applies here; nothing can then be said. ``nothing``: why these trials teach nothing
     in favour of one; what they refute stays refuted."""
@@ -52,5 +60,6 @@ def noted(verdict: Verdict, n: int, failed: int, nothing: str) -> str:
     return note + (f", {failed} FAILED" if failed else "")
 
 
-def place(where: Mapping[str, str]) -> tuple[str, str]:
-    return where.get("experiment", ""), where.get("series", "")
+def place(where: Mapping[str, str]) -> dict[str, str]:
+    """Where a result belongs, as ``base.named`` has it; nowhere unless told."""
+    return {"experiment": where.get("experiment", ""), "series": where.get("series", "")}

@@ -72,8 +72,3 @@ class Features:
     def __str__(self) -> str:
         name = f"cosine {self.cosine:g}" if self.cosine is not None else self.kind
         return name if self.center or self.kind not in IMAGE_KINDS else f"{name}, mean kept"
-
-
-def alternating(B: int) -> tuple[float, ...]:
-    """Labels +1, -1, +1, ..."""
-    return tuple(1.0 - 2.0 * (i % 2) for i in range(B))

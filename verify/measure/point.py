@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from bounds import ACTIVATIONS, AttackSpec, Defense, NoDefense, Setting, TensorAttack, checks, serial
-from verify.measure.features import Features, alternating
+from bounds.setting import alternating
+from verify.measure.features import Features
 from verify.measure.lines import json_object
 
 DTYPES = ("float64", "float32")

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
-from verify.measure.features import alternating
+from bounds import Param
+from bounds.setting import alternating
 from verify.measure.point import Point, point_key
 
 
@@ -18,9 +19,9 @@ def label(point: Point, without: Sequence[str] = ()) -> str:
 def series(points: Iterable[Point], variable: str) -> list[list[Point]]:
     """Points that differ in ``variable`` alone, together; each series sorted by it.
 
-    variable: "m", "d", "B" (alternating labels grow with it), an option of the attack ("moments"), a parameter of the
-    defense by its name, or "strength" (the defense's own parameter; where its points come with batches of several sizes, one
-    for each value, as more clients bring more features, these stay together too).
+    variable: "m", "d", "B" (alternating labels grow with it), a parameter of the defense, an option of the attack, or
+    "strength" (the defense's own parameter; where its points come with batches of several sizes, one for each value, as
+    more clients bring more features, these stay together too).
     """
     if variable != "strength":
         return _grouped(points, (variable,))
@@ -45,31 +46,37 @@ def _grouped(points: Iterable[Point], variables: Sequence[str]) -> list[list[Poi
     return [sorted(s, key=lambda p: value_of(p, variables[0])) for s in together.values()]
 
 
-def part_of(point: Point, variable: str) -> str:
-    """The part of a point that keeps ``variable``: "defense", "attack", or "" for the point itself."""
-    return _place(point, variable)[0]
-
-
 def _place(point: Point, variable: str) -> tuple[str, str]:
     """The part of a point ("" for itself) that keeps ``variable``, and its name there."""
+    parameter = parameter_of(point, variable)
+    if parameter is not None:
+        return "defense", parameter.name
+    return ("attack" if variable in {f.name for f in fields(point.attack)} else ""), variable
+
+
+def parameter_of(point: Point, variable: str) -> Param | None:
+    """The parameter of the point's defense that ``variable`` (as in ``series``) names; None where it names none."""
     if variable == "strength":
-        parameter = point.defense.strength_parameter()
-        return "defense", parameter.name if parameter else variable
-    for part, owner in (("", point), ("attack", point.attack)):
-        if any(f.name == variable for f in fields(owner)):
-            return part, variable
-    return "defense", variable
+        return point.defense.strength_parameter()
+    return next((p for p in point.defense.parameters() if p.name == variable), None)
+
+
+def has_value(point: Point, variable: str) -> bool:
+    """Whether ``variable`` (as in ``series``) has a value at a point."""
+    part, name = _place(point, variable)
+    return hasattr(getattr(point, part) if part else point, name)
 
 
 def value_of(point: Point, variable: str) -> Any:
-    """The value of ``variable`` (as in ``series``) at a point. ``ValueError`` if its defense has no such parameter."""
-    part, name = _place(point, variable)
-    owner = getattr(point, part) if part else point
-    if not hasattr(owner, name):
+    """The value of ``variable`` (as in ``series``) at a point. ``ValueError`` if neither its defense nor its attack has
+    it."""
+    if not has_value(point, variable):
         raise ValueError(
-            f"variable {variable!r} must be a parameter of the defense; {point.defense!r} has none"
+            f"variable {variable!r} must be a parameter of the defense or an option of the attack; "
+            f"{point.defense!r} and {point.attack!r} have none"
         )
-    return getattr(owner, name)
+    part, name = _place(point, variable)
+    return getattr(getattr(point, part) if part else point, name)
 
 
 def largest(points: Iterable[Point]) -> list[Point]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bounds import Kind, TensorAttack, UnsupportedBound, checks
+import bounds
+from bounds import Kind, UnsupportedBound, checks
 from verify.judge.verdict import Result
 from verify.measure.point import Point
 from verify.measure.series import label
@@ -149,12 +150,22 @@ class _Search:
             "significance": self.significance,
             **self.terms.options(),
         }
-        names = {type(point.defense).__name__, *(["TensorAttack"] if point.attack != TensorAttack() else [])}
+        shown = code(point)
+        named = {kind for kind in map(type, (point.defense, *point.attacks)) if f"{kind.__name__}(" in shown}
         return (
-            f"from bounds import {', '.join(sorted(names))}; from verify import Features, Point, check_point; "
+            f"{_imports(named)}from verify import Features, Point, check_point; "
             f"print(check_point(my_bound, {str(self.terms.kind)!r}, "
-            f"{code(point)}, {', '.join(f'{k}={v!r}' for k, v in options.items())}).text)"
+            f"{shown}, {', '.join(f'{k}={v!r}' for k, v in options.items())}).text)"
         )
+
+
+def _imports(named: Iterable[type]) -> str:
+    """Statements that bring these classes: from ``bounds`` where it offers them, else from where they are."""
+    places: dict[str, list[str]] = {}
+    for kind in named:
+        offered = getattr(bounds, kind.__name__, None) is kind
+        places.setdefault("bounds" if offered else kind.__module__, []).append(kind.__name__)
+    return "".join(f"from {place} import {', '.join(sorted(places[place]))}; " for place in sorted(places))
 
 
 class _Found(Exception):

@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 from bounds import AttackSpec, Bound, Defense, Kind, Setting, TrivialBound, UnsupportedBound, checks
@@ -45,8 +46,7 @@ def _numeric(my_bound: AnyBound, kind: Kind) -> Numeric:
     if isinstance(my_bound, Bound):
         if my_bound.kind is not kind:
             raise ValueError(f"kind must be {my_bound.kind}, that of my_bound; got {kind}")
-        stated = my_bound.numeric
-        return lambda *arguments: stated(*arguments)[0]
+        return partial(_stated, my_bound)
     if not callable(my_bound):
         raise TypeError(f"my_bound must be a Bound or callable; got {my_bound!r} ({type(my_bound).__name__})")
     try:
@@ -60,6 +60,20 @@ def _numeric(my_bound: AnyBound, kind: Kind) -> Numeric:
             continue
         return my_bound if arguments == 4 else lambda defense, setting, attack, delta: my_bound(setting)
     raise TypeError(f"my_bound must take (defense, setting, attack, delta) or (setting); got {signature}")
+
+
+def _stated(bound: Bound, defense: Defense, setting: Setting, attack: AttackSpec, delta: float) -> float:
+    """The number of a ``Bound``, as ``evaluate`` would have it without observation and net, which a search does not have:
+    the reason why there is none is ``UnsupportedBound``, or ``TrivialBound``."""
+    about = bound.about(type(defense))
+    if about is None:
+        raise UnsupportedBound(f"not proved: my_bound does not speak of {defense.name}")
+    found = about.value(defense, setting, attack, delta)
+    if found.value is None:
+        raise UnsupportedBound(found.why)
+    if found.trivial:
+        raise TrivialBound(found.value, found.why, found.details)
+    return found.value
 
 
 def _number(numeric: Numeric, point: Point, delta: float) -> float:

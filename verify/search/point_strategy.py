@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bounds import ACTIVATIONS, DEFENSES, Defense, TensorAttack, checks
+from bounds import ACTIVATIONS, DEFENSES, AttackSpec, Defense, TensorAttack, checks
+from bounds.setting import alternating
 from verify.measure.features import Features
 from verify.measure.point import Point
 
@@ -34,7 +36,7 @@ def point_strategy(
     cosines: Sequence[float] = COSINES,
     labels: Sequence[str] = LABELS,
     random_features: bool = True,
-    attack: TensorAttack | None = None,
+    attack: AttackSpec | None = None,
 ) -> st.SearchStrategy[Point]:
     """Points with their sizes in the given ranges (both ends included), unit features, seed 0.
 
@@ -65,7 +67,7 @@ def point_strategy(
     for cosine in cosines:
         checks.real("cosines", cosine, -1.0, 1.0)
     estimator = TensorAttack() if attack is None else attack
-    checks.instance("attack", estimator, TensorAttack)
+    checks.instance("attack", estimator, AttackSpec, "TensorAttack()")
 
     @st.composite
     def points(draw: st.DrawFn) -> Point:
@@ -122,7 +124,7 @@ def _features(size: int, cosines: Sequence[float], random: bool) -> tuple[Featur
 
 
 def _labels(chosen: str, size: int, activation: str) -> tuple[float, ...]:
-    signs = tuple(1.0 - 2.0 * (i % 2) for i in range(size))
+    signs = alternating(size)
     if chosen == "equal":
         return (-1.0,) * size
     if chosen == "strong":
@@ -136,6 +138,11 @@ def code(value: Any) -> str:
     """A point, or a part of one, as the Python expression that a person would write: defaults are left out."""
     from dataclasses import MISSING, fields, is_dataclass
 
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float({str(value)!r})"
+    if isinstance(value, tuple):
+        inner = ", ".join(code(v) for v in value)
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
     if not is_dataclass(value):
         return repr(value)
     parts = []

@@ -9,8 +9,6 @@ from bounds import Kind, serial
 from verify.measure.point import Point
 from verify.measure.series import label
 
-STATUSES = ("refuted", "survived", "uninformative", "interrupted")
-
 
 @dataclass(frozen=True)
 class Counterexample:

@@ -100,7 +100,7 @@ def trial(condition: Condition, seed: int) -> Outcome:
 
     from attack import ReconstructionError, matched_rmse, observe, tensor_attack
 
-    X, y = torch.from_numpy(FEATURES.sample(D, B)), torch.from_numpy(alternating(B))
+    X, y = torch.from_numpy(FEATURES.sample(D, B)), torch.tensor(alternating(B), dtype=torch.float64)
     deep = network(condition, seed)
     carried = condition["first"] == "carry"
     view = deep.reduced() if carried else deep.head()

@@ -56,7 +56,7 @@ def trial(condition: Condition, seed: int) -> Outcome:
 
     d, m = int(condition["d"]), int(condition["m"])
     activation, contraction, _, _ = SERIES[str(condition["series"])]
-    X, y = torch.from_numpy(FEATURES.sample(d, B)), torch.from_numpy(alternating(B))
+    X, y = torch.from_numpy(FEATURES.sample(d, B)), torch.tensor(alternating(B), dtype=torch.float64)
     net = TwoLayerNet.sample(d, m, activation, mixed(seed, d, m))
     attack = TensorAttack(contraction=contraction)
     try:
