@@ -32,7 +32,7 @@ from verify.draw.style import (
     save_figure,
 )
 from verify.judge import JUDGES
-from verify.judge.base import Conduct, errors_of
+from verify.judge.base import Conduct, Groups, errors_of
 from verify.judge.compare import judged
 from verify.judge.predicted import PredictedCheck
 from verify.judge.rate import RateCheck, rate_exponent
@@ -71,12 +71,27 @@ def plot(
     if x not in AXES:
         raise ValueError(f"x must be one of {', '.join(AXES)}; got {x!r}")
     groups = group_records(records, experiment)
-    together = series([p for p, group in groups.items() if group], x)
-    if not together:
+    if not any(groups.values()):
         raise ValueError("records must hold at least one trial; got none")
-    own = [c.tolerance for c in experiment.rules if isinstance(c, PredictedCheck)] if experiment else []
-    tolerance = max(own, default=0.03) if tolerance is None else tolerance
+    tolerance = _tolerance(experiment) if tolerance is None else tolerance
     results = judged(groups, _checks(experiment, x, tolerance), Conduct(level))
+    return draw_judged(groups, results, path, experiment, x=x, tolerance=tolerance, level=level)
+
+
+def draw_judged(
+    groups: Groups,
+    results: Sequence[Result],
+    path: str | Path | None = None,
+    experiment: Experiment | None = None,
+    *,
+    x: str | None = None,
+    tolerance: float | None = None,
+    level: float = LEVEL,
+) -> Figure:
+    """``plot`` for records that are grouped and judged already: at least one trial, and verdicts of the same ``level``."""
+    x = x or natural_axis(experiment)
+    tolerance = _tolerance(experiment) if tolerance is None else tolerance
+    together = series([p for p, group in groups.items() if group], x)
     common, names = _common_and_names(together)
     kinds = _kinds(experiment)
     part = _part(experiment)
@@ -101,6 +116,12 @@ def plot(
     if path is not None:
         save_figure(figure, path)
     return figure
+
+
+def _tolerance(experiment: Experiment | None) -> float:
+    """Half the width of the band about ratio 1: the experiment's own, if it has one."""
+    own = [c.tolerance for c in experiment.rules if isinstance(c, PredictedCheck)] if experiment else []
+    return max(own, default=0.03)
 
 
 # --- what is drawn ------------------------------------------------------------------------------------------
