@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from bounds import SYMBOLS, Kind, UnsupportedBound, expression
-from verify.draw.curves import Axis, Curve, curve_of, draw_curves
+from verify.draw.curves import Axis, Curve, curve_of, draw_curves, parameter_names
 from verify.draw.style import (
     AXES,
     GUIDE,
@@ -174,6 +174,10 @@ def _common_and_names(together: Sequence[Sequence[Point]]) -> tuple[list[str], l
         ", ".join(s[0][k] for k in parts if k not in one_in_all and s[0][k] and len({w[k] for w in s}) == 1)
         for s in words
     ]
+    if len(set(names)) < len(names) and len({type(p.defense) for s in together for p in s}) == 1:
+        # Along strengths the defense itself changes: its other parameters tell the series apart.
+        pairs = zip(names, parameter_names(together), strict=True)
+        names = [", ".join(filter(None, pair)) for pair in pairs]
     return common, names
 
 
