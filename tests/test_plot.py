@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from synthetic_records import make_experiment, make_point, make_record, simulated_records
 
-from bounds import Dropout, Evaluation, GradientNoise, Kind, evaluate
+from bounds import DPSGD, Dropout, Evaluation, GradientNoise, Kind, evaluate
 from verify import EXPERIMENTS, plot, plot_summary
 from verify.draw.side_by_side import plot_side_by_side
 from verify.judge.base import bound_at
@@ -295,3 +295,10 @@ def test_groups_that_failed_throughout_are_drawn_and_judged() -> None:
     common = [replace(EXPERIMENTS["undefended"].points[0], m=m) for m in (20_000, 80_000)]
     both = plot_side_by_side([make_record(p, t, None) for p in common for t in range(3)])
     assert any("6 of 6 failed" in axes.get_title() for axes in both.axes)
+
+
+def test_series_of_strengths_are_told_apart_by_the_other_parameters() -> None:
+    points = [make_point(defense=DPSGD(1.0, z, per_sample=f)) for f in (True, False) for z in (0.001, 0.002)]
+    figure = plot(simulated_records(points, 3), x="strength")
+    named = words(figure).split("\n")
+    assert {"per sample", "not per sample"} <= set(named) and "measured" not in named

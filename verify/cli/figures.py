@@ -11,12 +11,10 @@ import typer
 from bounds import checks
 from verify import EXPERIMENTS
 from verify.cli.options import FORMATS, Format, Json, new_directory
-from verify.cli.report import report
-from verify.draw.experiment import plot
+from verify.cli.report import judge_and_draw, report
 from verify.draw.pictures import draw_pictures
 from verify.draw.style import save_figure
 from verify.experiments.own import experiment_of
-from verify.judge.compare import compare
 from verify.judge.verdict import Result
 from verify.measure.files import read_records, record_files
 from verify.measure.pictures import load_pictures
@@ -89,8 +87,7 @@ def _redraw_records(path: Path, found: list[Record], target: Path, suffix: str) 
         return []
     known = {e.name: e for full in EXPERIMENTS.values() for e in (full, full.quick())}
     experiment = known.get(found[0].experiment) or experiment_of(found)
-    plot(found, target / f"{experiment.name}.{suffix}", experiment)
-    return compare(found, experiment)
+    return judge_and_draw(found, experiment, target, suffix)
 
 
 def _tell(path: Path, what: str) -> None:

@@ -8,25 +8,44 @@ from pathlib import Path
 import typer
 
 from verify.cli.tables import console, print_json, say, table
+from verify.draw.experiment import draw_judged
 from verify.draw.side_by_side import is_common, plot_side_by_side
 from verify.draw.style import VERDICTS
 from verify.draw.summary import plot_summary
+from verify.judge.base import Conduct
+from verify.judge.compare import judged
 from verify.judge.labels import label_rows, label_table
 from verify.judge.predicted import RatioResult
 from verify.judge.verdict import Result
+from verify.measure.experiment import Experiment
 from verify.measure.groups import group_records
 from verify.measure.record import Record
 
 
+def judge_and_draw(records: Sequence[Record], experiment: Experiment, out: Path, suffix: str) -> list[Result]:
+    """The verdicts of one experiment and its figure, from records grouped and judged once."""
+    groups = group_records(records, experiment)
+    results = judged(groups, experiment.rules, Conduct())
+    draw_judged(groups, results, out / f"{experiment.name}.{suffix}", experiment)
+    return results
+
+
 def report(
-    results: Sequence[Result], records: Sequence[Record], out: Path, suffix: str, as_json: bool
+    results: Sequence[Result],
+    records: Sequence[Record],
+    out: Path,
+    suffix: str,
+    as_json: bool,
+    foot: str = "",
 ) -> None:
-    """Draw what all experiments share, keep the verdicts as a table, print them; exit 1 if any statement fails."""
+    """Draw what all experiments share, keep the verdicts as a table, print them, ``foot`` below; exit 1 if any statement
+    fails."""
     groups = group_records(records)
     if any(isinstance(r, RatioResult) for r in results):
         plot_summary(results, out / f"summary.{suffix}")
-    if any(is_common(point) for point in groups):
-        plot_side_by_side(records, out / f"side-by-side.{suffix}")
+    common = [r for r in records if is_common(r.point)]
+    if common:
+        plot_side_by_side(common, out / f"side-by-side.{suffix}")
     if results:
         out.mkdir(parents=True, exist_ok=True)
         (out / "verdicts.md").write_text(
@@ -38,6 +57,8 @@ def report(
         print_json(summary | {"results": [r.to_dict() for r in results]})
     else:
         _print(results, f"{len(records)} trials, {failed} failed; figures in {out}")
+        if foot:
+            say(foot)
     if any(r.verdict == "fails" for r in results):
         raise typer.Exit(1)
 

@@ -27,10 +27,8 @@ from verify.cli.options import (
     numbers,
     with_defense_options,
 )
-from verify.cli.report import report
-from verify.draw.experiment import plot
+from verify.cli.report import judge_and_draw, report
 from verify.experiments.own import own_experiment
-from verify.judge.compare import compare
 from verify.judge.verdict import Result
 from verify.measure.experiment import Experiment
 from verify.measure.features import FEATURE_KINDS, Features
@@ -40,6 +38,9 @@ from verify.measure.sweep import sweep
 app = typer.Typer(add_completion=False)
 
 OWN = "A setting of your own"
+
+#: What a quick run says of itself at its end.
+SAMPLE = "A quick run is a sample; the verdicts of the full run are in the repository, figures/verdicts.md."
 
 
 def _own(name: str, text: str, **more: Any) -> Any:
@@ -95,9 +96,8 @@ def verify(
     for experiment in chosen:
         found = sweep(experiment, out / "records", trials=trials, seed=seed, jobs=jobs, device=device)
         records += found
-        results += compare(found, experiment)
-        plot(found, out / f"{experiment.name}.{format}", experiment)
-    report(results, records, out, format, as_json)
+        results += judge_and_draw(found, experiment, out, format)
+    report(results, records, out, format, as_json, SAMPLE if quick else "")
 
 
 def _chosen(defense: str, only: Sequence[str], quick: bool) -> list[Experiment]:

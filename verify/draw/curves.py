@@ -17,7 +17,7 @@ from verify.judge.base import Groups, bounds_at, errors_of, measured
 from verify.judge.statistics import LEVEL, Measured
 from verify.judge.upper import bound_of
 from verify.measure.outcome import TrialOutcome
-from verify.measure.point import Point
+from verify.measure.point import Point, parameter_words
 from verify.measure.series import parameter_of, value_of
 
 
@@ -100,6 +100,19 @@ def curve_of(
         tuple(points),
         part,
     )
+
+
+def parameter_names(together: Sequence[Sequence[Point]]) -> list[str]:
+    """A name for each series of one defense: the parameters that do not change along it; where there are several series,
+    those that tell them apart."""
+    words = [[parameter_words(p.defense) for p in s] for s in together]
+    telling = [
+        name
+        for name in (words[0][0] if words else {})
+        if all(len({w[name] for w in s}) == 1 for s in words)
+        and (len(words) == 1 or len({s[0][name] for s in words}) > 1)
+    ]
+    return [", ".join(s[0][name] for name in telling) for s in words]
 
 
 def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Axis) -> list[float]:

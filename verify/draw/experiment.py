@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from bounds import SYMBOLS, Kind, UnsupportedBound
-from verify.draw.curves import Axis, Curve, curve_of, draw_curves
+from verify.draw.curves import Axis, Curve, curve_of, draw_curves, parameter_names
 from verify.draw.style import (
     AXES,
     GUIDE,
@@ -32,7 +32,7 @@ from verify.draw.style import (
     save_figure,
 )
 from verify.judge import JUDGES
-from verify.judge.base import Conduct, errors_of
+from verify.judge.base import Conduct, Groups, errors_of
 from verify.judge.compare import judged
 from verify.judge.predicted import PredictedCheck
 from verify.judge.rate import RateCheck, exponent_at
@@ -71,12 +71,27 @@ def plot(
     if x not in AXES:
         raise ValueError(f"x must be one of {', '.join(AXES)}; got {x!r}")
     groups = group_records(records, experiment)
-    together = series([p for p, group in groups.items() if group], x)
-    if not together:
+    if not any(groups.values()):
         raise ValueError("records must hold at least one trial; got none")
-    own = [c.tolerance for c in experiment.rules if isinstance(c, PredictedCheck)] if experiment else []
-    tolerance = max(own, default=0.03) if tolerance is None else tolerance
+    tolerance = _tolerance(experiment) if tolerance is None else tolerance
     results = judged(groups, _checks(experiment, x, tolerance), Conduct(level))
+    return draw_judged(groups, results, path, experiment, x=x, tolerance=tolerance, level=level)
+
+
+def draw_judged(
+    groups: Groups,
+    results: Sequence[Result],
+    path: str | Path | None = None,
+    experiment: Experiment | None = None,
+    *,
+    x: str | None = None,
+    tolerance: float | None = None,
+    level: float = LEVEL,
+) -> Figure:
+    """``plot`` for records that are grouped and judged already: at least one trial, and verdicts of the same ``level``."""
+    x = x or natural_axis(experiment)
+    tolerance = _tolerance(experiment) if tolerance is None else tolerance
+    together = series([p for p, group in groups.items() if group], x)
     common, names = _common_and_names(together)
     kinds = _kinds(experiment)
     part = _part(experiment)
@@ -101,6 +116,12 @@ def plot(
     if path is not None:
         save_figure(figure, path)
     return figure
+
+
+def _tolerance(experiment: Experiment | None) -> float:
+    """Half the width of the band about ratio 1: the experiment's own, if it has one."""
+    own = [c.tolerance for c in experiment.rules if isinstance(c, PredictedCheck)] if experiment else []
+    return max(own, default=0.03)
 
 
 # --- what is drawn ------------------------------------------------------------------------------------------
@@ -153,6 +174,10 @@ def _common_and_names(together: Sequence[Sequence[Point]]) -> tuple[list[str], l
         ", ".join(s[0][k] for k in parts if k not in one_in_all and s[0][k] and len({w[k] for w in s}) == 1)
         for s in words
     ]
+    if len(set(names)) < len(names) and len({type(p.defense) for s in together for p in s}) == 1:
+        # Along strengths the defense itself changes: its other parameters tell the series apart.
+        pairs = zip(names, parameter_names(together), strict=True)
+        names = [", ".join(filter(None, pair)) for pair in pairs]
     return common, names
 
 

@@ -24,14 +24,14 @@ from bounds import (
     TensorAttack,
 )
 from bounds.setting import alternating
-from verify.draw.curves import Axis, Curve, curve_of, draw_curves
+from verify.draw.curves import Axis, Curve, curve_of, draw_curves, parameter_names
 from verify.draw.style import STYLES, checked_path, label_values, save_figure
 from verify.experiments.grid import RANDOM
 from verify.judge.base import Groups, bound_at, errors_of
 from verify.judge.statistics import Measured
 from verify.measure.groups import group_records
 from verify.measure.outcome import TrialOutcome
-from verify.measure.point import Point, parameter_words
+from verify.measure.point import Point
 from verify.measure.record import Record
 from verify.measure.series import series
 
@@ -187,20 +187,8 @@ def _panel(family: type[Defense], title: str, groups: Groups) -> Panel:
 def _curves(together: Sequence[Sequence[Point]], groups: Groups, x: str) -> tuple[Curve, ...]:
     return tuple(
         curve_of(points, name, index, groups, x, kinds=(Kind.PREDICTED, Kind.FLOOR))
-        for index, (points, name) in enumerate(zip(together, _names(together), strict=True))
+        for index, (points, name) in enumerate(zip(together, parameter_names(together), strict=True))
     )
-
-
-def _names(together: Sequence[Sequence[Point]]) -> list[str]:
-    """The parameters that do not change along a series; where there are several series, those that tell them apart."""
-    words = [[parameter_words(p.defense) for p in s] for s in together]
-    telling = [
-        name
-        for name in (words[0][0] if words else {})
-        if all(len({w[name] for w in s}) == 1 for s in words)
-        and (len(words) == 1 or len({s[0][name] for s in words}) > 1)
-    ]
-    return [", ".join(s[0][name] for name in telling) for s in words]
 
 
 def _draw(axes: Axes, curves: Sequence[Curve], variable: str) -> list[float]:

@@ -63,9 +63,9 @@ def _strength(
     return Experiment(name, title, points, tuple(rules), claims, trials=40, reduced=reduced)
 
 
-def _kept(*defenses: Defense, trials: int = 24) -> Reduced:
+def _kept(*defenses: Defense, width: int = 40_000, trials: int = 20) -> Reduced:
     """Two strengths, at a width and with trials that decide a check of 10 %: an error scatters by about a tenth."""
-    return Reduced(80_000, trials, defenses, in_all=True)
+    return Reduced(width, trials, defenses, in_all=True)
 
 
 _STRENGTHS = (
@@ -74,7 +74,7 @@ _STRENGTHS = (
         "Batch size, no defense",
         ("C1",),
         tuple((NoDefense(), B) for B in (1, 2, 3, 4, 6, 8)),
-        Reduced(80_000, 20, batches=(2, 4), in_all=True),
+        Reduced(80_000, 20, batches=(2, 4)),
     ),
     _strength(
         "noise",
@@ -88,7 +88,9 @@ _STRENGTHS = (
         "Clipping",
         ("C10",),
         _CLIPPED,
-        _kept(GradientClipping(100.0, per_sample=True), GradientClipping(200.0, per_sample=True)),
+        _kept(
+            GradientClipping(100.0, per_sample=True), GradientClipping(200.0, per_sample=True), width=80_000
+        ),  # below that width, 200 clips nothing
     ),
     _strength(
         "dp-sgd",
@@ -109,7 +111,7 @@ _STRENGTHS = (
         "Gradient pruning",
         ("C13",),
         _PRUNED,
-        _kept(GradientPruning(0.7), GradientPruning(0.8)),
+        _kept(GradientPruning(0.7), GradientPruning(0.8), width=80_000),  # where a limit shows
         (PredictedCheck(0.1), FloorCheck(0.1)),
     ),
     _strength(
@@ -229,7 +231,11 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         moments=("residualized",),
         trials=40,
         reduced=Reduced(
-            320_000, 10, (DeterministicRounding(3.0), SignCompression(), Clamping(0.5)), in_all=True
+            320_000,
+            10,
+            (DeterministicRounding(3.0), SignCompression(), Clamping(0.5)),
+            narrowest=320_000,  # where the limit shows
+            in_all=True,
         ),
     ),
     experiment(
@@ -296,7 +302,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         m=doubling(20_000, 7)[::2],
         moments=("residualized",),
         trials=60,
-        reduced=Reduced(320_000, 30, in_all=True),
+        reduced=Reduced(80_000, 40, in_all=True),
     ),
     *_STRENGTHS,
 )

@@ -21,7 +21,7 @@ UPPER: tuple[Experiment, ...] = (
         labels=(3.0,),
         moments=("residualized",),
         trials=2000,
-        reduced=Reduced(160_000, 100, (NoDefense(),), in_all=True),
+        reduced=Reduced(80_000, 100, (NoDefense(),), in_all=True),
     ),
     experiment(
         "upper-one-feature-plain",

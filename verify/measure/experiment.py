@@ -14,20 +14,23 @@ from verify.measure.point import Point
 class Reduced:
     """A quick version of an experiment, fewer points and trials, never a weaker check.
 
-    width: every m is cut down to it. trials: at each point. defenses, batches: those whose points are kept, all if none is
-    named. in_all: whether it takes part in the quick run of all experiments, which has to say something of every defense in
-    little time.
+    width: every m is cut down to it. narrowest: points of smaller m are left out. trials: at each point. defenses, batches:
+    those whose points are kept, all if none is named. in_all: whether it takes part in the quick run of all experiments,
+    which has to say something of every defense in little time.
     """
 
     width: int = 20_000
     trials: int = 10
     defenses: tuple[Defense, ...] = ()
     batches: tuple[int, ...] = ()
+    narrowest: int = 0
     in_all: bool = False
 
     def keeps(self, point: Point) -> bool:
-        return (not self.defenses or point.defense in self.defenses) and (
-            not self.batches or point.B in self.batches
+        return (
+            point.m >= self.narrowest
+            and (not self.defenses or point.defense in self.defenses)
+            and (not self.batches or point.B in self.batches)
         )
 
 
