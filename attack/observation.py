@@ -13,6 +13,7 @@ import torch
 from attack.arrays import require_dense
 from attack.client import Network
 from bounds import Defense, checks
+from bounds.gaussian.activations import LARGEST_NORM
 
 if TYPE_CHECKING:
     from attack.networks.two_layer import TwoLayerNet
@@ -140,11 +141,11 @@ def _checked_gradient(gradient: Any, axes: tuple[str, ...]) -> torch.Tensor:
 
 
 def _public_norms(norms: Sequence[float], batch_size: int) -> tuple[float, ...]:
-    """The norms sorted; ``ValueError`` or ``TypeError`` if they are not ``batch_size`` positive numbers."""
+    """The norms sorted; ``ValueError`` or ``TypeError`` unless they are B numbers up to ``LARGEST_NORM``, above 0."""
     if len(norms) != batch_size:
         raise ValueError(f"norms must have batch_size = {batch_size} entries; got {len(norms)}")
     for norm in norms:
-        if checks.real("norms", norm, 0.0) == 0.0:
+        if checks.real("norms", norm, 0.0, LARGEST_NORM) == 0.0:
             raise ValueError("norms must be positive; got 0")
     return tuple(sorted(float(n) for n in norms))
 

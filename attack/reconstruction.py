@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Diagnostics:
     """How sure the attack may be of itself.
 
-    status: "ok", "suspect" (see warnings) or "failed". gap: weakest eigenvalue of the span over the edge of the noise.
+    status: "ok", "suspect" (see warnings) or "failed". eigenvalues, noise_edge: of the gradient, over its power of two
+    (``attack.units``) where its size is not ordinary. gap: weakest eigenvalue of the span over the edge of the noise.
     misfit: objective of the fit over the squared norm of its data. agreeing: starts that ended at the same solution.
     passes: passes over the weights. sign_free: each feature is known up to its sign only, its residual with it, and its
     label not at all (odd activations: (x, r) and (-x, -r) give the same gradient).

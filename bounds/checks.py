@@ -11,32 +11,42 @@ import numpy as np
 from bounds.arrays import Array
 
 
+def shown(value: Any) -> str:
+    """``repr(value)`` on one line of at most 200 characters, for a message."""
+    text = repr(value)
+    text = " ".join(text.split()) if "\n" in text else text
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
 def integer(name: str, value: Any, lo: int, hi: float = math.inf, why: str = "") -> int:
     """``value`` as an int with lo <= value <= hi; ``TypeError`` if it is none, ``ValueError`` if out of range."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer; got {value!r} ({type(value).__name__})")
+        raise TypeError(f"{name} must be an integer; got {shown(value)} ({type(value).__name__})")
     result = int(value)
     if not lo <= result <= hi:
         limits = f"at least {lo}" if hi == math.inf else f"between {lo} and {hi}"
-        raise ValueError(f"{name} must be {limits}{f' ({why})' if why else ''}; got {value}")
+        raise ValueError(f"{name} must be {limits}{f' ({why})' if why else ''}; got {shown(value)}")
     return result
 
 
 def real(name: str, value: Any, lo: float = -math.inf, hi: float = math.inf, infinite: bool = False) -> float:
     """``value`` as a float with lo <= value <= hi, finite unless ``infinite``; ``TypeError`` or ``ValueError`` otherwise."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a real number; got {value!r} ({type(value).__name__})")
-    result = float(value)
+        raise TypeError(f"{name} must be a real number; got {shown(value)} ({type(value).__name__})")
+    try:
+        result = float(value)
+    except OverflowError:  # an integer beyond the range of floats
+        result, infinite = math.inf, False
     if not (lo <= result <= hi and (infinite or math.isfinite(result))):
         kind = "number" if infinite else "finite number"
-        raise ValueError(f"{name} must be a {kind} in [{lo:g}, {hi:g}]; got {value!r}")
+        raise ValueError(f"{name} must be a {kind} in [{lo:g}, {hi:g}]; got {shown(value)}")
     return result
 
 
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """``value`` if it is one of ``allowed``, else ``ValueError``."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {shown(value)}")
     return str(value)
 
 
@@ -45,11 +55,13 @@ def array(name: str, value: Any, shape: tuple[int | None, ...]) -> Array:
 
     Tensors of any library are taken off their graph and device first (by their own ``detach`` and ``cpu``).
     """
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
+    parts = value if isinstance(value, (list, tuple)) else (value,)
+    hidden = sum(np.ma.count_masked(part) for part in parts if isinstance(part, np.ma.MaskedArray))
+    if hidden:
+        raise ValueError(f"{name} must have no masked entries; got {hidden} that are")
     try:
-        raw = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+        raw = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(f"{name} must be an array of real numbers; got {type(value).__name__}") from error
     if raw.dtype.kind not in "iuf":
         what = type(value).__name__ if raw.ndim == 0 else f"values of type {raw.dtype}"
@@ -73,7 +85,7 @@ def groups(value: Any, size: int) -> tuple[int, ...]:
     try:
         labels = tuple(value)
     except TypeError as error:
-        raise TypeError(f"groups must be a sequence of integers; got {value!r}") from error
+        raise TypeError(f"groups must be a sequence of integers; got {shown(value)}") from error
     if labels and len(labels) != size:
         raise ValueError(f"groups must have B = {size} entries; got {len(labels)}")
     return tuple(integer("groups", g, 0) for g in labels) or (0,) * size
@@ -83,4 +95,6 @@ def instance(name: str, value: Any, wanted: type, example: str = "") -> None:
     """``TypeError`` unless ``value`` is an instance of ``wanted``."""
     if not isinstance(value, wanted):
         hint = f" such as {example}" if example else ""
-        raise TypeError(f"{name} must be a {wanted.__name__}{hint}; got {value!r} ({type(value).__name__})")
+        raise TypeError(
+            f"{name} must be a {wanted.__name__}{hint}; got {shown(value)} ({type(value).__name__})"
+        )

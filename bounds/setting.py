@@ -12,7 +12,7 @@ import sympy as sp
 
 from bounds import checks
 from bounds.arrays import Array
-from bounds.gaussian.activations import Activation, resolve_activation
+from bounds.gaussian.activations import LARGEST_NORM, Activation, resolve_activation
 
 #: The symbols of a bound's expression, but for the parameters of defenses (``bounds.SYMBOLS`` has them all). K_perp and
 #: K_par are the constants of the first-order prediction, K_upper is that of the proved upper bound (it depends on the
@@ -48,7 +48,8 @@ class Setting:
     or local batches (all zero: one batch). Arrays are read-only.
 
     Raises ``ValueError`` or ``TypeError`` on B > d, B >= m, d or m above ``LARGEST_SIZE``, wrong shapes, values that are
-    not finite, a Gram matrix that is not symmetric positive semidefinite with a positive diagonal and rank at most d.
+    not finite, a Gram matrix that is not symmetric positive semidefinite with a positive diagonal and rank at most d, norms
+    above ``LARGEST_NORM``.
     """
 
     d: int
@@ -74,6 +75,10 @@ class Setting:
         if np.any(np.diag(gram) <= 0):
             raise ValueError(
                 f"gram must have a positive diagonal (squared norms); got {np.diag(gram).tolist()}"
+            )
+        if np.max(np.diag(gram)) > LARGEST_NORM**2:
+            raise ValueError(
+                f"gram must have norms of at most {LARGEST_NORM:g}; got {np.sqrt(np.max(np.diag(gram))):g}"
             )
         if not np.allclose(gram, gram.T, rtol=1e-10, atol=1e-12 * np.max(np.diag(gram))):
             raise ValueError("gram must be symmetric; got a matrix that is not")

@@ -11,7 +11,8 @@ import torch
 from helpers import Array, time_limit
 
 from attack import SharedGradient, attack_gradient, matched_rmse
-from attack.own.units import exponent, root_mean_square, shift
+from attack.own.units import exponent, root_mean_square
+from attack.units import shift
 from verify.confidence import Assessed, assess
 
 M, D, B = 3000, 8, 2

@@ -118,7 +118,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "serial",
     ),
     "attack": (
-        "arrays streams metrics stream",
+        "arrays streams metrics stream units",
         "device client",
         "networks observation",
         "channels reconstruction",

@@ -21,6 +21,7 @@ from attack.networks.two_layer_client import Batch, FirstLayerClient, OutputClie
 from attack.stream import gathered
 from attack.streams import Device, normal
 from bounds import Activation, checks, resolve_activation
+from bounds.setting import LARGEST_SIZE
 
 #: Weights per logical block. A block is the unit of generation and of every sum, so that results do not depend on how much
 #: of W is kept in memory; larger on a GPU, where small blocks would be bound by kernel launches.
@@ -64,7 +65,7 @@ class TwoLayerNet:
         Raises ``ValueError`` or ``TypeError`` for sizes that are not positive, an unknown activation, or a dtype that is
         not float32 or float64.
         """
-        d, m = checks.integer("d", d, 1), checks.integer("m", m, 1)
+        d, m = checks.integer("d", d, 1, LARGEST_SIZE), checks.integer("m", m, 1, LARGEST_SIZE)
         seed, chunk = checks.integer("seed", seed, 0), checks.integer("chunk", chunk, 1)
         checks.integer("memory_budget", memory_budget, 0)
         place = resolve_device(device)

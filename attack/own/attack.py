@@ -17,9 +17,9 @@ from attack.own.gradient import SharedGradient
 from attack.own.known import Known
 from attack.own.problem import output_problem, row_problem
 from attack.own.rows import explained_rows, outside, reconstruct_rows
-from attack.own.units import shift
 from attack.reconstruction import Reconstruction
 from attack.tensor.attack import tensor_attack
+from attack.units import shift
 from bounds import Activation, TensorAttack
 
 #: Rows in one pass.

@@ -19,8 +19,9 @@ import torch
 
 from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation
-from attack.own.units import exponent, root_mean_square, shift
+from attack.own.units import exponent, root_mean_square
 from attack.reconstruction import Reconstruction
+from attack.units import shift
 from bounds import Activation, Setting, checks
 
 #: A measured scale or mean is taken for one that differs from 1 or 0 beyond this many standard errors.

@@ -13,12 +13,12 @@ from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
 from attack.own.problem import output_problem
-from attack.own.units import shift
 from attack.stream import total
 from attack.streams import normal
 from attack.tensor.contraction import apply_contracted, contraction_edge
 from attack.tensor.moments import Response, apply_second_moment, first_moment, noise_edge
 from attack.tensor.span import dominant_span
+from attack.units import shift
 from bounds.estimator import moment_orders
 
 #: Entries that vary by less than this fraction of their size are one constant.

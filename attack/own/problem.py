@@ -19,8 +19,9 @@ from attack.own.coordinates import shifted
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
-from attack.own.units import root_mean_square, shift
+from attack.own.units import root_mean_square
 from attack.rows.observation import FirstLayerObservation
+from attack.units import shift
 from bounds import NoDefense
 
 #: Output weights below this fraction of their root mean square carry nothing but rounding: their rows are left out.

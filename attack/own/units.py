@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from attack.units import shift
+
 
 @dataclass(frozen=True)
 class Units:
@@ -29,12 +31,6 @@ class Units:
 def exponent(size: float) -> int:
     """The nearest power of two, as its exponent; 0 for a size of zero. A size near 1 has exponent 0."""
     return round(math.log2(size)) if size > 0 else 0
-
-
-def shift(values: torch.Tensor, by: int) -> torch.Tensor:
-    """``values 2^by``, the same tensor for 0. In two steps, as the factor itself may be outside the type's range."""
-    half = by // 2
-    return values if by == 0 else values * 2.0**half * 2.0 ** (by - half)
 
 
 def root_mean_square(values: torch.Tensor) -> float:

@@ -23,6 +23,7 @@ from attack.stream import total
 from attack.tensor.attack import CLEAR_GAP
 from attack.tensor.decompose import Decomposition
 from attack.tensor.fit import fit_moments, signed_directions
+from attack.units import gradient_unit, shift
 from bounds import TensorAttack, checks
 from bounds.estimator import MIN_GAP, moment_orders
 
@@ -107,7 +108,8 @@ def first_layer_attack(
     if span == "moment" and low == 1:
         raise ValueError(f"span must be rows where mu_2 = 0; got moment for {net.activation.name!r}")
     require_derivative(net.activation)
-    gradient = observation.gradient.to(device=net.device)
+    unit = gradient_unit(observation.gradient)
+    gradient = shift(observation.gradient, -unit).to(device=net.device)
 
     space = row_space(gradient, B) if span == "rows" else moment_space(net, gradient, B)
     require_rank(space, space.gap, MIN_GAP)
@@ -123,6 +125,7 @@ def first_layer_attack(
         torch.as_tensor(norms[:, None] * directions, device=net.device, dtype=torch.float64) @ space.V.T
     )
     residuals, forward = _refit_residuals(net, gradient, features)
+    residuals = shift(residuals, unit)
     warnings = norm_warnings + sign_warnings + _warnings(gap, fitted)
     diagnostics = Diagnostics(
         status="suspect" if warnings else "ok",

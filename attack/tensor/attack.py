@@ -22,6 +22,7 @@ from attack.tensor.moments import (
     noise_edge,
 )
 from attack.tensor.span import dominant_span
+from attack.units import gradient_unit, shift
 from bounds import TensorAttack, checks
 from bounds.estimator import MIN_GAP, moment_orders
 
@@ -55,7 +56,8 @@ def tensor_attack(
     checks.instance("attack", attack, TensorAttack)
     B = observation.expected_batch(net, batch_size)
     orders = moment_orders(net.activation)
-    gradient = observation.gradient.to(device=net.device, dtype=net.dtype)
+    unit = gradient_unit(observation.gradient)
+    gradient = shift(observation.gradient, -unit).to(device=net.device, dtype=net.dtype)
 
     mean, slope = first_moment(net, gradient)
     seen = _projection(net, _response(gradient, mean, slope, attack), mean, slope, B, attack, seed)
@@ -70,6 +72,7 @@ def tensor_attack(
         signs, sign_free = signs_by_fit(net, gradient, features)
         features = signs[:, None] * features
     residuals, forward = _refit_residuals(net, gradient, features)
+    residuals = shift(residuals, unit)
     warnings = norm_warnings + sign_warnings + _warnings(net, seen, fitted)
     return Reconstruction(
         features, residuals, forward - residuals, _diagnostics(seen, fitted, warnings, sign_free)

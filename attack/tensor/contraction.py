@@ -17,6 +17,7 @@ gap of about 1.4.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -92,8 +93,9 @@ def contraction_edge(net: TwoLayerNet, response: Response, vector: torch.Tensor,
 def contract(
     net: TwoLayerNet, response: Response, vector: torch.Tensor, start: torch.Tensor, B: int
 ) -> _Found:
-    """The dominant eigenvectors of ``M_3(I, I, a)`` for a = ``vector``, made a unit vector."""
-    vector = vector / torch.linalg.vector_norm(vector)
+    """The dominant eigenvectors of ``M_3(I, I, a)`` for a = ``vector``, made a unit vector (unless it is zero, as the linear
+    part of a constant gradient is: then nothing is found, with a gap of zero)."""
+    vector = vector / torch.linalg.vector_norm(vector).clamp_min(sys.float_info.min)
     span = dominant_span(lambda V: apply_contracted(net, response, vector, V), start, B)
     edge = max(contraction_edge(net, response, vector, B), span.next_value)
     # He_2(y) a / eigenvalue, as a map of the distinct entries of He_2(y).

@@ -22,6 +22,9 @@ from bounds.arrays import Array
 from bounds.gaussian.quadrature import TAIL, gaussian_rule, hermite
 from bounds.gaussian.variation import Variation
 
+#: The largest norm of a feature, 1e6 to rounding, that expectations are computed for.
+LARGEST_NORM = 1e6 * (1 + 1e-6)
+
 #: The variable of every symbolic activation.
 Z = sp.Symbol("z", real=True)
 
@@ -66,7 +69,7 @@ class Activation:
         """``c_k(norm)``, numerically, for k up to 8 and norm > 0 (piecewise Gauss-Legendre; the absolute error is below
         1e-12 at unit norm). ``ValueError`` or ``TypeError`` for another k or norm."""
         checks.integer("k", k, 0, _MAX_ORDER)
-        if checks.real("norm", norm, 0.0, 1e6) == 0.0:
+        if checks.real("norm", norm, 0.0, LARGEST_NORM) == 0.0:
             raise ValueError("norm must be positive; got 0")
         return float(_coefficients(self, float(norm))[k])
 

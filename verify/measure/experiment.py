@@ -54,6 +54,9 @@ class Experiment:
         for name, value in (("trials", self.trials), ("reduced.trials", self.reduced.trials)):
             checks.integer(name, value, 1)
         checks.integer("seed", self.seed, 0)
+        checks.instance("points", self.points, tuple)
+        for point in self.points:
+            checks.instance("points", point, Point)
         if not self.points or len(set(self.points)) != len(self.points):
             raise ValueError(
                 f"points must be distinct, at least one; experiment {self.name!r} has {len(self.points)}"

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from bounds import ACTIVATIONS, AttackSpec, Defense, NoDefense, Setting, TensorAttack, checks, serial
-from bounds.setting import alternating
+from bounds.setting import LARGEST_SIZE, alternating
 from verify.measure.features import Features
 from verify.measure.lines import json_object
 
@@ -43,9 +43,9 @@ class Point:
     def __post_init__(self) -> None:
         checks.instance("experiment", self.experiment, str)
         checks.instance("features", self.features, Features, 'Features("orthonormal")')
-        checks.integer("d", self.d, 1)
+        checks.integer("d", self.d, 1, LARGEST_SIZE)
         checks.integer("B", self.B, 1, self.d, "at most d")
-        checks.integer("m", self.m, self.B + 1, why="more than B")
+        checks.integer("m", self.m, self.B + 1, LARGEST_SIZE, "more than B")
         checks.choice("activation", self.activation, tuple(ACTIVATIONS))
         checks.choice("dtype", self.dtype, DTYPES)
         labels = tuple(checks.real("labels", y) for y in self.labels) or alternating(self.B)

@@ -1,0 +1,72 @@
+"""Gradients and settings at the edge: constant, zero, of an extraordinary unit, norms beyond the largest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from attack import (
+    FirstLayerObservation,
+    Observation,
+    ReconstructionError,
+    TwoLayerNet,
+    matched_rmse,
+    observe,
+    observe_first_layer,
+    reconstruct,
+)
+from bounds import ACTIVATIONS, NoDefense, Setting, checks
+from bounds.gaussian.activations import LARGEST_NORM
+
+D, M = 3, 3000
+X, Y = np.eye(D)[:2], [1.0, -1.0]
+NOISE = torch.randn(M, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("gradient", [torch.ones(M), torch.zeros(M), 1e-170 * NOISE, 1e200 * NOISE, NOISE])
+def test_without_a_trace_of_features_there_is_no_result(activation: str, gradient: torch.Tensor) -> None:
+    """Noise whose squares underflow was "ok" for one feature; a constant gradient stopped odd activations in the SVD."""
+    net = TwoLayerNet.sample(D, M, activation)
+    for B in (1, 2):
+        with pytest.raises(ReconstructionError, match="ill-posed"):
+            reconstruct(Observation(gradient.double(), B, (1.0,) * B, NoDefense()), net)
+
+
+@pytest.mark.parametrize("exponent", [990, 600, 120, -120, -560, -900])
+@pytest.mark.parametrize("kind", [Observation, FirstLayerObservation])
+@pytest.mark.parametrize(("activation", "dtype"), [("relu", torch.float64), ("tanh", torch.float32)])
+def test_the_unit_of_the_gradient_decides_nothing(
+    kind: type[Observation] | type[FirstLayerObservation], activation: str, dtype: torch.dtype, exponent: int
+) -> None:
+    net = TwoLayerNet.sample(D, 20_000, activation, dtype=dtype)
+    make = observe if kind is Observation else observe_first_layer
+    gradient = make(NoDefense(), net, X, Y).gradient.double()
+    plain = reconstruct(kind(gradient, 2, (1.0, 1.0), NoDefense()), net)
+    scaled = reconstruct(kind(gradient * 2.0**exponent, 2, (1.0, 1.0), NoDefense()), net)
+    assert matched_rmse(plain.features, scaled.features) < 1e-4
+    sizes = [r.residuals.abs().sort().values for r in (plain, scaled)]
+    torch.testing.assert_close(sizes[1], sizes[0] * 2.0**exponent, rtol=1e-4, atol=0.0)
+
+
+def test_norms_beyond_the_largest_are_refused_before_anything_is_computed() -> None:
+    with pytest.raises(ValueError, match=r"gram must have norms of at most 1e\+06"):
+        Setting.from_features(1.1e6 * X, Y, m=M)
+    with pytest.raises(ValueError, match="norms must be a finite number"):
+        observe(NoDefense(), TwoLayerNet.sample(D, M), 1.1e6 * X, Y)
+    assert Setting.from_features(1e6 * X, Y, m=M).norms.max() <= LARGEST_NORM
+
+
+def test_integers_beyond_floats_are_out_of_range() -> None:
+    for value in (10**400, -(10**400)):
+        with pytest.raises(ValueError, match="sigma must be a finite number"):
+            checks.real("sigma", value)
+        with pytest.raises(ValueError, match="C must be"):
+            checks.real("C", value, 0.0, infinite=True)
+
+
+def test_masked_entries_are_refused() -> None:
+    masked = np.ma.masked_array(X, mask=X > 0)
+    with pytest.raises(ValueError, match="X must have no masked entries; got 2"):
+        Setting.from_features(masked, Y, m=M)
