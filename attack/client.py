@@ -72,8 +72,8 @@ class Client(Protocol):
         ...
 
     def masked(self, kept: torch.Tensor, probability: float) -> Client:
-        """The client whose hidden units are multiplied by ``kept / probability``, forward and backward; kept (B, m), or
-        (1, m) for one mask on the whole batch."""
+        """The client whose hidden units are multiplied by ``kept / probability``, forward and backward, on top of what they
+        were multiplied by already; kept (B, m), or (1, m) for one mask on the whole batch."""
         ...
 
     def part(self, chosen: torch.Tensor) -> Client:
@@ -104,6 +104,13 @@ class Mask:
 
     kept: torch.Tensor
     probability: float
+
+    @staticmethod
+    def after(before: Mask | None, kept: torch.Tensor, probability: float) -> Mask:
+        """One more dropout on top of those ``before``."""
+        if before is None:
+            return Mask(kept, probability)
+        return Mask(before.kept * kept, before.probability * probability)
 
     def of(self, chosen: torch.Tensor) -> Mask:
         """The masks of these samples."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
@@ -115,8 +116,10 @@ def observed(
     client = net.client(X, y, kind.layer)
     parts = checks.groups(() if groups is None else groups, client.samples)
     # The channel of a defense lives in the file of the same name: bounds/defenses/foo.py, attack/channels/foo.py.
-    channel = import_module(f"attack.channels.{defense.name}").channel
-    gradient = channel(defense, client, parts, seed)
+    place = f"attack.channels.{defense.name}"
+    if find_spec(place) is None:
+        raise TypeError(f"defense must be one that has a channel, a module {place}; got {defense!r}")
+    gradient = import_module(place).channel(defense, client, parts, seed)
     known = client.norms if norms is None else tuple(float(n) for n in norms)
     return kind(gradient, client.samples, known, defense)
 

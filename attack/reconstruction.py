@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -88,12 +88,19 @@ def reconstruct(
     checks.instance("attack", attack, AttackSpec, "TensorAttack()")
     run = _code(type(attack), observation.attacks)
     if run is None:
-        there = [kind.__name__ for kind in AttackSpec.__subclasses__() if _code(kind, observation.attacks)]
+        there = [kind.__name__ for kind in _below(AttackSpec) if _code(kind, observation.attacks)]
         raise TypeError(
             f"attack must be one that has code for this {type(observation).__name__} ({', '.join(sorted(there))}); "
             f"got {attack!r}"
         )
     return run(observation, net, batch_size=batch_size, attack=attack, seed=seed)
+
+
+def _below(kind: type[AttackSpec]) -> Iterator[type[AttackSpec]]:
+    """Every class derived from it, at any depth."""
+    for derived in kind.__subclasses__():
+        yield derived
+        yield from _below(derived)
 
 
 def _code(kind: type[AttackSpec], package: str) -> Callable[..., Reconstruction] | None:

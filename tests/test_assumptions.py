@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from attack import ReconstructionError, TwoLayerNet
-from verify.studies import assumptions, worlds
+from verify.studies import assumptions, servers, worlds
 from verify.studies.assumptions import CASES, draw, ratio, summary
 from verify.studies.servers import SERVERS, attacked
 from verify.studies.study import Cell, Failure, Findings
@@ -126,3 +126,21 @@ def test_the_summary_and_the_figure(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     draw(found).savefig(tmp_path / "figure.png")
     doubled = Cell({}, ({"rmse": 0.5, "predicted": 0.25}, Failure("no result")))
     assert ratio(doubled) == pytest.approx(2.0)
+
+
+def test_a_misspelt_activation_is_no_world() -> None:
+    with pytest.raises(ValueError, match=r"activation must be one of .*z2; got 'rely'"):
+        build(500, 1, activation="rely")
+
+
+def test_a_defect_of_a_server_is_no_failed_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what the attack does not cover is counted as a failure."""
+    with pytest.raises(ReconstructionError, match="mu_"):
+        attacked(small("naive", m=2_000, activation="z2"), 0)
+
+    def broken(public: object) -> None:
+        raise ValueError("shapes do not fit")
+
+    monkeypatch.setattr(servers, "SERVERS", {"naive": broken})
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        attacked(small("naive", m=2_000), 0)

@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from synthetic_records import make_record
 
 from bounds import DEFENSES, GradientNoise, Kind, Setting, TensorAttack, evaluate
 from verify import (
     EXPERIMENTS,
     Features,
+    Point,
     __all__,
+    append_record,
     cli,
     compare,
     experiment_of,
@@ -69,7 +72,7 @@ def small_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
     full = EXPERIMENTS["one-feature"]
     points = tuple(replace(p, m=4_000, d=20) for p in full.points[:2])
     small = replace(full, points=points, rules=full.rules[:2], reduced=Reduced(4_000))
-    for command in ("verify", "figures"):
+    for command in ("verify", "figures", "export"):
         monkeypatch.setattr(f"verify.cli.{command}.EXPERIMENTS", {"one-feature": small})
 
 
@@ -348,6 +351,13 @@ def test_verify_writes_records_and_figures_and_resumes(
     )
     run(capsys, "verify", "none", *SMALL, "--out", str(tmp_path))
     assert records.read_bytes() == before  # nothing was run again
+    code, told, _ = run(capsys, "export", str(records.parent), "--compact", "--json")
+    kept = records.with_suffix(".json")
+    assert code == 0 and json.loads(told) == [str(kept)] and list(records.parent.iterdir()) == [kept]
+    run(capsys, "verify", "none", *SMALL, "--out", str(tmp_path))
+    assert list(records.parent.iterdir()) == [kept] and len(read_records(kept)) == 4  # still finished
+    code, _, err = run(capsys, "export", str(records.parent), "--compact", "--out", str(tmp_path))
+    assert code == 2 and "--compact" in err
     code, _, err = run(capsys, "verify", "none", *SMALL, "--seed", "5", "--out", str(tmp_path))
     assert code == 2 and "seed" in err
 
@@ -406,6 +416,28 @@ def test_a_setting_of_one_s_own_from_python(tmp_path: Path) -> None:
     assert (tmp_path / "own.pdf").read_bytes().startswith(b"%PDF")
     assert {r.kind for r in results} == {Kind.PREDICTED, Kind.RATE, Kind.UPPER}
     assert {r.experiment for r in results} == {experiment.name}
+
+
+def test_several_attacks_on_one_observation_are_judged_and_redrawn_from_their_records(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    attacks = (TensorAttack(moments="plain"), TensorAttack(contraction="random"))
+    points = [
+        Point("both", Features("random"), 20, m, 1, also=attacks, defense=GradientNoise(0.7))
+        for m in (2_000, 8_000)
+    ]
+    records = [make_record(p, t, 0.1 + t / 100) for t in range(3) for p in points]
+    experiment = experiment_of(records)
+    assert experiment.points == tuple(points) and experiment.trials == 3
+    results = compare(records, experiment)
+    assert [r.kind for r in results].count(Kind.PREDICTED) == 6  # three attacks at two widths
+    (tmp_path / "records").mkdir()
+    for record in records:
+        append_record(tmp_path / "records" / "both.jsonl", record)
+    code, told, _ = run(capsys, "figures", "--from", str(tmp_path / "records"), "--json")
+    assert json.loads(told)["results"] == [r.to_dict() for r in results]
+    assert code == told_by(json.loads(told)) == 1  # made-up errors: what is predicted they are not
+    assert (tmp_path / "both.png").exists()
 
 
 def test_another_setting_has_another_name() -> None:

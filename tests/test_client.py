@@ -77,6 +77,18 @@ def test_masks_parts_and_local_steps_together(layer: str, shared: bool) -> None:
     torch.testing.assert_close(*norms, rtol=1e-11, atol=0)
 
 
+@pytest.mark.parametrize("layer", ["output", "hidden"])
+def test_a_second_mask_comes_on_top_of_the_first(layer: str) -> None:
+    drawn = torch.rand(2, B, M, generator=torch.Generator().manual_seed(1), dtype=torch.float64) > 0.3
+    first, second = drawn[0, :1].double(), drawn[1].double()
+    for client in _two_ways(layer):
+        twice = client.masked(first, 0.7).masked(second, 0.5).gradient()
+        torch.testing.assert_close(
+            twice, client.masked(first * second, 0.35).gradient(), rtol=1e-12, atol=1e-16
+        )
+        assert not torch.equal(twice, client.masked(second, 0.5).gradient())
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_client_is_a_value(cases: dict[str, Case], name: str) -> None:
     """Variants and results leave the client, and the network's weights, as they were."""

@@ -183,7 +183,19 @@ def test_a_network_that_carries_nothing_is_not_reduced() -> None:
         (lambda two: DeepNet((), torch.ones(3), two.activation), "hidden"),
         (lambda two: DeepNet((torch.ones(3, 2), torch.ones(4, 2)), torch.ones(4), two.activation), "hidden"),
         (lambda two: DeepNet((torch.ones(3, 2),), torch.ones(4), two.activation), "output"),
+        (
+            lambda two: DeepNet((torch.ones(3, 2),), torch.ones(3).double(), two.activation),
+            "all be float32 or",
+        ),
+        (lambda two: DeepNet((torch.ones(3, 2).half(),), torch.ones(3).half(), two.activation), "float16"),
+        (lambda two: DeepNet((torch.full((3, 2), torch.nan),), torch.ones(3), two.activation), "be finite"),
+        (lambda two: DeepNet((torch.ones(3, 2),), torch.ones(3) / 0, two.activation), "be finite"),
         (lambda two: DeepNet.carrying(two, 1).forward(torch.ones(2, 5)), "X"),
+        (
+            lambda two: DeepNet.carrying(two, 1).representation(torch.full((2, 6), torch.nan)),
+            "X must have finite",
+        ),
+        (lambda two: DeepNet.carrying(two, 1).forward(torch.zeros(2, 6)), "X must have finite"),
         (lambda two: DeepNet.carrying(two, 1).output_gradient(torch.ones(2, 6), [1.0]), "y"),
     ],
 )

@@ -12,8 +12,8 @@ import pytest
 from synthetic_records import make_outcome, make_point, make_record
 
 from bounds import GradientNoise, TensorAttack
-from verify.measure.compact import compact
-from verify.measure.export import export_csv
+from verify.export import export_csv
+from verify.measure.files import compact
 from verify.measure.outcome import Outcome
 from verify.measure.record import append_record
 from verify.measure.seeds import trial_seeds

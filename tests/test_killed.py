@@ -25,8 +25,9 @@ from attack.image.datasets import load_images
 from bounds import NoDefense, TensorAttack
 from verify.measure import pictures
 from verify.measure.conditions import present
+from verify.measure.files import read_records
 from verify.measure.lines import repair
-from verify.measure.record import Record, read_records
+from verify.measure.record import Record
 from verify.measure.sweep import sweep
 from verify.studies.study import Condition, Findings, Outcome, Study, load, run
 
@@ -215,6 +216,23 @@ def test_a_stopped_run_says_how_to_go_on(
     assert "run it again to continue" in said and "Traceback" not in said
     assert ended(forked(kind, tmp_path)) == 0
     check_finished(kind, tmp_path, 1)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_of_two_writers_one_is_refused(tmp_path: Path, name: str) -> None:
+    """Others come at any moment of a run, its end too: each is refused or finds its work done, no trial is done twice."""
+    kind = KINDS[name]
+    first = forked(kind, tmp_path)
+    while not count(tmp_path / "notes"):
+        time.sleep(0.002)
+    codes = []
+    while process(first)[:1] not in ([], ["Z"]):
+        codes.append(ended(forked(kind, tmp_path)))
+    assert ended(first) == 0
+    assert set(codes) <= {0, 1}
+    kept, done = kind.kept(tmp_path), (tmp_path / "notes").read_text().splitlines()
+    assert sorted(kept) == sorted(set(done)) and len(kept) == TRIALS
+    assert name == "pictures" or len(done) == TRIALS  # pictures asked for again are made again
 
 
 # --- workers

@@ -11,8 +11,8 @@ import pytest
 from bounds import GradientClipping
 from tests.synthetic_records import make_point
 from verify.judge.labels import HEADER, NAMED, label_rows, label_table
+from verify.measure.files import read_records
 from verify.measure.groups import group_records
-from verify.measure.record import read_records
 
 FIGURES = Path(__file__).resolve().parents[1] / "figures"
 

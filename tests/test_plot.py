@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from synthetic_records import make_experiment, make_point, make_record, simulated_records
 
-from bounds import Dropout, Evaluation, GradientNoise, Kind, evaluate
+from bounds import Dropout, Evaluation, GradientNoise, Kind, TensorAttack, evaluate
 from verify import EXPERIMENTS, plot, plot_summary
 from verify.draw.side_by_side import plot_side_by_side
 from verify.judge.base import bound_at
@@ -112,6 +112,13 @@ def test_the_rate_is_a_thin_grey_guide_off_the_data_that_says_it_has_no_constant
     predicted = [bound_at(p, Kind.PREDICTED).value for p in (POINTS[3], POINTS[5])]
     assert all(g > 1.2 * p for g, p in zip(y, predicted, strict=True) if p is not None)
     assert "RATE slope −1/2 (fitted offset,\nraised): order only,\nno constant" in words(figure)
+
+
+def test_there_is_no_guide_where_no_rate_is_stated() -> None:
+    attack = TensorAttack(contraction="random")
+    points = [replace(p, activation="tanh", attack=attack) for p in make_experiment().points]
+    figure = plot([make_record(p, t, 0.1 + t / 100) for p in points for t in range(3)])
+    assert "RATE slope" not in words(figure) and not lines(figure.axes[0], linestyle="--")
 
 
 def test_the_ratio_panel_shows_measured_over_predicted() -> None:

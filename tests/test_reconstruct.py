@@ -98,3 +98,22 @@ def test_which_defenses_hide_nothing_in_the_first_layer() -> None:
     limit = float(rows.gradient.abs().median()) / 2
     bent = reconstruct(observe_first_layer(Clamping(limit), NET, X, Y), NET).features
     assert matched_rmse(clean, bent) > 0.05
+
+
+def test_attacks_derived_from_attacks_are_listed() -> None:
+    @dataclass(frozen=True)
+    class Derived(Guess):
+        name: ClassVar[str] = "tensor"
+
+    with pytest.raises(TypeError, match=r"\(Derived, .*TensorAttack"):
+        reconstruct(observe(NoDefense(), NET, X, Y), NET, attack=AttackSpec())
+
+
+def test_a_defense_without_a_channel_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Unheard(NoDefense):
+        name: ClassVar[str] = "unheard_of"
+
+    for watch in (observe, observe_first_layer):
+        with pytest.raises(TypeError, match=r"a module attack.channels.unheard_of; got .*Unheard\(\)"):
+            watch(Unheard(), NET, X, Y)

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_records import make_outcome, make_point, make_record
+from synthetic_records import make_experiment, make_outcome, make_point, make_record
 
 from bounds import GradientNoise, TensorAttack
-from verify.measure.compact import compact, read_compact, write_compact
+from verify.measure.compact import read_compact, write_compact
+from verify.measure.files import compact, compact_finished, read_records, record_files
 from verify.measure.groups import group_records
-from verify.measure.lines import RecordError, TornRecordWarning, repair
+from verify.measure.lines import RecordError, TornRecordWarning, only_writer, repair
 from verify.measure.point import Point, attack_name
-from verify.measure.record import Record, append_record, read_records, record_files
+from verify.measure.record import Record, append_record
 
 BOTH = replace(make_point(), also=(TensorAttack(moments="plain"),))
 
@@ -134,7 +135,7 @@ DAMAGE: list[tuple[Callable[[bytes], bytes], str]] = [
     (lambda line: changed(line, experiment=["demo"]), "experiment must be that of the point, 'demo'"),
     (lambda line: changed(line, point_key="0" * 16), "point_key must be that of the point"),
     (lambda line: changed(line, dtype="float32"), "dtype must be that of the point"),
-    (lambda line: changed(line, point=[]), "point must be an object"),
+    (lambda line: changed(line, point=[]), "point: must be a JSON object; got list"),
     (lambda line: changed_point(line, m=30_000), "point_key must be that of the point"),
     (lambda line: changed_point(line, m=2), "m must be at least 3"),
     (lambda line: changed_point(line, m=True), "m must be an integer"),
@@ -287,6 +288,42 @@ def test_the_compact_form_keeps_every_number_and_nothing_that_changes(tmp_path: 
     assert compact(path).read_bytes() == before, "written again it is the same"
     write_compact(path, reversed(records))
     assert path.read_bytes() == before, "whoever finished first"
+
+
+def test_finished_runs_are_brought_into_the_compact_form(tmp_path: Path) -> None:
+    """Those that every point of has all its trials; not one that is being written, nor one that was stopped."""
+    points = [make_point(m=m) for m in (9_000, 80_000)]
+    for name, count in (("whole", 4), ("stopped", 3), ("begun", 1), ("written", 4)):
+        there = [replace(p, experiment=name) for p in points]
+        for record in [make_record(p, t) for t in range(2) for p in there][:count]:
+            append_record(tmp_path / f"{name}.jsonl", record)
+    known = {"begun": make_experiment([replace(p, experiment="begun") for p in points])}
+    whole = sorted(read_records(tmp_path / "whole.jsonl"), key=lambda r: r.point.m)
+    with only_writer(tmp_path / "written.jsonl"):
+        made, left = compact_finished(tmp_path, known)
+    assert made == [tmp_path / "whole.json"] and not (tmp_path / "whole.jsonl").exists()
+    assert [r.outcome.rmse for r in read_records(made[0])] == [r.outcome.rmse for r in whole]
+    told = {path.stem: why for path, why in left.items()}
+    assert told["stopped"] == "it is not finished: 1 trials are missing of 4"
+    assert told["begun"] == "it is not finished: 1 trials are missing of 2"
+    assert "another run is writing this file" in told["written"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "begun.jsonl",
+        "stopped.jsonl",
+        "whole.json",
+        "written.jsonl",
+    ]
+
+
+def test_a_file_that_another_run_has_begun_is_not_taken_away(tmp_path: Path) -> None:
+    """Where the lines are gone, an empty file of that name is the next writer's, who holds its lock already."""
+    path = tmp_path / "demo.jsonl"
+    with only_writer(path):
+        path.unlink()
+        with only_writer(path):
+            pass
+        path.touch()
+    assert path.exists()
 
 
 def test_both_forms_of_a_name_are_read_together(tmp_path: Path) -> None:

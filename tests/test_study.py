@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from matplotlib.figure import Figure
 
 from verify import cli
 from verify.measure.lines import LedgerError, RecordError
+from verify.studies import kept
+from verify.studies import study as study_module
 from verify.studies.catalogue import STUDIES
 from verify.studies.study import Condition, Failure, Findings, Outcome, Row, Study, load, mixed, run
 
@@ -341,3 +344,59 @@ def test_an_interrupt_says_how_to_go_on(
     monkeypatch.setattr("verify.cli.study.STUDIES", (replace(TOY, trial=stop),))
     code, _, err = shell(capsys, "study", "toy", "--out", str(tmp_path))
     assert code == 130 and "run it again" in err
+
+
+def test_another_run_waits_until_the_file_of_numbers_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a second run would have measured between the numbers' writing and the lines' removal was lost."""
+    path = tmp_path / TOY.file
+    write = study_module.save_trials
+    refused: list[str] = []
+
+    def meanwhile(*arguments: Any) -> None:
+        write(*arguments)
+        with pytest.raises(LedgerError, match="another run is writing this file") as error:
+            run(TOY, path, 12, progress=False)
+        refused.append(str(error.value))
+
+    monkeypatch.setattr(study_module, "save_trials", meanwhile)
+    run(TOY, path, progress=False)
+    monkeypatch.undo()
+    assert refused and not path.with_suffix(".jsonl").exists()
+    assert [len(c.outcomes) for c in run(TOY, path, 12, progress=False).cells] == [12, 12]
+
+
+def test_a_finished_run_reads_its_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / TOY.file
+    run(TOY, path, progress=False)
+    read, load_all = [], kept.load_trials
+    monkeypatch.setattr(kept, "load_trials", lambda p: read.append(p) or load_all(p))
+    run(TOY, path, progress=False)
+    assert read == [path]
+
+
+def test_figures_sees_a_study_that_is_still_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its lines are all there is of it: told while it is not finished, drawn where only the last step is missing."""
+    monkeypatch.setattr("verify.cli.figures.STUDIES", (TOY,))
+    path = tmp_path / "records" / TOY.file
+    lines = path.with_suffix(".jsonl")
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study_module, "save_trials", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(TOY, path, progress=False)
+    whole = lines.read_bytes().splitlines(keepends=True)
+    lines.write_bytes(b"".join(whole[:-1]))
+    command = ["figures", "--from", str(lines.parent)]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(command)
+    assert not stop.value.code and "1 of 2 conditions have all their trials" in capsys.readouterr().err
+    lines.write_bytes(b"".join(whole))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(command)
+    assert not stop.value.code and (tmp_path / "study-toy.png").exists()

@@ -18,10 +18,10 @@ from synthetic_records import fake_run, make_experiment, make_point, make_record
 from bounds import GradientNoise, TensorAttack
 from verify import Record, run_trial, sweep
 from verify.measure import trial
-from verify.measure.compact import compact
 from verify.measure.conditions import OtherConditionsWarning
+from verify.measure.files import compact, read_records, records_path
 from verify.measure.lines import LedgerError, RecordError
-from verify.measure.record import append_record, read_records, records_path
+from verify.measure.record import append_record
 from verify.measure.seeds import trial_seeds
 
 EXPERIMENT = make_experiment()

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from verify.judge.compare import compare
     from verify.measure.experiment import Experiment
     from verify.measure.features import Features
+    from verify.measure.files import read_records
     from verify.measure.point import Point
-    from verify.measure.record import Record, append_record, read_records
+    from verify.measure.record import Record, append_record
     from verify.measure.sweep import sweep
     from verify.measure.trial import run_trial
     from verify.search.check_bound import check_bound, check_point
@@ -48,7 +49,7 @@ _HOMES = {
     "plot": "verify.draw.experiment",
     "plot_summary": "verify.draw.summary",
     "point_strategy": "verify.search.point_strategy",
-    "read_records": "verify.measure.record",
+    "read_records": "verify.measure.files",
     "run_trial": "verify.measure.trial",
     "sweep": "verify.measure.sweep",
 }

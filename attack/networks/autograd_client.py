@@ -55,7 +55,7 @@ class AutogradClient:
         return torch.stack([torch.linalg.vector_norm(one.gradient().double()) for one in singles])
 
     def masked(self, kept: torch.Tensor, probability: float) -> AutogradClient:
-        return dataclasses.replace(self, mask=Mask(kept, probability))
+        return dataclasses.replace(self, mask=Mask.after(self.mask, kept, probability))
 
     def part(self, chosen: torch.Tensor) -> AutogradClient:
         mask = None if self.mask is None else self.mask.of(chosen)

@@ -61,7 +61,8 @@ class DeepNet:
     """``f(x) = a . sigma(W_l sigma(W_{l-1} ... sigma(W_1 x)))``, the network that the client runs.
 
     hidden: W_1 (n_1, d), ..., W_l (m, n_{l-1}), of one float type; output: a (m,). Make one with ``carrying``, or with
-    ``standard`` for ordinary first layers. Raises ``ValueError`` or ``TypeError`` if shapes do not fit one another.
+    ``standard`` for ordinary first layers. Raises ``ValueError`` or ``TypeError`` if shapes or types do not fit one another
+    and for weights that are not finite.
     """
 
     hidden: tuple[torch.Tensor, ...]
@@ -74,6 +75,12 @@ class DeepNet:
         for weights in (*self.hidden, self.output):
             checks.instance("weights", weights, torch.Tensor)
             require_dense("weights", weights)
+            if weights.dtype not in (torch.float32, torch.float64) or weights.dtype != self.output.dtype:
+                raise ValueError(
+                    f"weights must all be float32 or all float64; got {weights.dtype} and {self.output.dtype} (output)"
+                )
+            if not torch.isfinite(weights).all():
+                raise ValueError("weights must be finite; got values that are not")
         shapes = [tuple(W.shape) for W in self.hidden]
         chained = all(len(s) == 2 for s in shapes) and all(
             after[1] == before[0] for before, after in itertools.pairwise(shapes)
@@ -137,10 +144,9 @@ class DeepNet:
         return int(self.output.shape[0])
 
     def representation(self, X: Any) -> torch.Tensor:
-        """What the last hidden layer receives of the features ``X`` (B, d): (B, n)."""
-        h = torch.as_tensor(X, dtype=self.output.dtype, device=self.output.device)
-        if h.ndim != 2 or h.shape[1] != self.d:
-            raise ValueError(f"X must have shape (B, d = {self.d}); got {tuple(h.shape)}")
+        """What the last hidden layer receives of the features ``X`` (B, d): (B, n). ``ValueError`` or ``TypeError`` on bad
+        ones."""
+        h = checked_features(X, self.d, self.m).to(self.output)
         for W in self.hidden[:-1]:
             h = apply_activation(self.activation, h @ W.T)
         return h

@@ -88,7 +88,7 @@ class Batch:
         return units if self.mask is None else self.mask.of(used).on(units)
 
     def masked(self, kept: torch.Tensor, probability: float) -> Batch:
-        return Batch(self.net, self.X, self.y, Mask(kept, probability))
+        return Batch(self.net, self.X, self.y, Mask.after(self.mask, kept, probability))
 
     def part(self, chosen: torch.Tensor) -> Batch:
         mask = None if self.mask is None else self.mask.of(chosen)

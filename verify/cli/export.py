@@ -1,15 +1,18 @@
-"""``reconbound export``: saved records as tables."""
+"""``reconbound export``: saved records as tables, or in the compact form."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from verify import EXPERIMENTS
 from verify.cli.options import Json, new_directory
 from verify.cli.tables import print_json
-from verify.measure.export import export_csv
+from verify.export import export_csv
+from verify.measure.files import compact_finished
 
 app = typer.Typer(add_completion=False)
 
@@ -18,12 +21,30 @@ app = typer.Typer(add_completion=False)
 def export(
     source: Annotated[Path, typer.Argument(metavar="DIR", help="Directory with saved records.")],
     out: Annotated[Path | None, typer.Option(help="Where the tables go; default: csv in DIR.")] = None,
+    compact: Annotated[
+        bool,
+        typer.Option(
+            "--compact", help="No tables: bring finished runs into the compact form, in DIR itself."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write saved records as tables (CSV)."""
+    """Write saved records as tables (CSV), or (--compact) the lines of every finished run as one compact file.
+
+    The compact form takes the place of the lines. It keeps every number that figures and verdicts use, and no times or
+    diagnostics."""
     if not source.is_dir():
         raise ValueError(f"DIR must be a directory with records; got {source}")
-    written = export_csv(source, new_directory("out", source / "csv" if out is None else out))
+    if compact and out is not None:
+        raise ValueError(f"--out must not be given with --compact, which writes in DIR; got {out}")
+    if compact:
+        written, left = compact_finished(
+            source, {e.name: e for full in EXPERIMENTS.values() for e in (full, full.quick())}
+        )
+        for path, why in left.items():
+            print(f"{path}: left as it is: {why}", file=sys.stderr)
+    else:
+        written = export_csv(source, new_directory("out", source / "csv" if out is None else out))
     if as_json:
         print_json([str(path) for path in written])
     else:

@@ -18,8 +18,9 @@ from verify.draw.style import save_figure
 from verify.experiments.own import experiment_of
 from verify.judge.compare import compare
 from verify.judge.verdict import Result
+from verify.measure.files import read_records, record_files
 from verify.measure.pictures import load_pictures
-from verify.measure.record import Record, read_records, record_files
+from verify.measure.record import Record
 from verify.studies.catalogue import STUDIES
 from verify.studies.study import load
 
@@ -40,7 +41,7 @@ def figures(
     if not source.is_dir():
         raise ValueError(f"--from must be a directory with records; got {source}")
     paths, pictures = record_files(source), sorted(source.glob("pictures-*.json"))
-    measured = sorted(source.glob("study-*.json"))
+    measured = sorted({p.with_suffix(".json") for p in source.glob("study-*.json*")})
     if not (paths or pictures or measured):
         raise ValueError(
             "--from must hold records (NAME.json, NAME.jsonl), pictures (pictures-*.json) or studies (study-*.json); "
@@ -72,8 +73,13 @@ def _redraw_study(path: Path, target: Path, suffix: str) -> None:
     study = {s.file: s for s in STUDIES}.get(path.name)
     if study is None:
         _tell(path, "no study of that name, not redrawn")
+        return
+    found = load(path)
+    whole, asked = len(found.cells), len(study.conditions)
+    if path.with_suffix(".jsonl").exists() and whole < asked:
+        _tell(path, f"not finished ({whole} of {asked} conditions have all their trials), not redrawn")
     else:
-        save_figure(study.draw(load(path)), (target / study.figure).with_suffix(f".{suffix}"))
+        save_figure(study.draw(found), (target / study.figure).with_suffix(f".{suffix}"))
 
 
 def _redraw_records(path: Path, found: list[Record], target: Path, suffix: str) -> list[Result]:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bounds import Defense, NoDefense
+from bounds import AttackSpec, Defense, NoDefense, TensorAttack
 from verify.draw.style import save_figure
+from verify.measure.pictures import FloatArray, PictureRow
+from verify.measure.point import attack_words, parameter_words
 
 if TYPE_CHECKING:
     from attack.image.datasets import ImageBatch
-from verify.measure.pictures import FloatArray, PictureRow
-from verify.measure.point import attack_words, parameter_words
 
 CELL = 1.15  # inches
 
@@ -72,8 +72,14 @@ def _title(batch: ImageBatch, rows: Sequence[PictureRow]) -> str:
     return (
         f"{batch.name}, B = {len(batch.features)}, d = {batch.features.shape[1]}, {mean}\n"
         f"{one_of(r.activation for r in rows)}, {one_of(_name(r.defense) for r in rows)}, "
-        f"{one_of(attack_words(r.attack) for r in rows)} moments"
+        f"{one_of(_attack(r.attack) for r in rows)}"
     )
+
+
+def _attack(attack: AttackSpec) -> str:
+    words = attack_words(attack)
+    moments = attack.moments if isinstance(attack, TensorAttack) else None
+    return words.replace(moments, f"{moments} moments", 1) if moments else words
 
 
 def _name(defense: Defense) -> str:

@@ -14,31 +14,14 @@ from typing import Any
 from bounds import checks
 from verify.measure.conditions import Conditions
 from verify.measure.flat import flat, sort_key
-from verify.measure.lines import RecordError, json_object, only_writer, parse, write_whole
+from verify.measure.lines import RecordError, json_object, parse, write_whole
 from verify.measure.outcome import MEASURED, Outcome
-from verify.measure.record import Record, distinct, point_from, read_records
+from verify.measure.record import Record, distinct, point_from
 
 #: Of the compact form.
 COMPACT_VERSION = 1
 
 _HEADER = {"point", "seed", "conditions", "attacks", "rows"}
-
-
-def compact(path: str | Path) -> Path:
-    """Bring the running lines of ``path`` (NAME.jsonl) into the compact NAME.json beside it, together with what that holds
-    already; the lines are then taken away. Returns the path of the compact file.
-
-    Raises ``RecordError`` for lines that are no records, ``LedgerError`` while a run writes them.
-    """
-    running = Path(path).with_suffix(".jsonl")
-    kept = running.with_suffix(".json")
-    if not running.exists():
-        write_compact(kept, read_records(kept))
-        return kept
-    with only_writer(running):
-        write_compact(kept, read_records(running))
-        running.unlink()
-    return kept
 
 
 def write_compact(path: Path, records: Iterable[Record]) -> None:

@@ -47,19 +47,23 @@ def carry_out(
     jobs: int = 1,
     progress: bool = True,
     told: Callable[[R], None] | None = None,
+    finish: Callable[[list[R]], None] | None = None,
 ) -> list[R]:
     """Do every task that is not yet recorded, in the order given; return all records, in that order.
 
     tasks: by the identity of what they record; with ``jobs`` above 1 they are carried to other processes. ``now``: the
     conditions of this run; an ``OtherConditionsWarning`` if records that it goes on from have others. progress: a bar on
-    stderr if that is a terminal; ``told`` is called with each new record once it is on disk.
+    stderr if that is a terminal; ``told`` is called with each new record once it is on disk; ``finish`` with all of them at
+    the end, to keep them in another form: the lines are taken away after it, before another run may write any.
 
     Raises ``LedgerError`` if the file holds what is not among the tasks, or while another run writes it;
     ``KeyboardInterrupt`` and, on SIGTERM and SIGHUP, ``Stopped`` saying how to go on; whatever a task raises.
     """
     checks.integer("jobs", jobs, 1)
-    if not ledger.path.exists() and not _missing(ledger, ledger.read(), tasks):
-        return _sorted(ledger, ledger.read(), tasks)  # finished: no file is opened for writing
+    if not ledger.path.exists():
+        kept = ledger.read()
+        if not _missing(ledger, kept, tasks):
+            return _sorted(ledger, kept, tasks)  # finished: no file is opened for writing
     with only_writer(ledger.path):
         repair(ledger.path)
         records = list(ledger.read())
@@ -89,7 +93,11 @@ def carry_out(
             message = _how_to_go_on(ledger, len(tasks))
             print(f"{stop.signal}: {message}", file=sys.stderr)
             raise
-    return _sorted(ledger, records, tasks)
+        records = _sorted(ledger, records, tasks)
+        if finish is not None:
+            finish(records)
+            ledger.path.unlink()
+    return records
 
 
 def _missing(

@@ -134,8 +134,9 @@ def only_writer(path: Path) -> Iterator[None]:
             )
         try:
             yield
-        finally:
-            if path.exists() and path.stat().st_size == 0:
+        finally:  # where it has been taken away, a file of that name is another run's
+            ours = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+            if ours and path.stat().st_size == 0:
                 path.unlink()
 
 

@@ -19,7 +19,8 @@ from bounds.estimator import moment_orders
 from verify.measure.conditions import Conditions, limited, present, resolved
 from verify.measure.failure import Failure, attempt
 from verify.measure.ledger import Ledger, carry_out
-from verify.measure.lines import LedgerError, RecordError, parse, read_lines, write_whole
+from verify.measure.lines import LedgerError, RecordError, json_object, parse, read_lines, write_whole
+from verify.measure.match import matched
 from verify.measure.workers import in_turn
 from verify.origin import own
 
@@ -42,8 +43,9 @@ KEPT_NUMBERS = 60_000
 class PictureRow:
     """One attack on a batch of pictures by the server of a network of width ``m``, and how to run it again.
 
-    ``features`` (B, D): the reconstruction, row i matched to picture i of the batch; None if the attack
-    failed or if the file it was read from does not keep pictures. ``rmse`` is the matched error R, None
+    ``features`` (B, D): the reconstruction, row i matched to picture i of the batch (and negated if that is nearer and the
+    attack itself says that signs are unknown); None if the attack failed or if the file it was read from does not keep
+    pictures. ``rmse`` is the matched error R, None
     exactly if the attack failed; ``reason`` then says why, and is empty otherwise. ``predicted`` is PREDICTED
     for R, None where theory has none. ``warnings`` are the attack's own; ``conditions`` those it ran under, None where they
     are not kept. Raises ``ValueError`` if the fields contradict one another.
@@ -131,6 +133,11 @@ def reconstruct_pictures(
     tasks: dict[Hashable, Callable[[], PictureRow]] = {
         s.m: partial(_row, job, s.m, s.activation.name, predicted[s.m]) for s in settings
     }
+
+    def ordered(rows: Sequence[PictureRow]) -> list[PictureRow]:
+        by_width = {row.m: row for row in rows}
+        return [by_width[s.m] for s in settings]
+
     if path is None:
         rows = []
         for row in in_turn(tasks.values(), checks.integer("jobs", jobs, 1)):
@@ -139,13 +146,16 @@ def reconstruct_pictures(
                 progress(row)
     else:
         book = _ledger(path.with_suffix(".jsonl"), job, settings[0].activation.name)
-        rows = carry_out(book, tasks, job.conditions, jobs=jobs, progress=False, told=progress)
-    by_width = {row.m: row for row in rows}
-    ordered = [by_width[s.m] for s in settings]
-    if path is not None:
-        save_pictures(path, batch, ordered)
-        path.with_suffix(".jsonl").unlink(missing_ok=True)
-    return ordered
+        rows = carry_out(
+            book,
+            tasks,
+            job.conditions,
+            jobs=jobs,
+            progress=False,
+            told=progress,
+            finish=lambda found: save_pictures(path, batch, ordered(found)),
+        )
+    return ordered(rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +178,7 @@ def _row(job: _Job, m: int, activation: str, predicted: float | None) -> Picture
     """One attack on the batch."""
     import torch
 
-    from attack import TwoLayerNet, matched_error, observe, reconstruct
+    from attack import TwoLayerNet, observe, reconstruct
 
     batch, seed = job.batch, job.seed
     size, d = batch.features.shape
@@ -180,9 +190,9 @@ def _row(job: _Job, m: int, activation: str, predicted: float | None) -> Picture
     rmse, features = None, None
     warnings: tuple[str, ...] = ()
     if not isinstance(found, Failure):
-        match = matched_error(X, found.features)
-        rmse, warnings = match.rmse, found.diagnostics.warnings
-        features = found.features.cpu().numpy()[list(match.permutation)]
+        match = matched(X, found)
+        rmse, warnings = match.error.rmse, found.diagnostics.warnings
+        features = match.features.numpy()
     return PictureRow(
         m=m,
         rmse=rmse,
@@ -368,15 +378,11 @@ def _object(
     name: str, raw: Any, wanted: set[str] | None = None, versions: tuple[int, ...] = ()
 ) -> dict[str, Any]:
     """``raw`` as an object with exactly the ``wanted`` fields (None: any), of one of the ``versions`` if there are any."""
-    if not isinstance(raw, dict):
-        raise TypeError(f"{name} must be a JSON object; got {type(raw).__name__}")
     # The version first: a file of another one may well have other fields.
-    version = raw.get("schema_version")
+    version = json_object(raw, name).get("schema_version")
     if versions and (isinstance(version, bool) or version not in versions):
         raise ValueError(f"schema_version must be {' or '.join(map(str, versions))}; got {version!r}")
-    if wanted is not None and raw.keys() != wanted:
-        raise ValueError(f"{name}: fields missing or unknown: {', '.join(sorted(raw.keys() ^ wanted))}")
-    return raw
+    return json_object(raw, name, wanted)
 
 
 def _counts(name: str, values: Any, size: int) -> NDArray[np.int64]:

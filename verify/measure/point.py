@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from bounds import ACTIVATIONS, AttackSpec, Defense, NoDefense, Setting, TensorAttack, checks, serial
 from bounds.setting import alternating
 from verify.measure.features import Features
+from verify.measure.lines import json_object
 
 DTYPES = ("float64", "float32")
 
@@ -185,17 +186,10 @@ def parameter_words(defense: Defense) -> dict[str, str]:
     return words
 
 
-def _exactly(
-    name: str, raw: Any, make: type, optional: frozenset[str] | set[str] = frozenset()
-) -> dict[str, Any]:
+def _exactly(name: str, raw: Any, make: type, optional: Set[str] = frozenset()) -> dict[str, Any]:
     """``raw`` as an object with exactly the fields of a dataclass."""
-    wanted = {f.name for f in dataclasses.fields(make)}
-    if not isinstance(raw, Mapping):
-        raise ValueError(f"{name} must be an object; got {raw!r}")
-    wrong = sorted(str(k) for k in (wanted ^ set(raw)) - set(optional))
-    if wrong:
-        raise ValueError(f"{name}: fields missing or unknown: {', '.join(wrong)}; got {dict(raw)}")
-    return dict(raw)
+    values = json_object(raw, name)
+    return json_object(values, name, {f.name for f in dataclasses.fields(make)} - (optional - values.keys()))
 
 
 def point_key(raw: Mapping[str, Any]) -> str:

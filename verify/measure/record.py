@@ -1,7 +1,7 @@
 """One trial, one record: one line of strict JSON while a run goes on, one row of numbers once it is kept.
 
-``NAME.jsonl`` holds the lines of a run, ``NAME.json`` the compact form (``verify.measure.compact``); ``read_records`` reads
-both, and takes nothing on trust.
+``NAME.jsonl`` holds the lines of a run, ``NAME.json`` the compact form (``verify.measure.compact``);
+``verify.measure.files`` reads both, and takes nothing on trust.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from bounds import checks
 from verify.measure.conditions import Conditions
-from verify.measure.lines import RecordError, append_line, json_object, read_lines
+from verify.measure.lines import RecordError, append_line, json_object
 from verify.measure.outcome import Outcome
 from verify.measure.point import Point
 from verify.measure.seeds import trial_seeds
@@ -169,42 +169,6 @@ def append_record(path: str | Path, record: Record) -> None:
     append_line(path, record.to_dict())
 
 
-def read_records(path: str | Path) -> list[Record]:
-    """The records of ``path``, and of its other form (``NAME.json``, ``NAME.jsonl``) if that is there too.
-
-    A torn last line, which a killed run leaves, is skipped with a ``TornRecordWarning``. Anything that is not a record, or
-    cannot be true, raises ``RecordError`` naming file and place.
-    """
-    from verify.measure.compact import read_compact  # the compact form is made of records
-
-    kept, running = Path(path).with_suffix(".json"), Path(path).with_suffix(".jsonl")
-    if not kept.exists() and not running.exists():
-        return _read_lines(Path(path))  # raises FileNotFoundError, or reads a name of another kind
-    records = read_compact(kept) if kept.exists() else []
-    if running.exists():
-        # A compaction that was stopped before it took the lines away leaves the same trials in both.
-        told = {record.identity: record for record in records}
-        for record in _read_lines(running):
-            same = told.get(record.identity)
-            if same is None:
-                records.append(record)
-            elif not _same_numbers(same, record):
-                raise RecordError(
-                    f"{running}: trial {record.trial} at point {record.point.key} is another in {kept.name}"
-                )
-    return records
-
-
-def _read_lines(path: Path) -> list[Record]:
-    records = []
-    for where, raw in read_lines(path):
-        try:
-            records.append(Record.from_dict(raw))
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise RecordError(f"{where}: {error}") from None
-    return distinct(records, str(path))
-
-
 def distinct(records: Iterable[Record], where: str = "records") -> list[Record]:
     """The records as a list; ``RecordError`` if a trial is there twice."""
     found = list(records)
@@ -214,25 +178,3 @@ def distinct(records: Iterable[Record], where: str = "records") -> list[Record]:
             raise RecordError(f"{where}: trial {record.trial} at point {record.point.key} is there twice")
         seen.add(record.identity)
     return found
-
-
-def _same_numbers(one: Record, other: Record) -> bool:
-    def numbers(record: Record) -> list[tuple[str, dict[str, Any]]]:
-        told = sorted(record.outcomes.items())
-        return [(name, {k: v for k, v in o.to_dict().items() if k != "diagnostics"}) for name, o in told]
-
-    return numbers(one) == numbers(other)
-
-
-def records_path(experiment: str, directory: str | Path) -> Path:
-    """Where a run of an experiment of that name keeps its lines."""
-    return Path(directory) / f"{experiment}.jsonl"
-
-
-def record_files(directory: str | Path) -> list[Path]:
-    """One path for each experiment that has records in ``directory``, in either form, by name."""
-    found: dict[str, Path] = {}
-    for path in sorted(Path(directory).iterdir()):
-        if path.suffix in (".json", ".jsonl") and not path.name.startswith(("study-", "pictures-")):
-            found.setdefault(path.stem, path)
-    return [found[name] for name in sorted(found)]

@@ -10,9 +10,10 @@ from typing import TypeAlias
 from bounds import checks
 from verify.measure.conditions import present, resolved
 from verify.measure.experiment import Experiment
+from verify.measure.files import read_records, records_path
 from verify.measure.ledger import Ledger, carry_out
 from verify.measure.lines import LedgerError
-from verify.measure.record import MAX_TRIALS, Record, read_records, records_path
+from verify.measure.record import MAX_TRIALS, Record
 from verify.measure.trial import run_trial
 
 Run: TypeAlias = Callable[..., Record]

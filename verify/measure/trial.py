@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bounds import checks, serial
 from verify.measure.conditions import limited, present
 from verify.measure.failure import Failure, attempt
+from verify.measure.match import matched
 from verify.measure.outcome import Outcome
 from verify.measure.point import AttackSpec, Point
 from verify.measure.record import Record
@@ -69,21 +70,13 @@ def _measure(point: Point, seeds: Mapping[str, int], device: torch.device) -> di
 
 def _errors(found: Reconstruction, X: torch.Tensor, y: torch.Tensor, true_residuals: torch.Tensor) -> Outcome:
     """A reconstruction against the truth."""
-    import torch
-
-    from attack import matched_error
-
-    # Where the attack itself says that signs are unknown, they are not counted as errors.
-    match = matched_error(X, found.features, sign_free=found.diagnostics.sign_free)
-    order = torch.tensor(match.permutation)
-    labels = found.labels.detach().cpu().double()[order]
-    residuals = found.residuals.detach().cpu().double()[order] * torch.tensor(match.signs)
+    match = matched(X, found)
     return Outcome(
-        rmse=match.rmse,
-        rmse_orthogonal=match.orthogonal,
-        rmse_inplane=match.inplane,
-        rmse_span=match.span,
-        label_accuracy=float(((labels - y).abs() < 1).double().mean()),
-        residual_error=float((residuals - true_residuals).abs().max()),
+        rmse=match.error.rmse,
+        rmse_orthogonal=match.error.orthogonal,
+        rmse_inplane=match.error.inplane,
+        rmse_span=match.error.span,
+        label_accuracy=float(((match.labels - y).abs() < 1).double().mean()),
+        residual_error=float((match.residuals - true_residuals).abs().max()),
         diagnostics=serial.plain(found.diagnostics.to_dict()),
     )

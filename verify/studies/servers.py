@@ -11,10 +11,11 @@ import numpy as np
 from scipy import special
 
 from bounds import Activation, NoDefense, Setting, TensorAttack, evaluate
+from bounds.estimator import moment_orders
+from verify.studies.worlds import CONSTANT, Array, Case, D, World, build
 
 if TYPE_CHECKING:
     from attack import Observation, Reconstruction, TwoLayerNet
-from verify.studies.worlds import CONSTANT, Array, Case, D, World, build
 
 # --- servers ----------------------------------------------------------------------------------------------------------
 
@@ -58,8 +59,13 @@ class Found:
 
 
 def _attack(net: TwoLayerNet, observation: Observation, seed: int) -> Reconstruction:
-    from attack import tensor_attack
+    from attack import Diagnostics, ReconstructionError, tensor_attack
 
+    try:
+        moment_orders(net.activation)
+    except ValueError as error:  # a world may have an activation that the attack does not cover
+        reason = str(error)
+        raise ReconstructionError(reason, Diagnostics("failed", (reason,), 0.0, (), 0.0, 0)) from error
     return tensor_attack(observation, net, seed=seed)
 
 
@@ -202,7 +208,7 @@ def attacked(case: Case, seed: int) -> dict[str, float]:
 
     Raises ``attack.ReconstructionError`` where the attack reports that it has no result or refuses the activation.
     """
-    from attack import Diagnostics, ReconstructionError, matched_error
+    from attack import matched_error
 
     world = build(case.m, seed, **dict(case.world))
     norms = np.linalg.norm(world.X, axis=1)
@@ -216,11 +222,7 @@ def attacked(case: Case, seed: int) -> dict[str, float]:
         tuple(known.tolist()),
         seed,
     )
-    try:
-        found = SERVERS[case.server](public)
-    except ValueError as error:  # an activation that the attack does not cover
-        reason = str(error)
-        raise ReconstructionError(reason, Diagnostics("failed", (reason,), 0.0, (), 0.0, 0)) from error
+    found = SERVERS[case.server](public)
     match = matched_error(world.X, found.features)
     if case.server == "span only":
         return {"span": match.span}

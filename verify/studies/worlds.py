@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from bounds import ACTIVATIONS, Activation
+from bounds import ACTIVATIONS, Activation, checks
 from verify.studies.study import Condition
-
-if TYPE_CHECKING:
-    pass
-
 
 Array = NDArray[np.float64]
 
@@ -90,9 +87,13 @@ def build(
     norms: tuple[float, ...] = (1.0, 1.0),
     steps: int = 0,
 ) -> World:
-    """One draw. Streams are separated by purpose, so that equal seeds give equal weights whatever else differs."""
+    """One draw. Streams are separated by purpose, so that equal seeds give equal weights whatever else differs.
+
+    activation: a name of ``FUNCTIONS``. ``ValueError`` for any other.
+    """
     from attack.streams import numpy_generator
 
+    function = FUNCTIONS[checks.choice("activation", activation, tuple(FUNCTIONS))]
     generator = numpy_generator(seed, "weights")
     W = generator.standard_normal((m, D))
     if weights == "kaiming":
@@ -106,10 +107,9 @@ def build(
         "constant": lambda: np.full(m, CONSTANT),
     }[bias]()
     a = np.full(m, 1 / m) if output == "mean" else more.standard_normal(m) / math.sqrt(m)
-    function = ACTIVATIONS.get(activation, SQUARE)
     X = _features(features, len(norms), numpy_generator(seed, "data")) * np.array(norms)[:, None]
     # E z^2 = 1: a label 1 would make the residual of z^2 vanish
-    y = np.where((np.arange(len(norms)) % 2 == 0) & (activation in ACTIVATIONS), 1.0, -1.0)
+    y = np.where((np.arange(len(norms)) % 2 == 0) & (function is not SQUARE), 1.0, -1.0)
     if steps:
         W, a = train(W, a, function, steps, numpy_generator(seed, "data", 1))
     return World(W, b, a, function, X, y)
@@ -148,3 +148,6 @@ def train(
 
 #: z^2, which has no third or fourth Hermite coefficient.
 SQUARE = Activation("z2", lambda t: t**2, lambda t: 2 * t)
+
+#: The activations that a world may have, by name.
+FUNCTIONS: Mapping[str, Activation] = {**ACTIVATIONS, SQUARE.name: SQUARE}

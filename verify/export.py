@@ -11,12 +11,12 @@ from typing import Any
 
 from bounds import serial
 from verify.measure.failure import Failure
+from verify.measure.files import read_records, record_files
 from verify.measure.flat import Cell, flat
 from verify.measure.lines import write_whole
 from verify.measure.outcome import MEASURED
 from verify.measure.pictures import load_pictures
 from verify.measure.point import attack_name
-from verify.measure.record import read_records, record_files
 from verify.studies.kept import load_trials
 
 Rows = Iterable[Mapping[str, Cell]]
