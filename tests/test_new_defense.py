@@ -236,7 +236,7 @@ from test_layout import test_all_packages_are_shipped
 from verify import Features, Point, check_point, compare, experiment_of, own_experiment, plot, read_records, sweep
 from verify.judge.base import bound_at
 from verify.judge.predicted import ImprovementCheck
-from verify.measure.compact import compact
+from verify.measure.files import compact
 from verify.search.point_strategy import code
 
 test_all_packages_are_shipped()
