@@ -368,7 +368,7 @@ def test_figures_are_redrawn_without_any_attack(
     small_experiment: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    code, _, _ = run(capsys, "verify", "none", *SMALL, "--out", str(tmp_path))
+    run(capsys, "verify", "none", *SMALL, "--out", str(tmp_path))
     drawn = (tmp_path / "one-feature-quick.png").read_bytes()
     monkeypatch.setattr("attack.observe", None)  # any attempt to attack would raise
     again = ("--from", str(tmp_path / "records"), "--out", str(tmp_path / "again"))
@@ -438,15 +438,6 @@ def test_several_attacks_on_one_observation_are_judged_and_redrawn_from_their_re
     assert json.loads(told)["results"] == [r.to_dict() for r in results]
     assert code == told_by(json.loads(told)) == 1  # made-up errors: what is predicted they are not
     assert (tmp_path / "both.png").exists()
-
-
-def test_what_is_not_stated_of_an_attack_or_activation_is_not_asked() -> None:
-    """UPPER is proved for no odd activation, RATE for no random contraction, whatever the defense states."""
-    small: dict[str, Any] = {"d": 20, "B": 2, "m": (3_000, 6_000)}
-    assert [c.kind for c in own_experiment(**small).rules] == [Kind.PREDICTED, Kind.RATE, Kind.UPPER]
-    assert Kind.UPPER not in [c.kind for c in own_experiment(**small, activation="tanh").rules]
-    random = own_experiment(**small, activation="tanh", attack=TensorAttack(contraction="random"))
-    assert Kind.RATE not in [c.kind for c in random.rules]
 
 
 def test_another_setting_has_another_name() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -553,3 +553,43 @@ def test_every_parameter_of_a_defense_can_be_varied() -> None:
     assert [len(s) for s in series([plain, make_point()], "contraction")] == [1, 1]
     with pytest.raises(ValueError, match=r"variable must be one of m, d, .*; got 'p'"):
         RateCheck("p")  # a share does not grow
+
+
+def test_an_attack_is_judged_by_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True)
+    class Faster(AttackSpec):
+        name: ClassVar[str] = "faster"
+
+    rate = Bound(
+        Kind.RATE,
+        "falls like 1/m",
+        "nobody",
+        "exponents of R",
+        (),
+        lambda defense, setting, attack, delta: (setting.d / setting.m, {}),
+        SYMBOLS["d"] / SYMBOLS["m"],
+    )
+    monkeypatch.setitem(THEORY, Faster, (rate,))  # type: ignore[arg-type]
+    monkeypatch.setattr(bounds, "ATTACKS", (*bounds.ATTACKS, Faster))
+    points = [replace(make_point(m=m), attack=Faster()) for m in (20_000, 80_000)]
+    rng = np.random.default_rng(0)
+    records = [
+        make_record(p, t, float(e))
+        for p in points
+        for t, e in enumerate(simulated_errors(2_000 / p.m, 100, 0.05, rng))
+    ]
+    (found,) = compare(records, kind=Kind.RATE)
+    assert isinstance(found, RateResult) and found.exponent == -1 and found.verdict == "holds"
+
+
+@pytest.mark.parametrize("family", DEFENSES)
+def test_a_series_varies_any_parameter_that_a_defense_has(family: type[Defense]) -> None:
+    """By its name, without a list of them anywhere."""
+    for parameter in family.parameters():
+        try:
+            members = [family(**{parameter.name: value}) for value in parameter.grid]
+        except ValueError:
+            continue  # not without another one
+        points = [make_point(defense=d) for d in members]
+        (together,) = series(points, parameter.name)
+        assert [value_of(p, parameter.name) for p in together] == sorted(parameter.grid)
