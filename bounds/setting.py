@@ -31,6 +31,9 @@ SIZES: Mapping[str, sp.Symbol] = MappingProxyType(
 #: The largest d and m: whole numbers up to here are floating-point numbers.
 LARGEST_SIZE = 10**15
 
+#: The largest label, either sign: fourth powers of residuals stay inside the range of floats.
+LARGEST_LABEL = 1e50
+
 #: The largest batch that a Gram matrix is made for from its size alone.
 LARGEST_BATCH = 10_000
 
@@ -49,7 +52,7 @@ class Setting:
 
     Raises ``ValueError`` or ``TypeError`` on B > d, B >= m, d or m above ``LARGEST_SIZE``, wrong shapes, values that are
     not finite, a Gram matrix that is not symmetric positive semidefinite with a positive diagonal and rank at most d, norms
-    above ``LARGEST_NORM``.
+    above ``LARGEST_NORM``, labels above ``LARGEST_LABEL``.
     """
 
     d: int
@@ -87,6 +90,10 @@ class Setting:
         if smallest < -1e-9 * np.max(np.diag(gram)):
             raise ValueError(f"gram must be positive semidefinite; its smallest eigenvalue is {smallest:.3g}")
         labels = checks.array("labels", self.labels, (size,))
+        if np.max(np.abs(labels)) > LARGEST_LABEL:
+            raise ValueError(
+                f"labels must be at most {LARGEST_LABEL:g} in absolute value; got {np.max(np.abs(labels)):g}"
+            )
         groups = checks.groups(self.groups, size)
         for values in (gram, labels):
             values.setflags(write=False)

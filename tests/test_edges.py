@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -16,8 +18,9 @@ from attack import (
     observe_first_layer,
     reconstruct,
 )
-from bounds import ACTIVATIONS, NoDefense, Setting, checks
+from bounds import ACTIVATIONS, NoDefense, Setting, TensorAttack, checks
 from bounds.gaussian.activations import LARGEST_NORM
+from verify import Experiment, Features, Point, compare, plot, sweep
 
 D, M = 3, 3000
 X, Y = np.eye(D)[:2], [1.0, -1.0]
@@ -70,3 +73,21 @@ def test_masked_entries_are_refused() -> None:
     masked = np.ma.masked_array(X, mask=X > 0)
     with pytest.raises(ValueError, match="X must have no masked entries; got 2"):
         Setting.from_features(masked, Y, m=M)
+
+
+def test_labels_beyond_the_largest_are_refused() -> None:
+    """Powers of their residuals are beyond the range of floats."""
+    with pytest.raises(ValueError, match=r"labels must be at most 1e\+50"):
+        Setting.from_features(X, [1e300, -1e300], m=M)
+    with pytest.raises(ValueError, match="labels must be a finite number"):
+        Point("e", Features("orthonormal"), d=D, m=M, B=2, labels=(1e300, -1.0))
+
+
+def test_an_experiment_of_two_attacks_is_judged_and_drawn(tmp_path: Path) -> None:
+    point = Point("e", Features("orthonormal"), d=5, m=5000, B=2, also=(TensorAttack(moments="plain"),))
+    experiment = Experiment("e", "e", (point,), (), trials=2)
+    records = sweep(experiment, tmp_path, progress=False, device="cpu")
+    assert [len(r.outcomes) for r in records] == [2, 2]
+    assert len(compare(records, kind="predicted")) == 2
+    plot(records, tmp_path / "e.png", experiment)
+    assert (tmp_path / "e.png").stat().st_size > 0

@@ -227,8 +227,8 @@ def test_from_weights_keeps_what_it_is_given() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: TwoLayerNet.sample(0, 10), ValueError, "d must be at least 1; got 0"),
-        (lambda: TwoLayerNet.sample(3, -1), ValueError, "m must be at least 1; got -1"),
+        (lambda: TwoLayerNet.sample(0, 10), ValueError, "d must be between 1 and 10+; got 0"),
+        (lambda: TwoLayerNet.sample(3, -1), ValueError, "m must be between 1 and 10+; got -1"),
         (lambda: TwoLayerNet.sample(3, True), TypeError, "m must be an integer; got True"),
         (lambda: TwoLayerNet.sample(3, 10.0), TypeError, "m must be an integer; got 10.0"),
         (lambda: TwoLayerNet.sample(3, 10, seed=-1), ValueError, "seed must be at least 0; got -1"),

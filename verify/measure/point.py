@@ -48,7 +48,9 @@ class Point:
         checks.integer("m", self.m, self.B + 1, LARGEST_SIZE, "more than B")
         checks.choice("activation", self.activation, tuple(ACTIVATIONS))
         checks.choice("dtype", self.dtype, DTYPES)
-        labels = tuple(checks.real("labels", y) for y in self.labels) or alternating(self.B)
+        labels = tuple(
+            checks.real("labels", y, -LARGEST_LABEL, LARGEST_LABEL) for y in self.labels
+        ) or alternating(self.B)
         if len(labels) != self.B:
             raise ValueError(f"labels must have B = {self.B} entries; got {len(labels)}")
         object.__setattr__(self, "labels", labels)
