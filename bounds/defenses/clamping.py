@@ -23,9 +23,12 @@ class Clamping(Defense):
     limit: float = param(lo=1e-9, hi=math.inf, off=math.inf, grid=(0.5, 2.0))
 
     def law(self, setting: Setting) -> Elementwise:
-        limit = self.limit
+        return Elementwise(_clamped, _squared, unbiased=math.isinf(self.limit), parameters=(self.limit,))
 
-        def clamped(g: Array) -> Array:
-            return np.asarray(np.clip(g, -limit, limit))
 
-        return Elementwise(clamped, lambda g: clamped(g) ** 2, unbiased=math.isinf(limit))
+def _clamped(g: Array, limit: float) -> Array:
+    return np.asarray(np.clip(g, -limit, limit))
+
+
+def _squared(g: Array, limit: float) -> Array:
+    return _clamped(g, limit) ** 2

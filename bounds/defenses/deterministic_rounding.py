@@ -23,9 +23,12 @@ class DeterministicRounding(Defense):
     step: float = param(lo=0.0, hi=1e6, off=0.0, grid=(1.0, 3.0))
 
     def law(self, setting: Setting) -> Elementwise:
-        step = self.step
+        return Elementwise(_rounded, _squared, unbiased=self.step <= FINEST, parameters=(self.step,))
 
-        def rounded(g: Array) -> Array:
-            return np.asarray(step * np.round(g / step)) if step > FINEST else g
 
-        return Elementwise(rounded, lambda g: rounded(g) ** 2, unbiased=step <= FINEST)
+def _rounded(g: Array, step: float) -> Array:
+    return np.asarray(step * np.round(g / step)) if step > FINEST else g
+
+
+def _squared(g: Array, step: float) -> Array:
+    return _rounded(g, step) ** 2

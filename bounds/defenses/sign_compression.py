@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from bounds.arrays import Array
 from bounds.defense import Defense
 from bounds.law import Elementwise
 from bounds.setting import Setting
@@ -21,4 +22,8 @@ class SignCompression(Defense):
     has_off: ClassVar[bool] = False
 
     def law(self, setting: Setting) -> Elementwise:
-        return Elementwise(np.sign, lambda g: np.sign(g) ** 2, unbiased=False)
+        return Elementwise(np.sign, _occupied, unbiased=False)
+
+
+def _occupied(g: Array) -> Array:
+    return np.asarray(np.sign(g) ** 2)

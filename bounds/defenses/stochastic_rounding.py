@@ -31,12 +31,15 @@ class StochasticRounding(Defense):
     rate_source: ClassVar[str] = "ours: the variance added is at most step^2/4 and at most step |g|"
 
     def law(self, setting: Setting) -> Elementwise:
-        step = self.step
+        return Elementwise(_mean, _second, unbiased=True, parameters=(self.step,))
 
-        def second(g: Array) -> Array:
-            if step <= FINEST:
-                return g**2
-            part = np.mod(g / step, 1.0)
-            return np.asarray(g**2 + step**2 * part * (1 - part))
 
-        return Elementwise(lambda g: g, second, unbiased=True)
+def _mean(g: Array, step: float) -> Array:
+    return g
+
+
+def _second(g: Array, step: float) -> Array:
+    if step <= FINEST:
+        return g**2
+    part = np.mod(g / step, 1.0)
+    return np.asarray(g**2 + step**2 * part * (1 - part))

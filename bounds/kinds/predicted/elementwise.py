@@ -19,6 +19,7 @@ from bounds.estimator import TensorAttack
 from bounds.kinds.predicted.decisions import check_assignment, check_signs
 from bounds.kinds.predicted.population_fit import ElementwiseError, _Limit
 from bounds.kinds.predicted.unbiased import first_order, scattered
+from bounds.kinds.predicted.wide import KEPT, Wide, read_only
 from bounds.kinds.supported import check_estimator, check_moments, check_norms, unequal_norms
 from bounds.law import Elementwise, Pruned
 from bounds.setting import SIZES, Setting
@@ -37,7 +38,28 @@ def elementwise_error(
     setting: Setting, attack: TensorAttack, channel: Elementwise | Pruned
 ) -> ElementwiseError:
     """The constants. Raises ``UnsupportedBound`` where the attack does not apply, or the span does not survive the
-    channel."""
+    channel. They do not depend on d and m but through the channel; arrays are read-only."""
+    found = _attempted(Wide.of(setting), attack, channel)
+    if isinstance(found, str):
+        raise UnsupportedBound(found)
+    return found
+
+
+@lru_cache(maxsize=KEPT)
+def _attempted(wide: Wide, attack: TensorAttack, channel: Elementwise | Pruned) -> ElementwiseError | str:
+    """The fit is made once; that there is none is kept too, as it takes as long to find (the reason alone, not with its
+    frames and their grids)."""
+    try:
+        found = _elementwise_error(wide.setting(), attack, channel)
+    except UnsupportedBound as reason:
+        return str(reason)
+    read_only(found.weights, found.scatter)
+    return found
+
+
+def _elementwise_error(
+    setting: Setting, attack: TensorAttack, channel: Elementwise | Pruned
+) -> ElementwiseError:
     check_estimator(attack)
     check_norms(setting)
     if isinstance(channel, Pruned) and channel.unbiased:  # nothing is removed
@@ -59,22 +81,15 @@ def elementwise_error(
 
 
 @lru_cache(maxsize=64)
-def _attempted(defense: Defense, setting: Setting, attack: TensorAttack) -> ElementwiseError | str:
-    """PREDICTED and FLOOR speak of one fit, which is made once; that there is none is kept too, as it takes as long to find
-    (the reason alone, not with its frames and their grids)."""
+def _law(defense: Defense, setting: Setting) -> Elementwise | Pruned:
+    """One for PREDICTED and FLOOR: a law whose functions are made anew each time is equal to nothing else."""
     law = defense.law(setting)
     assert isinstance(law, Elementwise | Pruned)
-    try:
-        return elementwise_error(setting, attack, law)
-    except UnsupportedBound as reason:
-        return str(reason)
+    return law
 
 
 def _constants(defense: Defense, setting: Setting, attack: TensorAttack) -> ElementwiseError:
-    found = _attempted(defense, setting, attack)
-    if isinstance(found, str):
-        raise UnsupportedBound(found)
-    return found
+    return elementwise_error(setting, attack, _law(defense, setting))
 
 
 def _predicted(
@@ -82,7 +97,7 @@ def _predicted(
 ) -> tuple[float, dict[str, float]]:
     found = _constants(defense, setting, attack)
     check_signs(found.signs * math.sqrt(setting.m))
-    low, order = check_moments(setting, attack, defense.law(setting))
+    low, order = check_moments(setting, attack, _law(defense, setting))
     errors = found.scatter / math.sqrt(setting.m)
     check_assignment(setting, low, order, attack.weight(order, low), found.weights, errors)
     variance, parts = scattered(setting, found.k_perp, found.k_par, found.noise, found.curvature)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import sympy as sp
@@ -30,6 +31,7 @@ from bounds.gaussian.symmetric import power
 from bounds.kinds.fit_model import solution
 from bounds.kinds.pairs import _Moments
 from bounds.kinds.predicted.decisions import check_assignment, check_curvature, check_signs, second_over_first
+from bounds.kinds.predicted.wide import KEPT, UnbiasedContent, Wide, read_only
 from bounds.kinds.supported import check_estimator, check_moments, check_norms
 from bounds.law import Unbiased
 from bounds.setting import SIZES, Setting
@@ -63,10 +65,16 @@ def first_order(setting: Setting, attack: TensorAttack, channel: Unbiased | None
     Raises ``UnsupportedBound`` for a setting that is ill-posed (a residual that vanishes, features that are linearly
     dependent), an activation this attack does not cover or gives no signs for, ``same_neuron="ignored"`` (its bias
     is not in the formula) or a random contraction. With unequal norms the constants are those of a correct assignment of
-    norms.
+    norms. They do not depend on d and m but through the channel; arrays are read-only.
     """
     check_estimator(attack)
     channel = Unbiased(setting.residuals) if channel is None else channel
+    return _first_order(Wide.of(setting), attack, UnbiasedContent.of(channel))
+
+
+@lru_cache(maxsize=KEPT)
+def _first_order(wide: Wide, attack: TensorAttack, content: UnbiasedContent) -> FirstOrder:
+    setting, channel = wide.setting(), content.law()
     low, order = check_moments(setting, attack, channel)
     directions, norms = setting.directions, setting.norms
     c_low, c_q = (np.array([setting.activation.coefficient(k, n) for n in norms]) for k in (low, order))
@@ -89,9 +97,11 @@ def first_order(setting: Setting, attack: TensorAttack, channel: Unbiased | None
     scatter = np.sqrt(np.maximum(np.diag(covariance)[: setting.B] - alpha**2, 0.0)) + own
     covariance[: setting.B, : setting.B] -= np.outer(alpha, alpha)
     covariance[np.diag_indices(setting.B)] = scatter**2
+    orthogonal, inplane = norms**2 * orthogonal, norms**2 * inplane
+    read_only(orthogonal, inplane, alpha, scatter)
     return FirstOrder(
-        norms**2 * orthogonal,
-        norms**2 * inplane,
+        orthogonal,
+        inplane,
         noise,
         second_over_first(fit.curvature(directions, alpha, c_q / c_low), covariance, norms),
         _signs(setting, channel, moments, low, order),
