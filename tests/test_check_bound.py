@@ -547,7 +547,9 @@ def test_the_fixture_fails_with_the_counterexample(tmp_path: Path) -> None:
     )
     assert "2 failed, 2 passed" in done.stdout, done.stdout + done.stderr
     assert "violated at relu, orthonormal, d = 3, m = 1 000, B = 1, no defense" in done.stdout
-    assert "again: from bounds import NoDefense; " in done.stdout
+    assert (
+        "again: from verify import Features, Point, check_point; print(check_point(my_bound, " in done.stdout
+    )
     assert "upper uninformative: no setting could have refuted it" in done.stdout
     assert "Traceback" not in done.stdout
     assert not (tmp_path / ".hypothesis").exists()

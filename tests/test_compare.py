@@ -13,10 +13,16 @@ import pytest
 from scipy import stats
 from synthetic_records import make_experiment, make_point, make_record, simulated_errors, simulated_records
 
+import bounds
 from bounds import (
+    DEFENSES,
     DPSGD,
     SYMBOLS,
+    THEORY,
+    AttackSpec,
+    Bound,
     BoundValue,
+    Defense,
     GradientNoise,
     GradientPruning,
     Kind,

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from bounds import ACTIVATIONS, AttackSpec, Defense, NoDefense, Setting, TensorAttack, checks, serial
-from bounds.setting import LARGEST_SIZE, alternating
+from bounds.setting import LARGEST_LABEL, LARGEST_SIZE, alternating
 from verify.measure.features import Features
 from verify.measure.lines import json_object
 
