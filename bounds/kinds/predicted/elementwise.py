@@ -101,8 +101,11 @@ PREDICTED_ELEMENTWISE = Bound(
     kind=Kind.PREDICTED,
     statement="floor and first-order error around it, constants by quadrature",
     source="bounds/proofs/channel-theorem.md (ours)",
-    statistic="root mean square over trials of R",
-    assumptions=_ASSUMPTIONS,
+    statistic="root mean square over trials of R, of those with a result",
+    assumptions=(
+        *_ASSUMPTIONS,
+        "conditional on a result: trials in which the attack reports failure are not in it",
+    ),
     numeric=_predicted,
     symbolic=sp.sqrt(
         SIZES["floor"] ** 2 + ((SIZES["d"] - SIZES["B"]) * SIZES["K_perp"] + SIZES["K_par"]) / SIZES["m"]
