@@ -461,7 +461,7 @@ def test_standard_errors_of_the_first_moment_by_sampling(
     cosine: float, residuals: tuple[float, float], activation: Activation, attack: TensorAttack, m: int
 ) -> None:
     """The first moment in the directions that the fit finds, over the weights that it finds: scatter from 150 samples of m
-    neurons in the span within 15 % (its own error is 6 %). In the true directions it would be half as large, or less."""
+    neurons in the span within 15 % (its own error is 6 %). In the true directions it would be .8 as large, or less."""
     setting = residuals_of(cosine, residuals, activation, m)
     u, identity = setting.directions, np.eye(2)
     ratio = np.full(2, activation.coefficient(4) / activation.coefficient(2))
@@ -487,34 +487,35 @@ def test_standard_errors_of_the_first_moment_by_sampling(
     )
     expected = first_order(setting, attack).signs
     assert expected == pytest.approx(told_at, rel=0.15)
-    assert expected < 0.7 * true_at
+    assert expected < 0.8 * true_at
 
 
 def test_no_prediction_where_the_fitted_directions_leave_a_sign_open() -> None:
-    """m = 1550: four standard errors in the true directions, and one sign in fifteen was wrong."""
-    setting = residuals_of(0.0, (1.0, -0.3), LEAKY, 1550)
+    """4.8 standard errors in the true directions (at 1550 neurons 4.04, and one sign in fifteen was wrong)."""
+    setting = residuals_of(0.0, (1.0, -0.3), LEAKY, 2200)
     for defense in (NoDefense(), StochasticRounding(0.0)):
         found = evaluate(defense, setting, PLAIN)[Kind.PREDICTED]
         seen = re.match(r"not first order: a feature's sign is (.*) standard errors", found.why)
-        assert seen is not None and float(seen[1]) == pytest.approx(2.2, abs=0.1), defense
+        assert seen is not None and float(seen[1]) == pytest.approx(2.6, abs=0.06), defense
 
 
 def test_no_prediction_where_the_span_turns_far() -> None:
     """Orthonormal features, where the second order vanishes by symmetry: softplus, plain, 1.22 of the norm by first order
-    at m = 60 000 and half of that measured. It is predicted where it comes to less than a quarter, and where the norms and
-    with them the error in their unit are others."""
+    at m = 60 000 and half of that measured. With labels 2 and -.5, of signs that are told, it is
+    predicted where it comes to less than a quarter."""
     setting = setting_of(np.eye(2), [1.0, -1.0], "softplus", 60_000)
     for defense in (NoDefense(), StochasticRounding(0.0)):
         found = evaluate(defense, setting, PLAIN)[Kind.PREDICTED]
         seen = re.match(
             r"not first order: the error inside the span is (.*) of the features' norm", found.why
         )
-        assert seen is not None and float(seen[1]) == pytest.approx(1.22, abs=0.02), defense
-        for target in (0.24, 0.26):
-            wide = setting.with_width(int(60_000 * (float(seen[1]) / target) ** 2))
-            value = evaluate(defense, wide, PLAIN)[Kind.PREDICTED].value
-            assert (value is None) == (target > 0.25)
-            assert value is None or value == pytest.approx(target, rel=0.01)
+        assert seen is not None and float(seen[1]) == pytest.approx(1.22, abs=0.05), defense
+    told = setting_of(np.eye(2), [2.0, -0.5], "softplus", 10**6)
+    inplane = math.sqrt(first_order(told, PLAIN).inplane.mean())
+    for target in (0.24, 0.26):
+        found = evaluate(NoDefense(), told.with_width(int((inplane / target) ** 2)), PLAIN)[Kind.PREDICTED]
+        assert (found.value is None) == (target > 0.25)
+        assert "inside the span is 0.26" in found.why or found.value == pytest.approx(target, rel=1e-3)
 
 
 @pytest.mark.parametrize("per_sample", [True, False])

@@ -81,11 +81,11 @@ def _predicted(
     defense: Defense, setting: Setting, attack: TensorAttack, delta: float
 ) -> tuple[float, dict[str, float]]:
     found = _constants(defense, setting, attack)
+    variance, parts = scattered(setting, found.k_perp, found.k_par, found.noise, found.curvature)
     check_signs(found.signs * math.sqrt(setting.m))
     low, order = check_moments(setting, attack, defense.law(setting))
     errors = found.scatter / math.sqrt(setting.m)
     check_assignment(setting, low, order, attack.weight(order, low), found.weights, errors)
-    variance, parts = scattered(setting, found.k_perp, found.k_par, found.noise, found.curvature)
     return math.sqrt(found.floor**2 + variance), {"floor": found.floor} | parts
 
 

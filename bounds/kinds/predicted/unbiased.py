@@ -198,11 +198,11 @@ def _numeric(
     check_norms(setting, seen.keeps_labels)
     constants = first_order(setting, attack, seen)
     k_perp, k_par = float(constants.orthogonal.mean()), float(constants.inplane.mean())
+    variance, parts = scattered(setting, k_perp, k_par, constants.noise, constants.curvature)
     check_signs(constants.signs * math.sqrt(setting.m))
     low, order = check_moments(setting, attack, seen)
     errors = constants.scatter / math.sqrt(setting.m)
     check_assignment(setting, low, order, attack.weight(order, low), constants.weights, errors)
-    variance, parts = scattered(setting, k_perp, k_par, constants.noise, constants.curvature)
     sizes = np.abs(seen.residuals)
     # Kappa: the spread of the residuals as the server sees them.
     return math.sqrt(variance), parts | {"kappa": float(sizes.max() / sizes.min())}
