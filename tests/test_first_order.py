@@ -518,6 +518,13 @@ def test_no_prediction_where_the_span_turns_far() -> None:
         assert "inside the span is 0.26" in found.why or found.value == pytest.approx(target, rel=1e-3)
 
 
+def test_no_prediction_where_the_fit_with_a_common_norm_diverges() -> None:
+    """SiLU, norms .6 and 1.4, cosine .8: labels of weights above ten times the true ones decide nothing, at any width."""
+    X = correlated(2, 2, norms=(0.6, 1.4), cosine=0.8)
+    found = evaluate(NoDefense(), setting_of(X, [1.0, -1.0], "silu", 10**12))[Kind.PREDICTED]
+    assert found.why == "not proved: the fit with a common norm has components that diverge"
+
+
 @pytest.mark.parametrize("per_sample", [True, False])
 def test_dropout_scatters_the_residuals(per_sample: bool) -> None:
     """A masked neuron's value 1/(1 - p) times as large with probability 1 - p: E of its square is E sigma^2/(1 - p)."""
