@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from attack.tensor.decompose import decompose
 from bounds import (
     ACTIVATIONS,
+    Activation,
+    Dropout,
     GradientNoise,
     GradientPruning,
     Kind,
@@ -27,10 +29,12 @@ from bounds import (
     TensorAttack,
     evaluate,
 )
+from bounds.gaussian.quadrature import gaussian_rule
+from bounds.gaussian.symmetric import symmetrised
 from bounds.kinds.fit_model import _solution_map, solution
 from bounds.kinds.pairs import _PairTable
 from bounds.kinds.predicted.elementwise import elementwise_error
-from bounds.kinds.predicted.unbiased import first_order
+from bounds.kinds.predicted.unbiased import _activation_scatter, first_order
 from bounds.law import Unbiased
 
 PLAIN = TensorAttack(moments="plain")
@@ -403,33 +407,131 @@ def test_almost_parallel_features_still_have_constants(gap: float) -> None:
 # --- decisions of the estimator, and the second order inside the span -------------------------------------------------
 
 
-def test_the_standard_error_of_a_sign_in_closed_form() -> None:
-    """One ReLU feature: the first moment is r/2 along it, and a neuron adds ``r (sigma - c) z``, of variance ``r^2 (3/2 - 4
-    c^2 + c^2) - r^2/4`` (c = mu_0 = mu_2; E sigma z^2 = 2 c); noise adds its own."""
-    c = 1 / math.sqrt(2 * math.pi)
+def test_the_standard_error_of_the_sign_of_one_feature() -> None:
+    """One ReLU feature, where nothing turns: the first moment over the weight, which the fit takes from the second moment
+    and the core, 1 and w k parts over 1 + w k^2 (k = c_4/c_2). Noise adds its own to all three."""
     setting = Setting.orthonormal(50, 1000, 1, labels=[2.0])
-    r = c - 2
+    z, w = gaussian_rule((0.0,))
+    c = [setting.activation.coefficient(k) for k in range(5)]
+    r, omega = c[0] - 2.0, RESIDUALIZED.weight(4)
+    relu = np.maximum(z, 0)
+    once = relu - c[0] - c[1] * z
+    part = np.array([1.0, omega * c[4] / c[2]]) / (1 + omega * (c[4] / c[2]) ** 2)
+    he2, he4 = z**2 - 1, z**4 - 6 * z**2 + 3
+    fit = part[0] * once * he2 + part[1] * (once - c[2] / 2 * he2) * he4
+    own = w @ ((relu - c[0]) * z / c[1] - fit / c[2]) ** 2
+    noise = 1 / c[1] ** 2 + (2 * part[0] ** 2 + 24 * part[1] ** 2) / c[2] ** 2
     for variance in (0.0, 3.0):
         found = first_order(setting, RESIDUALIZED, noisy_channel(setting, variance)).signs
-        expected = abs(r) / 2 / math.sqrt(r**2 * (1.25 - 3 * c**2) + variance)
-        assert found == pytest.approx(expected, rel=1e-10)
+        assert found == pytest.approx(1 / math.sqrt(own + variance / r**2 * noise), rel=1e-9)
 
 
-@pytest.mark.parametrize("activation", ["relu", "z2z3"])
-def test_standard_errors_by_sampling(activation: str) -> None:
-    """What the first moment (an even core) or the core (an odd one) says of every feature, from 300 samples of 4,000
-    neurons in the span: its scatter within 15 %."""
-    setting = setting_of(correlated(2, 2), [-1.0, 3.0], activation)
+def test_standard_errors_of_an_odd_core_by_sampling() -> None:
+    """What the core says of every feature, from 300 samples of 4,000 neurons in the span: its scatter within 15 %."""
+    setting = setting_of(correlated(2, 2), [-1.0, 3.0], "z2z3")
     rng = np.random.default_rng(0)
-    u, r, order = setting.directions, setting.residuals, 1 if activation == "relu" else 3
-    dual = np.linalg.pinv(np.array([power(x, order).ravel() for x in u])).T.reshape(-1, *(2,) * order)
+    dual = np.linalg.pinv(np.array([power(x, 3).ravel() for x in setting.directions])).T.reshape(-1, 2, 2, 2)
     told = []
     for _ in range(300):
         z = rng.standard_normal((4000, 2))
-        h = response(setting, z, True)[1] if order == 3 else setting.activation(z @ u.T) @ r
-        told.append([np.mean((h - (h.mean() if order == 1 else 0)) * wick(row, z)) for row in dual])
+        told.append([np.mean(response(setting, z, True)[1] * wick(row, z)) for row in dual])
     expected = np.min(np.abs(np.mean(told, axis=0)) / np.std(told, axis=0)) / math.sqrt(4000)
     assert first_order(setting, RESIDUALIZED).signs == pytest.approx(expected, rel=0.15)
+
+
+LEAKY = Activation(
+    "leaky -.6", lambda t: np.where(t > 0, t, -0.6 * t), kinks=(0.0,), homogeneous=True
+)  # mu_1 = .2: its signs turn easily
+
+
+def residuals_of(cosine: float, residuals: tuple[float, float], activation: Activation, m: int) -> Setting:
+    labels = activation.coefficient(0) - np.array(residuals)
+    return Setting.from_features(correlated(2, 2, cosine=cosine), labels, m, activation)
+
+
+@pytest.mark.parametrize(
+    ("cosine", "residuals", "activation", "attack", "m"),
+    [
+        (0.0, (1.0, -0.3), LEAKY, PLAIN, 60_000),
+        (0.6, (1.0, 0.3), ACTIVATIONS["relu"], RESIDUALIZED, 200_000),
+    ],
+    ids=["leaky", "relu"],
+)
+def test_standard_errors_of_the_first_moment_by_sampling(
+    cosine: float, residuals: tuple[float, float], activation: Activation, attack: TensorAttack, m: int
+) -> None:
+    """The first moment in the directions that the fit finds, over the weights that it finds: scatter from 150 samples of m
+    neurons in the span within 15 % (its own error is 6 %). In the true directions it would be .8 as large, or less."""
+    setting = residuals_of(cosine, residuals, activation, m)
+    u, identity = setting.directions, np.eye(2)
+    ratio = np.full(2, activation.coefficient(4) / activation.coefficient(2))
+    rng = np.random.default_rng(0)
+    told, true = [], []
+    for _ in range(150):
+        z = rng.standard_normal((m, 2))
+        h, core = response(setting, z, attack is RESIDUALIZED)
+        g = activation(z @ u.T) @ setting.residuals
+        b = (g - g.mean()) @ z / m
+        two = (h[:, None] * z).T @ z / m - h.mean() * identity
+        pairs = (z[:, :, None] * z[:, None]).reshape(m, 4)
+        four = ((core[:, None] * pairs).T @ pairs / m).reshape(2, 2, 2, 2)
+        inner = (core @ pairs / m).reshape(2, 2)
+        four = four - 6 * symmetrised(np.multiply.outer(inner, identity))
+        four = four + 3 * core.mean() * symmetrised(np.multiply.outer(identity, identity))
+        found = decompose(two, four, ratio, attack.weight(4), 1, rng, u)
+        same = np.sign(np.sum(found.directions * u, axis=1))
+        told.append(same * np.linalg.lstsq(found.directions.T, b, rcond=None)[0] / found.alpha)
+        true.append(np.linalg.lstsq(u.T, b, rcond=None)[0])
+    told_at, true_at = (
+        np.min(np.abs(np.mean(x, axis=0)) / np.std(x, axis=0)) / math.sqrt(m) for x in (told, true)
+    )
+    expected = first_order(setting, attack).signs
+    assert expected == pytest.approx(told_at, rel=0.15)
+    assert expected < 0.8 * true_at
+
+
+def test_no_prediction_where_the_fitted_directions_leave_a_sign_open() -> None:
+    """4.8 standard errors in the true directions (at 1550 neurons 4.04, and one sign in fifteen was wrong)."""
+    setting = residuals_of(0.0, (1.0, -0.3), LEAKY, 2200)
+    for defense in (NoDefense(), StochasticRounding(0.0)):
+        found = evaluate(defense, setting, PLAIN)[Kind.PREDICTED]
+        seen = re.match(r"not first order: a feature's sign is (.*) standard errors", found.why)
+        assert seen is not None and float(seen[1]) == pytest.approx(2.6, abs=0.06), defense
+
+
+def test_no_prediction_where_the_span_turns_far() -> None:
+    """Orthonormal features, where the second order vanishes by symmetry: softplus, plain, 1.22 of the norm by first order
+    at m = 60 000 and half of that measured. With labels 2 and -.5, of signs that are told, it is
+    predicted where it comes to less than a quarter."""
+    setting = setting_of(np.eye(2), [1.0, -1.0], "softplus", 60_000)
+    for defense in (NoDefense(), StochasticRounding(0.0)):
+        found = evaluate(defense, setting, PLAIN)[Kind.PREDICTED]
+        seen = re.match(
+            r"not first order: the error inside the span is (.*) of the features' norm", found.why
+        )
+        assert seen is not None and float(seen[1]) == pytest.approx(1.22, abs=0.05), defense
+    told = setting_of(np.eye(2), [2.0, -0.5], "softplus", 10**6)
+    inplane = math.sqrt(first_order(told, PLAIN).inplane.mean())
+    for target in (0.24, 0.26):
+        found = evaluate(NoDefense(), told.with_width(int((inplane / target) ** 2)), PLAIN)[Kind.PREDICTED]
+        assert (found.value is None) == (target > 0.25)
+        assert "inside the span is 0.26" in found.why or found.value == pytest.approx(target, rel=1e-3)
+
+
+def test_no_prediction_where_the_fit_with_a_common_norm_diverges() -> None:
+    """SiLU, norms .6 and 1.4, cosine .8: labels of weights above ten times the true ones decide nothing, at any width."""
+    X = correlated(2, 2, norms=(0.6, 1.4), cosine=0.8)
+    found = evaluate(NoDefense(), setting_of(X, [1.0, -1.0], "silu", 10**12))[Kind.PREDICTED]
+    assert found.why == "not proved: the fit with a common norm has components that diverge"
+
+
+@pytest.mark.parametrize("per_sample", [True, False])
+def test_dropout_scatters_the_residuals(per_sample: bool) -> None:
+    """A masked neuron's value 1/(1 - p) times as large with probability 1 - p: E of its square is E sigma^2/(1 - p)."""
+    setting = Setting.orthonormal(50, 1000, 2)
+    law = Dropout(0.6, per_sample).law(setting)
+    expected = math.sqrt(0.5 / 0.4 - 1 / (2 * math.pi))
+    np.testing.assert_allclose(_activation_scatter(setting, law), expected, rtol=1e-9)
 
 
 def test_no_prediction_where_a_sign_is_not_told() -> None:
@@ -516,7 +618,7 @@ def test_both_ways_to_the_decisions_agree() -> None:
     one = first_order(setting, RESIDUALIZED)
     law = StochasticRounding(0.0).law(setting)
     other = elementwise_error(setting, RESIDUALIZED, law)
-    for name in ("signs", "curvature"):
-        assert getattr(other, name) == pytest.approx(getattr(one, name), rel=0.1), name
+    assert other.signs == pytest.approx(one.signs, rel=1e-3)
+    assert other.curvature == pytest.approx(one.curvature, rel=0.1)
     np.testing.assert_allclose(other.scatter, one.scatter, rtol=0.5)
     assert np.all(other.scatter < 1.001 * one.scatter)  # which adds up what the other counts together

@@ -50,9 +50,10 @@ def edges(
     """Edges of panels on each of which ``function`` is a polynomial to rounding, whatever ``scale`` is.
 
     ``function`` maps an array to one of the same shape, or to a stack of them; it is smooth between ``breaks`` and varies at
-    most ``scale`` times as fast as an activation at unit norm. An activation has its features near zero, so that
-    ``sigma(n t)`` has them within some 1/n: panels double in width from there, and are halved where the function asks for
-    it, down to the width that it may need anywhere. Up to scale 3 the panels are uniform.
+    most ``scale`` times as fast as an activation at unit norm. Up to scale 3 the panels are uniform. Beyond, the condition
+    is that an activation has its features near zero, so that ``sigma(n t)`` has them within some 1/n: panels double in width
+    from there, and are halved where the function asks for it, down to the width that it may need anywhere. A feature far
+    from zero that no node of these panels meets is not seen.
 
     Raises ``UnsupportedBound`` where more than ``most`` panels are needed: the function varies fast everywhere.
     """

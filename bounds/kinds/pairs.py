@@ -30,7 +30,8 @@ def _plane_moments(
     norms: tuple[float, float],
     cosine: float,
 ) -> Array:
-    """Moments of the pair: index [p, q] with 0 the function that enters the low moment, 1 the one of the core."""
+    """Moments of the pair: index [p, q] with 0 the function that enters the low moment, 1 the one of the core, and, where
+    the core is even and leaves signs to the first moment, 2 the one that enters that."""
     if activation.homogeneous and norms != (1.0, 1.0):
         scaled = _plane_moments(activation, residualized, orders, (1.0, 1.0), cosine)
         return norms[0] * norms[1] * scaled
@@ -44,9 +45,8 @@ def _plane_moments(
             once = raw - c0 - c1 * t
             if low == 1:  # the first moment is that of the centred gradient in any case
                 return np.stack([raw - c0, once if residualized else raw])
-            if not residualized:
-                return np.stack([raw, raw])
-            return np.stack([once, once - c2 / 2 * hermite(2, t)[2]])
+            pair = [once, once - c2 / 2 * hermite(2, t)[2]] if residualized else [raw, raw]
+            return np.stack([*pair, *([raw - c0] if order % 2 == 0 else [])])
 
         return stack
 
@@ -121,6 +121,13 @@ class _Moments:
         if self.variance and left.ndim == right.ndim:
             total = total + self.variance * math.factorial(left.ndim - 1) * _inner(left, right)
         return total
+
+    def spread(self, *parts: Array) -> Array:
+        """``E[I_n^2]``, (n,), of ``I = sum_p h_p <parts_p, He(z)>``, p counting the functions of ``_plane_moments``."""
+        return sum(
+            (self.second(p, q, a, b) for p, a in enumerate(parts) for q, b in enumerate(parts)),
+            np.zeros(len(parts[0])),
+        )
 
     def influences(self, low: Array, core: Array) -> Array:
         """``E[I_n I_n']``, (n, n), of what a neuron adds to functionals of both moments, ``I = h_low <low, He(z)> + h_core

@@ -60,11 +60,12 @@ def judge_floor(
     """FLOOR, a limit, against a measurement at one width. ``random``: the part of the root mean square that still falls
     with m, as PREDICTED has it (infinite: not known).
 
-    Where random^2 is at most ``2 tolerance`` of floor^2, taking it out moves the result by no more than the tolerance, so
-    that nothing hangs on its own correctness: the floor then holds iff the whole interval of sqrt(rms^2 - random^2) lies
-    within floor (1 ± tolerance), and fails iff wholly outside. Where it is larger, an error above the floor says nothing;
-    one wholly below ``floor (1 - tolerance)`` still refutes it, as every random part would only add to the limit. A floor of
-    zero is vacuous.
+    Where random^2 is at most ``2 tolerance`` of floor^2, taking it out moves the result by no more than the tolerance: the
+    floor then holds iff the whole interval of sqrt(rms^2 - random^2) lies within floor (1 ± tolerance), and fails iff wholly
+    outside. What is taken out is the random part as predicted, so that the verdict presupposes PREDICTED: where that is
+    at its largest and the true one has twice its variance, the result is off by about the tolerance. Where it is larger,
+    an error above the floor says nothing; one wholly below ``floor (1 - tolerance)`` still refutes it: a random part adds to
+    the mean square, though a bias of order 1/m along the floor may take from it. A floor of zero is vacuous.
     """
     value = math.nan if bound.value is None else bound.value
     unstated = (

@@ -96,11 +96,11 @@ def _predicted(
     defense: Defense, setting: Setting, attack: TensorAttack, delta: float
 ) -> tuple[float, dict[str, float]]:
     found = _constants(defense, setting, attack)
+    variance, parts = scattered(setting, found.k_perp, found.k_par, found.noise, found.curvature)
     check_signs(found.signs * math.sqrt(setting.m))
     low, order = check_moments(setting, attack, _law(defense, setting))
     errors = found.scatter / math.sqrt(setting.m)
     check_assignment(setting, low, order, attack.weight(order, low), found.weights, errors)
-    variance, parts = scattered(setting, found.k_perp, found.k_par, found.noise, found.curvature)
     return math.sqrt(found.floor**2 + variance), {"floor": found.floor} | parts
 
 
@@ -116,8 +116,11 @@ PREDICTED_ELEMENTWISE = Bound(
     kind=Kind.PREDICTED,
     statement="floor and first-order error around it, constants by quadrature",
     source="bounds/proofs/channel-theorem.md (ours)",
-    statistic="root mean square over trials of R",
-    assumptions=_ASSUMPTIONS,
+    statistic="root mean square over trials of R, of those with a result",
+    assumptions=(
+        *_ASSUMPTIONS,
+        "conditional on a result: trials in which the attack reports failure are not in it",
+    ),
     numeric=_predicted,
     symbolic=sp.sqrt(
         SIZES["floor"] ** 2 + ((SIZES["d"] - SIZES["B"]) * SIZES["K_perp"] + SIZES["K_par"]) / SIZES["m"]

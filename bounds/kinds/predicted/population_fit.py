@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -236,11 +236,17 @@ class _Limit:
         return alpha + step[: self.B], new / np.linalg.norm(new, axis=1, keepdims=True)
 
     @cached_property
+    def tangents(self) -> Array:
+        """(B, B - 1, B): along which the limit directions turn."""
+        return np.array([np.linalg.svd(u[None])[2][1:] for u in self.fit[1]]).reshape(
+            self.B, self.B - 1, self.B
+        )
+
+    @cached_property
     def motion(self) -> Motion:
         """How the fit moves with the data, by implicit differentiation of the normal equations."""
         alpha, v, _ = self.fit
-        B = self.B
-        tangents = np.array([np.linalg.svd(u[None])[2][1:] for u in v]).reshape(B, B - 1, B)
+        B, tangents = self.B, self.tangents
         size = B + B * (B - 1)
         data = self.data(self.setting.residuals)
 
@@ -269,23 +275,22 @@ class _Limit:
         rows = np.linalg.solve(hessian, jacobian)
         return Motion(rows, np.einsum("kn,abn->kab", rows[B:], second, optimize=True))
 
+    def linear(self, residuals: Array, ratio: float | None = None) -> Array:
+        """The first moment, (B,)."""
+        mean, _ = self.seen(residuals, ratio)
+        return np.asarray((self.w * (mean - self.w @ mean)) @ self.z)
+
     @cached_property
-    def first_moment(self) -> tuple[Array, Array]:
-        """The first moment in terms of the limit directions, (B,), and the standard errors of its entries times sqrt(m)."""
-        v = self.fit[1]
-        mean, spread = self.seen(self.setting.residuals)
-        centred = mean - self.w @ mean
-        dual = self.z @ np.linalg.pinv(v)  # (n, B)
-        weights = (self.w * centred) @ dual
-        square = (self.w * (centred**2 + spread)) @ dual**2
-        return np.asarray(weights), np.sqrt(np.maximum(square - weights**2, ZERO**2))
+    def first_moment(self) -> Array:
+        """The first moment in terms of the limit directions, (B,)."""
+        return np.asarray(self.linear(self.setting.residuals) @ np.linalg.pinv(self.fit[1]))
 
     @cached_property
     def signed(self) -> Array:
         """The limit directions with the signs that the attack gives them, in the features' order: (B, B)."""
         alpha, v, _ = self.fit
         if self.order % 2 == 0:
-            v = v * np.where(self.first_moment[0] * (alpha / self.c2) * self.c1 < 0, -1.0, 1.0)[:, None]
+            v = v * np.where(self.first_moment * (alpha / self.c2) * self.c1 < 0, -1.0, 1.0)[:, None]
         distance = ((self.directions[:, None] - v[None]) ** 2).sum(axis=2)
         return np.asarray(v[optimize.linear_sum_assignment(distance)[1]])
 
@@ -315,12 +320,12 @@ class _Limit:
         a = np.linalg.solve(A, v.T)  # columns A^-1 v_i
         along = (self.z @ a) ** 2
         k_perp = float(np.mean(norms2 * ((self.w * (h * h + spread)) @ along)))
-        covariance = self._covariance(h, hq, spread)
+        influence, random = self._influences(h, hq)
+        covariance = (self.w[:, None] * influence).T @ influence
+        covariance += (random * (self.w * spread)[:, None]).T @ random
         turns = np.diag(covariance)[B:].reshape(B, B - 1).sum(axis=1)
-        weights, scatter = self.first_moment
-        signs = (
-            float(np.min(np.abs(weights) / scatter)) if self.order % 2 == 0 else self._core_signs(hq, spread)
-        )
+        odd = self.order % 2 == 1
+        signs = self._core_signs(hq, spread) if odd else self._first_signs(influence, random, spread)
         return ElementwiseError(
             math.sqrt(floor),
             k_perp,
@@ -341,8 +346,29 @@ class _Limit:
         square = (self.w * (hq**2 + spread)) @ dual**2
         return float(np.min(np.abs(strength) / np.sqrt(np.maximum(square - strength**2, ZERO**2))))
 
-    def _covariance(self, h: Array, hq: Array, spread: Array) -> Array:
-        """Covariance per neuron of the fit's coordinates, weights and turns: (B^2, B^2)."""
+    def _first_signs(self, influence: Array, random: Array, spread: Array) -> float:
+        """As ``signs`` where the first moment gives them: of ``w_i/alpha_i`` in the fitted directions (as in
+        ``unbiased._signs``), the residuals' fluctuation and all."""
+        alpha, v, _ = self.fit
+        weights, dual = self.first_moment, np.linalg.pinv(v)  # columns: the dual vectors
+        residuals = self.setting.residuals
+        mean, _ = self.seen(residuals)
+        moved = (self.sigma - self.w @ self.sigma) @ self._by_residuals(self.linear)
+        if isinstance(self.channel, Pruned):
+            moved = moved + np.outer(self._rank_noise, self._by_ratio(self.linear))
+        linear = (mean - self.w @ mean)[:, None] * self.z + moved - self.linear(residuals)
+        along = np.einsum("bi,ktb,k->kti", dual, self.tangents, weights).reshape(-1, self.B)
+
+        def relative(linear: Array, fit: Array) -> Array:
+            return np.asarray((linear @ dual - fit[:, self.B :] @ along) / weights - fit[:, : self.B] / alpha)
+
+        square = self.w @ relative(linear, influence) ** 2
+        square = square + (self.w * spread) @ relative(self.z, random) ** 2
+        return float(1 / np.sqrt(np.maximum(square.max(), ZERO**2)))
+
+    def _influences(self, h: Array, hq: Array) -> tuple[Array, Array]:
+        """What a neuron adds to the fit's coordinates, weights and turns, less its mean, and the coefficient of the random
+        part of its entry: (n, B^2) each."""
         rows = self.motion.rows
         split = self.he2.shape[1]
         low, core = self.he2 @ rows[:, :split].T, self.root * (self.heq @ rows[:, split:].T)
@@ -354,20 +380,20 @@ class _Limit:
         influence = influence + (self.sigma - self.w @ self.sigma) @ moved
         if isinstance(self.channel, Pruned):
             influence = influence + np.outer(self._rank_noise, self._ratio_slope @ rows.T)
-        influence = influence - self.w @ influence
-        random = low + core
-        return np.asarray(
-            (self.w[:, None] * influence).T @ influence + (random * (self.w * spread)[:, None]).T @ random
-        )
+        return influence - self.w @ influence, low + core
 
     @cached_property
     def _residual_slopes(self) -> Array:
-        """d(data)/d r_i, (B, N), by central differences wide enough for the grid to follow jumps of the channel."""
+        """d(data)/d r_i, (B, N)."""
+        return self._by_residuals(self.data)
+
+    def _by_residuals(self, of: Callable[[Array], Array]) -> Array:
+        """Derivatives by r_i, by central differences wide enough for the grid to follow jumps of the channel: (B, ...)."""
         residuals = self.setting.residuals
         slopes = []
         for i in range(self.B):
             step = 0.02 * np.abs(residuals).max() * np.eye(self.B)[i]
-            slopes.append((self.data(residuals + step) - self.data(residuals - step)) / (2 * step[i]))
+            slopes.append((of(residuals + step) - of(residuals - step)) / (2 * step[i]))
         return np.array(slopes)
 
     @property
@@ -384,9 +410,13 @@ class _Limit:
 
     @property
     def _ratio_slope(self) -> Array:
-        """d(data)/d ratio, (N,), by central differences."""
+        """d(data)/d ratio, (N,)."""
+        return self._by_ratio(self.data)
+
+    def _by_ratio(self, of: Callable[[Array, float], Array]) -> Array:
+        """Derivatives by the ratio, by central differences."""
         assert isinstance(self.channel, Pruned)
         ratio, step = self.channel.ratio, 0.01 * min(1.0, 10 * (1 - self.channel.ratio))
         up, down = min(ratio + step, 0.9999), max(ratio - step, 0.0)
         r = self.setting.residuals
-        return np.asarray((self.data(r, up) - self.data(r, down)) / (up - down))
+        return np.asarray((of(r, up) - of(r, down)) / (up - down))

@@ -28,9 +28,15 @@ from bounds.errors import UnsupportedBound
 from bounds.estimator import TensorAttack
 from bounds.gaussian.activations import ZERO
 from bounds.gaussian.symmetric import power
-from bounds.kinds.fit_model import solution
+from bounds.kinds.fit_model import Solution, solution
 from bounds.kinds.pairs import _Moments
-from bounds.kinds.predicted.decisions import check_assignment, check_curvature, check_signs, second_over_first
+from bounds.kinds.predicted.decisions import (
+    check_assignment,
+    check_curvature,
+    check_signs,
+    check_turns,
+    second_over_first,
+)
 from bounds.kinds.predicted.wide import KEPT, UnbiasedContent, Wide, read_only
 from bounds.kinds.supported import check_estimator, check_moments, check_norms
 from bounds.law import Unbiased
@@ -93,7 +99,7 @@ def _first_order(wide: Wide, attack: TensorAttack, content: UnbiasedContent) -> 
     left = np.abs(
         np.divide(channel.residuals, setting.residuals, out=np.ones(setting.B), where=setting.residuals != 0)
     )
-    own = np.abs(c_low) * _activation_scatter(setting) * left
+    own = np.abs(c_low) * _activation_scatter(setting, channel) * left
     scatter = np.sqrt(np.maximum(np.diag(covariance)[: setting.B] - alpha**2, 0.0)) + own
     covariance[: setting.B, : setting.B] -= np.outer(alpha, alpha)
     covariance[np.diag_indices(setting.B)] = scatter**2
@@ -104,31 +110,49 @@ def _first_order(wide: Wide, attack: TensorAttack, content: UnbiasedContent) -> 
         inplane,
         noise,
         second_over_first(fit.curvature(directions, alpha, c_q / c_low), covariance, norms),
-        _signs(setting, channel, moments, low, order),
+        _signs(setting, channel, moments, fit, low, order),
         alpha,
         scatter,
     )
 
 
-def _activation_scatter(setting: Setting) -> Array:
-    """Standard deviation of ``sigma(w.x_i)`` over the neurons, (B,)."""
+def _activation_scatter(setting: Setting, channel: Unbiased) -> Array:
+    """Standard deviation of ``sigma(w.x_i)`` over the neurons, as the client's network has it (masked), (B,)."""
     square = np.diag(raw_gram(setting))
+    if channel.masking is not None:
+        square = square * (1 + np.diag(channel.masking) / channel.residuals**2)
     mean = np.array([setting.activation.coefficient(0, float(n)) for n in setting.norms])
     return np.sqrt(np.maximum(square - mean**2, 0.0))
 
 
-def _signs(setting: Setting, channel: Unbiased, moments: _Moments, low: int, order: int) -> float:
-    """Standard errors, over sqrt(m), between the least certain sign and its turning. An even core leaves signs to the first
-    moment ``sum_i r_i c_1 u_i``, an odd one gives them by its own components; two odd moments claim none."""
+def _signs(
+    setting: Setting, channel: Unbiased, moments: _Moments, fit: Solution, low: int, order: int
+) -> float:
+    """Standard errors, over sqrt(m), between the least certain sign and its turning. An odd core gives signs by its own
+    components, taken along the features; two odd moments claim none.
+
+    An even core leaves them to the first moment ``b = sum_i r_i c_1 u_i``: the sign of feature i is that of ``q_i =
+    w_i/alpha_i``, w the coefficients of b in the fitted directions. To first order ``dw_i = u^i.(db - sum_k r_k c_1 du_k)``
+    with u^i the dual vectors, and ``dq_i/q_i = dw_i/w_i - dalpha_i/alpha_i``. The residuals' own fluctuation is not in it:
+    w and alpha have it alike.
+    """
     if low == 1:
         return math.inf
+    directions, norms = setting.directions, setting.norms
     k = order if order % 2 else 1
-    seen, which = (moments, 1) if order % 2 else (_Moments.of(setting, False, (1, 3), channel), 0)
-    strength = channel.residuals * [setting.activation.coefficient(k, float(n)) for n in setting.norms]
-    powers = np.array([power(u, k).ravel() for u in setting.directions])
+    strength = channel.residuals * [setting.activation.coefficient(k, float(n)) for n in norms]
+    powers = np.array([power(u, k).ravel() for u in directions])
     dual = np.linalg.pinv(powers).T.reshape(-1, *(setting.B,) * k)
-    square = seen.second(which, which, dual, dual)
-    return float(np.min(np.abs(strength) / np.sqrt(np.maximum(square - strength**2, ZERO**2))))
+    if order % 2:
+        square = moments.second(1, 1, dual, dual) - strength**2
+        return float(np.min(np.abs(strength) / np.sqrt(np.maximum(square, ZERO**2))))
+    alpha = channel.residuals * [setting.activation.coefficient(low, float(n)) for n in norms]
+    # Coordinates of the fit in q_i: its own weight, and every turn, along the dual vector.
+    along = np.einsum("ib,ktb,k->ikt", dual, fit.tangents, strength).reshape(setting.B, -1)
+    mixed = -np.hstack([np.diag(1 / alpha), along / strength[:, None]])
+    low_part, core = (np.tensordot(mixed, rows, axes=1) for rows in (fit.low, fit.core))
+    square = moments.spread(low_part, core, dual / strength[:, None])
+    return float(1 / np.sqrt(np.maximum(square.max(), ZERO**2)))
 
 
 def _second_moment_span(directions: Array, alpha: Array, moments: _Moments) -> tuple[Array, float]:
@@ -161,10 +185,11 @@ def scattered(
     setting: Setting, k_perp: float, k_par: float, noise: float, curvature: float
 ) -> tuple[float, dict[str, float]]:
     """The first-order variance ``((d - B) K_perp + K_par)/m`` of R, and its parts by name. noise and curvature: as in
-    ``FirstOrder``. ``UnsupportedBound`` where the latter is no longer small."""
+    ``FirstOrder``. ``UnsupportedBound`` where the latter, or the error inside the span, is no longer small."""
     n, m = setting.d - setting.B, setting.m
     check_curvature(curvature / math.sqrt(m))
     perp, par = n * k_perp / m, k_par / m
+    check_turns(math.sqrt(par / np.mean(setting.norms**2)))
     return perp + par, {
         "orthogonal": math.sqrt(perp),
         "inplane": math.sqrt(par),
@@ -183,11 +208,11 @@ def _numeric(
     check_norms(setting, seen.keeps_labels)
     constants = first_order(setting, attack, seen)
     k_perp, k_par = float(constants.orthogonal.mean()), float(constants.inplane.mean())
+    variance, parts = scattered(setting, k_perp, k_par, constants.noise, constants.curvature)
     check_signs(constants.signs * math.sqrt(setting.m))
     low, order = check_moments(setting, attack, seen)
     errors = constants.scatter / math.sqrt(setting.m)
     check_assignment(setting, low, order, attack.weight(order, low), constants.weights, errors)
-    variance, parts = scattered(setting, k_perp, k_par, constants.noise, constants.curvature)
     sizes = np.abs(seen.residuals)
     # Kappa: the spread of the residuals as the server sees them.
     return math.sqrt(variance), parts | {"kappa": float(sizes.max() / sizes.min())}
@@ -198,12 +223,14 @@ PREDICTED = Bound(
     kind=Kind.PREDICTED,
     statement="first-order root mean square error, constants by quadrature",
     source="bounds/proofs/first-order-error.md (ours)",
-    statistic="root mean square over trials of R (up to signs where the attack reports them as unknown)",
+    statistic="root mean square over trials of R, of those with a result (up to signs where the attack reports them as "
+    "unknown)",
     assumptions=(
         "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
         "features linearly independent with known norms, no vanishing residual",
         "mu_1, mu_2 != 0 and mu_3 or mu_4 != 0, or mu_2 = 0 and mu_1, mu_3 != 0; sigma of polynomial growth",
         "signs, and with unequal norms (labels +-1) the assignment of norms by labels, four standard errors from turning",
+        "conditional on a result: trials in which the attack reports failure are not in it",
         "first order: exact as m grows with d fixed; before, off by terms that grow with R, noise_over_signal and "
         "inplane_over_curvature (inside the span: second order over first)",
     ),
