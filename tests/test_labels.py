@@ -11,7 +11,7 @@ import pytest
 from bounds import GradientClipping
 from tests.synthetic_records import make_point
 from verify.judge.labels import HEADER, NAMED, label_rows, label_table
-from verify.measure.files import read_records
+from verify.measure.files import read_records, record_files
 from verify.measure.groups import group_records
 
 FIGURES = Path(__file__).resolve().parents[1] / "figures"
@@ -68,8 +68,9 @@ def test_table_names_the_worst_and_counts_the_rest() -> None:
 
 def test_the_numbers_beside_the_verdicts_are_those_of_the_records() -> None:
     """What ``paper_notes.md`` says of labels (C3) rests on this table."""
-    files = [p for p in (FIGURES / "records").iterdir() if not p.name.startswith(("pictures-", "study-"))]
-    groups = {point: seen for p in sorted(files) for point, seen in group_records(read_records(p)).items()}
+    files = [p for p in record_files(FIGURES / "records") if not p.name.startswith(("pictures-", "study-"))]
+    files.sort(key=lambda p: p.stem)  # the order in which they are drawn
+    groups = {point: seen for p in files for point, seen in group_records(read_records(p)).items()}
     assert len(groups) > 100
     _, table = (FIGURES / "verdicts.md").read_text("utf-8").split("\n## Labels recovered\n")
     told = label_table(label_rows(groups)).split("\n")

@@ -214,7 +214,11 @@ def test_bounds_of_the_span_are_drawn_with_the_distance_from_it(tmp_path: Path) 
 
 
 def test_strengths_at_one_width_are_drawn_against_strength() -> None:
-    points = [make_point(defense=Dropout(p, per_sample=f)) for f in (True, False) for p in (0.2, 0.5, 0.8)]
+    points = [
+        make_point(m=640_000, defense=Dropout(p, per_sample=f))
+        for f in (True, False)
+        for p in (0.2, 0.5, 0.8)
+    ]
     figure = plot(simulated_records(points, TRIALS), experiment=make_experiment(points))
     main, below = figure.axes[:2]
     assert below.get_xlabel() == "dropout: p" and main.get_xscale() == "linear"
