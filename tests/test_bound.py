@@ -16,6 +16,7 @@ from bounds import (
     AttackSpec,
     Bound,
     BoundValue,
+    Clamping,
     Defense,
     Evaluation,
     GradientNoise,
@@ -30,6 +31,8 @@ from bounds import (
     param,
     symbol,
 )
+from bounds.kinds.predicted import elementwise
+from bounds.kinds.predicted.elementwise import elementwise_error
 from bounds.law import Elementwise, Pruned, Unbiased
 from bounds.setting import SIZES
 
@@ -228,3 +231,13 @@ def test_a_defense_that_does_not_say_what_it_does() -> None:
 def test_a_bound_that_is_not_finite_is_a_defect(number: float) -> None:
     with pytest.raises(ArithmeticError, match="not finite"):
         stated(Kind.UPPER, number).value(NoDefense(), SETTING, TensorAttack(), 0.05)
+
+
+def test_no_floor_where_quadrature_does_not_tell_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The floor of a feature that comes out with the wrong sign is that of another limit."""
+    setting, defense = SETTING, Clamping(2.0)
+    assert evaluate(defense, setting).floor is not None
+    found = elementwise_error(setting, TensorAttack(), defense.law(setting))
+    monkeypatch.setattr(elementwise, "_constants", lambda *given: dataclasses.replace(found, signs=1e-5))
+    value = evaluate(defense, setting)[Kind.FLOOR]
+    assert value.value is None and "for quadrature to tell the sign" in value.why

@@ -18,7 +18,7 @@ from attack import (
     observe_first_layer,
     reconstruct,
 )
-from bounds import ACTIVATIONS, NoDefense, Setting, TensorAttack, checks
+from bounds import ACTIVATIONS, Kind, NoDefense, Setting, TensorAttack, checks, evaluate
 from bounds.gaussian.activations import LARGEST_NORM
 from verify import Experiment, Features, Point, compare, plot, sweep
 
@@ -73,6 +73,16 @@ def test_masked_entries_are_refused() -> None:
     masked = np.ma.masked_array(X, mask=X > 0)
     with pytest.raises(ValueError, match="X must have no masked entries; got 2"):
         Setting.from_features(masked, Y, m=M)
+
+
+@pytest.mark.parametrize("B", [1, 2])
+def test_a_proved_bound_of_huge_labels_overflows_nowhere(B: int) -> None:
+    """Residuals of 1e10 are to the bound what those of 1e20 are: it is about directions. (A RuntimeWarning is a failure.)"""
+    found = [
+        evaluate(NoDefense(), Setting.from_features(np.eye(3)[:B], [y] * B, 100_000))[Kind.UPPER].value
+        for y in (1e10, 1e20)
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
 
 
 def test_labels_beyond_the_largest_are_refused() -> None:

@@ -88,12 +88,15 @@ class Sample:
         rates = np.geomspace(1e-3, 1e2, _RATES) * min(math.sqrt(exponent / self.count) / scale, 50.0 / top)
         # Psi(rate) = min over s0 of e^{rate c(s0)} inner(s0) + E[c^2 e^{rate c}; s0 < |zeta| <= limit]
         grown = np.exp(np.clip(np.outer(rates, c), None, 600.0))
-        pieces = c**2 * grown * density
-        steps = np.maximum(pieces[:, 1:], pieces[:, :-1]) * (s[1] - s[0])
-        beyond = np.concatenate(
-            [np.cumsum(steps[:, ::-1], axis=1)[:, ::-1], np.zeros((len(rates), 1))], axis=1
-        )
-        psi = np.min(grown * inner + beyond, axis=1)
+        with np.errstate(
+            over="ignore"
+        ):  # a rate at which this is infinite is not the one that gives the least
+            pieces = c**2 * grown * density
+            steps = np.maximum(pieces[:, 1:], pieces[:, :-1]) * (s[1] - s[0])
+            beyond = np.concatenate(
+                [np.cumsum(steps[:, ::-1], axis=1)[:, ::-1], np.zeros((len(rates), 1))], axis=1
+            )
+            psi = np.min(grown * inner + beyond, axis=1)
         return float(np.min(rates * psi / 2 + exponent / (rates * self.count))) + self.tail(envelope)
 
     def nonnegative_mean(self, envelope: Envelope, exponent: float, expectation: float) -> float:
