@@ -12,10 +12,6 @@ from bounds.arrays import Array
 from bounds.gaussian.symmetric import power, symmetric_tensors, symmetrised
 
 
-def _power(vector: Array, order: int) -> Array:
-    return reduce(np.multiply.outer, [vector] * order)
-
-
 @dataclass(frozen=True, eq=False)
 class Solution:
     """How the fit moves with the moments, by ``B`` weights and then ``B (B - 1)`` turns, ``B - 1`` for each direction along
@@ -70,11 +66,11 @@ def solution(
     def tangent(u: Array, t: Array, k: int) -> Array:
         return sum(
             (reduce(np.multiply.outer, [t if s == slot else u for s in range(k)]) for slot in range(k)),
-            0 * _power(u, k),
+            0 * power(u, k),
         )
 
     tangents = np.array([np.linalg.svd(u[None, :])[2][1:] for u in directions]).reshape(size, size - 1, size)
-    weights = [stacked(_power(u, low), c * _power(u, order)) for u, c in zip(directions, ratio, strict=True)]
+    weights = [stacked(power(u, low), c * power(u, order)) for u, c in zip(directions, ratio, strict=True)]
     moves = [
         a * stacked(tangent(u, t, low), c * tangent(u, t, order))
         for u, a, c, basis in zip(directions, alpha, ratio, tangents, strict=True)
