@@ -458,6 +458,13 @@ def test_noise_is_what_its_spec_says(sigma: float) -> None:
 WIDTH, TRIALS, SEED = 8_000, 30, 5
 
 
+def measured_members(family: Family) -> list[Defense]:
+    """Members such that every value of every parameter's grid and every form is measured, not every combination."""
+    values: dict[str, tuple[Any, ...]] = {p.name: p.grid for p in family.parameters()} | family.choices()
+    count = max(map(len, values.values()), default=1)
+    return [family(**{name: v[k % len(v)] for name, v in values.items()}) for k in range(count)]
+
+
 def law_point(defense: Defense, m: int) -> Point:
     """Labels of size 3 make the signal strong."""
     return Point("laws", Features("cosine", 1, 0.3), 16, m, 2, labels=(3.0, -3.0), defense=defense)
@@ -491,7 +498,7 @@ def one_point(defense: Defense) -> Point:
     return Point("laws", Features("orthonormal", 1), 16, 256_000, 1, labels=(3.0,), defense=defense)
 
 
-@pytest.fixture(scope="module", params=GRID, ids=repr)
+@pytest.fixture(scope="module", params=[d for c in DEFENSES for d in measured_members(c)], ids=repr)
 def member(request: pytest.FixtureRequest) -> Defense:
     """Of the module's scope, so that the tests of one member follow each other and a process measures it once."""
     return request.param

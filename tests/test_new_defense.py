@@ -5,11 +5,11 @@ specification with its theory, its code, one line in ``THEORY``."""
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
+
+from fresh import run
 
 ROOT = Path(__file__).parent.parent
 
@@ -281,14 +281,6 @@ assert check_point(lambda setting: 3.0 * stated.predicted, "predicted", alone.po
 """
 
 
-def run(where: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """What is compiled is kept, so that a second run in the same copy starts sooner."""
-    environment = {**os.environ, "PYTHONPATH": str(where), "PYTHONDONTWRITEBYTECODE": ""}
-    return subprocess.run(
-        [sys.executable, *command], cwd=where, env=environment, capture_output=True, text=True, timeout=600
-    )
-
-
 def copied(where: Path) -> Path:
     """The packages and their tests, to be edited."""
     for name in ("bounds", "attack", "verify", "tests"):
@@ -297,8 +289,8 @@ def copied(where: Path) -> Path:
     return where
 
 
-def laws(where: Path, chosen: str) -> subprocess.CompletedProcess[str]:
-    plugins = ("-p", "no:cacheprovider", "-p", "no:xdist")
+def laws(where: Path, chosen: str) -> CompletedProcess[str]:
+    plugins = ("-p", "no:cacheprovider", "-n", "0")
     return run(where, "-m", "pytest", "-q", *plugins, "tests/test_laws.py", "-k", chosen)
 
 
@@ -405,5 +397,5 @@ def test_a_defense_with_a_false_prediction_is_caught(tmp_path: Path) -> None:
     broken = (tmp_path / "bounds" / "defenses" / "dropout.py").read_text()
     assert "odds * (" in broken
     (tmp_path / "bounds" / "defenses" / "dropout.py").write_text(broken.replace("odds * (", "0 * odds * ("))
-    red = laws(tmp_path, "measured_is_predicted and Dropout and 0.5 and False")
+    red = laws(tmp_path, "measured_is_predicted and Dropout and 0.5")
     assert red.returncode == 1 and "failed" in red.stdout, red.stdout[-3000:]

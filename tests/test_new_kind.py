@@ -5,13 +5,11 @@ Comparison, negative control, search for counterexamples, figures and command li
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from fresh import run
 
 ROOT = Path(__file__).parent.parent
 
@@ -125,14 +123,6 @@ def edited(path: Path, *changes: tuple[str, str]) -> None:
     path.write_text(text)
 
 
-def run(where: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{where}{os.pathsep}{where / 'tests'}"}
-    environment["PYTHONDONTWRITEBYTECODE"] = ""  # a second run in the same copy starts sooner
-    return subprocess.run(
-        [sys.executable, *command], cwd=where, env=environment, capture_output=True, text=True, timeout=900
-    )
-
-
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
     for name in ("bounds", "attack", "verify", "tests"):
@@ -166,7 +156,7 @@ def test_a_kind_from_outside_is_compared_searched_and_drawn(copied: Path) -> Non
             "from verify.judge.median import MedianJudge\nfrom verify.judge.predicted import",
         ),
     )
-    used = run(copied, "-c", USED)
+    used = run(copied, "-c", USED, path=(copied / "tests",))
     assert used.returncode == 0, used.stderr
     assert used.stdout.splitlines() == [
         "['holds', 'holds']",
