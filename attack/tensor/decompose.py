@@ -68,12 +68,14 @@ class _Fit:
     def jacobian(self, alpha: Array, U: Array, tangents: Array) -> Array:
         """d(model)/d(alpha, tangent coordinates): (S, B + B (B - 1), N); tangents (S, B, B - 1, B)."""
         count, size = alpha.shape
+        axes = np.eye(size)
         moves = []
         for index, weight, scale in zip(self.indices, self.weights, (np.ones(size), self.ratio), strict=True):
+            factors = [U[..., column] for column in index.T]
             move = np.zeros((count, size, len(index), size))
-            for slot in range(index.shape[1]):
-                others = np.prod(U[..., np.delete(index, slot, axis=1)], axis=-1)
-                move += others[..., None] * np.eye(size)[index[:, slot]]
+            for slot, column in enumerate(index.T):
+                others = math.prod(factors[:slot] + factors[slot + 1 :], start=np.ones(()))
+                move += others[..., None] * axes[column]
             moves.append(
                 tangents @ np.swapaxes(move * weight[:, None], 2, 3) * (alpha * scale)[..., None, None]
             )
