@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -56,16 +57,21 @@ def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     import torch
 
-    try:
-        ours = metadata.version(DISTRIBUTION)
-    except metadata.PackageNotFoundError:
-        ours = "not installed"
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,
         "torch": torch.__version__,
-        DISTRIBUTION: ours,
+        DISTRIBUTION: _installed(),
     }
+
+
+@cache
+def _installed() -> str:
+    """Read from the installation's files once: that takes longer than a small trial's passes over its weights."""
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def differences(recorded: Iterable[Conditions], now: Conditions) -> list[str]:
