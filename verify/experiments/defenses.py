@@ -74,7 +74,7 @@ _STRENGTHS = (
         "Batch size, no defense",
         ("C1",),
         tuple((NoDefense(), B) for B in (1, 2, 3, 4, 6, 8)),
-        Reduced(80_000, 20, batches=(3, 6)),
+        Reduced(80_000, 20, batches=(3, 6), checks=(PredictedCheck(0.1),)),
     ),
     _strength(
         "noise",
