@@ -7,6 +7,7 @@ it has changed, everything is judged and drawn anew; nothing is kept in parts.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import platform
@@ -60,13 +61,12 @@ def read_finished(out: Path, made: str) -> Summary | None:
         return None
 
 
-def write_finished(out: Path, made: str, summary: Summary, figures: Sequence[str]) -> None:
-    """Keep what a run found, beside the files that it has written: these figures, their captions, the verdicts."""
-    captions = [str(Path(name).with_suffix(".md")) for name in figures]
-    names = sorted({"verdicts.md", *figures, *captions})
+def write_finished(out: Path, made: str, summary: Summary, written: Sequence[str]) -> None:
+    """Keep what a run found, beside the files that it has written: ``written`` has their names, with whatever suffixes."""
+    files = [path for name in written for path in sorted(out.glob(f"{glob.escape(name)}.*"))]
     kept = {
         "made_from": made,
-        "files": {name: _digest(out / name) for name in names if (out / name).exists()},
+        "files": {path.name: _digest(path) for path in files},
         "summary": asdict(summary),
     }
     write_whole(out / NAME, json.dumps(kept, indent=1, allow_nan=False) + "\n")

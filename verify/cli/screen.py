@@ -66,7 +66,9 @@ def show(summary: Summary, suffix: str, as_json: bool, *, verbose: bool = False,
         if counts:
             say(f"{verdict}: {', '.join(counts)}")
     out = Path(summary.figures)
-    say(f"{'; '.join(_verdicts(summary.results, zeros=True))}; {summary.trials} trials, {summary.failed_trials} failed")
+    say(
+        f"{'; '.join(_verdicts(summary.results, zeros=True))}; {summary.trials} trials, {summary.failed_trials} failed"
+    )
     if summary.results:
         say(f"every comparison in words: {out / 'verdicts.md'}, or --verbose; figures: {out}")
     else:
@@ -102,7 +104,9 @@ def _speaks(result: Judged) -> bool:
 
 
 def _others(results: Sequence[Judged]) -> list[str]:
-    return [f"{kind} {shown.words(own)}" for kind, shown in _OTHERS.items() if (own := _numbers(kind, results))]
+    return [
+        f"{kind} {shown.words(own)}" for kind, shown in _OTHERS.items() if (own := _numbers(kind, results))
+    ]
 
 
 def _numbers(kind: str, results: Sequence[Judged]) -> list[float]:
@@ -139,7 +143,9 @@ def _off(result: Judged) -> float | None:
 _OTHERS: Mapping[str, _Shown] = {
     "floor": _Shown(_over("limit", "floor"), lambda v: _range(v, ".2f"), "floor: measured limit / floor"),
     "upper": _Shown(_over("bound", "rms"), lambda v: _range(v, ".2f"), "upper: bound / measured rms"),
-    "rate": _Shown(_off, lambda v: f"±{max(v):.3f}", "rate: farthest that an exponent lies from the stated one"),
+    "rate": _Shown(
+        _off, lambda v: f"±{max(v):.3f}", "rate: farthest that an exponent lies from the stated one"
+    ),
 }
 
 

@@ -102,9 +102,11 @@ def verify(
     options = {"trials": trials, "seed": seed, "format": format}
     summary = read_finished(out, made_from(chosen, out / "records", options))
     if summary is None:
-        summary = _measured(chosen, out, format, {"trials": trials, "seed": seed, "jobs": jobs, "device": device})
-        figures = [f"{name}.{format}" for name in (*(e.name for e in chosen), "summary", "side-by-side")]
-        write_finished(out, made_from(chosen, out / "records", options), summary, figures)
+        summary = _measured(
+            chosen, out, format, {"trials": trials, "seed": seed, "jobs": jobs, "device": device}
+        )
+        written = (*(e.name for e in chosen), "summary", "side-by-side", "verdicts")
+        write_finished(out, made_from(chosen, out / "records", options), summary, written)
     show(summary, format, as_json, verbose=verbose, foot=SAMPLE if quick else "")
     if summary.fails:
         raise typer.Exit(1)

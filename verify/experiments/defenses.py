@@ -142,7 +142,9 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         m=(80_000, 640_000),
         defenses=(GradientNoise(0.5), GradientNoise(2.0)),
         trials=250,
-        reduced=Reduced(80_000, 190, (GradientNoise(0.5),), attacks=(RESIDUALIZED,), checks=(PredictedCheck(),)),
+        reduced=Reduced(
+            80_000, 190, (GradientNoise(0.5),), attacks=(RESIDUALIZED,), checks=(PredictedCheck(),)
+        ),
     ),
     experiment(
         "noise-exponent",

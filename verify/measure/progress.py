@@ -49,7 +49,10 @@ class Progress:
         self._bar: Bar | None = None
         self._started, self._name, self._total, self._tasks, self._failed = 0, "", 0, 0, 0
         self._ended = False
-        self._recorded, self._worked = 0.0, 0.0  # costs: of what was there before, and of what this run has done
+        self._recorded, self._worked = (
+            0.0,
+            0.0,
+        )  # costs: of what was there before, and of what this run has done
 
     def __enter__(self) -> Self:
         return self
