@@ -163,8 +163,8 @@ def test_the_experiments_are_sound() -> None:
 def test_the_quick_run_of_everything_is_short_and_asks_something_of_every_defense() -> None:
     quick = [e.quick() for e in EXPERIMENTS.values() if e.reduced and e.reduced.in_all]
     assert {type(p.defense) for e in quick if e.rules for p in e.points} == set(DEFENSES)
-    # Entries of W drawn in all: what a run's time is made of.
-    assert sum(e.trials * p.m * p.d for e in quick for p in e.points) < 1.9e9
+    # Entries of W drawn in all: what a run's time is made of (.06 s of one core for a million).
+    assert sum(e.trials * p.m * p.d for e in quick for p in e.points) < 2.25e9
     for experiment in EXPERIMENTS.values():
         for form in experiment.forms:
             assert form.rules == () == experiment.rules or set() < set(form.rules) <= set(experiment.rules)

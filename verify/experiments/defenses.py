@@ -267,7 +267,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         reduced=Reduced(
             80_000,
             40,
-            (*(Dropout(p, per_sample=False) for p in (0.7, 0.9)), *map(GradientPruning, (0.7, 0.9))),
+            (Dropout(0.7, per_sample=False), GradientPruning(0.7), GradientPruning(0.9)),
             checks=(PredictedCheck(0.1),),
             narrowest=80_000,
         ),
@@ -309,7 +309,8 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         m=doubling(20_000, 7)[::2],
         moments=("residualized",),
         trials=60,
-        reduced=Reduced(80_000, 70, in_all=True),
+        # An exponent from these two widths would be decided by the second order at the smaller one.
+        reduced=Reduced(80_000, 60, checks=(PredictedCheck(0.05),), in_all=True),
     ),
     *_STRENGTHS,
 )

@@ -45,14 +45,13 @@ class Progress:
         self._shown = shown
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
-        self._begun = self._told = clock()
+        self._told = clock()
+        self._begun: float | None = None  # when the first task was done: before it, workers start
         self._bar: Bar | None = None
         self._started, self._name, self._total, self._tasks, self._failed = 0, "", 0, 0, 0
         self._ended = False
-        self._recorded, self._worked = (
-            0.0,
-            0.0,
-        )  # costs: of what was there before, and of what this run has done
+        # Costs: of what was there before the first task was done, that one included, and of what was done since.
+        self._recorded, self._worked = 0.0, 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -63,8 +62,6 @@ class Progress:
 
     def start(self, name: str, *, total: int, done: int) -> None:
         """The next part begins; so many of its tasks are done already."""
-        if self._worked == 0:
-            self._begun = self._clock()  # what was only read says nothing of how long work takes
         self._started += 1
         self._name, self._total, self._tasks = name, total, done
         self._recorded += self._cost(done)
@@ -75,7 +72,11 @@ class Progress:
         """One task more is done."""
         self._tasks += 1
         self._failed += failed
-        self._worked += self._cost(1)
+        if self._begun is None:
+            self._begun = self._clock()
+            self._recorded += self._cost(1)
+        else:
+            self._worked += self._cost(1)
         self._tell()
 
     def end(self, what: str) -> None:
@@ -98,11 +99,11 @@ class Progress:
         return self._parts.get(self._name, 0.0) * tasks / self._total
 
     def _left(self) -> str:
-        gone = self._clock() - self._begun
-        left = sum(self._parts.values()) - self._recorded - self._worked
-        if gone < SOON or not self._worked:
+        if self._ended or self._begun is None or not self._worked:
             return ""
-        return "" if self._ended else f"{_duration(gone * max(0.0, left) / self._worked)} left"
+        gone = self._clock() - self._begun
+        left = max(0.0, sum(self._parts.values()) - self._recorded - self._worked)
+        return f"{_duration(gone * left / self._worked)} left" if gone >= SOON else ""
 
     def _tell(self) -> None:
         if not self._shown:
