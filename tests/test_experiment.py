@@ -24,7 +24,7 @@ from verify.judge.rate import RateCheck
 from verify.measure.experiment import Reduced
 from verify.measure.groups import group_records
 from verify.measure.point import point_key
-from verify.measure.series import largest
+from verify.measure.series import largest, series
 from verify.origin import own
 
 ROOT = Path(__file__).parent.parent
@@ -174,26 +174,30 @@ def test_the_quick_run_of_everything_is_short_and_asks_something_of_every_defens
 def test_a_quick_version_has_the_trials_that_its_checks_need() -> None:
     """By the scatter of the full run's errors in the same settings: an interval that is decided where its centre is one
     standard error off."""
-    seen = 0
+    seen: list[str] = []
     for experiment in EXPERIMENTS.values():
-        asked = [c.tolerance for c in experiment.rules if isinstance(c, PredictedCheck)]
-        if experiment.reduced is None or not asked:
-            continue
-        quick = experiment.quick()
-        wanted = {replace(p, experiment=experiment.name) for p in largest(quick.points)} & set(
+        quick = experiment.quick() if experiment.reduced else None
+        if quick is None or not {replace(p, experiment=experiment.name) for p in quick.points} <= set(
             experiment.points
-        )
-        if not wanted:
-            continue
+        ):
+            continue  # at widths of its own
         groups = group_records(read_records(ROOT / "figures" / "records" / f"{experiment.name}.json"))
-        for point in wanted:
-            found = measured(groups[point])
-            error = found.se_log * math.sqrt(
-                found.n / quick.trials
-            )  # of as many trials as the quick version has
-            assert (2.7 + 1) * error < asked[0], (experiment.name, point.defense)
-            seen += 1
-    assert seen > 10
+
+        found = {p: measured(groups[replace(p, experiment=experiment.name)]) for p in quick.points}
+        # Of log rms, with as many trials as the quick version has.
+        error = {p: m.se_log * math.sqrt(m.n / quick.trials) for p, m in found.items()}
+        for check in quick.rules:
+            if isinstance(check, PredictedCheck):
+                errors = [error[p] for p in largest(quick.points)]
+            elif isinstance(check, RateCheck):
+                (widths,) = series(quick.points, "m")
+                low, high = widths[0], widths[-1]
+                errors = [math.hypot(error[low], error[high]) / math.log(high.m / low.m)]
+            else:
+                continue
+            assert (2.7 + 1) * max(errors) < check.tolerance, (experiment.name, check)
+            seen += [str(check.kind)] * len(errors)
+    assert seen.count("predicted") > 10 and "rate" in seen
 
 
 def test_an_experiment_without_a_quick_version_says_so() -> None:
