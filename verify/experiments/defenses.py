@@ -104,7 +104,7 @@ _STRENGTHS = (
         "Dropout",
         ("C12",),
         _DROPPED,
-        _kept(Dropout(0.1, True), Dropout(0.5, True), width=80_000, trials=25),
+        _kept(Dropout(0.1, True), Dropout(0.3, True), width=80_000, trials=30),
     ),
     _strength(
         "pruning",
@@ -119,7 +119,7 @@ _STRENGTHS = (
         "Local aggregation",
         ("C8",),
         _LOCAL,
-        _kept(LocalAggregation(5, 0.1), LocalAggregation(20, 0.1)),
+        _kept(LocalAggregation(5, 0.1), LocalAggregation(20, 0.1), trials=18),
     ),
     _strength(
         "clients",
@@ -218,7 +218,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         defenses=StochasticRounding.grid(),
         moments=("residualized",),
         trials=60,
-        reduced=Reduced(80_000, 52, (StochasticRounding(1.0),), in_all=True),
+        reduced=Reduced(80_000, 60, (StochasticRounding(1.0),), in_all=True),
     ),
     experiment(
         "biased",
@@ -233,7 +233,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         trials=40,
         reduced=Reduced(
             320_000,
-            10,
+            8,
             (DeterministicRounding(3.0), SignCompression(), Clamping(0.5)),
             narrowest=320_000,  # where the limit shows
             in_all=True,

@@ -31,7 +31,7 @@ SCALING: tuple[Experiment, ...] = (
         B=1,
         trials=100,
         # One feature's error is of first order from small widths on: two of them tell the exponent.
-        reduced=Reduced(80_000, 36, attacks=(RESIDUALIZED,), checks=(RateCheck("m"),), in_all=True),
+        reduced=Reduced(80_000, 32, attacks=(RESIDUALIZED,), checks=(RateCheck("m"),), in_all=True),
     ),
     experiment(
         "eight-features",
