@@ -19,7 +19,6 @@ from typing import Any
 
 import bounds
 import verify
-from bounds import resolve_activation
 from verify.cli.screen import Summary
 from verify.measure.experiment import Experiment
 from verify.measure.files import records_path
@@ -34,7 +33,7 @@ LIBRARIES = ("numpy", "scipy", "sympy", "mpmath", "matplotlib")
 
 def made_from(experiments: Sequence[Experiment], records: Path, options: Mapping[str, Any]) -> str:
     """A digest of everything that verdicts and figures follow from; ``records``: the directory of the records. Empty where
-    that cannot be said: something in a point is made by code that is not ours.
+    that cannot be said: a defense or an attack is code that is not ours.
 
     The attack's code is no part of it: what is recorded is not measured again when that changes."""
     if any(_foreign(point) for e in experiments for point in e.points):
@@ -73,11 +72,9 @@ def write_finished(out: Path, made: str, summary: Summary, written: Sequence[str
 
 
 def _foreign(point: Point) -> bool:
-    """Whether a defense, an attack or an activation comes from outside, where its code may change unseen."""
-    activation = resolve_activation(point.activation)
-    parts = (type(point.defense), *map(type, point.attacks), activation.function, activation.derivative)
-    homes = (getattr(part, "__module__", None) or "numpy" for part in parts)  # a ufunc names none
-    return any(home.partition(".")[0] not in ("bounds", "numpy", "scipy") for home in homes)
+    """Whether a defense or an attack comes from outside, where its code may change unseen."""
+    parts = (type(point.defense), *map(type, point.attacks))
+    return any(part.__module__.partition(".")[0] != bounds.__name__ for part in parts)
 
 
 def _sources() -> Iterator[Path]:
