@@ -224,6 +224,7 @@ def test_a_finished_run_is_told_again_and_never_stale(
     first = told()
     assert judged == ["one-feature-quick"] and "quick run is a sample" in first
     assert told() == first and judged == []
+    assert "what was compared" in told("--verbose") and "what was compared" not in first and judged == []
     summary = json.loads(told("--json"))
     assert judged == [] and summary["trials"] == 4 and summary["results"][0]["defense"] == "none"
     figure = out / "one-feature-quick.png"
