@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,12 +17,17 @@ from synthetic_records import make_experiment, make_point
 
 from bounds import DEFENSES, GradientNoise, NoDefense, TensorAttack
 from bounds.setting import alternating
-from verify import EXPERIMENTS, Features, Point
+from verify import EXPERIMENTS, Features, Point, read_records
+from verify.judge.base import measured
+from verify.judge.predicted import PredictedCheck
 from verify.judge.rate import RateCheck
 from verify.measure.experiment import Reduced
+from verify.measure.groups import group_records
 from verify.measure.point import point_key
-from verify.measure.series import largest
+from verify.measure.series import largest, series
 from verify.origin import own
+
+ROOT = Path(__file__).parent.parent
 
 SYNTHETIC = [Features("orthonormal", 5), Features("random", 5), Features("cosine", 5, cosine=0.95)]
 
@@ -143,22 +150,64 @@ def test_experiments_refuse_points_that_are_not_theirs() -> None:
 def test_the_experiments_are_sound() -> None:
     assert isinstance(EXPERIMENTS, Mapping) and all(name == e.name for name, e in EXPERIMENTS.items())
     for experiment in EXPERIMENTS.values():
-        quick = experiment.quick()
-        assert {p.key for p in quick.points}.isdisjoint(p.key for p in experiment.points)
-        assert max(p.m for p in quick.points) <= experiment.reduced.width
-        assert 1 <= quick.trials <= experiment.trials
+        if experiment.reduced is not None:
+            quick = experiment.quick()
+            assert {p.key for p in quick.points}.isdisjoint(p.key for p in experiment.points)
+            assert max(p.m for p in quick.points) <= experiment.reduced.width
+            assert 1 <= quick.trials <= experiment.trials
         assert all(p.m > 10 * p.d for p in largest(experiment.points)), "checks are made where d << m"
-        for point in (*experiment.points, *quick.points):
+        for point in (p for form in experiment.forms for p in form.points):
             assert point.setting().kappa < 10, "a residual near zero belongs to no measurement of the error"
 
 
 def test_the_quick_run_of_everything_is_short_and_asks_something_of_every_defense() -> None:
-    quick = [e.quick() for e in EXPERIMENTS.values() if e.reduced.in_all]
+    quick = [e.quick() for e in EXPERIMENTS.values() if e.reduced and e.reduced.in_all]
     assert {type(p.defense) for e in quick if e.rules for p in e.points} == set(DEFENSES)
-    # Entries of W drawn in all: what a run's time is made of.
-    assert sum(e.trials * p.m * p.d for e in quick for p in e.points) < 1.9e9
-    for experiment, reduced in ((e, e.quick()) for e in EXPERIMENTS.values()):
-        assert reduced.rules == experiment.rules, "fewer points, never weaker checks"
+    # Entries of W drawn in all: what a run's time is made of (.06 s of one core for a million).
+    assert sum(e.trials * p.m * p.d for e in quick for p in e.points) < 2.25e9
+    for experiment in EXPERIMENTS.values():
+        for form in experiment.forms:
+            assert form.rules == () == experiment.rules or set() < set(form.rules) <= set(experiment.rules)
+    assert len(quick) < sum(e.reduced is not None for e in EXPERIMENTS.values()) < len(EXPERIMENTS)
+
+
+def test_a_quick_version_has_the_trials_that_its_checks_need() -> None:
+    """By the scatter of the full run's errors in the same settings: an interval that is decided where its centre is one
+    standard error off."""
+    seen: list[str] = []
+    for experiment in EXPERIMENTS.values():
+        quick = experiment.quick() if experiment.reduced else None
+        if quick is None or not {replace(p, experiment=experiment.name) for p in quick.points} <= set(
+            experiment.points
+        ):
+            continue  # at widths of its own
+        groups = group_records(read_records(ROOT / "figures" / "records" / f"{experiment.name}.json"))
+
+        found = {p: measured(groups[replace(p, experiment=experiment.name)]) for p in quick.points}
+        # Of log rms, with as many trials as the quick version has.
+        error = {p: m.se_log * math.sqrt(m.n / quick.trials) for p, m in found.items()}
+        for check in quick.rules:
+            if isinstance(check, PredictedCheck):
+                errors = [error[p] for p in largest(quick.points)]
+            elif isinstance(check, RateCheck):
+                (widths,) = series(quick.points, "m")
+                low, high = widths[0], widths[-1]
+                errors = [math.hypot(error[low], error[high]) / math.log(high.m / low.m)]
+            else:
+                continue
+            assert (2.7 + 1) * max(errors) < check.tolerance, (experiment.name, check)
+            seen += [str(check.kind)] * len(errors)
+    assert seen.count("predicted") > 10 and "rate" in seen
+
+
+def test_an_experiment_without_a_quick_version_says_so() -> None:
+    points = [make_point(m=m) for m in (20_000, 40_000)]
+    alone = make_experiment(points)
+    assert alone.forms == (alone,)
+    with pytest.raises(ValueError, match="experiment 'demo' has no quick version"):
+        alone.quick()
+    with pytest.raises(ValueError, match="reduced must keep checks of experiment 'demo' as they are"):
+        make_experiment(points, reduced=Reduced(10_000, 2, checks=(PredictedCheck(0.5),)))
 
 
 def test_a_reduced_version_keeps_something() -> None:

@@ -39,7 +39,7 @@ def export(
         raise ValueError(f"--out must not be given with --compact, which writes in DIR; got {out}")
     if compact:
         written, left = compact_finished(
-            source, {e.name: e for full in EXPERIMENTS.values() for e in (full, full.quick())}
+            source, {e.name: e for full in EXPERIMENTS.values() for e in full.forms}
         )
         for path, why in left.items():
             print(f"{path}: left as it is: {why}", file=sys.stderr)

@@ -85,7 +85,7 @@ def _redraw_records(path: Path, found: list[Record], target: Path, suffix: str) 
     if not found:
         _tell(path, "no trials yet")
         return []
-    known = {e.name: e for full in EXPERIMENTS.values() for e in (full, full.quick())}
+    known = {e.name: e for full in EXPERIMENTS.values() for e in full.forms}
     experiment = known.get(found[0].experiment) or experiment_of(found)
     return judge_and_draw(found, experiment, target, suffix)
 

@@ -1,4 +1,4 @@
-"""What the commands ``verify`` and ``figures`` tell at their end: common figures, verdicts, exit code."""
+"""What the commands ``verify`` and ``figures`` do at their end: common figures, verdicts, exit code."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from pathlib import Path
 
 import typer
 
-from verify.cli.tables import console, print_json, say, table
-from verify.draw.experiment import draw_judged
-from verify.draw.side_by_side import is_common, plot_side_by_side
-from verify.draw.style import VERDICTS
-from verify.draw.summary import plot_summary
+from bounds.serial import plain
+from verify.cli.screen import Summary, show
 from verify.judge.base import Conduct
 from verify.judge.compare import judged
 from verify.judge.labels import label_rows, label_table
@@ -21,9 +18,13 @@ from verify.measure.experiment import Experiment
 from verify.measure.groups import group_records
 from verify.measure.record import Record
 
+# What draws is imported where it draws: a run that is only told again does not wait for it.
+
 
 def judge_and_draw(records: Sequence[Record], experiment: Experiment, out: Path, suffix: str) -> list[Result]:
     """The verdicts of one experiment and its figure, from records grouped and judged once."""
+    from verify.draw.experiment import draw_judged
+
     groups = group_records(records, experiment)
     results = judged(groups, experiment.rules, Conduct())
     draw_judged(groups, results, out / f"{experiment.name}.{suffix}", experiment)
@@ -36,10 +37,19 @@ def report(
     out: Path,
     suffix: str,
     as_json: bool,
-    foot: str = "",
 ) -> None:
-    """Draw what all experiments share, keep the verdicts as a table, print them, ``foot`` below; exit 1 if any statement
-    fails."""
+    """``concluded``, printed; exit 1 if any statement fails."""
+    summary = concluded(results, records, out, suffix)
+    show(summary, suffix, as_json)
+    if summary.fails:
+        raise typer.Exit(1)
+
+
+def concluded(results: Sequence[Result], records: Sequence[Record], out: Path, suffix: str) -> Summary:
+    """Draw what all experiments share, and keep the verdicts as a table in words."""
+    from verify.draw.side_by_side import is_common, plot_side_by_side
+    from verify.draw.summary import plot_summary
+
     groups = group_records(records)
     if any(isinstance(r, RatioResult) for r in results):
         plot_summary(results, out / f"summary.{suffix}")
@@ -48,32 +58,19 @@ def report(
         plot_side_by_side(common, out / f"side-by-side.{suffix}")
     if results:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "verdicts.md").write_text(
-            verdict_table(results) + "\n" + label_table(label_rows(groups)), encoding="utf-8"
-        )
+        text = verdict_table(results) + "\n" + label_table(label_rows(groups))
+        (out / "verdicts.md").write_text(text, encoding="utf-8")
     failed = sum(seen.failed for group in groups.values() for seen in group)
-    if as_json:
-        summary = {"trials": len(records), "failed_trials": failed, "figures": str(out)}
-        print_json(summary | {"results": [r.to_dict() for r in results]})
-    else:
-        _print(results, f"{len(records)} trials, {failed} failed; figures in {out}")
-        if foot:
-            say(foot)
-    if any(r.verdict == "fails" for r in results):
-        raise typer.Exit(1)
-
-
-def _print(results: Sequence[Result], foot: str) -> None:
-    shown = table("kind", "verdict", "what was compared", narrow=2)
-    for result in results:
-        shown.add_row(str(result.kind), result.verdict, f"{result.series}: {result.text}")
-    console().print(shown)
-    counts = [f"{sum(r.verdict == verdict for r in results)} {verdict}" for verdict in VERDICTS]
-    say(f"{', '.join(counts)}; {foot}")
+    return Summary(len(records), failed, str(out), [plain(r.to_dict()) for r in results])
 
 
 def verdict_table(results: Sequence[Result]) -> str:
     """Every verdict as a row of a Markdown table."""
     rows = [("experiment", "series", "kind", "verdict", "what was compared"), ("---",) * 5]
     rows += [(r.experiment, r.series, str(r.kind), r.verdict, r.text) for r in results]
-    return "".join(f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |\n" for row in rows)
+    return "".join(f"| {' | '.join(map(_in_cell, row))} |\n" for row in rows)
+
+
+def _in_cell(text: str) -> str:
+    """On one line, with nothing that ends the cell."""
+    return " ".join(text.split()).replace("|", "∣")

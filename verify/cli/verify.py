@@ -10,6 +10,7 @@ import typer
 
 from bounds import TensorAttack, checks
 from verify import EXPERIMENTS
+from verify.cli.finished import made_from, read_finished, write_finished
 from verify.cli.options import (
     FORMATS,
     NAMES,
@@ -27,11 +28,13 @@ from verify.cli.options import (
     numbers,
     with_defense_options,
 )
-from verify.cli.report import judge_and_draw, report
+from verify.cli.report import concluded, judge_and_draw
+from verify.cli.screen import Summary, show
 from verify.experiments.own import own_experiment
 from verify.judge.verdict import Result
 from verify.measure.experiment import Experiment
 from verify.measure.features import FEATURE_KINDS, Features
+from verify.measure.progress import Progress
 from verify.measure.record import Record
 from verify.measure.sweep import sweep
 
@@ -40,7 +43,10 @@ app = typer.Typer(add_completion=False)
 OWN = "A setting of your own"
 
 #: What a quick run says of itself at its end.
-SAMPLE = "A quick run is a sample; the verdicts of the full run are in the repository, figures/verdicts.md."
+SAMPLE = (
+    "A quick run is a sample: a few settings of each defense, and the checks that little time decides. The verdicts of the "
+    "full run, on all settings, are in the repository, figures/verdicts.md."
+)
 
 
 def _own(name: str, text: str, **more: Any) -> Any:
@@ -65,6 +71,7 @@ def verify(
     out: Out = Path("results"),
     format: Format = "png",
     as_json: Json = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Also every comparison in words.")] = False,
     m: Widths = None,
     d: Annotated[int | None, _own("--d", "Feature dimension.", parser=count)] = None,
     B: Annotated[int | None, _own("--B", "Number of features.", parser=count)] = None,
@@ -79,7 +86,8 @@ def verify(
     parameters: Parameters | None = None,
 ) -> None:
     """Measure DEFENSE, compare it with theory, draw the figures: the experiments of the catalogue, or, as soon as an option
-    says something about the setting, that one. Interrupted, it resumes when called again with the same arguments."""
+    says something about the setting, that one. Interrupted, it resumes when called again with the same arguments; finished,
+    it tells again what it found, and judges and draws anew only if records, figures or this program have changed."""
     checks.choice("format", format, FORMATS)
     own = {
         "m": m or None, "d": d, "B": B, "activation": activation, "features": features, "cosine": cosine,
@@ -91,17 +99,36 @@ def verify(
     if trials is not None:
         checks.integer("trials", trials, 1)
     new_directory("out", out)
+    options = {"trials": trials, "seed": seed, "format": format}
+    summary = read_finished(out, made_from(chosen, out / "records", options))
+    if summary is None:
+        summary = _measured(
+            chosen, out, format, {"trials": trials, "seed": seed, "jobs": jobs, "device": device}
+        )
+        written = (*(e.name for e in chosen), "summary", "side-by-side", "verdicts")
+        write_finished(out, made_from(chosen, out / "records", options), summary, written)
+    show(summary, format, as_json, verbose=verbose, foot=SAMPLE if quick else "")
+    if summary.fails:
+        raise typer.Exit(1)
+
+
+def _measured(chosen: Sequence[Experiment], out: Path, suffix: str, how: Mapping[str, Any]) -> Summary:
+    """Every experiment measured, judged and drawn. ``how``: further arguments of ``sweep``."""
     results: list[Result] = []
     records: list[Record] = []
-    for experiment in chosen:
-        found = sweep(experiment, out / "records", trials=trials, seed=seed, jobs=jobs, device=device)
-        records += found
-        results += judge_and_draw(found, experiment, out, format)
-    report(results, records, out, format, as_json, SAMPLE if quick else "")
+    # Entries of W drawn: what a trial's time goes with.
+    costs = {e.name: float((how["trials"] or e.trials) * sum(p.m * p.d for p in e.points)) for e in chosen}
+    with Progress(costs) as progress:
+        for experiment in chosen:
+            found = sweep(experiment, out / "records", progress=progress, **how)
+            records += found
+            results += judge_and_draw(found, experiment, out, suffix)
+        progress.end("common figures")
+        return concluded(results, records, out, suffix)
 
 
 def _chosen(defense: str, only: Sequence[str], quick: bool) -> list[Experiment]:
-    """Experiments of the catalogue."""
+    """Experiments of the catalogue, or their quick versions."""
     checks.choice("DEFENSE", defense, ("all", *NAMES))
     for name in only:
         checks.choice("only", name, tuple(EXPERIMENTS))
@@ -115,9 +142,10 @@ def _chosen(defense: str, only: Sequence[str], quick: bool) -> list[Experiment]:
         )
     if not quick:
         return chosen
-    # A quick run is for verdicts, and that of everything for a verdict on every defense.
-    kept = chosen if only else [e for e in chosen if (e.reduced.in_all if defense == "all" else e.rules)]
-    return [e.quick() for e in kept]
+    if only:
+        return [e.quick() for e in chosen]
+    # That of everything is for a verdict on every defense.
+    return [e.quick() for e in chosen if e.reduced and (e.reduced.in_all or defense != "all")]
 
 
 def _own_experiment(

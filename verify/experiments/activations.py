@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from verify.experiments.grid import ORTHONORMAL, RANDOM, STANDARD, doubling, experiment
+from verify.experiments.grid import ORTHONORMAL, RANDOM, RESIDUALIZED, STANDARD, doubling, experiment
 from verify.judge.predicted import PredictedCheck
 from verify.judge.rate import RateCheck
 from verify.measure.experiment import Experiment, Reduced
@@ -21,7 +21,7 @@ ACTIVATIONS: tuple[Experiment, ...] = (
         d=100,
         m=doubling(20_000, 5),
         trials=150,
-        reduced=Reduced(40_000),
+        reduced=Reduced(20_000, 100, attacks=(RESIDUALIZED,), checks=(PredictedCheck(),)),
     ),
     experiment(
         "relu-random",
@@ -33,7 +33,6 @@ ACTIVATIONS: tuple[Experiment, ...] = (
         m=(80_000, 320_000),
         B=4,
         trials=65,
-        reduced=Reduced(40_000),
     ),
     experiment(
         "gelu-random",
@@ -81,7 +80,6 @@ ACTIVATIONS: tuple[Experiment, ...] = (
         activation="softplus",
         moments=("plain",),
         trials=30,
-        reduced=Reduced(100_000),
     ),
     experiment(
         "elu",
@@ -117,7 +115,6 @@ ACTIVATIONS: tuple[Experiment, ...] = (
         m=doubling(40_000, 4),
         activation="tanh",
         trials=120,
-        reduced=Reduced(40_000),
     ),
     experiment(
         "sigmoid",
@@ -130,7 +127,6 @@ ACTIVATIONS: tuple[Experiment, ...] = (
         activation="sigmoid",
         moments=("residualized",),
         trials=120,
-        reduced=Reduced(80_000),
     ),
     experiment(
         "digits",
@@ -142,7 +138,6 @@ ACTIVATIONS: tuple[Experiment, ...] = (
         m=(100_000, 1_000_000),
         B=(2, 4),
         trials=450,
-        reduced=Reduced(50_000),
     ),
     experiment(
         "digits-raw",
@@ -155,7 +150,6 @@ ACTIVATIONS: tuple[Experiment, ...] = (
         B=(2, 4),
         moments=("residualized",),
         trials=36,
-        reduced=Reduced(100_000),
     ),
     experiment(
         "patches",
@@ -168,6 +162,5 @@ ACTIVATIONS: tuple[Experiment, ...] = (
         B=(2, 4, 8),
         moments=("residualized",),
         trials=3,
-        reduced=Reduced(20_000, 1),
     ),
 )

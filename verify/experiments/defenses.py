@@ -19,7 +19,7 @@ from bounds import (
     SignCompression,
     StochasticRounding,
 )
-from verify.experiments.grid import ORTHONORMAL, RANDOM, STANDARD, doubling, experiment
+from verify.experiments.grid import ORTHONORMAL, RANDOM, RESIDUALIZED, STANDARD, doubling, experiment
 from verify.judge.floor import FloorCheck
 from verify.judge.predicted import PredictedCheck
 from verify.judge.rate import RateCheck
@@ -51,7 +51,7 @@ def _strength(
     title: str,
     claims: tuple[str, ...],
     cells: Sequence[tuple[Defense, int]],
-    reduced: Reduced,
+    reduced: Reduced | None,
     rules: Sequence[Check] = (PredictedCheck(0.1),),
 ) -> Experiment:
     """A defense, strength by strength, at the common width."""
@@ -64,7 +64,7 @@ def _strength(
 
 
 def _kept(*defenses: Defense, width: int = 40_000, trials: int = 20) -> Reduced:
-    """Two strengths, at a width and with trials that decide a check of 10 %: an error scatters by about a tenth."""
+    """Two strengths, at a width and with trials that decide a check of 10 %."""
     return Reduced(width, trials, defenses, in_all=True)
 
 
@@ -74,14 +74,14 @@ _STRENGTHS = (
         "Batch size, no defense",
         ("C1",),
         tuple((NoDefense(), B) for B in (1, 2, 3, 4, 6, 8)),
-        Reduced(80_000, 20, batches=(2, 4)),
+        Reduced(80_000, 20, batches=(3, 6), checks=(PredictedCheck(0.1),)),
     ),
     _strength(
         "noise",
         "Additive noise",
         ("C9",),
         tuple((GradientNoise(s), 2) for s in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)),
-        _kept(GradientNoise(0.5), GradientNoise(1.0)),
+        _kept(GradientNoise(0.5), GradientNoise(1.0), trials=16),
     ),
     _strength(
         "clipping",
@@ -97,21 +97,21 @@ _STRENGTHS = (
         "DP-SGD, clipping norm 1",
         ("C10",),
         _NOISY,
-        _kept(DPSGD(1.0, 0.001, per_sample=True), DPSGD(1.0, 0.002, per_sample=True)),
+        _kept(DPSGD(1.0, 0.001, per_sample=True), DPSGD(1.0, 0.002, per_sample=True), trials=15),
     ),
     _strength(
         "dropout",
         "Dropout",
         ("C12",),
         _DROPPED,
-        _kept(Dropout(0.1, True), Dropout(0.5, True), trials=30),
+        _kept(Dropout(0.1, True), Dropout(0.3, True), width=80_000, trials=30),
     ),
     _strength(
         "pruning",
         "Gradient pruning",
         ("C13",),
         _PRUNED,
-        _kept(GradientPruning(0.7), GradientPruning(0.8), width=80_000),  # where a limit shows
+        _kept(GradientPruning(0.7), GradientPruning(0.8), width=80_000, trials=16),  # where a limit shows
         (PredictedCheck(0.1), FloorCheck(0.1)),
     ),
     _strength(
@@ -119,14 +119,14 @@ _STRENGTHS = (
         "Local aggregation",
         ("C8",),
         _LOCAL,
-        _kept(LocalAggregation(5, 0.1), LocalAggregation(20, 0.1)),
+        _kept(LocalAggregation(5, 0.1), LocalAggregation(20, 0.1), trials=18),
     ),
     _strength(
         "clients",
         "Secure aggregation",
         ("C11",),
         tuple((SecureAggregation(n), 2 * n) for n in (1, 2, 3, 4)),
-        _kept(SecureAggregation(1), SecureAggregation(2)),
+        _kept(SecureAggregation(2), SecureAggregation(3), trials=12),
     ),
 )
 
@@ -142,6 +142,9 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         m=(80_000, 640_000),
         defenses=(GradientNoise(0.5), GradientNoise(2.0)),
         trials=250,
+        reduced=Reduced(
+            80_000, 190, (GradientNoise(0.5),), attacks=(RESIDUALIZED,), checks=(PredictedCheck(),)
+        ),
     ),
     experiment(
         "noise-exponent",
@@ -154,7 +157,6 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         defenses=tuple(GradientNoise(s) for s in (4.0, 8.0, 16.0)),
         moments=("residualized",),
         trials=150,
-        reduced=Reduced(200_000),
     ),
     experiment(
         "dropout",
@@ -166,7 +168,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         m=(80_000, 640_000),
         defenses=Dropout.grid(),
         trials=120,
-        reduced=Reduced(80_000, 5),
+        reduced=Reduced(80_000, 105, (Dropout(0.5, per_sample=True),), attacks=(RESIDUALIZED,)),
     ),
     experiment(
         "clipping",
@@ -178,7 +180,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         m=(80_000, 640_000),
         defenses=(GradientClipping(30.0), GradientClipping(200.0, per_sample=True)),
         trials=120,
-        reduced=Reduced(80_000),
+        reduced=Reduced(80_000, 75, attacks=(RESIDUALIZED,)),
     ),
     experiment(
         "dp-sgd",
@@ -191,7 +193,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         defenses=(DPSGD(1.0, 0.003), DPSGD(1.0, 0.003, per_sample=False)),
         moments=("residualized",),
         trials=60,
-        reduced=Reduced(80_000),
+        reduced=Reduced(80_000, 60),
     ),
     experiment(
         "dp-sgd-strength",
@@ -204,7 +206,6 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         # the gradient's norm is about 755 here
         defenses=tuple(DPSGD(1.0, z, per_sample=False) for z in (0.0004, 0.00133, 0.004)),
         trials=60,
-        reduced=Reduced(640_000, 2),
     ),
     experiment(
         "rounding",
@@ -232,7 +233,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         trials=40,
         reduced=Reduced(
             320_000,
-            10,
+            8,
             (DeterministicRounding(3.0), SignCompression(), Clamping(0.5)),
             narrowest=320_000,  # where the limit shows
             in_all=True,
@@ -250,7 +251,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         defenses=(NoDefense(), *GradientPruning.grid()),
         moments=("residualized",),
         trials=30,
-        reduced=Reduced(80_000, 5),
+        reduced=Reduced(80_000, 20, (GradientPruning(0.7),), batches=(1, 3)),
     ),
     experiment(
         "dropout-against-pruning",
@@ -263,7 +264,13 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         defenses=(*(Dropout(p, per_sample=False) for p in (0.5, 0.7, 0.9)), *GradientPruning.grid()),
         moments=("residualized",),
         trials=100,
-        reduced=Reduced(80_000),
+        reduced=Reduced(
+            80_000,
+            40,
+            (Dropout(0.7, per_sample=False), GradientPruning(0.7), GradientPruning(0.9)),
+            checks=(PredictedCheck(0.1),),
+            narrowest=80_000,
+        ),
     ),
     experiment(
         "local-aggregation",
@@ -276,7 +283,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         defenses=tuple(LocalAggregation(k, 0.1) for k in (1, 5, 20)),
         moments=("residualized",),
         trials=120,
-        reduced=Reduced(80_000),
+        reduced=Reduced(80_000, 90, tuple(LocalAggregation(k, 0.1) for k in (5, 20))),
     ),
     experiment(
         "batches",
@@ -290,7 +297,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         defenses=(NoDefense(), LocalAggregation(3, 0.1, "different"), SecureAggregation(3)),
         moments=("residualized",),
         trials=40,
-        reduced=Reduced(160_000, 5),
+        reduced=Reduced(160_000, 26, (LocalAggregation(3, 0.1, "different"), SecureAggregation(3))),
     ),
     experiment(
         "undefended",
@@ -302,7 +309,8 @@ ON_DEFENSES: tuple[Experiment, ...] = (
         m=doubling(20_000, 7)[::2],
         moments=("residualized",),
         trials=60,
-        reduced=Reduced(80_000, 40, in_all=True),
+        # An exponent from these two widths would be decided by the second order at the smaller one.
+        reduced=Reduced(80_000, 60, checks=(PredictedCheck(0.05),), in_all=True),
     ),
     *_STRENGTHS,
 )

@@ -17,6 +17,9 @@ BOTH = ("residualized", "plain")
 
 STANDARD = (PredictedCheck(), ImprovementCheck())
 
+#: The attack that most experiments are about, and whose error scatters least.
+RESIDUALIZED = TensorAttack()
+
 
 ORTHONORMAL = Features("orthonormal", seed=11)
 

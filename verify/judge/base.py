@@ -157,5 +157,9 @@ def corrupted(bound: BoundValue, factor: float) -> BoundValue:
 
 
 def named(point: Point, without: Sequence[str] = ()) -> dict[str, str]:
-    """Where a result belongs: its experiment, and its points in words."""
-    return {"experiment": point.experiment, "series": label(point, without)}
+    """Where a result belongs: its experiment and defense, and its points in words."""
+    return {
+        "experiment": point.experiment,
+        "defense": point.defense.name,
+        "series": label(point, without),
+    }

@@ -34,9 +34,10 @@ class UpperCheck(Check):
 
 @dataclass(frozen=True, kw_only=True)
 class UpperResult(Result):
-    """UPPER: how many trials exceeded the bound, against the allowed probability ``delta``."""
+    """UPPER: how many trials exceeded the bound, against the allowed probability ``delta``, and their root mean square."""
 
     bound: float
+    rms: float
     violations: int
     delta: float
     p_value: float
@@ -86,6 +87,7 @@ def judge_upper(
         n=n,
         failed=failed,
         bound=value,
+        rms=rms,
         violations=violations,
         delta=delta,
         p_value=p_value,

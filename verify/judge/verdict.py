@@ -22,10 +22,11 @@ Verdict: TypeAlias = Literal["holds", "fails", "inconclusive", "uninformative"]
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One statement judged. ``series`` names the points it is about, ``text`` says it all in one line."""
+    """One statement judged. ``defense`` (its name) and ``series`` say of which points, ``text`` says it all in one line."""
 
     kind: Kind
     experiment: str
+    defense: str
     series: str
     verdict: Verdict
     text: str
@@ -62,4 +63,4 @@ def noted(verdict: Verdict, n: int, failed: int, nothing: str) -> str:
 
 def place(where: Mapping[str, str]) -> dict[str, str]:
     """Where a result belongs, as ``base.named`` has it; nowhere unless told."""
-    return {"experiment": where.get("experiment", ""), "series": where.get("series", "")}
+    return {name: where.get(name, "") for name in ("experiment", "defense", "series")}

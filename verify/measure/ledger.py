@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from bounds import checks
 from verify.measure.conditions import Conditions, OtherConditionsWarning, differences
 from verify.measure.lines import LedgerError, append_line, only_writer, repair
-from verify.measure.progress import Tried, with_progress
+from verify.measure.progress import Progress, Tried
 from verify.measure.workers import Stopped, in_turn, stoppable
 
 R = TypeVar("R", bound=Tried)
@@ -45,24 +45,26 @@ def carry_out(
     now: Conditions,
     *,
     jobs: int = 1,
-    progress: bool = True,
+    progress: Progress | None = None,
     told: Callable[[R], None] | None = None,
     finish: Callable[[list[R]], None] | None = None,
 ) -> list[R]:
     """Do every task that is not yet recorded, in the order given; return all records, in that order.
 
     tasks: by the identity of what they record; with ``jobs`` above 1 they are carried to other processes. ``now``: the
-    conditions of this run; an ``OtherConditionsWarning`` if records that it goes on from have others. progress: a bar on
-    stderr if that is a terminal; ``told`` is called with each new record once it is on disk; ``finish`` with all of them at
-    the end, to keep them in another form: the lines are taken away after it, before another run may write any.
+    conditions of this run; an ``OtherConditionsWarning`` if records that it goes on from have others. ``progress`` is told
+    how far it has come; ``told`` is called with each new record once it is on disk; ``finish`` with all of them at the end,
+    to keep them in another form: the lines are taken away after it, before another run may write any.
 
     Raises ``LedgerError`` if the file holds what is not among the tasks, or while another run writes it;
     ``KeyboardInterrupt`` and, on SIGTERM and SIGHUP, ``Stopped`` saying how to go on; whatever a task raises.
     """
     checks.integer("jobs", jobs, 1)
+    progress = progress or Progress({ledger.name: 1.0}, shown=False)
     if not ledger.path.exists():
         kept = ledger.read()
         if not _missing(ledger, kept, tasks):
+            progress.start(ledger.name, total=len(tasks), done=len(tasks))
             return _sorted(ledger, kept, tasks)  # finished: no file is opened for writing
     with only_writer(ledger.path):
         repair(ledger.path)
@@ -71,20 +73,16 @@ def carry_out(
         if todo:
             _warn(ledger, records, now)
         finished = in_turn(todo.values(), jobs)
+        progress.start(ledger.name, total=len(tasks), done=len(tasks) - len(todo))
         try:
             with stoppable():
                 try:
-                    for record in with_progress(
-                        finished,
-                        ledger.name,
-                        total=len(tasks),
-                        done=len(tasks) - len(todo),
-                        progress=progress,
-                    ):
+                    for record in finished:
                         append_line(ledger.path, ledger.line(record))
                         records.append(record)
                         if told is not None:
                             told(record)
+                        progress.step(record.failed)
                 finally:
                     finished.close()  # ends the workers, if any is left at work
         except KeyboardInterrupt:

@@ -151,7 +151,6 @@ def reconstruct_pictures(
             tasks,
             job.conditions,
             jobs=jobs,
-            progress=False,
             told=progress,
             finish=lambda found: save_pictures(path, batch, ordered(found)),
         )

@@ -13,6 +13,7 @@ from verify.measure.experiment import Experiment
 from verify.measure.files import read_records, records_path
 from verify.measure.ledger import Ledger, carry_out
 from verify.measure.lines import LedgerError
+from verify.measure.progress import Progress, following
 from verify.measure.record import MAX_TRIALS, Record
 from verify.measure.trial import run_trial
 
@@ -26,7 +27,7 @@ def sweep(
     seed: int | None = None,
     jobs: int = 1,
     device: str = "auto",
-    progress: bool = True,
+    progress: Progress | bool = True,
     run: Run = run_trial,
     *,
     threads: int = 1,
@@ -34,7 +35,8 @@ def sweep(
     """Run every trial of ``experiment`` that is not yet recorded under ``out_dir``; return all its records, trial by trial.
 
     trials, seed: None means the experiment's own. jobs: processes. threads: of each trial, whatever ``jobs`` is, so that its
-    last bits do not depend on it. progress: a bar on stderr if that is a terminal. ``run(point, trial, seed, device=...,
+    last bits do not depend on it. progress: whether it tells on stderr how far it has come, or the progress of the run that
+    it is a part of. ``run(point, trial, seed, device=...,
     threads=...)`` does one trial.
 
     Each finished trial is on disk before the next is waited for, so a killed sweep loses the trials in flight and nothing
@@ -53,13 +55,14 @@ def sweep(
         for trial in range(count)
         for point in experiment.points
     }
-    return carry_out(
-        _ledger(experiment, records_path(experiment.name, out_dir), root, count),
-        tasks,
-        present(place.partition(":")[0], threads),
-        jobs=jobs,
-        progress=progress,
-    )
+    with following(progress, experiment.name) as told:
+        return carry_out(
+            _ledger(experiment, records_path(experiment.name, out_dir), root, count),
+            tasks,
+            present(place.partition(":")[0], threads),
+            jobs=jobs,
+            progress=told,
+        )
 
 
 def _ledger(experiment: Experiment, path: Path, seed: int, trials: int) -> Ledger[Record]:

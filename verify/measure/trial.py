@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from bounds import checks, serial
 from verify.measure.conditions import limited, present
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from attack import Reconstruction
+    from attack.networks.two_layer_client import OutputClient
 
 
 def run_trial(
@@ -50,14 +52,15 @@ def _measure(point: Point, seeds: Mapping[str, int], device: torch.device) -> di
     import torch
 
     from attack import TwoLayerNet, observe, reconstruct
+    from attack.networks.two_layer_client import Batch, OutputClient
 
     X = torch.from_numpy(point.features.sample(point.d, point.B))
     y = torch.tensor(point.labels, dtype=torch.float64)
     dtype = getattr(torch, point.dtype)
     net = TwoLayerNet.sample(point.d, point.m, point.activation, seeds["network"], device=device, dtype=dtype)
-    observation = observe(point.defense, net, X, y, seed=seeds["observation"])
-    # The client's: f(x_i) - y_i at this very network.
-    residuals = net.forward(X).detach().cpu().double() - y
+    client = OutputClient(Batch(net, net.features(X), net.labels(y, point.B)))
+    observation = observe(point.defense, _Once(client), X, y, seed=seeds["observation"])
+    residuals = client.batch.residuals.cpu()  # f(x_i) - y_i at this very network, before any defense
 
     def outcome(spec: AttackSpec) -> Outcome:
         found = attempt(
@@ -66,6 +69,16 @@ def _measure(point: Point, seeds: Mapping[str, int], device: torch.device) -> di
         return Outcome.of_failure(found) if isinstance(found, Failure) else _errors(found, X, y, residuals)
 
     return {name: outcome(spec) for name, spec in zip(point.names, point.attacks, strict=True)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Once:
+    """A network that has its client already: what its forward pass gave the observation is there for the residuals too."""
+
+    made: OutputClient
+
+    def client(self, X: Any, y: Any, layer: str = "output") -> OutputClient:
+        return self.made
 
 
 def _errors(found: Reconstruction, X: torch.Tensor, y: torch.Tensor, true_residuals: torch.Tensor) -> Outcome:

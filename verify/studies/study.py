@@ -23,6 +23,7 @@ from verify.judge.statistics import Measured
 from verify.measure.conditions import limited, present
 from verify.measure.failure import Failure
 from verify.measure.ledger import carry_out
+from verify.measure.progress import Progress, following
 from verify.studies.kept import Trial, ledger, load_trials, save_trials
 
 if TYPE_CHECKING:
@@ -146,13 +147,13 @@ def run(
     *,
     jobs: int = 1,
     threads: int = 1,
-    progress: bool = True,
+    progress: Progress | bool = True,
 ) -> Findings:
     """Measure every trial that ``path`` (NAME.json) does not hold yet, and keep all of them there.
 
     Each finished trial is at once on disk, as a line of NAME.jsonl, so a run that was stopped or killed goes on where it was
     (``verify.measure.ledger``); at the end the lines become the file of numbers. trials: None means the study's own. jobs:
-    processes; threads: of each trial, whatever ``jobs`` is; progress: a bar on stderr if that is a terminal.
+    processes; threads: of each trial, whatever ``jobs`` is; progress: as of ``sweep``.
 
     Raises ``ValueError`` or ``TypeError`` for another number of trials than 2 to 1000, ``LedgerError`` if the files hold
     trials of another study, seed or number, of other conditions or quantities, ``RecordError`` if they hold what no study
@@ -168,14 +169,15 @@ def run(
         for t in range(count)
     }
     book = ledger(study.name, path, study.seed, count, tuple(study.quantities), tasks)
-    found = carry_out(
-        book,
-        tasks,
-        now,
-        jobs=jobs,
-        progress=progress,
-        finish=lambda found: save_trials(path, found, study.quantities),
-    )
+    with following(progress, study.name) as told:
+        found = carry_out(
+            book,
+            tasks,
+            now,
+            jobs=jobs,
+            progress=told,
+            finish=lambda found: save_trials(path, found, study.quantities),
+        )
     return _findings(study.name, count, study.seed, study.quantities, found)
 
 

@@ -1,0 +1,91 @@
+"""A finished run, kept with all that it was made from: to tell it again takes the time of reading it.
+
+``DIR/run.manifest`` holds what the run found, a digest of what that follows from (experiments and their checks, options,
+records, the code that judges and draws, the libraries under it), and one of every file that was written. Where anything of
+it has changed, everything is judged and drawn anew; nothing is kept in parts.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import bounds
+import verify
+from verify.cli.screen import Summary
+from verify.measure.experiment import Experiment
+from verify.measure.files import records_path
+from verify.measure.lines import write_whole
+from verify.measure.point import Point
+
+NAME = "run.manifest"
+
+#: On whose numbers and lines verdicts and figures depend.
+LIBRARIES = ("numpy", "scipy", "sympy", "mpmath", "matplotlib")
+
+
+def made_from(experiments: Sequence[Experiment], records: Path, options: Mapping[str, Any]) -> str:
+    """A digest of everything that verdicts and figures follow from; ``records``: the directory of the records. Empty where
+    that cannot be said: a defense or an attack is code that is not ours.
+
+    The attack's code is no part of it: what is recorded is not measured again when that changes."""
+    if any(_foreign(point) for e in experiments for point in e.points):
+        return ""
+    digest = hashlib.sha256()
+    versions = {name: metadata.version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+    asked = [(e.name, e.title, e.rules, e.trials, e.seed, [p.key for p in e.points]) for e in experiments]
+    for told in (asked, sorted(options.items()), sorted(versions.items())):
+        digest.update(repr(told).encode())
+    for path in (*_sources(), *(path for e in experiments for path in _records(e, records))):
+        digest.update(f"{path.name} {_digest(path)} ".encode())
+    return digest.hexdigest()
+
+
+def read_finished(out: Path, made: str) -> Summary | None:
+    """What the run in ``out`` found, if it was made from this and every file that it wrote is as it was; None otherwise."""
+    if not made:
+        return None
+    try:
+        kept = json.loads((out / NAME).read_text(encoding="utf-8"))
+        same = kept["made_from"] == made and kept["files"] == {n: _digest(out / n) for n in kept["files"]}
+        return Summary(**kept["summary"] | {"figures": str(out)}) if same else None
+    except (OSError, ValueError, LookupError, TypeError):  # not there, or not ours
+        return None
+
+
+def write_finished(out: Path, made: str, summary: Summary, written: Sequence[str]) -> None:
+    """Keep what a run found, beside the files that it has written: ``written`` has their names, with whatever suffixes."""
+    files = [path for name in written for path in sorted(out.glob(f"{glob.escape(name)}.*"))]
+    kept = {
+        "made_from": made,
+        "files": {path.name: _digest(path) for path in files},
+        "summary": asdict(summary),
+    }
+    write_whole(out / NAME, json.dumps(kept, indent=1, allow_nan=False) + "\n")
+
+
+def _foreign(point: Point) -> bool:
+    """Whether a defense or an attack comes from outside, where its code may change unseen."""
+    parts = (type(point.defense), *map(type, point.attacks))
+    return any(part.__module__.partition(".")[0] != bounds.__name__ for part in parts)
+
+
+def _sources() -> Iterator[Path]:
+    for package in (bounds, verify):
+        yield from sorted(Path(str(package.__file__)).parent.rglob("*.py"))
+
+
+def _records(experiment: Experiment, directory: Path) -> Iterator[Path]:
+    running = records_path(experiment.name, directory)
+    yield from (path for path in (running.with_suffix(".json"), running) if path.exists())
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
