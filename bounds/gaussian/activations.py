@@ -269,9 +269,7 @@ def resolve_activation(activation: str | Activation | sp.Expr | Callable[[Array]
     if isinstance(activation, Activation):
         return _checked(activation)
     if isinstance(activation, str):
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
-        return ACTIVATIONS[activation]
+        return ACTIVATIONS[checks.choice("activation", activation, ACTIVATIONS)]
     if isinstance(activation, sp.Expr):
         return _from_expression(activation)
     if callable(activation):
