@@ -39,8 +39,9 @@ from bounds.kinds.rate import RATE
 from bounds.kinds.stated import stated
 from verify import Features, Point, check_bound, check_point, cli, point_strategy
 from verify.measure.outcome import Outcome
+from verify.search.again import code
 from verify.search.claim import BrokenBound, load_bound
-from verify.search.point_strategy import EVEN, code, ladder
+from verify.search.point_strategy import even_activations, ladder
 from verify.search.result import CheckResult
 
 #: Points whose trials cost some tens of milliseconds, and a budget for them.
@@ -446,7 +447,7 @@ def test_points_are_in_range_and_reach_the_edges() -> None:
     assert all(3 <= p.d <= 24 and 1_000 <= p.m <= 32_000 and 1 <= p.B <= 3 for p in drawn)
     for p in drawn:
         p.setting()
-    assert {p.activation for p in drawn} == set(EVEN)
+    assert {p.activation for p in drawn} == set(even_activations())
     assert any(p.d == p.B for p in drawn) and any(p.B == 1 for p in drawn)
     assert any((p.features.cosine or 0) >= 0.9 for p in drawn)
     assert any(0.1 < abs(p.setting().residuals[0]) < 0.3 for p in drawn)

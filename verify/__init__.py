@@ -87,7 +87,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         # With both, Python's traceback says which name may be meant.
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__]
+        )
     return getattr(import_module(_HOMES[name]), name)
 
 

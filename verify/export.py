@@ -28,13 +28,13 @@ Rows = Iterable[Mapping[str, Cell]]
 
 
 def to_rows(records: Iterable[Record]) -> list[dict[str, Cell]]:
-    """A row for each trial and attack: the point's values (names joined by dots: ``defense.sigma``), seeds, what was measured
-    (None where there is no number, and ``reason`` says why) and the conditions. ``pandas.DataFrame`` takes it as it is."""
+    """A row for each trial and attack: the point's values (names joined by dots: ``defense.sigma``), seeds, what was
+    measured (None where there is no number, and ``reason`` says why), conditions. ``pandas.DataFrame`` takes it as it is."""
     return [row for record in records for row in _of_record(record)]
 
 
 def to_frame(records: Iterable[Record]) -> pandas.DataFrame:
-    """``to_rows`` as a pandas DataFrame. ``ImportError`` where pandas is not installed: it comes with the extra ``pandas``."""
+    """``to_rows`` as a pandas DataFrame. ``ImportError`` without pandas, which the extra ``pandas`` brings."""
     try:
         import pandas
     except ImportError as error:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def check_bound() -> Callable[..., CheckResult]:
-    """``verify.check_bound`` that fails the test where ``reconbound check`` exits with an error: if the bound is refuted, with
-    the counterexample as its message; if no setting was informative, as a check that could not fail supports nothing; if it
-    is no bound. Returns the result otherwise."""
+    """``verify.check_bound`` that fails the test where ``reconbound check`` exits with an error: if the bound is refuted,
+    with the counterexample as its message; if no setting was informative, as a check that could not fail supports nothing;
+    if it is no bound. Returns the result otherwise."""
     from verify.search.check_bound import check_bound as check
     from verify.search.claim import BrokenBound
 

@@ -19,8 +19,8 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import scipy
+import torch
 
 from attack.networks.two_layer import TwoLayerNet
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError

@@ -6,8 +6,8 @@ import dataclasses
 import itertools
 
 import numpy as np
-import torch
 import scipy
+import torch
 
 from attack.networks.activation import apply_activation
 from attack.networks.two_layer import TwoLayerNet

@@ -14,8 +14,8 @@ from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
-import sympy as sp
 import scipy
+import sympy as sp
 
 from bounds import checks
 from bounds.arrays import Array

@@ -295,7 +295,11 @@ def _cap(n: int, c2: float) -> tuple[float, float]:
     def log_tail(b: float) -> float:
         series = float(scipy.special.hyp2f1(a + b, 1.0, a + 1, x))
         return (
-            a * math.log(x) + b * math.log(c2) - math.log(a) - float(scipy.special.betaln(a, b)) + math.log(series)
+            a * math.log(x)
+            + b * math.log(c2)
+            - math.log(a)
+            - float(scipy.special.betaln(a, b))
+            + math.log(series)
         )
 
     inside = log_tail(0.5)

@@ -66,8 +66,8 @@ def check(
     as_json: Json = False,
     parameters: Parameters | None = None,
 ) -> None:
-    """Search for a small setting in which the attack refutes a bound of yours. Exit code 1 if there is one, and if no setting
-    could have refuted it; 2 if it is no bound."""
+    """Search for a small setting in which the attack refutes a bound of yours. Exit code 1 if there is one, and if no
+    setting could have refuted it; 2 if it is no bound."""
     wanted = Kind(checks.choice("kind", kind, tuple(Kind)))
     sizes = {name: span(name, text) for name, text in {"d": d, "m": m, "B": B}.items() if text is not None}
     result = check_bound(

@@ -61,9 +61,7 @@ def judge_upper(
     violations = failed + sum(e > value for e in errors)
     # The binomial's tail as a function of its probability is the beta distribution's.
     p_value = float(scipy.special.betainc(violations, n - violations + 1, delta)) if violations else 1.0
-    limit = (
-        float(scipy.special.betaincinv(violations + 1, n - violations, level)) if violations < n else 1.0
-    )
+    limit = float(scipy.special.betaincinv(violations + 1, n - violations, level)) if violations < n else 1.0
     unstated = (
         bound.why
         if bound.value is None or bound.trivial

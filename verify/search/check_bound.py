@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import bounds
 from bounds import Kind, UnsupportedBound, checks
 from verify.judge.verdict import Result
 from verify.measure.point import Point
 from verify.measure.series import label
+from verify.search.again import again
 from verify.search.claim import (
     AnyBound,
     BrokenBound,
@@ -25,7 +25,7 @@ from verify.search.claim import (
     case_of,
     open_interval,
 )
-from verify.search.point_strategy import code, default_sizes, point_strategy
+from verify.search.point_strategy import default_sizes, point_strategy
 from verify.search.result import CheckResult, Counterexample
 
 if TYPE_CHECKING:
@@ -160,14 +160,7 @@ class _Search:
             "significance": self.significance,
             **self.terms.options(),
         }
-        shown = code(point)
-        named = {kind for kind in map(type, (point.defense, *point.attacks)) if f"{kind.__name__}(" in shown}
-        module, _, called = self.terms.name.rpartition(":")
-        return (
-            f"{_imports(named, module, called)}from verify import Features, Point, check_point; "
-            f"print(check_point({called}, {str(self.terms.kind)!r}, "
-            f"{shown}, {', '.join(f'{k}={v!r}' for k, v in options.items())}).text)"
-        )
+        return again(self.terms.name, self.terms.kind, point, options)
 
     def ensure_stated(self, tally: _Tally) -> None:
         """``BrokenBound`` if my_bound returned None wherever it was asked, as a function does that returns nothing."""
@@ -176,16 +169,6 @@ class _Search:
         if len(tally.nothing) == tally.counts["unsupported"]:
             said = f"it returned None, here and wherever it was asked ({len(tally.nothing)} settings)"
             raise BrokenBound(self.terms.name, "nothing", said, point=tally.nothing[0])
-
-
-def _imports(named: Iterable[type], module: str, called: str) -> str:
-    """Statements that bring these classes, from ``bounds`` where it offers them, else from where they are, and the bound
-    ``called`` so in ``module``, if it has one."""
-    places: dict[str, list[str]] = {module: [called.partition(".")[0]]} if module else {}
-    for kind in named:
-        offered = getattr(bounds, kind.__name__, None) is kind
-        places.setdefault("bounds" if offered else kind.__module__, []).append(kind.__name__)
-    return "".join(f"from {place} import {', '.join(sorted(places[place]))}; " for place in sorted(places))
 
 
 class _Found(Exception):
@@ -251,9 +234,9 @@ def check_bound(
     is a terminal). KeyboardInterrupt ends the search and what was found is returned.
 
     Raises ``BrokenBound`` (a ``ValueError``), with the setting, for a my_bound that raises something else or gives no
-    number, a negative or an infinite one, or None everywhere: that is bad input, and no attack refutes it. ``ValueError`` or ``TypeError`` on
-    values out of range, on a my_bound that cannot be called or takes other arguments, on a Bound of another kind, and on
-    settings that are no strategy or yield something else than points.
+    number, a negative or an infinite one, or None everywhere: that is bad input, and no attack refutes it. ``ValueError`` or
+    ``TypeError`` on values out of range, on a my_bound that cannot be called or takes other arguments, on a Bound of another
+    kind, and on settings that are no strategy or yield something else than points.
     """
     wanted = Kind(checks.choice("kind", str(kind), tuple(Kind)))
     checks.integer("max_examples", max_examples, 1)

@@ -38,9 +38,9 @@ FIRST_ORDER_ERROR, FIRST_ORDER_NOISE = 0.15, 0.15
 
 
 class BrokenBound(ValueError):
-    """What was given as a bound is none: ``name`` says which, ``what`` in a word or two how ("raised <exception>", "not a
-    number", "negative", "infinite", "nothing"), ``text`` in a sentence, ``value`` what it was if a number, ``point`` in which
-    setting it showed."""
+    """What was given as a bound is none: ``name`` says which, ``what`` in a word or two how ("raised <exception>",
+    "not a number", "negative", "infinite", "nothing"), ``text`` in a sentence, ``value`` what it was if a number, ``point``
+    in which setting it showed."""
 
     def __init__(self, name: str, what: str, text: str, *, point: Point, value: float | None = None) -> None:
         super().__init__(f"{name} is no bound at {label(point)}: {text}")

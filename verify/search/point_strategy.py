@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bounds import ACTIVATIONS, DEFENSES, AttackSpec, Defense, Kind, TensorAttack, checks
 from bounds.gaussian.activations import ZERO
@@ -149,28 +148,3 @@ def _labels(chosen: str, size: int, activation: str) -> tuple[float, ...]:
     if chosen == "small_residual":
         return (round(ACTIVATIONS[activation].coefficient(0) - 0.2, 3), *signs[1:])
     return signs
-
-
-def code(value: Any) -> str:
-    """A point, or a part of one, as the Python expression that a person would write: defaults are left out."""
-    from dataclasses import MISSING, fields, is_dataclass
-
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"float({str(value)!r})"
-    if isinstance(value, tuple):
-        inner = ", ".join(code(v) for v in value)
-        return f"({inner},)" if len(value) == 1 else f"({inner})"
-    if not is_dataclass(value):
-        return repr(value)
-    parts = []
-    for f in fields(value):
-        given = getattr(value, f.name)
-        factory = f.default_factory
-        default = factory() if factory is not MISSING else f.default
-        if isinstance(value, Point) and f.name == "labels":
-            default = Point("", value.features, value.d, value.m, value.B).labels
-        if f.default is MISSING and factory is MISSING:
-            parts.append(code(given))
-        elif given != default:
-            parts.append(f"{f.name}={code(given)}")
-    return f"{type(value).__name__}({', '.join(parts)})"
