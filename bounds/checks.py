@@ -54,19 +54,18 @@ def choice(name: str, value: Any, allowed: Collection[str]) -> str:
     return str(value)
 
 
-#: How alike a name and the one that may be meant are, at least: "noise" is like "gradient-noise".
-ALIKE = 0.5
-
-
 def nearest(value: Any, allowed: Iterable[str]) -> str:
-    """The end of a message about an unknown name: "; did you mean ...?" with the closest one, or nothing if none is close.
-    Upper and lower case, "-" and "_" count as equal."""
+    """The end of a message about an unknown name: "; did you mean ...?" with the closest one that holds it ("noise":
+    "gradient-noise"), else with the closest one, or nothing if none is close. Case, "-" and "_" do not count."""
 
     def plain(name: str) -> str:
         return name.lower().replace("_", "-")
 
-    names = {plain(name): name for name in allowed}
-    close = difflib.get_close_matches(plain(value), names, 1, ALIKE) if isinstance(value, str) else []
+    if not isinstance(value, str):
+        return ""
+    word, names = plain(value), {plain(name): str(name) for name in allowed}
+    holding = [name for name in names if len(word) > 2 and word in name]
+    close = difflib.get_close_matches(word, holding, 1, 0.0) or difflib.get_close_matches(word, names, 1)
     return f"; did you mean {names[close[0]]!r}?" if close else ""
 
 
