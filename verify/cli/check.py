@@ -104,7 +104,12 @@ def _settings(
         least, most = ranges["B"]
         ranges["B"] = least, max(least, min(most, ranges["d"][1]))
     return point_strategy(
-        defenses, activations=activations or None, attack=TensorAttack(moments=moments), **ranges
+        defenses,
+        d=ranges["d"],
+        m=ranges["m"],
+        B=ranges["B"],
+        activations=activations or None,
+        attack=TensorAttack(moments=moments),
     )
 
 

@@ -304,7 +304,8 @@ def _hunt(
     from hypothesis.errors import Unsatisfiable
 
     if strategy is None:
-        strategy = point_strategy(**default_sizes(search.terms.kind, search.terms.variable))
+        sizes = default_sizes(search.terms.kind, search.terms.variable)
+        strategy = point_strategy(d=sizes["d"], m=sizes["m"], B=sizes["B"])
     if not isinstance(strategy, st.SearchStrategy):
         raise TypeError(
             f"settings must be a hypothesis strategy of points such as point_strategy(); got {strategy!r}"
