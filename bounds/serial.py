@@ -69,7 +69,7 @@ def defense_from_dict(raw: Any) -> Defense:
     """Inverse of ``defense_to_dict``; ``ValueError`` for anything that is not its result."""
     values = _object("defense", raw)
     families = {family.name: family for family in bounds.DEFENSES}
-    family = families[checks.choice("defense", values.pop("name", None), families)]
+    family = families[_word("defense", values.pop("name", None), families)]
     found: Defense = _built("defense", family, values)
     return found
 
@@ -99,7 +99,7 @@ def attack_from_dict(raw: Any) -> AttackSpec:
         found = _built("attack", TensorAttack, values, optional=LATER_OPTIONS)
         return found
     specs = {spec.name: spec for spec in bounds.ATTACKS if spec is not TensorAttack}
-    found = _built("attack", specs[checks.choice("attack", values.pop("name"), specs)], values)
+    found = _built("attack", specs[_word("attack", values.pop("name"), specs)], values)
     return found
 
 
@@ -126,7 +126,7 @@ def setting_to_dict(setting: Setting) -> dict[str, Any]:
 def setting_from_dict(raw: Any) -> Setting:
     """Inverse of ``setting_to_dict``; ``ValueError`` for anything that is not its result."""
     values = _object("setting", raw)
-    checks.choice("activation", values.get("activation"), ACTIVATIONS)
+    _word("activation", values.get("activation"), ACTIVATIONS)
     return _built("setting", Setting, values)
 
 
@@ -140,6 +140,14 @@ def _object(name: str, raw: Any) -> dict[str, Any]:
     if not isinstance(raw, Mapping) or not all(isinstance(k, str) for k in raw):
         raise ValueError(f"{name} must be an object with words as keys; got {raw!r}")
     return dict(raw)
+
+
+def _word(name: str, value: Any, allowed: Mapping[str, Any]) -> str:
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(
+            f"{name} must be one of {', '.join(allowed)}; got {value!r}{checks.nearest(value, allowed)}"
+        )
+    return value
 
 
 @cache

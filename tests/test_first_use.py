@@ -90,7 +90,6 @@ def test_activations_of_the_deep_study_are_made_when_asked_for() -> None:
         (["bound", "Gradient_Noise"], "gradient-noise"),
         (["bound", "noise"], "gradient-noise"),
         (["bound", "none", "--activation", "gelo"], "gelu"),
-        (["bound", "none", "--activation", "leaky-relu"], "leaky_relu"),
         (["bound", "none", "--moments", "residual"], "residualized"),
         (["verify", "drop-out"], "dropout"),
         (["verify", "all", "--only", "one-featur"], "one-feature"),

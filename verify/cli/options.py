@@ -73,7 +73,7 @@ DefenseName = Annotated[str, typer.Argument(metavar="DEFENSE", help=f"One of {',
 
 def defense_of(name: str, parameters: Parameters) -> Defense:
     """The defense that the options describe. ``ValueError`` or ``TypeError`` for one that is none."""
-    family = NAMES[checks.choice("DEFENSE", name, NAMES)]
+    family = NAMES[checks.choice("DEFENSE", name, tuple(NAMES))]
     own = {p.name for p in family.parameters()} | set(family.choices())
     given: dict[str, Any] = {k: v for k, v in parameters.items() if v is not None}
     foreign = sorted(set(given) - own)
