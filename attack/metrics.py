@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy
 
 from bounds import checks
 
@@ -39,7 +39,7 @@ def matched_error(X: Any, reconstruction: Any, sign_free: bool = False) -> Match
     # Differences, not expanded squares: those would lose small errors to cancellation.
     plus = np.sum((truth[:, None] - guess[None]) ** 2, axis=2)
     minus = np.sum((truth[:, None] + guess[None]) ** 2, axis=2) if sign_free else np.full_like(plus, np.inf)
-    rows, columns = linear_sum_assignment(np.minimum(plus, minus))
+    rows, columns = scipy.optimize.linear_sum_assignment(np.minimum(plus, minus))
     signs = np.where(plus[rows, columns] <= minus[rows, columns], 1, -1)
     difference = truth - signs[:, None] * guess[columns]
     basis = np.linalg.qr(truth.T)[0]

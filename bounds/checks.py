@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import numbers
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -43,11 +45,28 @@ def real(name: str, value: Any, lo: float = -math.inf, hi: float = math.inf, inf
     return result
 
 
-def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    """``value`` if it is one of ``allowed``, else ``ValueError``."""
+def choice(name: str, value: Any, allowed: Collection[str]) -> str:
+    """``value`` if it is one of ``allowed``, else ``ValueError``, which names the closest one."""
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {shown(value)}")
+        raise ValueError(
+            f"{name} must be one of {', '.join(allowed)}; got {shown(value)}{nearest(value, allowed)}"
+        )
     return str(value)
+
+
+def nearest(value: Any, allowed: Iterable[str]) -> str:
+    """The end of a message about an unknown name: "; did you mean ...?" with the closest one that holds it ("noise":
+    "gradient-noise"), else with the closest one, or nothing if none is close. Case, "-" and "_" do not count."""
+
+    def plain(name: str) -> str:
+        return name.lower().replace("_", "-")
+
+    if not isinstance(value, str):
+        return ""
+    word, names = plain(value), {plain(name): str(name) for name in allowed}
+    holding = [name for name in names if len(word) > 2 and word in name]
+    close = difflib.get_close_matches(word, holding, 1, 0.0) or difflib.get_close_matches(word, names, 1)
+    return f"; did you mean {names[close[0]]!r}?" if close else ""
 
 
 def array(name: str, value: Any, shape: tuple[int | None, ...]) -> Array:

@@ -37,6 +37,15 @@ class Evaluation(Mapping[Kind, BoundValue]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def __repr__(self) -> str:
+        """A table: a line for each kind with its value and what that is, or why there is none. Computes all of them."""
+        rows = [("kind", "value", "statement")]
+        rows += [
+            (str(kind), "None" if b.value is None else f"{b.value:.5g}", b.why) for kind, b in self.items()
+        ]
+        widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
+        return "\n".join(f"{kind:{widths[0]}}  {value:{widths[1]}}  {why}" for kind, value, why in rows)
+
     @property
     def upper(self) -> float | None:
         return self[Kind.UPPER].value

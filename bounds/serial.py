@@ -144,7 +144,9 @@ def _object(name: str, raw: Any) -> dict[str, Any]:
 
 def _word(name: str, value: Any, allowed: Mapping[str, Any]) -> str:
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+        raise ValueError(
+            f"{name} must be one of {', '.join(allowed)}; got {value!r}{checks.nearest(value, allowed)}"
+        )
     return value
 
 

@@ -14,17 +14,26 @@ from bounds import checks
 from bounds.arrays import Array
 from bounds.gaussian.activations import LARGEST_NORM, Activation, resolve_activation
 
-#: The symbols of a bound's expression, but for the parameters of defenses (``bounds.SYMBOLS`` has them all). K_perp and
-#: K_par are the constants of the first-order prediction, K_upper is that of the proved upper bound (it depends on the
-#: setting, and weakly on d and m), floor the error that no width removes, G the norm of the unclipped gradient over sqrt(m),
-#: which has a limit, factor what a defense puts before sqrt(d/m) in its rate.
+#: What the symbols of a bound's expression stand for, but for the parameters of defenses.
+MEANINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "d": "dimension of the features",
+        "m": "hidden width",
+        "B": "number of features in the gradient",
+        "G": "norm of the unclipped gradient over sqrt(m), which has a limit",
+        "K_perp": "m times the first-order mean square error in each of the d - B directions outside the features' span",
+        "K_par": "m times the first-order mean square error inside the features' span",
+        "K_upper": "constant of the proved bound; it depends on the setting, and weakly on d and m",
+        "factor": "what a defense puts before sqrt(d/m) in its rate",
+        "floor": "the error that no width removes",
+    }
+)
+
+#: Those symbols (``bounds.SYMBOLS`` has the parameters of defenses too). A floor may be zero.
 SIZES: Mapping[str, sp.Symbol] = MappingProxyType(
     {
-        **{
-            name: sp.Symbol(name, positive=True)
-            for name in ("d", "m", "B", "G", "K_perp", "K_par", "K_upper", "factor")
-        },
-        "floor": sp.Symbol("floor", nonnegative=True),
+        name: sp.Symbol(name, **({"nonnegative": True} if name == "floor" else {"positive": True}))
+        for name in MEANINGS
     }
 )
 

@@ -38,9 +38,11 @@ from bounds import (
 from bounds.kinds.rate import RATE
 from bounds.kinds.stated import stated
 from verify import Features, Point, check_bound, check_point, cli, point_strategy
+from verify.cli.check import _settings
 from verify.measure.outcome import Outcome
-from verify.search.claim import BrokenBound, load_bound
-from verify.search.point_strategy import EVEN, code, ladder
+from verify.search.again import code
+from verify.search.claim import BrokenBound, load_bound, name_of
+from verify.search.point_strategy import even_activations, ladder
 from verify.search.result import CheckResult
 
 #: Points whose trials cost some tens of milliseconds, and a budget for them.
@@ -223,7 +225,7 @@ def broken(value: object, at: int = 4) -> Callable[[Setting], object]:
     def my_bound(setting: Setting) -> object:
         if setting.d < at:
             return 1.0
-        if isinstance(value, Exception):
+        if isinstance(value, BaseException):
             raise value
         return value
 
@@ -240,7 +242,10 @@ def broken(value: object, at: int = 4) -> Callable[[Setting], object]:
         (-0.5, "negative"),
         (-math.inf, "negative"),
         (math.inf, "infinite"),
+        (True, "not a number"),
+        (np.bool_(False), "not a number"),
         (ZeroDivisionError("by nothing"), "raised ZeroDivisionError"),
+        (SystemExit(3), "raised SystemExit"),
     ],
 )
 def test_what_is_no_bound_is_bad_input_told_at_the_simplest_setting(value: object, what: str) -> None:
@@ -273,7 +278,57 @@ def test_unsupported_settings_are_skipped_and_counted() -> None:
     few = BUDGET | {"max_examples": 2}
     result = check_bound(broken(UnsupportedBound("not there"), 1), "upper", WIDE, **few)
     assert result.status == "uninformative" and result.unsupported > 0 and result.trials == 0
-    assert check_bound(broken(None, 1), "upper", WIDE, **few).unsupported > 0
+    somewhere = check_bound(broken(None, 13), "upper", WIDE, **BUDGET)  # 1 for d = 12, which refutes nothing
+    assert somewhere.status == "uninformative" and min(somewhere.unsupported, somewhere.vacuous) > 0
+
+
+def test_a_function_that_returns_nothing_anywhere_is_no_bound() -> None:
+    with pytest.raises(
+        BrokenBound, match=r"^my_bound is no bound at .*: it returned None, here and wherever"
+    ) as caught:
+        check_bound(broken(None, 1), "upper", WIDE, **(BUDGET | {"max_examples": 2}))
+    assert caught.value.what == "nothing" and caught.value.point.d in (12, 24)
+
+
+def outermost(setting: Setting) -> float:
+    return 0.01 if setting.d < 99 else 1 / 0
+
+
+class Holder:
+    """Holds a bound."""
+
+    @staticmethod
+    def inner(setting: Setting) -> float:
+        return 1 / (setting.d - setting.d)
+
+
+def test_a_bound_is_called_by_the_name_that_it_can_be_imported_by(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("verify.measure.trial.run_trial", trial_of(lambda point, trial, seed: 0.1))
+    assert (
+        name_of(outermost) == f"{__name__}:outermost" and name_of(Holder.inner) == f"{__name__}:Holder.inner"
+    )
+    for hidden in (predicted(1.0), lambda setting: 0.1, RATE, Holder(), math.nan):
+        assert name_of(hidden) == "my_bound"  # type: ignore[arg-type]
+    result = check_bound(outermost, "upper", TINY, **BUDGET)
+    found = result.counterexample
+    assert found is not None and found.reproduce.startswith(
+        f"from {__name__} import outermost; from verify import"
+    )
+    exec(found.reproduce, {})
+    assert capsys.readouterr().out.strip() == found.text
+    named = check_bound(lambda setting: 0.01, "upper", TINY, name="here:a.b", **BUDGET).counterexample
+    assert (
+        named is not None
+        and "from here import a; " in named.reproduce
+        and "check_point(a.b, " in named.reproduce
+    )
+    line = Holder.inner.__code__.co_firstlineno + 2
+    with pytest.raises(
+        BrokenBound, match=rf"^{__name__}:Holder.inner is no bound at .* \(test_check_bound.py:{line}\)$"
+    ):
+        check_bound(Holder.inner, "upper", TINY, **BUDGET)
 
 
 def test_a_bound_object_is_taken_by_its_kind() -> None:
@@ -431,22 +486,30 @@ def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
 # --- the points -------------------------------------------------------------------------------------------------------
 
 
-def test_points_are_in_range_and_reach_the_edges() -> None:
+def points_of(strategy: st.SearchStrategy[Point], examples: int) -> list[Point]:
     drawn: list[Point] = []
 
     @seed(0)
     @settings(
-        max_examples=300, database=None, phases=(Phase.generate,), suppress_health_check=list(HealthCheck)
+        max_examples=examples,
+        database=None,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
     )
-    @given(point_strategy())
+    @given(strategy)
     def collect(point: Point) -> None:
         drawn.append(point)
 
     collect()
+    return drawn
+
+
+def test_points_are_in_range_and_reach_the_edges() -> None:
+    drawn = points_of(point_strategy(), 300)
     assert all(3 <= p.d <= 24 and 1_000 <= p.m <= 32_000 and 1 <= p.B <= 3 for p in drawn)
     for p in drawn:
         p.setting()
-    assert {p.activation for p in drawn} == set(EVEN)
+    assert {p.activation for p in drawn} == set(even_activations())
     assert any(p.d == p.B for p in drawn) and any(p.B == 1 for p in drawn)
     assert any((p.features.cosine or 0) >= 0.9 for p in drawn)
     assert any(0.1 < abs(p.setting().residuals[0]) < 0.3 for p in drawn)
@@ -518,6 +581,10 @@ def test_vacuous(check_bound):
     check_bound(lambda setting: 2.0, "upper", max_examples=2, trials=6)
 
 
+def test_broken(check_bound):
+    check_bound(lambda setting: "0.1", "upper", max_examples=2, trials=6)
+
+
 def test_true(check_bound):
     assert check_bound(lambda setting: 0.9, "upper", max_examples=1, trials=3).survived
 """
@@ -545,12 +612,15 @@ def test_the_fixture_fails_with_the_counterexample(tmp_path: Path) -> None:
         timeout=300,
         check=False,
     )
-    assert "2 failed, 2 passed" in done.stdout, done.stdout + done.stderr
+    assert "3 failed, 2 passed" in done.stdout, done.stdout + done.stderr
     assert "violated at relu, orthonormal, d = 3, m = 1 000, B = 1, no defense" in done.stdout
     assert (
         "again: from verify import Features, Point, check_point; print(check_point(my_bound, " in done.stdout
     )
     assert "upper uninformative: no setting could have refuted it" in done.stdout
+    assert (
+        "my_bound is no bound at relu, orthonormal, d = 3" in done.stdout and "returned '0.1'" in done.stdout
+    )
     assert "Traceback" not in done.stdout
     assert not (tmp_path / ".hypothesis").exists()
 
@@ -567,6 +637,14 @@ def too_small(setting):
 
 def trivial(setting):
     return 2.0
+
+
+def word(setting):
+    return "0.1"
+
+
+def fails(setting):
+    raise RuntimeError("on two\\nlines")
 """
 
 
@@ -595,7 +673,53 @@ def test_the_command_refutes(capsys: pytest.CaptureFixture[str], my_bounds: None
     assert found["status"] == "refuted"
     assert Point.from_dict(found["counterexample"]["point"]) == SIMPLEST
     code, out, _ = command(capsys, "my_bounds:trivial", *options)
-    assert code == 0 and "uninformative" in out
+    assert code == 1 and "uninformative" in out  # as the fixture fails: nothing could have refuted it
+    assert "from my_bounds import too_small; " in found["counterexample"]["reproduce"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("word", "it returned '0.1'"), ("fails", "it raised RuntimeError: on two lines (my_bounds.py:20)")],
+)
+def test_the_command_takes_what_is_no_bound_as_bad_input(
+    capsys: pytest.CaptureFixture[str], my_bounds: None, name: str, said: str
+) -> None:
+    code, out, err = command(
+        capsys, f"my_bounds:{name}", "--kind", "upper", "--d", "7", "--m", "1e3", "--B", "1"
+    )
+    assert code == 2 and out == "" and len(err.splitlines()) == 1
+    assert (
+        f"my_bounds:{name} is no bound at relu, orthonormal, d = 7, m = 1 000, B = 1" in err and said in err
+    )
+
+
+def test_settings_are_chosen_on_the_command_line(
+    capsys: pytest.CaptureFixture[str], my_bounds: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("verify.measure.trial.run_trial", trial_of(lambda point, trial, seed: 0.1))
+    chosen = (
+        "--d", "5", "--m", "2e3:4e3", "--B", "2", "--activation", "gelu", "--defense", "gradient-noise", "--sigma", ".3",
+        "--moments", "plain", "--delta", ".1",
+    )  # fmt: skip
+    _, out, _ = command(capsys, "my_bounds:too_small", "--kind", "upper", *chosen, "--json")
+    found = json.loads(out)["counterexample"]
+    point = Point.from_dict(found["point"])
+    assert (point.d, point.m, point.B, point.activation) == (5, 2_000, 2, "gelu")
+    assert (point.defense, point.attack) == (GradientNoise(sigma=0.3), TensorAttack(moments="plain"))
+    assert "delta=0.1" in found["reproduce"]
+    # One feature at most where there is one dimension; a family without parameters is drawn from.
+    drawn = _settings(Kind.UPPER, {"d": (1, 1)}, None, [GradientNoise], "residualized")
+    points = points_of(drawn, 20)
+    assert {p.B for p in points} == {1} and len({p.defense for p in points}) > 1
+
+
+@pytest.mark.parametrize("defenses", [(), ("dropout", "gradient-noise")])
+def test_parameters_are_those_of_one_defense(
+    capsys: pytest.CaptureFixture[str], my_bounds: None, defenses: tuple[str, ...]
+) -> None:
+    named = [word for name in defenses for word in ("--defense", name)]
+    code, _, err = command(capsys, "my_bounds:trivial", "--kind", "upper", "--sigma", "1", *named)
+    assert code == 2 and "defense must be one, whose parameters are given" in err
 
 
 @pytest.mark.parametrize(

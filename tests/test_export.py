@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from synthetic_records import make_outcome, make_point, make_record
 
 from bounds import GradientNoise, TensorAttack
-from verify.export import export_csv
+from verify.export import export_csv, to_frame, to_rows
 from verify.measure.files import compact
 from verify.measure.outcome import Outcome
 from verify.measure.record import append_record
@@ -56,6 +58,22 @@ def test_an_experiment_has_a_row_for_each_trial_and_attack(tmp_path: Path, kept:
     assert int(first["seeds.network"]) == trial_seeds(POINT, 0, 0)["network"]
     assert first["conditions.threads"] == "1" and first["conditions.versions.python"]
     assert (last["reason"], last["rmse"], last["attack.moments"]) == (REASON, "", "plain")
+
+
+def test_records_are_rows_and_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = replace(
+        make_record(POINT), outcomes={POINT.names[0]: make_outcome(), POINT.names[1]: Outcome(REASON)}
+    )
+    good, failed = to_rows([bad])
+    assert (good["defense.sigma"], good["m"], good["rmse"], good["status"]) == (0.3, POINT.m, 0.1, "ok")
+    assert (failed["rmse"], failed["status"], failed["reason"]) == (None, "failed", REASON)
+    assert good["attack.name"] != failed["attack.name"] and good.keys() == failed.keys()
+    # pandas is no dependency: it is handed the rows as they are, and missed by the name of what brings it.
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=lambda rows: ("frame", rows)))
+    assert to_frame([bad]) == ("frame", [good, failed])
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"pip install 'reconbound\[pandas\]'"):
+        to_frame([bad])
 
 
 def test_studies_and_pictures_have_rows_too(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ hypothesis."""
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from verify.draw.summary import plot_summary
     from verify.experiments import EXPERIMENTS
     from verify.experiments.own import experiment_of, own_experiment
+    from verify.export import to_frame, to_rows
     from verify.judge.compare import compare
     from verify.measure.experiment import Experiment
     from verify.measure.features import Features
@@ -52,6 +54,8 @@ _HOMES = {
     "read_records": "verify.measure.files",
     "run_trial": "verify.measure.trial",
     "sweep": "verify.measure.sweep",
+    "to_frame": "verify.export",
+    "to_rows": "verify.export",
 }
 
 __all__ = [
@@ -75,12 +79,17 @@ __all__ = [
     "read_records",
     "run_trial",
     "sweep",
+    "to_frame",
+    "to_rows",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # With both, Python's traceback says which name may be meant.
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__]
+        )
     return getattr(import_module(_HOMES[name]), name)
 
 

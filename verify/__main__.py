@@ -1,6 +1,6 @@
 """``python -m verify``: the command line."""
 
-from verify.cli import main
+if __name__ == "__main__":  # a worker process imports this file too, and has no use for a command line
+    from verify.cli import main
 
-if __name__ == "__main__":
     main()

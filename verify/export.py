@@ -1,13 +1,13 @@
-"""Kept numbers as CSV, for other programs: one row for each trial and attack."""
+"""Kept numbers as rows, for other programs: one row for each trial and attack, as CSV or as a pandas DataFrame."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bounds import serial
 from verify.measure.failure import Failure
@@ -17,23 +17,45 @@ from verify.measure.lines import write_whole
 from verify.measure.outcome import MEASURED
 from verify.measure.pictures import load_pictures
 from verify.measure.point import attack_name
+from verify.measure.record import Record
+from verify.origin import DISTRIBUTION
 from verify.studies.kept import load_trials
 
+if TYPE_CHECKING:
+    import pandas
+
 Rows = Iterable[Mapping[str, Cell]]
+
+
+def to_rows(records: Iterable[Record]) -> list[dict[str, Cell]]:
+    """A row for each trial and attack: the point's values (names joined by dots: ``defense.sigma``), seeds, what was
+    measured (None where there is no number, and ``reason`` says why), conditions. ``pandas.DataFrame`` takes it as it is."""
+    return [row for record in records for row in _of_record(record)]
+
+
+def to_frame(records: Iterable[Record]) -> pandas.DataFrame:
+    """``to_rows`` as a pandas DataFrame. ``ImportError`` without pandas, which the extra ``pandas`` brings."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(
+            f"to_frame needs pandas: python -m pip install '{DISTRIBUTION}[pandas]'; to_rows does without"
+        ) from error
+    return pandas.DataFrame(to_rows(records))
 
 
 def export_csv(source: Path, out: Path) -> list[Path]:
     """Write what is kept in the directory ``source`` as CSV files in ``out``, one for each experiment, study and set of
     pictures, finished or not; returns their paths.
 
-    A row is a trial and an attack: the point's values (names joined by dots: ``defense.sigma``), seeds, conditions, and what
-    was measured; a cell is empty where there is no number, and ``reason`` then says why. Floats have all their digits.
+    A row is a trial and an attack, of an experiment as ``to_rows`` has it; a cell is empty where there is no number, and
+    ``reason`` then says why. Floats have all their digits.
 
     Raises ``ValueError`` if ``source`` is no directory or holds nothing, ``RecordError`` for what cannot be read.
     """
     if not source.is_dir():
         raise ValueError(f"source must be a directory with records; got {source}")
-    tables: dict[str, Rows] = {path.stem: _experiment(path) for path in record_files(source)}
+    tables: dict[str, Rows] = {path.stem: to_rows(read_records(path)) for path in record_files(source)}
     tables |= {name: _study(source / f"{name}.json") for name in _names(source, "study-", ".json", ".jsonl")}
     tables |= {name: _pictures(source / f"{name}.json") for name in _names(source, "pictures-", ".json")}
     if not tables:
@@ -59,23 +81,21 @@ def _write(path: Path, rows: Rows) -> Path:
     return path
 
 
-def _experiment(path: Path) -> Rows:
-    for record in read_records(path):
-        seeds = {f"seeds.{purpose}": seed for purpose, seed in record.seeds.items()}
-        under = flat(record.conditions.to_dict(), "conditions.")
-        for name, alone in record.point.single.items():
-            raw = alone.to_dict()
-            outcome = record.outcomes[name]
-            yield {
-                **flat(raw),
-                "attack.name": name,
-                "trial": record.trial,
-                **seeds,
-                "status": outcome.status,
-                **{quantity: getattr(outcome, quantity) for quantity in MEASURED},
-                "reason": outcome.reason,
-                **under,
-            }
+def _of_record(record: Record) -> Iterator[dict[str, Cell]]:
+    seeds = {f"seeds.{purpose}": seed for purpose, seed in record.seeds.items()}
+    under = flat(record.conditions.to_dict(), "conditions.")
+    for name, alone in record.point.single.items():
+        outcome = record.outcomes[name]
+        yield {
+            **flat(alone.to_dict()),
+            "attack.name": name,
+            "trial": record.trial,
+            **seeds,
+            "status": outcome.status,
+            **{quantity: getattr(outcome, quantity) for quantity in MEASURED},
+            "reason": outcome.reason,
+            **under,
+        }
 
 
 def _study(path: Path) -> Rows:

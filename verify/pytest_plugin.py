@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def check_bound() -> Callable[..., CheckResult]:
-    """``verify.check_bound`` that fails the test, with the counterexample as its message, if the bound is refuted, and
-    also if no setting was informative: a check that could not fail supports nothing. Returns the result otherwise."""
+    """``verify.check_bound`` that fails the test where ``reconbound check`` exits with an error: if the bound is refuted,
+    with the counterexample as its message; if no setting was informative, as a check that could not fail supports nothing;
+    if it is no bound. Returns the result otherwise."""
     from verify.search.check_bound import check_bound as check
+    from verify.search.claim import BrokenBound
 
     def checked(my_bound: Any, kind: Any, *arguments: Any, **options: Any) -> CheckResult:
         __tracebackhide__ = True
-        result = check(my_bound, kind, *arguments, progress=False, **options)
+        try:
+            result = check(my_bound, kind, *arguments, progress=False, **options)
+        except BrokenBound as error:
+            pytest.fail(str(error), pytrace=False)
         if result.status == "interrupted":
             raise KeyboardInterrupt
         if not result.survived:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 import torch
-from scipy.special import ndtri
 
 from attack.own.coordinates import STANDARD_ERRORS
 from attack.own.findings import Finding, judged
@@ -59,7 +59,7 @@ def _zero_rows(rows: torch.Tensor, activation: Activation, norms: Sequence[float
     zeros = float((~rows.any(dim=1)).double().mean())
     flat = 0.0
     if activation.derivative is not None:
-        z = ndtri((np.arange(_POINTS) + 0.5) / _POINTS)
+        z = scipy.special.ndtri((np.arange(_POINTS) + 0.5) / _POINTS)
         flat = min(float(np.mean(np.asarray(activation.derivative(n * z + shift)) == 0)) for n in norms)
     threshold = flat + STANDARD_ERRORS * math.sqrt(max(flat * (1 - flat), 1 / len(rows)) / len(rows))
     text = (

@@ -19,8 +19,8 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from attack.networks.two_layer import TwoLayerNet
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
@@ -236,7 +236,7 @@ def _assigned(
         return public, ()
     labels = public[None] * outputs[:, None] - strengths[:, None] / public[None]
     distance = np.abs(np.abs(labels) - 1)
-    found, columns = linear_sum_assignment(distance)
+    found, columns = scipy.optimize.linear_sum_assignment(distance)
     worst = float(distance[found, columns].max())
     doubt = f"norms assigned by labels that are up to {worst:.2f} away from +-1"
     return public[columns], (doubt,) if worst > LABEL_DOUBT else ()

@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 Array = NDArray[np.float64]
 
@@ -195,5 +195,5 @@ def _outer(u: Array, order: int) -> Array:
 def _same(U: Array, V: Array, tolerance: float = 1e-4) -> bool:
     """Equal up to order and sign."""
     overlap = np.abs(U @ V.T)
-    rows, columns = linear_sum_assignment(-overlap)
+    rows, columns = scipy.optimize.linear_sum_assignment(-overlap)
     return bool(np.all(overlap[rows, columns] > 1 - tolerance))

@@ -6,8 +6,8 @@ import dataclasses
 import itertools
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from attack.networks.activation import apply_activation
 from attack.networks.two_layer import TwoLayerNet
@@ -65,7 +65,7 @@ def fit_moments(
         residuals = np.stack([residuals, -residuals])
     distance = np.abs(np.abs(coefficients(net, 0, norms) - residuals) - 1)
     distance = distance.min(axis=0) if low.ndim % 2 else distance
-    rows, columns = linear_sum_assignment(distance)
+    rows, columns = scipy.optimize.linear_sum_assignment(distance)
     assigned = norms[columns]
     again = run(assigned, first.directions)
     # The second fit has one start; how far its starts agree is known from the first.

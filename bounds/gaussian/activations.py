@@ -14,8 +14,8 @@ from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
+import scipy
 import sympy as sp
-from scipy import special
 
 from bounds import checks
 from bounds.arrays import Array
@@ -161,7 +161,7 @@ _LEAK = 0.01
 
 
 def _sigmoid_derivative(t: Array) -> Array:
-    s = special.expit(t)
+    s = scipy.special.expit(t)
     return s * (1 - s)
 
 
@@ -170,7 +170,7 @@ def _normal_density(t: Array) -> Array:
 
 
 def _silu_derivative(t: Array) -> Array:
-    s = special.expit(t)
+    s = scipy.special.expit(t)
     return s * (1 + t * (1 - s))
 
 
@@ -202,15 +202,15 @@ _TABLE = (
     ),
     Activation(
         "gelu",
-        lambda t: t * special.ndtr(t),
-        lambda t: special.ndtr(t) + t * _normal_density(t),
+        lambda t: t * scipy.special.ndtr(t),
+        lambda t: scipy.special.ndtr(t) + t * _normal_density(t),
         expr=Z * (1 + sp.erf(Z / sp.sqrt(2))) / 2,
         closed_form=_gelu_coefficient,
         variation=Variation(3.0, 271.0),
     ),
     Activation(
         "silu",
-        lambda t: t * special.expit(t),
+        lambda t: t * scipy.special.expit(t),
         _silu_derivative,
         expr=Z / (1 + sp.exp(-Z)),
         variation=Variation(3.0, 22.0),
@@ -218,7 +218,7 @@ _TABLE = (
     Activation(
         "softplus",
         lambda t: np.logaddexp(0.0, t),
-        special.expit,
+        lambda t: scipy.special.expit(t),
         expr=sp.log(1 + sp.exp(Z)),
         variation=Variation(3.0, 6.0),
     ),
@@ -227,7 +227,7 @@ _TABLE = (
     ),
     Activation(
         "sigmoid",
-        special.expit,
+        lambda t: scipy.special.expit(t),
         _sigmoid_derivative,
         expr=1 / (1 + sp.exp(-Z)),
         variation=Variation(3.0, 7.1, 0),
@@ -269,9 +269,7 @@ def resolve_activation(activation: str | Activation | sp.Expr | Callable[[Array]
     if isinstance(activation, Activation):
         return _checked(activation)
     if isinstance(activation, str):
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
-        return ACTIVATIONS[activation]
+        return ACTIVATIONS[checks.choice("activation", activation, ACTIVATIONS)]
     if isinstance(activation, sp.Expr):
         return _from_expression(activation)
     if callable(activation):

@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from scipy import special
+import scipy
 
 from bounds.arrays import Array
 from bounds.errors import UnsupportedBound
@@ -28,10 +28,8 @@ def _nodes(B: int) -> tuple[Array, Array]:
     if B in _POINTS:
         z, w = _lattice(B)
     elif B <= 6:
-        from scipy.stats import qmc  # takes a second to import
-
-        uniform = qmc.Sobol(B, scramble=True, seed=0).random(_SOBOL)
-        z = _WIDE * np.asarray(special.ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)))
+        uniform = scipy.stats.qmc.Sobol(B, scramble=True, seed=0).random(_SOBOL)
+        z = _WIDE * np.asarray(scipy.special.ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)))
         w = np.exp(-np.sum(z * z, axis=1) * (1 - _WIDE**-2) / 2)
         w /= w.sum()
     else:

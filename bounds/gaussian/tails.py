@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import special
+import scipy
 
 from bounds.arrays import Array
 from bounds.gaussian.quadrature import hermite
@@ -36,12 +36,12 @@ _MOMENT_SLACK, _MEAN_SLACK = 2.0, 0.25
 
 def radius(dimension: int, count: int, probability: float) -> float:
     """Radius that ``count`` standard Gaussian vectors all stay within, but for the given probability (union bound)."""
-    return math.sqrt(float(special.chdtri(dimension, probability / count)))
+    return math.sqrt(float(scipy.special.chdtri(dimension, probability / count)))
 
 
 def chi(dimension: int, probability: float) -> float:
     """What the norm of a standard Gaussian vector exceeds with the given probability; 0 for dimension 0."""
-    return math.sqrt(float(special.chdtri(dimension, probability))) if dimension else 0.0
+    return math.sqrt(float(scipy.special.chdtri(dimension, probability))) if dimension else 0.0
 
 
 @lru_cache(maxsize=64)
@@ -50,8 +50,8 @@ def _radial_grid(dimension: int, start: float, end: float, count: int) -> tuple[
     s = np.linspace(start, end, count)
     # scipy.stats has this density too, and takes a second to import.
     half = dimension / 2
-    constant = math.log(2) - math.log(2) * half - special.gammaln(half)
-    density = np.asarray(np.exp(constant + special.xlogy(dimension - 1, s) - s**2 / 2))
+    constant = math.log(2) - math.log(2) * half - scipy.special.gammaln(half)
+    density = np.asarray(np.exp(constant + scipy.special.xlogy(dimension - 1, s) - s**2 / 2))
     for values in (s, density):
         values.setflags(write=False)
     return s, density
@@ -247,7 +247,7 @@ def _norm_at_zero(order: int, dimension: int) -> float:
     if dimension == 0:
         return float(order == 0)
     # Generating function: sum over a_1 + ... + a_n = order of order!/prod a_i! prod He_{a_i}(0)^2, one dimension at a time.
-    single = [float(special.hermitenorm(a)(0.0)) ** 2 / math.factorial(a) for a in range(order + 1)]
+    single = [float(scipy.special.hermitenorm(a)(0.0)) ** 2 / math.factorial(a) for a in range(order + 1)]
     total = np.zeros(order + 1)
     total[0] = 1.0
     for _ in range(dimension):
@@ -293,9 +293,13 @@ def _cap(n: int, c2: float) -> tuple[float, float]:
     a, x = (n - 1) / 2, 1 - c2
 
     def log_tail(b: float) -> float:
-        series = float(special.hyp2f1(a + b, 1.0, a + 1, x))
+        series = float(scipy.special.hyp2f1(a + b, 1.0, a + 1, x))
         return (
-            a * math.log(x) + b * math.log(c2) - math.log(a) - float(special.betaln(a, b)) + math.log(series)
+            a * math.log(x)
+            + b * math.log(c2)
+            - math.log(a)
+            - float(scipy.special.betaln(a, b))
+            + math.log(series)
         )
 
     inside = log_tail(0.5)

@@ -80,8 +80,8 @@ for _name, _line in COMMANDS.items():
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0; 1 (a statement fails, a bound is refuted, an attack has no result); 2 (bad input,
-    one line on standard error); 130 (interrupted)."""
+    """Run the command line and exit: 0; 1 (a statement fails, a bound is refuted or nothing could refute it, an attack has
+    no result); 2 (bad input, one line on standard error); 130 (interrupted)."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # what the terminal's encoding lacks is written as an escape
             stream.reconfigure(errors="backslashreplace")

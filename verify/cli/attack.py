@@ -29,7 +29,6 @@ from verify.cli.options import (
 )
 from verify.cli.tables import console, print_json, say, table
 from verify.confidence import Assessed, assess
-from verify.draw.pictures import draw_pictures
 from verify.measure.pictures import PictureRow, reconstruct_pictures
 
 if TYPE_CHECKING:
@@ -65,6 +64,10 @@ def tensor(
     parameters: Parameters | None = None,
 ) -> None:
     """Reconstruct real pictures from a gradient at growing widths; writes the originals over the reconstructions."""
+    from verify.draw.pictures import (
+        draw_pictures,  # brings matplotlib, which a user's own gradient has no use for
+    )
+
     spec = defense_of(defense, parameters or {})
     estimator = TensorAttack(moments=moments)
     batch = _batch(images, path, labels_path, size=B, seed=seed, center=not raw, max_cosine=max_cosine)

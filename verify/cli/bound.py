@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import sympy as sp
 import typer
 
-from bounds import Defense, Evaluation, Kind, Setting, TensorAttack, UnsupportedBound, evaluate, expression
+from bounds import (
+    BoundValue,
+    Defense,
+    Evaluation,
+    Kind,
+    Setting,
+    TensorAttack,
+    UnsupportedBound,
+    evaluate,
+    expression,
+)
+from bounds.setting import MEANINGS
 from verify.cli.options import (
     Activation,
     Batch,
@@ -56,7 +67,10 @@ def bound(
                 "setting": {"d": d, "m": m, "B": B, "activation": activation, "moments": moments},
                 "bounds": {
                     str(kind): _fields(value)
-                    | {"expression": None if symbolic[kind] is None else str(symbolic[kind])}
+                    | {
+                        "expression": None if symbolic[kind] is None else str(symbolic[kind]),
+                        "symbols": _meanings(symbolic[kind]),
+                    }
                     for kind, value in evaluation.items()
                 },
             }
@@ -65,6 +79,8 @@ def bound(
         for kind, formula in symbolic.items():
             if formula is not None:
                 print(f"% {kind}\n{sp.latex(formula)}")
+                for name, meaning in _meanings(formula).items():
+                    print(f"% {name}: {meaning}")
     else:
         say(f"{spec!r}, d = {d}, m = {m}, B = {B}, {activation}")
         _print(evaluation, symbolic)
@@ -81,15 +97,31 @@ def _symbolic(defense: Defense, kind: Kind) -> sp.Expr | None:
         return None
 
 
+def _meanings(formula: sp.Expr | None) -> dict[str, str]:
+    """What the symbols of an expression stand for, but for the parameters of defenses."""
+    names = sorted(str(symbol) for symbol in (formula.free_symbols if formula is not None else ()))
+    return {name: MEANINGS[name] for name in names if name in MEANINGS}
+
+
+def _constants(formula: sp.Expr | None, value: BoundValue) -> Iterator[str]:
+    """Every symbol of a statement that the setting does not show, with its number, if it has one here, and its meaning."""
+    for name, meaning in _meanings(formula).items():
+        if name not in ("d", "m", "B") and value.value is not None:
+            number = f" = {value.details[name]:.5g}" if name in value.details else ""
+            yield f"{name}{number}: {meaning}"
+
+
 def _print(evaluation: Evaluation, symbolic: Mapping[Kind, sp.Expr | None]) -> None:
     """The numbers as a table; below it what each of them is, which takes sentences."""
     numbers = table("kind", "value", "expression", narrow=2)
     for kind, value in evaluation.items():
-        number = "—" if value.value is None else f"{value.value:.5g}"
+        number = "—" if value.value is None else f"{value.value:.5g}{' (trivial)' if value.trivial else ''}"
         numbers.add_row(str(kind), number, str(symbolic[kind] or "—"))
     console().print(numbers)
     for kind, value in evaluation.items():
         say(f"{kind}: {value.why}")
+        for line in _constants(symbolic[kind], value):
+            say(line, 4)
         if value.value is not None:
             say(f"assumes: {'; '.join(value.assumptions)}", 4)
         if value.source:

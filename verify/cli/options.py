@@ -33,6 +33,18 @@ def count(text: Any) -> int:
     raise typer.BadParameter(f"must be a whole number of at most {LARGEST}; got {str(text)[:40]!r}")
 
 
+def span(name: str, text: str) -> tuple[int, int]:
+    """The range of whole numbers that an option gives: "1e3:32e3", or one number, both of its ends. ``ValueError`` for
+    anything else."""
+    try:
+        ends = [count(part) for part in text.split(":")]
+    except typer.BadParameter as error:
+        raise ValueError(f"{name} {error.message}") from None
+    if len(ends) > 2:
+        raise ValueError(f"{name} must be a whole number or two as LO:HI; got {text!r}")
+    return ends[0], ends[-1]
+
+
 def _counted(name: str, text: str) -> Any:
     return typer.Option(name, help=text, parser=count, metavar="INTEGER")
 

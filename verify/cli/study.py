@@ -10,7 +10,6 @@ import typer
 from bounds import checks
 from verify.cli.options import FORMATS, Format, Jobs, Json, Out, Trials, new_directory
 from verify.cli.tables import print_json, print_rows, say
-from verify.draw.style import save_figure
 from verify.studies.catalogue import STUDIES
 from verify.studies.study import Study, run
 
@@ -48,6 +47,8 @@ def study(
 
 def _measured(study: Study, out: Path, trials: int | None, jobs: int, suffix: str) -> dict[str, Any]:
     """Measure what is missing, draw, and tell."""
+    from verify.draw.style import save_figure  # brings matplotlib, which the list of studies has no use for
+
     path = out / "records" / study.file
     found = run(study, path, trials, jobs=jobs)
     save_figure(study.draw(found), (out / study.figure).with_suffix(f".{suffix}"))

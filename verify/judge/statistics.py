@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 LEVEL = 0.99  #: of every confidence interval and test, unless told otherwise
 
@@ -42,7 +42,7 @@ class Measured:
         if n == 1:
             return Measured(1, failed, math.sqrt(mean), 0.0, math.inf, math.inf)
         se = float(squares.std(ddof=1)) / math.sqrt(n)
-        half = float(stats.t.ppf((1 + level) / 2, n - 1)) * se
+        half = student(level, n - 1) * se
         low, high = math.sqrt(max(0.0, mean - half)), math.sqrt(mean + half)
         return Measured(n, failed, math.sqrt(mean), low, high, se / (2 * mean) if mean > 0 else math.inf)
 
@@ -65,7 +65,13 @@ def half_width(coefficients: Sequence[float], measured: Sequence[Measured], leve
     if variance == 0:
         return 0.0
     dof = variance**2 / sum(v**2 / (m.n - 1) for v, m in zip(parts, measured, strict=True))
-    return float(stats.t.ppf((1 + level) / 2, dof)) * math.sqrt(variance)
+    return student(level, dof) * math.sqrt(variance)
+
+
+def student(level: float, dof: float) -> float:
+    """Half the width of the two-sided interval that holds ``level`` of Student's distribution. (From the special function,
+    as ``scipy.stats`` does: importing that takes longer than all other statistics here.)"""
+    return float(scipy.special.stdtrit(dof, (1 + level) / 2))
 
 
 def weighted_slope(points: Mapping[float, Measured], level: float) -> tuple[float, float, float, float]:
@@ -86,4 +92,4 @@ def weighted_slope(points: Mapping[float, Measured], level: float) -> tuple[floa
     if len(points) == 2 or scatter == 0:
         return slope, slope - half, slope + half, 1.0
     f = float(np.sum(weights * misfit**2)) / (len(points) - 2) / scatter
-    return slope, slope - half, slope + half, float(stats.f.sf(f, len(points) - 2, np.sum(dof)))
+    return slope, slope - half, slope + half, float(scipy.special.fdtrc(len(points) - 2, np.sum(dof), f))

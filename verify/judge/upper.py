@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from bounds import BoundValue, Kind, checks
 from verify.judge.base import Claim, Conduct, Groups, Judge, Rule, Sample, bound_at, corrupted, named
@@ -60,8 +60,9 @@ def judge_upper(
     n = len(errors) + failed
     value = math.nan if bound.value is None else bound.value
     violations = failed + sum(e > value for e in errors)
-    p_value = float(stats.binom.sf(violations - 1, n, delta)) if n else 1.0
-    limit = float(stats.beta.ppf(level, violations + 1, n - violations)) if violations < n else 1.0
+    # The binomial's tail as a function of its probability is the beta distribution's.
+    p_value = float(scipy.special.betainc(violations, n - violations + 1, delta)) if violations else 1.0
+    limit = float(scipy.special.betaincinv(violations + 1, n - violations, level)) if violations < n else 1.0
     unstated = (
         bound.why
         if bound.value is None or bound.trivial

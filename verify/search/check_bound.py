@@ -5,18 +5,27 @@ from __future__ import annotations
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import bounds
 from bounds import Kind, UnsupportedBound, checks
 from verify.judge.verdict import Result
 from verify.measure.point import Point
 from verify.measure.series import label
-from verify.search.claim import AnyBound, BrokenBound, Case, Skipped, Terms, case_of, open_interval
-from verify.search.point_strategy import code, point_strategy
+from verify.search.again import again
+from verify.search.claim import (
+    AnyBound,
+    BrokenBound,
+    Case,
+    ReturnedNone,
+    Skipped,
+    Terms,
+    case_of,
+    open_interval,
+)
+from verify.search.point_strategy import default_sizes, point_strategy
 from verify.search.result import CheckResult, Counterexample
 
 if TYPE_CHECKING:
@@ -49,9 +58,9 @@ class _Tally:
     found: Counterexample | None = None  #: the first
     #: The latest confirmed, the simplest so far as the search goes downhill.
     last: Counterexample | None = None
-    broken: bool = (
-        False  #: my_bound gave what is no bound: only the simplest setting where it does is looked for
-    )
+    #: my_bound gave what is no bound: only the simplest setting where it does is looked for.
+    broken: bool = False
+    nothing: list[Point] = field(default_factory=list)  #: where it returned None
     spent: int = 0  #: settings measured since the first was found
 
     def count(self, name: str, by: int = 1) -> None:
@@ -88,6 +97,7 @@ class _Search:
         try:
             case = case_of(self.terms, point)
         except Skipped as reason:
+            tally.nothing += [point] if isinstance(reason.__cause__, ReturnedNone) else []
             return str(reason)
         except BrokenBound:
             if tally.found is not None:
@@ -150,22 +160,15 @@ class _Search:
             "significance": self.significance,
             **self.terms.options(),
         }
-        shown = code(point)
-        named = {kind for kind in map(type, (point.defense, *point.attacks)) if f"{kind.__name__}(" in shown}
-        return (
-            f"{_imports(named)}from verify import Features, Point, check_point; "
-            f"print(check_point(my_bound, {str(self.terms.kind)!r}, "
-            f"{shown}, {', '.join(f'{k}={v!r}' for k, v in options.items())}).text)"
-        )
+        return again(self.terms.name, self.terms.kind, point, options)
 
-
-def _imports(named: Iterable[type]) -> str:
-    """Statements that bring these classes: from ``bounds`` where it offers them, else from where they are."""
-    places: dict[str, list[str]] = {}
-    for kind in named:
-        offered = getattr(bounds, kind.__name__, None) is kind
-        places.setdefault("bounds" if offered else kind.__module__, []).append(kind.__name__)
-    return "".join(f"from {place} import {', '.join(sorted(places[place]))}; " for place in sorted(places))
+    def ensure_stated(self, tally: _Tally) -> None:
+        """``BrokenBound`` if my_bound returned None wherever it was asked, as a function does that returns nothing."""
+        if not tally.nothing or set(tally.counts) - {"unsupported", "excluded", "untried"}:
+            return
+        if len(tally.nothing) == tally.counts["unsupported"]:
+            said = f"it returned None, here and wherever it was asked ({len(tally.nothing)} settings)"
+            raise BrokenBound(self.terms.name, "nothing", said, point=tally.nothing[0])
 
 
 class _Found(Exception):
@@ -193,13 +196,15 @@ def check_bound(
     seed: int = 0,
     device: str = "cpu",
     progress: bool | None = None,
+    name: str | None = None,
 ) -> CheckResult:
     """Search for a setting in which the attack refutes ``my_bound``, and make it minimal.
 
     my_bound: a ``bounds.Bound`` of that kind, or a callable that returns a number, finite and not negative, the bound on R
     (root mean square distance of unit features, R = 1 for guessing zero). It is called with (defense, setting, attack,
     delta) if its signature takes four positional arguments, else with (setting,). It may raise ``UnsupportedBound`` or
-    return None where it says nothing (counted).
+    return None where it says nothing (counted). name: "module:function", by which messages and the counterexample's line
+    call it; None: where it can be imported from, if it can.
 
     kind: UPPER, R exceeds it in a fraction of at most ``delta`` of all trials, failed ones included (exact binomial test).
     LOWER, the mean of R^2 is at least its square (one-sided t test); FLOOR, the same, by default at the largest width
@@ -229,9 +234,9 @@ def check_bound(
     is a terminal). KeyboardInterrupt ends the search and what was found is returned.
 
     Raises ``BrokenBound`` (a ``ValueError``), with the setting, for a my_bound that raises something else or gives no
-    number, a negative or an infinite one: that is bad input, and no attack refutes it. ``ValueError`` or ``TypeError`` on
-    values out of range, on a my_bound that cannot be called or takes other arguments, on a Bound of another kind, and on
-    settings that are no strategy or yield something else than points.
+    number, a negative or an infinite one, or None everywhere: that is bad input, and no attack refutes it. ``ValueError`` or
+    ``TypeError`` on values out of range, on a my_bound that cannot be called or takes other arguments, on a Bound of another
+    kind, and on settings that are no strategy or yield something else than points.
     """
     wanted = Kind(checks.choice("kind", str(kind), tuple(Kind)))
     checks.integer("max_examples", max_examples, 1)
@@ -239,7 +244,9 @@ def check_bound(
     open_interval("alpha", alpha)
     significance = alpha / (max_examples + max_shrinks)
     search = _Search(
-        Terms.of(my_bound, wanted, delta=delta, tolerance=tolerance, variable=variable, ladder=ladder),
+        Terms.of(
+            my_bound, wanted, delta=delta, tolerance=tolerance, variable=variable, ladder=ladder, name=name
+        ),
         where,
         checks.integer("trials", trials, 2),
         significance,
@@ -253,6 +260,8 @@ def check_bound(
     tally = _Tally()
     with _progress(progress, wanted, max_examples) as advance:
         found, interrupted = _hunt(search, tally, settings, max_examples, advance)
+    if not interrupted:
+        search.ensure_stated(tally)
     counts = tally.counts
     if found is not None:
         status = "refuted"
@@ -295,11 +304,8 @@ def _hunt(
     from hypothesis.errors import Unsatisfiable
 
     if strategy is None:
-        judge = search.terms.judge
-        small = judge.ladder and search.terms.variable == "d"
-        strategy = point_strategy(
-            m=(32_000, 32_000) if small else judge.widths, d=(3, 6) if small else (3, 24)
-        )
+        sizes = default_sizes(search.terms.kind, search.terms.variable)
+        strategy = point_strategy(d=sizes["d"], m=sizes["m"], B=sizes["B"])
     if not isinstance(strategy, st.SearchStrategy):
         raise TypeError(
             f"settings must be a hypothesis strategy of points such as point_strategy(); got {strategy!r}"

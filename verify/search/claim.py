@@ -6,10 +6,15 @@ import importlib
 import inspect
 import math
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
+from pathlib import Path
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from bounds import AttackSpec, Bound, Defense, Kind, Setting, TrivialBound, UnsupportedBound, checks
 from verify.judge import JUDGES
@@ -33,12 +38,33 @@ FIRST_ORDER_ERROR, FIRST_ORDER_NOISE = 0.15, 0.15
 
 
 class BrokenBound(ValueError):
-    """What was given as a bound is none: ``what`` says in a word or two how ("raised <exception>", "not a number",
-    "negative", "infinite"), ``value`` what it was if a number, ``point`` in which setting it showed."""
+    """What was given as a bound is none: ``name`` says which, ``what`` in a word or two how ("raised <exception>",
+    "not a number", "negative", "infinite", "nothing"), ``text`` in a sentence, ``value`` what it was if a number, ``point``
+    in which setting it showed."""
 
-    def __init__(self, what: str, text: str, point: Point, value: float | None = None) -> None:
-        super().__init__(f"my_bound is no bound at {label(point)}: {text}")
+    def __init__(self, name: str, what: str, text: str, *, point: Point, value: float | None = None) -> None:
+        super().__init__(f"{name} is no bound at {label(point)}: {text}")
         self.what, self.point, self.value = what, point, value
+
+
+class ReturnedNone(UnsupportedBound):
+    """A callable says with None that it states nothing here."""
+
+
+#: What a bound is called that has no name by which it can be imported.
+ANONYMOUS = "my_bound"
+
+
+def name_of(my_bound: AnyBound) -> str:
+    """Where ``my_bound`` can be imported from, as "module:function"; ``ANONYMOUS`` if from nowhere."""
+    module, attribute = getattr(my_bound, "__module__", None), getattr(my_bound, "__qualname__", None)
+    if not (isinstance(module, str) and isinstance(attribute, str)) or module == "__main__":
+        return ANONYMOUS
+    try:
+        found = attrgetter(attribute)(sys.modules.get(module))
+    except AttributeError:  # made inside a function
+        return ANONYMOUS
+    return f"{module}:{attribute}" if found is my_bound else ANONYMOUS
 
 
 def _numeric(my_bound: AnyBound, kind: Kind) -> Numeric:
@@ -76,31 +102,39 @@ def _stated(bound: Bound, defense: Defense, setting: Setting, attack: AttackSpec
     return found.value
 
 
-def _number(numeric: Numeric, point: Point, delta: float) -> float:
+def _number(terms: Terms, point: Point) -> float:
     """The bound's number at a point: finite, not negative. Raises ``UnsupportedBound`` or ``BrokenBound``."""
     setting = point.setting()
     try:
-        value = numeric(point.defense, setting, point.attack, delta)
+        value = terms.numeric(point.defense, setting, point.attack, terms.delta)
     except UnsupportedBound:
         raise
-    except Exception as error:
-        name = type(error).__name__
-        said = f"it raised {name}: {' '.join(str(error).split())}"
-        raise BrokenBound(f"raised {name}", said, point) from error
+    except (Exception, SystemExit) as error:
+        kind = type(error).__name__
+        said = f"it raised {kind}: {' '.join(str(error).split())}{_place(error)}"
+        raise BrokenBound(terms.name, f"raised {kind}", said, point=point) from error
     if value is None:
-        raise UnsupportedBound("my_bound returned None")
+        raise ReturnedNone(f"{terms.name} returned None")
     try:
-        number = float("nan") if isinstance(value, str) else float(value)
-    except (TypeError, ValueError):
+        # A word is no number, even one that float() would read; nor is an answer to yes or no.
+        number = math.nan if isinstance(value, str | bytes | bool | np.bool_) else float(value)
+    except Exception:  # float() calls the value's own code
         number = math.nan
-    said = f"it returned {value!r}"
+    broken = partial(BrokenBound, terms.name, text=f"it returned {checks.shown(value)}", point=point)
     if math.isnan(number):
-        raise BrokenBound("not a number", said, point)
+        raise broken("not a number")
     if number < 0:
-        raise BrokenBound("negative", said, point, number)
+        raise broken("negative", value=number)
     if math.isinf(number):
-        raise BrokenBound("infinite", said, point)
+        raise broken("infinite")
     return number
+
+
+def _place(error: BaseException) -> str:
+    """Where in a user's own file, the first that is not this one, an error comes from: " (my_bounds.py:12)"."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    theirs = [f for f in frames if f.filename == frames[0].filename]
+    return f" ({Path(theirs[-1].filename).name}:{theirs[-1].lineno})" if theirs else ""
 
 
 def load_bound(name: str) -> Any:
@@ -119,7 +153,8 @@ def load_bound(name: str) -> Any:
         raise ValueError(f"MODULE:FUNCTION must name a module that can be imported; got {name!r}") from None
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise ValueError(f"MODULE:FUNCTION must name something in {module}; got {name!r}")
+            meant = checks.nearest(part, dir(found))
+            raise ValueError(f"MODULE:FUNCTION must name something in {module}; got {name!r}{meant}")
         found = getattr(found, part)
     return found
 
@@ -129,8 +164,9 @@ def load_bound(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Terms:
-    """What is asked, the same in every setting."""
+    """What is asked, the same in every setting. name: of the bound, "module:function" if it can be imported."""
 
+    name: str
     kind: Kind
     numeric: Numeric
     delta: float
@@ -151,8 +187,9 @@ class Terms:
         tolerance: float | None,
         variable: str,
         ladder: Sequence[int],
+        name: str | None = None,
     ) -> Terms:
-        """The arguments of a search, checked."""
+        """The arguments of a search, checked. name: None: that by which the bound can be imported."""
         open_interval("delta", delta)
         if tolerance is not None:
             checks.real("tolerance", tolerance, 0.0)
@@ -161,7 +198,9 @@ class Terms:
         if len(steps) < 2 or len(set(steps)) != len(steps):
             raise ValueError(f"ladder must be at least two distinct factors; got {tuple(ladder)}")
         chosen = JUDGES[kind].tolerance if tolerance is None else tolerance
-        return Terms(kind, _numeric(my_bound, kind), delta, chosen, variable, steps)
+        return Terms(
+            name or name_of(my_bound), kind, _numeric(my_bound, kind), delta, chosen, variable, steps
+        )
 
     def options(self) -> dict[str, Any]:
         """Those of the terms that the kind has a use for."""
@@ -211,7 +250,7 @@ def case_of(terms: Terms, point: Point) -> Case:
         tuple(_scaled(point, terms.variable, factor) for factor in terms.ladder) if judge.ladder else (point,)
     )
     try:
-        values = [_number(terms.numeric, p, terms.delta) for p in points]
+        values = [_number(terms, p) for p in points]
     except TrivialBound as reason:
         raise Skipped("vacuous") from reason
     except UnsupportedBound as reason:

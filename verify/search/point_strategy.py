@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING
 
-from bounds import ACTIVATIONS, DEFENSES, AttackSpec, Defense, TensorAttack, checks
+from bounds import ACTIVATIONS, DEFENSES, AttackSpec, Defense, Kind, TensorAttack, checks
+from bounds.gaussian.activations import ZERO
 from bounds.setting import alternating
+from verify.judge import JUDGES
 from verify.measure.features import Features
 from verify.measure.point import Point
 
@@ -19,10 +21,6 @@ if TYPE_CHECKING:
 LABELS = ("alternating", "equal", "strong", "small_residual")
 
 
-#: The activations that a second-moment attack covers, relu first.
-EVEN = tuple(name for name, a in ACTIVATIONS.items() if abs(a.coefficient(2)) > 1e-9)
-
-
 #: Pairwise cosines: well apart, and nearly parallel.
 COSINES = (0.3, 0.9)
 
@@ -32,13 +30,15 @@ def point_strategy(
     d: tuple[int, int] = (3, 24),
     m: tuple[int, int] = (1_000, 32_000),
     B: tuple[int, int] = (1, 3),
-    activations: Sequence[str] = EVEN,
+    activations: Sequence[str] | None = None,
     cosines: Sequence[float] = COSINES,
     labels: Sequence[str] = LABELS,
     random_features: bool = True,
     attack: AttackSpec | None = None,
 ) -> st.SearchStrategy[Point]:
     """Points with their sizes in the given ranges (both ends included), unit features, seed 0.
+
+    activations: names; None: those that a second-moment attack covers, relu first.
 
     defenses: families, of which members are drawn parameter by parameter from ``off`` and the declared grid, or single
     members. d, m: on a ladder that doubles from the lower end (d at least B), with the upper end; B: every integer.
@@ -53,6 +53,7 @@ def point_strategy(
     from hypothesis import reject
     from hypothesis import strategies as st
 
+    activations = even_activations() if activations is None else activations
     for name, (lo, hi), least in (("d", d, 1), ("m", m, 2), ("B", B, 1)):
         checks.integer(f"lower end of {name}", lo, least)
         checks.integer(f"upper end of {name}", hi, lo)
@@ -104,6 +105,21 @@ def point_strategy(
     return points()
 
 
+def default_sizes(kind: Kind, variable: str = "m") -> dict[str, tuple[int, int]]:
+    """The ranges of d, m and B in which a bound of that kind is tried: where trials are cheap and can refute it. A rate is
+    measured over several sizes, from the one drawn on."""
+    judge = JUDGES[kind]
+    if judge.ladder and variable == "d":
+        return {"d": (3, 6), "m": (32_000, 32_000), "B": (1, 3)}
+    return {"d": (3, 24), "m": judge.widths, "B": (1, 3)}
+
+
+@cache
+def even_activations() -> tuple[str, ...]:
+    """The activations that a second-moment attack covers, relu first."""
+    return tuple(name for name, a in ACTIVATIONS.items() if abs(a.coefficient(2)) > ZERO)
+
+
 def ladder(lo: int, hi: int) -> tuple[int, ...]:
     """lo, 2 lo, 4 lo, ... below hi, and hi."""
     steps = [lo]
@@ -132,28 +148,3 @@ def _labels(chosen: str, size: int, activation: str) -> tuple[float, ...]:
     if chosen == "small_residual":
         return (round(ACTIVATIONS[activation].coefficient(0) - 0.2, 3), *signs[1:])
     return signs
-
-
-def code(value: Any) -> str:
-    """A point, or a part of one, as the Python expression that a person would write: defaults are left out."""
-    from dataclasses import MISSING, fields, is_dataclass
-
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"float({str(value)!r})"
-    if isinstance(value, tuple):
-        inner = ", ".join(code(v) for v in value)
-        return f"({inner},)" if len(value) == 1 else f"({inner})"
-    if not is_dataclass(value):
-        return repr(value)
-    parts = []
-    for f in fields(value):
-        given = getattr(value, f.name)
-        factory = f.default_factory
-        default = factory() if factory is not MISSING else f.default
-        if isinstance(value, Point) and f.name == "labels":
-            default = Point("", value.features, value.d, value.m, value.B).labels
-        if f.default is MISSING and factory is MISSING:
-            parts.append(code(given))
-        elif given != default:
-            parts.append(f"{f.name}={code(given)}")
-    return f"{type(value).__name__}({', '.join(parts)})"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import sympy as sp
 
-from bounds import ACTIVATIONS, Activation, BoundValue, Kind, NoDefense, Setting, evaluate, resolve_activation
+from bounds import Activation, BoundValue, Kind, NoDefense, Setting, evaluate, resolve_activation
 from bounds.gaussian.activations import Z
 from bounds.setting import alternating
 from verify.judge.predicted import RatioResult, judge_predicted
@@ -50,10 +50,10 @@ DEPTHS = (0, 1, 2, 3)
 STANDARD_DEPTHS = (1, 2)
 
 
-NAMES: Mapping[str, Activation] = {
-    "ReLU": ACTIVATIONS["relu"],
-    "leaky ReLU, slope 0.01": ACTIVATIONS["leaky_relu"],
-    "leaky ReLU, slope 0.3": resolve_activation(sp.Max(Z, 3 * Z / 10)),
+NAMES: Mapping[str, str | sp.Expr] = {
+    "ReLU": "relu",
+    "leaky ReLU, slope 0.01": "leaky_relu",
+    "leaky ReLU, slope 0.3": sp.Max(Z, 3 * Z / 10),
 }
 
 
@@ -82,13 +82,19 @@ def conditions() -> tuple[Condition, ...]:
     return (*carry, *standard)
 
 
+@lru_cache
+def activation_of(name: str) -> Activation:
+    """The activation with a name in ``NAMES``."""
+    return resolve_activation(NAMES[name])
+
+
 def network(condition: Condition, seed: int) -> DeepNet:
     """The client's network in the trial with that seed."""
     from attack.networks.deep import DeepNet
     from attack.networks.two_layer import TwoLayerNet
 
     m, layers = int(condition["m"]), int(condition["layers"])
-    net = TwoLayerNet.sample(D, m, NAMES[str(condition["activation"])], mixed(seed, m))
+    net = TwoLayerNet.sample(D, m, activation_of(str(condition["activation"])), mixed(seed, m))
     if condition["first"] == "carry":
         return DeepNet.carrying(net, layers)
     return DeepNet.standard(net, layers, FIRST_LAYERS_SEED)
@@ -122,7 +128,7 @@ def trial(condition: Condition, seed: int) -> Outcome:
 @lru_cache(maxsize=64)
 def predicted(activation: str, m: int) -> BoundValue:
     """What theory predicts for two layers."""
-    setting = Setting.from_features(FEATURES.sample(D, B), alternating(B), m, NAMES[activation])
+    setting = Setting.from_features(FEATURES.sample(D, B), alternating(B), m, activation_of(activation))
     return evaluate(NoDefense(), setting)[Kind.PREDICTED]
 
 
@@ -139,7 +145,7 @@ def predicted_hidden(condition: Condition) -> BoundValue:
 
     # Standard first layers are the same at any width of the last one.
     received = network({**condition, "m": D}, 0).representation(torch.from_numpy(FEATURES.sample(D, B)))
-    activation = NAMES[str(condition["activation"])]
+    activation = activation_of(str(condition["activation"]))
     setting = Setting.from_features(received, alternating(B), int(condition["m"]), activation)
     return evaluate(NoDefense(), setting)[Kind.PREDICTED]
 

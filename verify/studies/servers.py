@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import special
+import scipy
 
 from bounds import Activation, NoDefense, Setting, TensorAttack, evaluate
 from bounds.estimator import moment_orders
@@ -114,7 +114,7 @@ def whitened(public: Public) -> Found:
 def gaussian_map(public: Public) -> Found:
     """Each entry of uniform weights mapped to a Gaussian one of equal rank, for the moments."""
     u = public.weights * math.sqrt(D)
-    return _mapped(public, special.ndtri(np.clip((u + 1) / 2, 1e-12, 1 - 1e-12)))
+    return _mapped(public, scipy.special.ndtri(np.clip((u + 1) / 2, 1e-12, 1 - 1e-12)))
 
 
 def diagonal_removed(public: Public) -> Found:
@@ -144,7 +144,7 @@ def _mapped(public: Public, phi: Array) -> Found:
 
     def smooth(t: Array) -> Array:
         u = c * t / s
-        return np.asarray(c * t * special.ndtr(u) + s * np.exp(-(u**2) / 2) / math.sqrt(2 * math.pi))
+        return np.asarray(c * t * scipy.special.ndtr(u) + s * np.exp(-(u**2) / 2) / math.sqrt(2 * math.pi))
 
     found = _attack(
         public.network(phi, Activation("smoothed relu", smooth)), public.observation(), public.seed

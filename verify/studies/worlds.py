@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from bounds import ACTIVATIONS, Activation, checks
 from verify.studies.study import Condition
@@ -99,7 +99,7 @@ def build(
     if weights == "kaiming":
         W *= math.sqrt(2 / D)
     elif weights == "uniform":  # PyTorch's default for a linear layer
-        W = (2 * special.ndtr(W) - 1) / math.sqrt(D)
+        W = (2 * scipy.special.ndtr(W) - 1) / math.sqrt(D)
     more = numpy_generator(seed, "noise")
     b = {
         "none": lambda: np.zeros(m),

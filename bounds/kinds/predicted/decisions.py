@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import optimize
+import scipy
 
 from bounds.arrays import Array
 from bounds.errors import UnsupportedBound
@@ -102,7 +102,7 @@ def check_assignment(
     scatter = errors[:, None] / np.abs(scale)
     right = np.isclose(norms[:, None], norms, rtol=1e-6, atol=0)
     worst = np.where(right, distance + TOLD * scatter, distance - TOLD * scatter)
-    rows, columns = optimize.linear_sum_assignment(worst)
+    rows, columns = scipy.optimize.linear_sum_assignment(worst)
     if np.all(right[rows, columns]):
         return
     moved = ~right[rows, columns]
@@ -137,7 +137,7 @@ def _common_fit(setting: Setting, low: int, core: int, weight: float, alpha: Arr
         return data - moments(x[:size], v, np.full(size, common))
 
     start = np.concatenate([alpha, u.ravel()])
-    found = np.asarray(optimize.least_squares(misfit, start, xtol=1e-12, ftol=1e-12).x[:size])
+    found = np.asarray(scipy.optimize.least_squares(misfit, start, xtol=1e-12, ftol=1e-12).x[:size])
     if np.abs(found).max() > _DIVERGES * np.abs(alpha).max():
         raise UnsupportedBound("not proved: the fit with a common norm has components that diverge")
     return found

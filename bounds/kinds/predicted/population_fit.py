@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import optimize
+import scipy
 
 from bounds.arrays import Array
 from bounds.errors import UnsupportedBound
@@ -153,7 +153,7 @@ class _Limit:
         lengths = np.sqrt(np.add.reduce(v * v, axis=1))
         return x[: self.B], v / lengths[:, None], lengths
 
-    def descend(self, data: Array, x: Array, evaluations: int) -> optimize.OptimizeResult:
+    def descend(self, data: Array, x: Array, evaluations: int) -> scipy.optimize.OptimizeResult:
         """The fit that is found from ``x``."""
 
         # Derivatives are asked for where the misfit was asked for just before.
@@ -178,7 +178,7 @@ class _Limit:
             return -np.hstack([atoms.T, turned.transpose(1, 0, 2).reshape(len(data), -1)])
 
         options = {"xtol": 1e-14, "ftol": 1e-14, "gtol": 1e-14, "max_nfev": evaluations}
-        return optimize.least_squares(misfit, x, slopes, method="lm", **options)
+        return scipy.optimize.least_squares(misfit, x, slopes, method="lm", **options)
 
     def starts(self, data: Array) -> Iterator[Array]:
         """The features' own directions, these with noise, then random ones."""
@@ -195,11 +195,11 @@ class _Limit:
         data = self.data(self.setting.residuals)
         largest = float(np.linalg.norm(self.matrix(data), 2))
 
-        def settled(found: optimize.OptimizeResult) -> optimize.OptimizeResult:
+        def settled(found: scipy.optimize.OptimizeResult) -> scipy.optimize.OptimizeResult:
             done = found.status != 0 or found.nfev >= _SETTLED
             return found if done else self.descend(data, found.x, _SETTLED)
 
-        def diverges(found: optimize.OptimizeResult) -> bool:
+        def diverges(found: scipy.optimize.OptimizeResult) -> bool:
             return float(np.max(np.abs(found.x[: self.B]))) > _DIVERGES * largest
 
         def least() -> int:
@@ -223,7 +223,7 @@ class _Limit:
         alpha, v, _ = self.unpacked(best.x)
         for rival in found:
             turned = np.abs(self.unpacked(rival.x)[1] @ v.T)
-            rows, columns = optimize.linear_sum_assignment(-turned)
+            rows, columns = scipy.optimize.linear_sum_assignment(-turned)
             same = turned[rows, columns].min() > 1 - 1e-6
             if not same and rival.cost < best.cost * (1 + _TIE):
                 raise UnsupportedBound("not proved: two fits of the population's moments nearly tie")
@@ -292,7 +292,7 @@ class _Limit:
         if self.order % 2 == 0:
             v = v * np.where(self.first_moment * (alpha / self.c2) * self.c1 < 0, -1.0, 1.0)[:, None]
         distance = ((self.directions[:, None] - v[None]) ** 2).sum(axis=2)
-        return np.asarray(v[optimize.linear_sum_assignment(distance)[1]])
+        return np.asarray(v[scipy.optimize.linear_sum_assignment(distance)[1]])
 
     @cached_property
     def error(self) -> ElementwiseError:
