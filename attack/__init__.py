@@ -17,6 +17,7 @@ from attack.own.files import read_gradient
 from attack.own.findings import Finding
 from attack.own.gradient import SharedGradient
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError, reconstruct
+from attack.registry import register_channel
 from attack.rows.observation import FirstLayerObservation, observe_first_layer
 from attack.rows.sparse_recovery import sparse_recovery
 from attack.rows.tensor import first_layer_attack
@@ -45,6 +46,7 @@ __all__ = [
     "observe_first_layer",
     "read_gradient",
     "reconstruct",
+    "register_channel",
     "sparse_recovery",
     "tensor_attack",
 ]

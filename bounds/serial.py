@@ -69,8 +69,13 @@ def defense_from_dict(raw: Any) -> Defense:
     """Inverse of ``defense_to_dict``; ``ValueError`` for anything that is not its result."""
     values = _object("defense", raw)
     families = {family.name: family for family in bounds.DEFENSES}
-    family = families[_word("defense", values.pop("name", None), families)]
-    found: Defense = _built("defense", family, values)
+    name = values.pop("name", None)
+    if not isinstance(name, str) or name not in families:
+        raise ValueError(
+            f"defense must be one of {', '.join(families)}; got {name!r} (a defense from outside is known once the module "
+            "that registers it has been imported; on the command line: --plugin MODULE)"
+        )
+    found: Defense = _built("defense", families[name], values)
     return found
 
 

@@ -108,7 +108,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "gaussian",
         "setting law estimator",
         "defense",
-        "statement",
+        "registry statement",
         "kinds.pairs",
         "wide_limits",
         "kinds",
@@ -119,7 +119,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "attack": (
         "arrays streams metrics stream units",
-        "device client",
+        "device client registry",
         "networks observation",
         "channels reconstruction",
         "tensor",

@@ -10,7 +10,17 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from bounds import ACTIVATIONS, AttackSpec, Defense, NoDefense, Setting, TensorAttack, checks, serial
+from bounds import (
+    ACTIVATIONS,
+    DEFENSES,
+    AttackSpec,
+    Defense,
+    NoDefense,
+    Setting,
+    TensorAttack,
+    checks,
+    serial,
+)
 from bounds.setting import LARGEST_LABEL, LARGEST_SIZE, alternating
 from verify.measure.features import Features
 from verify.measure.lines import json_object
@@ -55,6 +65,10 @@ class Point:
             raise ValueError(f"labels must have B = {self.B} entries; got {len(labels)}")
         object.__setattr__(self, "labels", labels)
         checks.instance("defense", self.defense, Defense)
+        if type(self.defense) not in DEFENSES:
+            raise TypeError(
+                f"defense must be of a family in bounds.DEFENSES (@bounds.register_defense); got {self.defense!r}"
+            )
         checks.instance("also", self.also, tuple)
         for attack in self.attacks:
             checks.instance("attack", attack, AttackSpec, "TensorAttack()")
