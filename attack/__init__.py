@@ -9,6 +9,7 @@ if getattr(bounds, "__distribution__", None) != "reconbound":
     )
 
 from attack.metrics import MatchedError, matched_error, matched_rmse
+from attack.networks.modules import activation_of
 from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation, observe
 from attack.own.attack import GradientAttack, attack_gradient
@@ -37,6 +38,7 @@ __all__ = [
     "ReconstructionError",
     "SharedGradient",
     "TwoLayerNet",
+    "activation_of",
     "attack_gradient",
     "check_gradient",
     "first_layer_attack",

@@ -29,8 +29,8 @@ TAKEN = "all"
 class Defenses(Sequence[type[Defense]]):
     """Every defense there is: first those of the tree, then those from outside it, in the order of their registration.
 
-    Nothing is taken out; only a class that is defined again (the same name in the same module, as when the cell of a notebook
-    is run twice) takes the place of its predecessor. What installed packages name under the entry point ``GROUP`` is
+    Nothing is taken out; only a class that is defined again (the same name in the same module: the cell of a notebook
+    run twice) takes the place of its predecessor. What installed packages name under the entry point ``GROUP`` is
     imported at the first look, so the first look raises ``ImportError`` where that fails.
     """
 
@@ -187,5 +187,6 @@ def _require_same_meaning(family: type[Defense], other: type[Defense]) -> None:
     for name in ours.keys() & theirs.keys():
         if ours[name] != theirs[name]:
             raise ValueError(
-                f"{family.__name__}.{name} must be {theirs[name]}, as in {other.name}, or have another name; it is {ours[name]}"
+                f"{family.__name__}.{name} must be {theirs[name]}, as in {other.name}, or have another name; "
+                f"it is {ours[name]}"
             )

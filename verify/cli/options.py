@@ -42,7 +42,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard outpu
 Out = Annotated[Path, typer.Option(help="Directory for records and figures.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Moments = Annotated[str, typer.Option(help="residualized or plain.")]
-Activation = Annotated[str, typer.Option(help="Name of the activation.")]
+Activation = Annotated[str, typer.Option(help="Name of the activation, or an expression in z.")]
 Format = Annotated[str, typer.Option("--format", help=f"Of the figures: {', '.join(FORMATS)}.")]
 Dimension = Annotated[int, _counted("--d", "Feature dimension.")]
 Width = Annotated[int, _counted("--m", "Hidden width.")]

@@ -68,7 +68,7 @@ def verify(
     m: Widths = None,
     d: Annotated[int | None, _own("--d", "Feature dimension.", parser=count)] = None,
     B: Annotated[int | None, _own("--B", "Number of features.", parser=count)] = None,
-    activation: Annotated[str | None, _own("--activation", "Name of the activation.")] = None,
+    activation: Annotated[str | None, _own("--activation", "Its name, or an expression in z.")] = None,
     features: Annotated[str | None, _own("--features", f"One of {', '.join(FEATURE_KINDS)}.")] = None,
     cosine: Annotated[float | None, _own("--cosine", "All pairwise cosines of the features.")] = None,
     labels: Annotated[str | None, _own("--labels", "Such as 1,-1,1; default: alternating.")] = None,

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 from bounds import (
-    ACTIVATIONS,
     DEFENSES,
     AttackSpec,
     Defense,
@@ -21,6 +20,7 @@ from bounds import (
     checks,
     serial,
 )
+from bounds.gaussian.activations import activation_text
 from bounds.setting import LARGEST_LABEL, LARGEST_SIZE, alternating
 from verify.measure.features import Features
 from verify.measure.lines import json_object
@@ -33,7 +33,8 @@ class Point:
     """One setting to be measured: trials at a point differ in weights, noise and starts, never in the
     features.
 
-    ``labels`` default to +1, -1, +1, ...; ``activation`` is a name of ``bounds.ACTIVATIONS``. ``also``: further attacks that
+    ``labels`` default to +1, -1, +1, ...; ``activation``: a name of ``bounds.ACTIVATIONS``, or an
+    expression in z ("z**2 + z**3"; sympy's is kept as its text). ``also``: further attacks that
     run on the same observation as ``attack``. Raises ``ValueError`` or ``TypeError`` on values out of range (a mismatch of d
     and pictures shows when the features are drawn).
     """
@@ -56,7 +57,7 @@ class Point:
         checks.integer("d", self.d, 1, LARGEST_SIZE)
         checks.integer("B", self.B, 1, self.d, "at most d")
         checks.integer("m", self.m, self.B + 1, LARGEST_SIZE, "more than B")
-        checks.choice("activation", self.activation, tuple(ACTIVATIONS))
+        object.__setattr__(self, "activation", activation_text(self.activation))
         checks.choice("dtype", self.dtype, DTYPES)
         labels = tuple(
             checks.real("labels", y, -LARGEST_LABEL, LARGEST_LABEL) for y in self.labels

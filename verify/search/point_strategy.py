@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bounds import ACTIVATIONS, DEFENSES, AttackSpec, Defense, TensorAttack, checks
+from bounds import ACTIVATIONS, DEFENSES, AttackSpec, Defense, TensorAttack, checks, resolve_activation
 from bounds.setting import alternating
 from verify.measure.features import Features
 from verify.measure.point import Point
@@ -61,7 +61,7 @@ def point_strategy(
         if not values:
             raise ValueError(f"{name} must have at least one entry; got {values!r}")
     for activation in activations:
-        checks.choice("activations", activation, tuple(ACTIVATIONS))
+        _require_known(activation)
     for choice in labels:
         checks.choice("labels", choice, LABELS)
     for cosine in cosines:
@@ -104,6 +104,13 @@ def point_strategy(
     return points()
 
 
+def _require_known(activation: str) -> None:
+    try:
+        resolve_activation(activation)
+    except ValueError as error:
+        raise ValueError(f"activations: {error}") from None
+
+
 def ladder(lo: int, hi: int) -> tuple[int, ...]:
     """lo, 2 lo, 4 lo, ... below hi, and hi."""
     steps = [lo]
@@ -130,7 +137,7 @@ def _labels(chosen: str, size: int, activation: str) -> tuple[float, ...]:
     if chosen == "strong":
         return tuple(3 * s for s in signs)
     if chosen == "small_residual":
-        return (round(ACTIVATIONS[activation].coefficient(0) - 0.2, 3), *signs[1:])
+        return (round(resolve_activation(activation).coefficient(0) - 0.2, 3), *signs[1:])
     return signs
 
 
