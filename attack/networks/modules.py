@@ -85,9 +85,9 @@ _FUNCTIONS: Mapping[type[nn.Module], Callable[[Any], str | sp.Expr]] = MappingPr
 def activation_of(activation: AnyActivation) -> Activation:
     """The ``Activation`` that a module of torch stands for, or whatever ``bounds.resolve_activation`` takes.
 
-    torch's own activations become the built-in ones, or expressions with their parameters, as they are now and as
-    ``eval()`` leaves them; ``PReLU`` with one slope too. Any other module that maps a number to a number is taken as a smooth function, in double precision and
-    as ``eval()`` leaves it, with autograd's derivative: no UPPER is stated for it, and it cannot be written to records.
+    torch's own activations become the built-in ones, or expressions with their parameters, as they are now and as ``eval()``
+    leaves them; ``PReLU`` with one slope too. Any other module that maps a number to a number is taken as a smooth function
+    in double precision, with autograd's derivative: no UPPER is stated for it, and it cannot be written to records.
     Raises ``ValueError`` for a module that is not elementwise, not smooth, or a function that theory does not cover.
     """
     if not isinstance(activation, nn.Module):

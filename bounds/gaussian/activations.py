@@ -260,12 +260,13 @@ def resolve_activation(activation: str | Activation | sp.Expr | Callable[[Array]
     """The ``Activation`` for a name of the table, an expression in one symbol (sympy's, or a text such as "z**2 + z**3" in
     z, where the names of the table are functions too), a callable, or an ``Activation``.
 
-    Equal expressions give the same object, whose name is the text. A callable maps a float64 array to a real array of the same shape and must be smooth; give an ``Activation`` with
-    ``kinks`` for one that is not. Raises ``ValueError`` for an unknown name, kinks that cannot be found, a function that
-    cannot be evaluated, is not finite, does not keep the shape or grows too fast for Gaussian moments, and for one that
-    is found not to be smooth between its kinks (by two quadratures at unit norm) or not to vary as declared (by values at
-    a spacing of 1/1000 on [-40, 40]): what happens between the points is the caller's word. At norms above 3 a feature far
-    from zero that no node of the panels meets is not seen. ``TypeError`` for another type.
+    Equal expressions give the same object, whose name is the text. A callable maps a float64 array to a real array of the
+    same shape and must be smooth; give an ``Activation`` with ``kinks`` for one that is not. Raises ``ValueError`` for an
+    unknown name, a text that is no expression, kinks that cannot be found, a function that cannot be evaluated, is not
+    finite, does not keep the shape or grows too fast for Gaussian moments, and for one that is found not to be smooth
+    between its kinks (by two quadratures at unit norm) or not to vary as declared (by values at a spacing of 1/1000 on
+    [-40, 40]): what happens between the points is the caller's word. At norms above 3 a feature far from zero that no node
+    of the panels meets is not seen. ``TypeError`` for another type.
     """
     if isinstance(activation, Activation):
         return _checked(activation)

@@ -105,7 +105,7 @@ class Point:
         points, and seeds made from them, stay what they were."""
         raw = {
             "experiment": self.experiment,
-            "features": asdict(self.features),
+            "features": self.features.to_dict(),
             "d": self.d,
             "m": self.m,
             "B": self.B,
@@ -128,7 +128,9 @@ class Point:
             return Point(
                 **values
                 | {
-                    "features": Features(**_exactly("features", values["features"], Features)),
+                    "features": Features(
+                        **_exactly("features", values["features"], Features, optional={"rows"})
+                    ),
                     "labels": tuple(labels),
                     "defense": serial.defense_from_dict(values["defense"]),
                     "attack": serial.attack_from_dict(values["attack"]),
