@@ -1,5 +1,5 @@
-"""A defense from outside the tree, the README's: everything that a defense of the tree has, in this process, where the tables
-are afterwards what they were before."""
+"""A defense from outside the tree, the README's: everything that a defense of the tree has, in this process, where the
+tables are afterwards what they were before."""
 
 from __future__ import annotations
 
@@ -310,5 +310,5 @@ def test_a_defense_has_one_channel() -> None:
         register_channel(DEFENSES[0])(one)
     with pytest.raises(TypeError, match=r"function of \(defense, client, groups, seed\)"):
         register_channel(family("mist"))(lambda client: client)
-    with pytest.raises(TypeError, match="must be of a subclass of bounds.Defense"):
+    with pytest.raises(TypeError, match=r"must be of a subclass of bounds\.Defense"):
         register_channel(fog())  # type: ignore[arg-type]

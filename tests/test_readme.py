@@ -51,7 +51,7 @@ def test_every_option_the_readme_names_exists() -> None:
 
     for name in COMMANDS:
         collect(load(name))
-    shell = re.findall(r"```\n(reconbound.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    shell = re.findall(r"```\n(reconbound bound.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert shell
     assert set(re.findall(r"--[a-zA-Z][\w-]*", shell[0])) <= known
     assert set(re.findall(r"^reconbound ([\w-]+)", shell[0], re.MULTILINE)) <= set(COMMANDS)

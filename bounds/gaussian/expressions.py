@@ -86,7 +86,7 @@ def written(expr: sp.Expr) -> str:
     return str(_Printer().doprint(expr))
 
 
-class _Printer(StrPrinter):  # type: ignore[misc]  # sympy is untyped
+class _Printer(StrPrinter):
     def _print_Float(self, expr: sp.Float) -> str:
         return repr(float(expr))
 
