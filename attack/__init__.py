@@ -18,7 +18,7 @@ from attack.own.files import read_gradient
 from attack.own.findings import Finding
 from attack.own.gradient import SharedGradient
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError, reconstruct
-from attack.registry import register_channel
+from attack.registry import register_channel, register_reconstruct
 from attack.rows.observation import FirstLayerObservation, observe_first_layer
 from attack.rows.sparse_recovery import sparse_recovery
 from attack.rows.tensor import first_layer_attack
@@ -49,6 +49,7 @@ __all__ = [
     "read_gradient",
     "reconstruct",
     "register_channel",
+    "register_reconstruct",
     "sparse_recovery",
     "tensor_attack",
 ]

@@ -1,6 +1,6 @@
 """Theory of data reconstruction from gradients: settings, defenses, bounds. Uses sympy, numpy, scipy; never torch."""
 
-from collections.abc import Mapping
+from collections.abc import KeysView, Mapping
 
 import sympy as sp
 
@@ -22,7 +22,7 @@ from bounds.estimator import AttackSpec, TensorAttack
 from bounds.evaluation import Evaluation, evaluate, expression
 from bounds.gaussian.activations import ACTIVATIONS, Activation, resolve_activation
 from bounds.gaussian.variation import Variation
-from bounds.kinds.stated import THEORY
+from bounds.kinds.stated import THEORY, register_attack
 from bounds.registry import Defenses, Live
 from bounds.setting import SIZES, Setting
 from bounds.statement import Bound, BoundValue, Kind
@@ -50,7 +50,7 @@ DEFENSES = Defenses(
 register_defense = DEFENSES.register
 
 #: Every attack that theory speaks about.
-ATTACKS: tuple[type[AttackSpec], ...] = tuple(THEORY)
+ATTACKS: KeysView[type[AttackSpec]] = THEORY.keys()
 
 #: Every symbol that a bound's expression may use.
 SYMBOLS: Mapping[str, sp.Symbol] = Live(
@@ -92,6 +92,7 @@ __all__ = [
     "evaluate",
     "expression",
     "param",
+    "register_attack",
     "register_defense",
     "resolve_activation",
     "symbol",

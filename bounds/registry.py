@@ -47,10 +47,8 @@ class Defenses(Sequence[type[Defense]]):
         _require_specification(family)
         known = {f.name: i for i, f in enumerate(self._families)}
         place = known.get(family.name)
-        if place is not None and not _redefined(self._families[place], family):
-            raise ValueError(
-                f"name must be that of no other defense; {family.name!r} is {_whole_name(self._families[place])} already"
-            )
+        if place is not None:
+            require_redefined(self._families[place], family)
         for other in self._families:
             if other.name != family.name:
                 _require_same_meaning(family, other)
@@ -116,27 +114,36 @@ def _import_installed() -> None:
             ) from error
 
 
-def _whole_name(family: type) -> str:
-    return f"{family.__module__}.{family.__qualname__}"
+def require_named(one: Any, what: str) -> None:
+    """``TypeError`` or ``ValueError`` unless a class is a frozen dataclass with a name that can stand in records and on the
+    command line."""
+    options = vars(one).get("__dataclass_params__")
+    if options is None or not options.frozen:
+        raise TypeError(f"{one.__name__} must be a frozen dataclass before it is registered as {what}")
+    name = getattr(one, "name", None)
+    if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name) or name == TAKEN:
+        raise ValueError(
+            f"{one.__name__}.name must be lower-case letters, digits and underscores, and not {TAKEN!r}; got {name!r}"
+        )
 
 
-def _redefined(old: type[Defense], new: type[Defense]) -> bool:
-    return _whole_name(old) == _whole_name(new)
+def require_redefined(old: Any, new: Any) -> None:
+    """``ValueError`` unless two classes of one name are the same class, defined again."""
+    if whole_name(old) != whole_name(new):
+        raise ValueError(f"{new.__name__}.name must be free; {new.name!r} is {whole_name(old)} already")
+
+
+def whole_name(one: Any) -> str:
+    """Where a class or a function is defined, and as what."""
+    return f"{getattr(one, '__module__', '?')}.{getattr(one, '__qualname__', type(one).__name__)}"
 
 
 def _require_specification(family: Any) -> None:
     """``TypeError`` or ``ValueError`` unless ``family`` says all that a defense has to."""
     if not (isinstance(family, type) and issubclass(family, Defense)):
         raise TypeError(f"a defense must be a subclass of bounds.Defense; got {checks.shown(family)}")
+    require_named(family, "a defense")
     where = family.__name__
-    options = vars(family).get("__dataclass_params__")
-    if options is None or not options.frozen:
-        raise TypeError(f"{where} must be a frozen dataclass: @dataclass(frozen=True) below the registration")
-    name = getattr(family, "name", None)
-    if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name) or name == TAKEN:
-        raise ValueError(
-            f"{where}.name must be lower-case letters, digits and underscores, and not {TAKEN!r}; got {name!r}"
-        )
     free = [f.name for f in dataclasses.fields(family) if not {"param", "choice"} & set(f.metadata)]
     if free:
         raise TypeError(f"{where}.{free[0]} must be declared with param(...) or choice(...)")

@@ -3,8 +3,10 @@ tables are afterwards what they were before."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
+import math
 import pickle
 import sys
 from collections.abc import Iterator
@@ -21,8 +23,24 @@ from test_readme import examples
 
 import attack.registry
 import verify.measure.sweep
-from attack import TwoLayerNet, matched_rmse, observe, reconstruct, register_channel
-from bounds import DEFENSES, SYMBOLS, Defense, Kind, Setting, evaluate, expression, param, register_defense
+from attack import TwoLayerNet, matched_rmse, observe, reconstruct, register_channel, register_reconstruct
+from bounds import (
+    ATTACKS,
+    DEFENSES,
+    SYMBOLS,
+    THEORY,
+    AttackSpec,
+    Defense,
+    Kind,
+    Setting,
+    TensorAttack,
+    evaluate,
+    expression,
+    param,
+    register_attack,
+    register_defense,
+)
+from bounds.kinds.predicted.unbiased import PREDICTED
 from bounds.law import Unbiased
 from bounds.setting import SIZES
 from verify import (
@@ -48,10 +66,15 @@ SMALL: dict[str, Any] = {"d": 8, "B": 1, "m": (8_000, 16_000), "labels": (3.0,)}
 
 
 @pytest.fixture(autouse=True)
-def _tables(monkeypatch: pytest.MonkeyPatch) -> None:
+def _tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Copies, which a test may add to."""
     monkeypatch.setattr(DEFENSES, "_families", list(DEFENSES))
-    monkeypatch.setattr(attack.registry, "_OUTSIDE", dict(attack.registry._OUTSIDE))
+    monkeypatch.setattr(attack.registry, "_CHANNELS", dict(attack.registry._CHANNELS))
+    monkeypatch.setattr(attack.registry, "_ATTACKS", dict(attack.registry._ATTACKS))
+    before = dict(THEORY)
+    yield
+    for added in set(THEORY) - set(before):
+        del THEORY[added]  # type: ignore[attr-defined]  # a dict behind its interface
 
 
 @pytest.fixture
@@ -194,7 +217,7 @@ def test_a_worker_learns_the_channel_with_its_task(monkeypatch: pytest.MonkeyPat
     sweep(experiment, "nowhere", jobs=2)
     (task,) = tasks.values()
     expected, sent = task(), dumps(task)
-    attack.registry._OUTSIDE.clear()
+    attack.registry._CHANNELS.clear()
     with pytest.raises(TypeError, match=r"has a channel, a function under @attack.register_channel\(Sparsif"):
         observe(experiment.points[0].defense, TwoLayerNet.sample(8, 50), torch.eye(8)[:1], [1.0])
     found = pickle.loads(sent)()
@@ -257,7 +280,11 @@ ANY = {"lo": 0.0, "hi": 1.0, "off": 0.0}
     [
         (lambda: int, TypeError, "must be a subclass of bounds.Defense"),
         (lambda: Defense, ValueError, "Defense.name must be lower-case letters"),
-        (lambda: type("Fog", (Defense,), {"name": "fog"}), TypeError, "Fog must be a frozen dataclass"),
+        (
+            lambda: type("Fog", (Defense,), {"name": "fog"}),
+            TypeError,
+            "Fog must be a frozen dataclass before",
+        ),
         (lambda: family("Fog"), ValueError, "Fog.name must be lower-case letters.*got 'Fog'"),
         (lambda: family("../fog"), ValueError, r"Fog.name must be lower-case.*got '\.\./fog'"),
         (lambda: family("all"), ValueError, "Fog.name must be .*not 'all'"),
@@ -304,7 +331,9 @@ def one(defense: Any, client: Any, groups: Any, seed: int) -> Any:
 def test_a_defense_has_one_channel() -> None:
     fog = register_defense(family())
     assert register_channel(fog)(one) is one is register_channel(fog)(one)
-    with pytest.raises(ValueError, match=r"Fog must have one channel; it has test_outside.one; got .*lambda"):
+    with pytest.raises(
+        ValueError, match=r"Fog must have one such function; it has test_outside.one; got .*lambda"
+    ):
         register_channel(fog)(lambda defense, client, groups, seed: client.gradient())
     with pytest.raises(ValueError, match=r"it has attack.channels.none.channel; got test_outside.one"):
         register_channel(DEFENSES[0])(one)
@@ -312,3 +341,72 @@ def test_a_defense_has_one_channel() -> None:
         register_channel(family("mist"))(lambda client: client)
     with pytest.raises(TypeError, match=r"must be of a subclass of bounds\.Defense"):
         register_channel(fog())  # type: ignore[arg-type]
+
+
+# --- an attack --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Echo(AttackSpec):
+    """The tensor attack under another name, with options of every form."""
+
+    name: ClassVar[str] = "echo"
+    reach: float = 1.0
+    scales: tuple[float, ...] = ()
+
+
+def _echoed(defense: Defense, setting: Setting, attack: Echo, delta: float) -> tuple[float, dict[str, float]]:
+    value, _ = PREDICTED.numeric(defense, setting, TensorAttack(), delta)
+    return value, {}
+
+
+ECHOED = dataclasses.replace(PREDICTED, statement="as the tensor attack", numeric=_echoed)
+
+
+def echo(observation: Any, net: Any, batch_size: Any = None, attack: Any = None, seed: int = 2) -> Any:
+    return reconstruct(observation, net, batch_size, seed=seed)
+
+
+def test_an_attack_goes_all_the_way(tmp_path: Path) -> None:
+    """Options that JSON does not have (an infinity, a tuple), alone and beside the tensor attack on one observation."""
+    register_attack(Echo, ECHOED)
+    register_reconstruct(Echo)(echo)
+    spec = Echo(reach=math.inf, scales=(0.5, math.inf))
+    stated = evaluate(DEFENSES[0](), Setting.orthonormal(12, 4000, 1), spec)
+    assert stated.predicted == evaluate(DEFENSES[0](), Setting.orthonormal(12, 4000, 1)).predicted
+    assert Echo in ATTACKS and stated.rate_scale is None
+    alone = own_experiment(d=12, B=1, m=(2_000, 4_000), attack=spec, trials=2)
+    assert [c.kind for c in alone.rules] == [Kind.PREDICTED]
+    points = tuple(dataclasses.replace(p, also=(TensorAttack(),)) for p in alone.points)
+    both = dataclasses.replace(alone, name=alone.name, points=points)
+    records = sweep(both, tmp_path, progress=False)
+    path = records_path(both.name, tmp_path)
+    assert read_records(path) == records
+    assert {r.point for r in read_records(compact(path))} == set(points)
+    one, two = (r for r in compare(records, both, kind="predicted") if "4 000" in r.series)
+    assert one.measured == two.measured and one.predicted == two.predicted  # the same trials by either name
+
+
+def test_what_is_no_attack_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Tensor(AttackSpec):
+        name: ClassVar[str] = "tensor"
+
+    class Bare(AttackSpec):
+        name: ClassVar[str] = "bare"
+
+    with pytest.raises(ValueError, match=r"'tensor' is bounds.estimator.TensorAttack already"):
+        register_attack(Tensor, ECHOED)
+    with pytest.raises(TypeError, match=r"Bare must be a frozen dataclass before"):
+        register_attack(Bare, ECHOED)
+    with pytest.raises(TypeError, match=r"must be a subclass of bounds.AttackSpec"):
+        register_attack(Echo(), ECHOED)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"bounds must be a Bound"):
+        register_attack(Echo, 1.0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"it has attack.tensor.attack.tensor_attack; got test_outside.echo"):
+        register_reconstruct(TensorAttack)(echo)
+    with pytest.raises(ValueError, match=r"package must be one of attack, attack.rows"):
+        register_reconstruct(Echo, "rows")
+    with pytest.raises(TypeError, match=r"function of \(observation, net, batch_size, attack, seed\)"):
+        register_reconstruct(Echo)(one)
+    assert set(ATTACKS) == {TensorAttack}

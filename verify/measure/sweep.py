@@ -48,10 +48,9 @@ def sweep(
     checks.integer("jobs", jobs, 1)
     checks.integer("threads", threads, 1)
     place = resolved(device)
-    from attack.registry import carried, outside
+    from attack.registry import Outside
 
-    if channels := outside():  # a worker learns with its task what a user has registered here
-        run = partial(carried, channels, run)
+    run = partial(Outside.here().run, run)  # a worker learns with its task what a user has registered here
     tasks: dict[Hashable, Callable[[], Record]] = {
         (point.key, trial): partial(run, point, trial, root, device=place, threads=threads)
         for trial in range(count)
