@@ -17,7 +17,7 @@ from torch import nn
 from attack import activation_of
 from bounds import ACTIVATIONS, Activation, Setting, resolve_activation
 from bounds.gaussian.activations import activation_text
-from bounds.gaussian.expressions import LONGEST, Z, parse, written
+from bounds.gaussian.expressions import LONGEST, Z, read_expression, written
 from bounds.serial import setting_from_dict, setting_to_dict
 from verify import Features, Point, own_experiment, point_strategy, read_records, sweep
 from verify.cli import main
@@ -47,7 +47,9 @@ def test_the_text_of_an_expression_gives_it_back(text: str) -> None:
     found = resolve_activation(text)
     t = sp.Symbol("t")
     assert found is resolve_activation(found.name) is resolve_activation(found.expr.subs(Z, t))
-    assert activation_text(text) == activation_text(found) == found.name == written(parse(found.name))
+    assert (
+        activation_text(text) == activation_text(found) == found.name == written(read_expression(found.name))
+    )
     assert Point("", Features("random"), 5, 100, 1, activation=text).activation == found.name
     spelled = text.replace("max", "np.maximum").replace("min", "np.minimum")
     if set("MPgo") & set(text) or "log" in text or "sqrt" in text or "exp" in text:
@@ -92,7 +94,7 @@ def test_no_other_text_is_read(text: str) -> None:
     """None is executed, and none takes long."""
     start = time.process_time()
     with pytest.raises(ValueError, match=r"must be an expression in z|must have at most"):
-        parse(text)
+        read_expression(text)
     with pytest.raises(ValueError, match="activation"):
         Setting.orthonormal(5, 100, 1, text)
     assert time.process_time() - start < 1

@@ -19,7 +19,7 @@ from scipy import special
 
 from bounds import checks
 from bounds.arrays import Array
-from bounds.gaussian.expressions import Z, parse, written
+from bounds.gaussian.expressions import Z, read_expression, written
 from bounds.gaussian.quadrature import TAIL, gaussian_rule, hermite
 from bounds.gaussian.variation import Variation
 
@@ -310,7 +310,7 @@ def _named(text: str) -> Activation:
             f"got {text!r}"
         )
     try:
-        expr = parse(text, _SYMBOLIC)
+        expr = read_expression(text, _SYMBOLIC)
     except ValueError as error:
         raise ValueError(f"activation {error}") from None
     return _from_expression(expr)

@@ -61,7 +61,7 @@ _OPERATORS: Mapping[type, Callable[..., Any]] = MappingProxyType(
 )
 
 
-def parse(text: str, more: Mapping[str, Callable[..., Any]] = MappingProxyType({})) -> sp.Expr:
+def read_expression(text: str, more: Mapping[str, Callable[..., Any]] = MappingProxyType({})) -> sp.Expr:
     """The expression in ``Z`` that a text such as "z**2 + max(z, 0)/3" writes, in Python's spelling; ``more``: further
     functions by name.
 
@@ -82,7 +82,7 @@ def parse(text: str, more: Mapping[str, Callable[..., Any]] = MappingProxyType({
 
 
 def written(expr: sp.Expr) -> str:
-    """The text of an expression, with as many digits as ``parse`` needs to give it back."""
+    """The text of an expression, with as many digits as ``read_expression`` needs to give it back."""
     return str(_Printer().doprint(expr))
 
 
