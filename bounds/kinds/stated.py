@@ -26,8 +26,8 @@ def register_attack(spec: type[AttackSpec], *bounds: Bound) -> None:
     """Add an attack from outside the tree, with what theory says of it; ``attack.register_reconstruct`` gives its code.
 
     Nothing is taken out; a class that is defined again (the same name in the same module) takes the place of its
-    predecessor. Raises ``TypeError`` or ``ValueError`` for a class that is no complete specification, a name that is taken,
-    two statements of one kind about one defense.
+    predecessor. Raises ``TypeError`` or ``ValueError`` for a class that is no complete specification and a name that is
+    taken.
     """
     if not (isinstance(spec, type) and issubclass(spec, AttackSpec)):
         raise TypeError(f"an attack must be a subclass of bounds.AttackSpec; got {checks.shown(spec)}")
