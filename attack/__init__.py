@@ -9,6 +9,7 @@ if getattr(bounds, "__distribution__", None) != "reconbound":
     )
 
 from attack.metrics import MatchedError, matched_error, matched_rmse
+from attack.networks.modules import activation_of
 from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation, observe
 from attack.own.attack import GradientAttack, attack_gradient
@@ -17,6 +18,7 @@ from attack.own.files import read_gradient
 from attack.own.findings import Finding
 from attack.own.gradient import SharedGradient
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError, reconstruct
+from attack.registry import register_channel, register_reconstruct
 from attack.rows.observation import FirstLayerObservation, observe_first_layer
 from attack.rows.sparse_recovery import sparse_recovery
 from attack.rows.tensor import first_layer_attack
@@ -36,6 +38,7 @@ __all__ = [
     "ReconstructionError",
     "SharedGradient",
     "TwoLayerNet",
+    "activation_of",
     "attack_gradient",
     "check_gradient",
     "first_layer_attack",
@@ -45,6 +48,8 @@ __all__ = [
     "observe_first_layer",
     "read_gradient",
     "reconstruct",
+    "register_channel",
+    "register_reconstruct",
     "sparse_recovery",
     "tensor_attack",
 ]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 
 from attack.arrays import require_dense
 from attack.client import Network
+from attack.registry import channel_of
 from bounds import Defense, checks
 from bounds.gaussian.activations import LARGEST_NORM
 
@@ -116,11 +115,7 @@ def observed(
     checks.integer("seed", seed, 0)
     client = net.client(X, y, kind.layer)
     parts = checks.groups(() if groups is None else groups, client.samples)
-    # The channel of a defense lives in the file of the same name: bounds/defenses/foo.py, attack/channels/foo.py.
-    place = f"attack.channels.{defense.name}"
-    if find_spec(place) is None:
-        raise TypeError(f"defense must be one that has a channel, a module {place}; got {defense!r}")
-    gradient = import_module(place).channel(defense, client, parts, seed)
+    gradient = channel_of(defense)(defense, client, parts, seed)
     known = client.norms if norms is None else tuple(float(n) for n in norms)
     return kind(gradient, client.samples, known, defense)
 

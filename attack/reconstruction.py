@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from attack.observation import Observed
+from attack.registry import code_of
 from bounds import TensorAttack, checks
 from bounds.estimator import AttackSpec
 
@@ -81,15 +80,16 @@ def reconstruct(
     None: the one entrance to every attack, for the gradient of the output weights and of the first layer.
 
     The code of a specification lives under its name: ``reconstruct`` of ``attack.<name>``, and of ``attack.rows.<name>``
-    for a ``FirstLayerObservation``, with these same arguments. Raises ``TypeError`` for a specification that has no code for
+    for a ``FirstLayerObservation``, with these same arguments; from outside the tree it is given by
+    ``register_reconstruct``. Raises ``TypeError`` for a specification that has no code for
     the observation, and else what that attack raises.
     """
     checks.instance("observation", observation, Observed)
     attack = TensorAttack() if attack is None else attack
     checks.instance("attack", attack, AttackSpec, "TensorAttack()")
-    run = _code(type(attack), observation.attacks)
+    run = code_of(type(attack), observation.attacks)
     if run is None:
-        there = [kind.__name__ for kind in _below(AttackSpec) if _code(kind, observation.attacks)]
+        there = [kind.__name__ for kind in _below(AttackSpec) if code_of(kind, observation.attacks)]
         raise TypeError(
             f"attack must be one that has code for this {type(observation).__name__} ({', '.join(sorted(there))}); "
             f"got {attack!r}"
@@ -102,12 +102,3 @@ def _below(kind: type[AttackSpec]) -> Iterator[type[AttackSpec]]:
     for derived in kind.__subclasses__():
         yield derived
         yield from _below(derived)
-
-
-def _code(kind: type[AttackSpec], package: str) -> Callable[..., Reconstruction] | None:
-    """The function ``reconstruct`` of the module of ``package`` that has the specification's name; None without one."""
-    place = f"{package}.{getattr(kind, 'name', '')}"
-    if not hasattr(kind, "name") or find_spec(place) is None:
-        return None
-    found: Callable[..., Reconstruction] | None = getattr(import_module(place), "reconstruct", None)
-    return found

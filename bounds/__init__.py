@@ -1,7 +1,6 @@
 """Theory of data reconstruction from gradients: settings, defenses, bounds. Uses sympy, numpy, scipy; never torch."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import KeysView, Mapping
 
 import sympy as sp
 
@@ -23,15 +22,17 @@ from bounds.estimator import AttackSpec, TensorAttack
 from bounds.evaluation import Evaluation, evaluate, expression
 from bounds.gaussian.activations import ACTIVATIONS, Activation, resolve_activation
 from bounds.gaussian.variation import Variation
-from bounds.kinds.stated import THEORY
+from bounds.kinds.stated import THEORY, register_attack
+from bounds.registry import Defenses, Live
 from bounds.setting import SIZES, Setting
 from bounds.statement import Bound, BoundValue, Kind
 
 #: Which distribution this package belongs to: the import name ``bounds`` is not ours alone.
 __distribution__ = "reconbound"
 
-#: Every defense there is. A new one is added here, in a file of its own, and as a channel of the same name in ``attack``.
-DEFENSES: tuple[type[Defense], ...] = (
+#: Every defense there is. A new one of this tree is added here, in a file of its own, and as a channel of the same name in
+#: ``attack``; one from outside by ``register_defense``.
+DEFENSES = Defenses(
     NoDefense,
     GradientNoise,
     GradientClipping,
@@ -46,12 +47,14 @@ DEFENSES: tuple[type[Defense], ...] = (
     SecureAggregation,
 )
 
+register_defense = DEFENSES.register
+
 #: Every attack that theory speaks about.
-ATTACKS: tuple[type[AttackSpec], ...] = tuple(THEORY)
+ATTACKS: KeysView[type[AttackSpec]] = THEORY.keys()
 
 #: Every symbol that a bound's expression may use.
-SYMBOLS: Mapping[str, sp.Symbol] = MappingProxyType(
-    {**SIZES, **{p.name: p.symbol for family in DEFENSES for p in family.parameters()}}
+SYMBOLS: Mapping[str, sp.Symbol] = Live(
+    lambda: {**SIZES, **{p.name: p.symbol for family in DEFENSES for p in family.parameters()}}
 )
 
 __all__ = [
@@ -89,6 +92,8 @@ __all__ = [
     "evaluate",
     "expression",
     "param",
+    "register_attack",
+    "register_defense",
     "resolve_activation",
     "symbol",
 ]

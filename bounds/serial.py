@@ -21,7 +21,7 @@ import bounds
 from bounds import checks
 from bounds.defense import Defense
 from bounds.estimator import AttackSpec, TensorAttack
-from bounds.gaussian.activations import ACTIVATIONS
+from bounds.gaussian.activations import ACTIVATIONS, activation_text
 from bounds.setting import Setting
 
 #: The names of the floats that JSON does not have.
@@ -69,8 +69,13 @@ def defense_from_dict(raw: Any) -> Defense:
     """Inverse of ``defense_to_dict``; ``ValueError`` for anything that is not its result."""
     values = _object("defense", raw)
     families = {family.name: family for family in bounds.DEFENSES}
-    family = families[_word("defense", values.pop("name", None), families)]
-    found: Defense = _built("defense", family, values)
+    name = values.pop("name", None)
+    if not isinstance(name, str) or name not in families:
+        raise ValueError(
+            f"defense must be one of {', '.join(families)}; got {name!r} (a defense from outside is known once the module "
+            f"that registers it has been imported; on the command line: --plugin MODULE){checks.nearest(name, families)}"
+        )
+    found: Defense = _built("defense", families[name], values)
     return found
 
 
@@ -104,20 +109,16 @@ def attack_from_dict(raw: Any) -> AttackSpec:
 
 
 def setting_to_dict(setting: Setting) -> dict[str, Any]:
-    """d, m, gram, labels, groups and the name of the activation. ``ValueError`` for an activation of a user's own, which has
+    """d, m, gram, labels, groups and the activation's name or expression. ``ValueError`` for one that has neither, which has
     no form in JSON."""
     checks.instance("setting", setting, Setting)
-    if ACTIVATIONS.get(setting.activation.name) is not setting.activation:
-        raise ValueError(
-            f"activation must be one of {', '.join(ACTIVATIONS)} to be written; got {setting.activation.name!r}"
-        )
     return plain(
         {
             "d": setting.d,
             "m": setting.m,
             "gram": setting.gram,
             "labels": setting.labels,
-            "activation": setting.activation.name,
+            "activation": activation_text(setting.activation),
             "groups": setting.groups,
         }
     )
@@ -126,7 +127,8 @@ def setting_to_dict(setting: Setting) -> dict[str, Any]:
 def setting_from_dict(raw: Any) -> Setting:
     """Inverse of ``setting_to_dict``; ``ValueError`` for anything that is not its result."""
     values = _object("setting", raw)
-    _word("activation", values.get("activation"), ACTIVATIONS)
+    if not isinstance(values.get("activation"), str):
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, or an expression; got {raw!r}")
     return _built("setting", Setting, values)
 
 

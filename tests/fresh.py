@@ -1,13 +1,14 @@
 """A run of this project's packages from another tree, or from this one, as if in an interpreter of its own.
 
-The process is forked, forgets every module of the project and of the tests, and looks for them in the tree that it is given;
-torch, SymPy and the like, whose import takes seconds, stay loaded. What is about a new interpreter itself (what it imports, how
-it writes to a locale, how it dies) needs a real one.
+The process is forked, forgets every module of the project and of the tests, and looks for them in the tree that it is
+given; torch, SymPy and the like, whose import takes seconds, stay loaded. What is about a new interpreter itself (what it
+imports, how it writes to a locale, how it dies) needs a real one.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import runpy
 import signal
@@ -32,7 +33,9 @@ def run(
     killed after ``timeout`` seconds."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # threads of the test runner: the child uses none
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # threads of the test runner: the child uses none
             child = os.fork()
         if child == 0:
             _start(where, command, path, (out.fileno(), err.fileno()), environment)
@@ -66,7 +69,9 @@ def _start(
     try:
         for number, file in enumerate(outputs, start=1):
             os.dup2(file, number)
-        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+        sys.stdout, sys.stderr = (
+            io.TextIOWrapper(io.FileIO(number, "w", closefd=False), "utf-8") for number in (1, 2)
+        )
         sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
         os.chdir(where)
         os.environ.update(environment)

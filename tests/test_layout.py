@@ -108,6 +108,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "gaussian",
         "setting law estimator",
         "defense",
+        "registry",
         "statement",
         "kinds.pairs",
         "wide_limits",
@@ -119,7 +120,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "attack": (
         "arrays streams metrics stream units",
-        "device client",
+        "device client registry",
         "networks observation",
         "channels reconstruction",
         "tensor",

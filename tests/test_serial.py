@@ -181,7 +181,12 @@ SETTING = setting_to_dict(Setting.orthonormal(5, 100, 2))
         (attack_from_dict, ATTACK | {"core_weight": "inf"}, "core_weight must be a finite number"),
         (setting_from_dict, SETTING | {"d": 1}, "B must be at most d"),
         (setting_from_dict, SETTING | {"d": 5.0}, "d must be an integer"),
-        (setting_from_dict, SETTING | {"activation": "z**2"}, "activation must be one of"),
+        (setting_from_dict, SETTING | {"activation": "square"}, "activation must be one of"),
+        (
+            setting_from_dict,
+            SETTING | {"activation": "exit(z)"},
+            r"activation 'exit\(z\)' must be an expression",
+        ),
         (setting_from_dict, SETTING | {"gram": [[1.0, "nan"], [0.0, 1.0]]}, "gram must be an array of real"),
         (setting_from_dict, SETTING | {"more": 1}, "missing or unknown: more"),
         (setting_from_dict, {}, "activation must be one of"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,10 +17,11 @@ from attack.client import LAYERS, Client
 from attack.device import resolve_device
 from attack.networks.activation import apply_activation, require_derivative
 from attack.networks.inputs import checked_features, checked_labels
+from attack.networks.modules import AnyActivation, activation_of
 from attack.networks.two_layer_client import Batch, FirstLayerClient, OutputClient
 from attack.stream import gathered
 from attack.streams import Device, normal
-from bounds import Activation, checks, resolve_activation
+from bounds import Activation, checks
 from bounds.setting import LARGEST_SIZE
 
 #: Weights per logical block. A block is the unit of generation and of every sum, so that results do not depend on how much
@@ -53,14 +54,15 @@ class TwoLayerNet:
     def sample(
         d: int,
         m: int,
-        activation: str | Activation | Callable[[Any], Any] = "relu",
+        activation: AnyActivation = "relu",
         seed: int = 0,
         device: Device = "cpu",
         dtype: torch.dtype = torch.float64,
         memory_budget: int = MEMORY_BUDGET,
         chunk: int = 1,
     ) -> TwoLayerNet:
-        """Gaussian weights from ``seed``. W is held when its m d entries fit ``memory_budget`` bytes.
+        """Gaussian weights from ``seed``. W is held when its m d entries fit ``memory_budget`` bytes. activation: whatever
+        ``activation_of`` takes, a module such as ``nn.GELU()`` too.
 
         Raises ``ValueError`` or ``TypeError`` for sizes that are not positive, an unknown activation, or a dtype that is
         not float32 or float64.
@@ -71,13 +73,13 @@ class TwoLayerNet:
         place = resolve_device(device)
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
-        net = TwoLayerNet(d, m, resolve_activation(activation), seed, place, dtype, chunk, None)
+        net = TwoLayerNet(d, m, activation_of(activation), seed, place, dtype, chunk, None)
         if m * d * dtype.itemsize > memory_budget:
             return net
         return TwoLayerNet(d, m, net.activation, seed, net.device, dtype, chunk, net._generate_all())
 
     @staticmethod
-    def from_weights(weights: torch.Tensor, activation: str | Activation = "relu") -> TwoLayerNet:
+    def from_weights(weights: torch.Tensor, activation: AnyActivation = "relu") -> TwoLayerNet:
         """A network with given first-layer weights (m, d), float32 or float64, which it shares and must not change.
 
         Raises ``ValueError`` or ``TypeError`` on another type or shape, or non-finite values.
@@ -92,7 +94,7 @@ class TwoLayerNet:
         if not torch.isfinite(weights).all():
             raise ValueError("weights must be finite; got values that are not")
         m, d = weights.shape
-        return TwoLayerNet(d, m, resolve_activation(activation), 0, weights.device, weights.dtype, 1, weights)
+        return TwoLayerNet(d, m, activation_of(activation), 0, weights.device, weights.dtype, 1, weights)
 
     @property
     def block_rows(self) -> int:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attack.networks.modules import AnyActivation, activation_of
 from attack.rows.sparse_recovery import slopes
-from bounds import Activation, checks, resolve_activation
+from bounds import Activation, checks
 from bounds.estimator import EQUAL_NORMS
 
 
@@ -25,7 +26,7 @@ class Known:
     @staticmethod
     def of(
         batch_size: int,
-        activation: str | Activation = "relu",
+        activation: AnyActivation = "relu",
         norms: Sequence[float] | None = None,
         *,
         scale: float | None = None,
@@ -34,7 +35,7 @@ class Known:
         """From arguments as a user gives them; norms are 1 where None. Raises ``ValueError`` or ``TypeError``."""
         B = checks.integer("batch_size", batch_size, 1)
         checks.choice("loss", loss, ("sum", "mean"))
-        function = resolve_activation(activation)
+        function = activation_of(activation)
         if scale is not None and checks.real("scale", scale, 0.0) == 0.0:
             raise ValueError("scale must be positive; got 0")
         if norms is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from types import MappingProxyType
 
 import numpy as np
@@ -19,15 +19,12 @@ import sympy as sp
 
 from bounds import checks
 from bounds.arrays import Array
+from bounds.gaussian.expressions import Z, read_expression, written
 from bounds.gaussian.quadrature import TAIL, gaussian_rule, hermite
 from bounds.gaussian.variation import Variation
 
 #: The largest norm of a feature, 1e6 to rounding, that expectations are computed for.
 LARGEST_NORM = 1e6 * (1 + 1e-6)
-
-#: The variable of every symbolic activation.
-Z = sp.Symbol("z", real=True)
-
 
 #: Below this absolute value a unit-norm Hermite coefficient counts as zero (quadrature error is below 1e-13).
 ZERO = 1e-9
@@ -255,28 +252,68 @@ _TABLE = (
 #: The built-in activations by name. ``elu`` has even and odd coefficients of every order.
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType({a.name: a for a in _TABLE})
 
+#: The same as functions inside an expression.
+_SYMBOLIC = {name: partial(a.expr.subs, Z) for name, a in ACTIVATIONS.items() if a.expr is not None}
+
 
 def resolve_activation(activation: str | Activation | sp.Expr | Callable[[Array], Array]) -> Activation:
-    """The ``Activation`` for a name of the table, a sympy expression in one symbol, a callable, or an ``Activation``.
+    """The ``Activation`` for a name of the table, an expression in one symbol (sympy's, or a text such as "z**2 + z**3" in
+    z, where the names of the table are functions too), a callable, or an ``Activation``.
 
-    A callable maps a float64 array to a real array of the same shape and must be smooth; give an ``Activation`` with
-    ``kinks`` for one that is not. Raises ``ValueError`` for an unknown name, kinks that cannot be found, a function that
-    cannot be evaluated, is not finite, does not keep the shape or grows too fast for Gaussian moments, and for one that
-    is found not to be smooth between its kinks (by two quadratures at unit norm) or not to vary as declared (by values at
-    a spacing of 1/1000 on [-40, 40]): what happens between the points is the caller's word. At norms above 3 a feature far
-    from zero that no node of the panels meets is not seen. ``TypeError`` for another type.
+    Equal expressions give the same object, whose name is the text. A callable maps a float64 array to a real array of the
+    same shape and must be smooth; give an ``Activation`` with ``kinks`` for one that is not. Raises ``ValueError`` for an
+    unknown name, a text that is no expression, kinks that cannot be found, a function that cannot be evaluated, is not
+    finite, does not keep the shape or grows too fast for Gaussian moments, and for one that is found not to be smooth
+    between its kinks (by two quadratures at unit norm) or not to vary as declared (by values at a spacing of 1/1000 on
+    [-40, 40]): what happens between the points is the caller's word. At norms above 3 a feature far from zero that no node
+    of the panels meets is not seen. ``TypeError`` for another type.
     """
     if isinstance(activation, Activation):
         return _checked(activation)
     if isinstance(activation, str):
-        return ACTIVATIONS[checks.choice("activation", activation, ACTIVATIONS)]
+        return _named(activation)
     if isinstance(activation, sp.Expr):
         return _from_expression(activation)
+    if any(kind.__module__.startswith("torch.nn.") for kind in type(activation).__mro__):
+        raise TypeError(
+            f"activation must not be a module of torch here: give attack.activation_of({activation})"
+        )
     if callable(activation):
         return _checked(Activation(getattr(activation, "__name__", "user"), activation))
     raise TypeError(
         f"activation must be a name, a sympy expression, a callable or an Activation; got {type(activation).__name__}"
     )
+
+
+def activation_text(activation: str | Activation | sp.Expr | Callable[[Array], Array]) -> str:
+    """The text that ``resolve_activation`` makes this very activation of. ``ValueError`` for one that has none: a function
+    alone, or what holds more than its expression says."""
+    found = resolve_activation(activation)
+    try:
+        same = _named(found.name) is found
+    except ValueError:
+        same = False
+    if not same:
+        raise ValueError(
+            f"activation must be one of {', '.join(ACTIVATIONS)}, or an expression in z, to be written; got {found.name!r}"
+        )
+    return found.name
+
+
+@cache
+def _named(text: str) -> Activation:
+    if text in ACTIVATIONS:
+        return ACTIVATIONS[text]
+    if text.isidentifier() and text != Z.name:
+        raise ValueError(
+            f"activation must be one of {', '.join(ACTIVATIONS)}, or an expression in z such as 'z**2 + max(z, 0)'; "
+            f"got {text!r}{checks.nearest(text, ACTIVATIONS)}"
+        )
+    try:
+        expr = read_expression(text, _SYMBOLIC)
+    except ValueError as error:
+        raise ValueError(f"activation {error}") from None
+    return _from_expression(expr)
 
 
 def _from_expression(expr: sp.Expr) -> Activation:
@@ -285,7 +322,11 @@ def _from_expression(expr: sp.Expr) -> Activation:
         raise ValueError(
             f"activation must be an expression in exactly one symbol; got {expr} with {len(symbols)}"
         )
-    expr = expr.subs(symbols[0], Z)
+    return _of(expr.subs(symbols[0], Z))
+
+
+@cache
+def _of(expr: sp.Expr) -> Activation:
     kinks = _symbolic_kinks(expr)
     try:
         slope = sp.diff(expr, Z)
@@ -296,7 +337,9 @@ def _from_expression(expr: sp.Expr) -> Activation:
             f"activation must be an expression that can be computed; got {expr}: {reason}"
         ) from error
     jumps = slope.has(sp.DiracDelta, sp.Derivative)  # no derivative to compute with
-    return _checked(Activation(str(expr), function, None if jumps else derivative, kinks=kinks, expr=expr))
+    return _checked(
+        Activation(written(expr), function, None if jumps else derivative, kinks=kinks, expr=expr)
+    )
 
 
 #: Functions are probed on [-REACH, REACH].

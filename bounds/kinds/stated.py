@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
+from bounds import checks
 from bounds.defense import Defense
 from bounds.estimator import AttackSpec, TensorAttack
 from bounds.kinds.predicted.elementwise import FLOOR, PREDICTED_ELEMENTWISE
 from bounds.kinds.predicted.unbiased import PREDICTED
 from bounds.kinds.rate import RATE
 from bounds.kinds.upper.theorem import UPPER
+from bounds.registry import require_named, require_redefined
 from bounds.statement import Bound, Kind
 
-#: The theory of every attack. A new attack is added here, with its code as ``reconstruct`` in ``attack.<name>``.
+#: The theory of every attack. A new attack of this tree is added here, with its code as ``reconstruct`` in
+#: ``attack.<name>``; one from outside by ``register_attack``.
 THEORY: Mapping[type[AttackSpec], tuple[Bound, ...]] = {
     TensorAttack: (RATE, PREDICTED, PREDICTED_ELEMENTWISE, FLOOR, UPPER),
 }
+
+
+def register_attack(spec: type[AttackSpec], *bounds: Bound) -> None:
+    """Add an attack from outside the tree, with what theory says of it; ``attack.register_reconstruct`` gives its code.
+
+    Nothing is taken out; a class that is defined again (the same name in the same module) takes the place of its
+    predecessor. Raises ``TypeError`` or ``ValueError`` for a class that is no complete specification and a name that is
+    taken.
+    """
+    if not (isinstance(spec, type) and issubclass(spec, AttackSpec)):
+        raise TypeError(f"an attack must be a subclass of bounds.AttackSpec; got {checks.shown(spec)}")
+    require_named(spec, "an attack")
+    for bound in bounds:
+        checks.instance("bounds", bound, Bound)
+    alike = [other for other in THEORY if other.name == spec.name]
+    for other in alike:
+        require_redefined(other, spec)
+    table = cast("dict[type[AttackSpec], tuple[Bound, ...]]", THEORY)
+    for other in alike:
+        del table[other]
+    table[spec] = bounds
 
 
 def stated(family: type[Defense], attack: type[AttackSpec] = TensorAttack) -> dict[Kind, Bound]:

@@ -62,8 +62,32 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _plugins(modules: list[str] | None) -> list[str] | None:
+    """Imported before the command is, as commands take their options from the defenses that there are. Modules are looked
+    for in the working directory first; whatever goes wrong inside one is bad input."""
+    if modules and "" not in sys.path:
+        sys.path.insert(0, "")
+    for name in modules or ():
+        try:
+            import_module(name)
+        except Exception as error:
+            raise ValueError(
+                f"--plugin must name a module that can be imported; {name!r} raised {type(error).__name__}: {error}"
+            ) from error
+    return modules
+
+
 @app.callback()
 def _options(
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE",
+            callback=_plugins,
+            is_eager=True,
+            help="Import this module first: it registers defenses of your own (may be repeated).",
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,

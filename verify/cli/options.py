@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from bounds import DEFENSES, Defense, Param, checks
+from bounds.registry import Live
 
 #: Whole numbers up to here are exact as floats too.
 LARGEST = 2**53
@@ -53,7 +54,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard outpu
 Out = Annotated[Path, typer.Option(help="Directory for records and figures.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Moments = Annotated[str, typer.Option(help="residualized or plain.")]
-Activation = Annotated[str, typer.Option(help="Name of the activation.")]
+Activation = Annotated[str, typer.Option(help="Name of the activation, or an expression in z.")]
 Format = Annotated[str, typer.Option("--format", help=f"Of the figures: {', '.join(FORMATS)}.")]
 Dimension = Annotated[int, _counted("--d", "Feature dimension.")]
 Width = Annotated[int, _counted("--m", "Hidden width.")]
@@ -66,7 +67,7 @@ Trials = Annotated[
 Seed = Annotated[int, _counted("--seed", "Seed of everything random.")]
 
 #: Command-line spelling of every defense.
-NAMES: Mapping[str, type[Defense]] = {cls.name.replace("_", "-"): cls for cls in DEFENSES}
+NAMES: Mapping[str, type[Defense]] = Live(lambda: {cls.name.replace("_", "-"): cls for cls in DEFENSES})
 
 DefenseName = Annotated[str, typer.Argument(metavar="DEFENSE", help=f"One of {', '.join(NAMES)}.")]
 
@@ -74,7 +75,7 @@ DefenseName = Annotated[str, typer.Argument(metavar="DEFENSE", help=f"One of {',
 def defense_of(name: str, parameters: Parameters) -> Defense:
     """The defense that the options describe. ``ValueError`` or ``TypeError`` for one that is none."""
     family = NAMES[checks.choice("DEFENSE", name, tuple(NAMES))]
-    own = {p.name for p in family.parameters()} | set(family.choices())
+    own = _declared(family)
     given: dict[str, Any] = {k: v for k, v in parameters.items() if v is not None}
     foreign = sorted(set(given) - own)
     if foreign:
@@ -86,30 +87,55 @@ def defense_of(name: str, parameters: Parameters) -> Defense:
 def with_defense_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one option for every parameter that any defense declares, collected in its argument ``parameters``:
     a new defense brings its options along with no line here."""
-    options = {p.name: _of_parameter(p) for cls in DEFENSES for p in cls.parameters()}
-    options |= {
-        name: _of_choice(name, allowed) for cls in DEFENSES for name, allowed in cls.choices().items()
-    }
+    return _WithDefenseOptions(command)
 
-    def wrapper(**values: Any) -> None:
-        parameters = {name: values.pop(name) for name in options}
-        command(**values, parameters=parameters)
 
-    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "parameters"]
-    taken = {p.name for p in own} & set(options)
-    if taken:
-        raise ValueError(
-            f"parameters of defenses must not have names of options; {', '.join(sorted(taken))} does"
-        )
-    extra = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
-        for name, option in options.items()
-    ]
-    wrapper.__signature__ = inspect.Signature(own + extra)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {p.name: p.annotation for p in own + extra}
-    wrapper.__doc__ = command.__doc__
-    wrapper.__name__ = command.__name__
-    return wrapper
+class _WithDefenseOptions:
+    """The command; its options are those of the defenses that there are when it is made ready to be called."""
+
+    def __init__(self, command: Callable[..., None]) -> None:
+        self._command = command
+        self.__name__, self.__doc__ = command.__name__, command.__doc__
+
+    def __call__(self, **values: Any) -> None:
+        parameters = {name: values.pop(name) for name in _defense_options() if name in values}
+        self._command(**values, parameters=parameters)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        command = inspect.signature(self._command, eval_str=True)
+        own = [p for p in command.parameters.values() if p.name != "parameters"]
+        options = _defense_options()
+        taken = {p.name for p in own} & set(options)
+        if taken:
+            whose = ", ".join(cls.name for cls in DEFENSES if taken & _declared(cls))
+            raise ValueError(
+                f"parameters of defenses must not have names of options; {', '.join(sorted(taken))} of {whose} does"
+            )
+        extra = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+            for name, option in options.items()
+        ]
+        return inspect.Signature(own + extra)
+
+    @property
+    def __annotations__(self) -> dict[str, Any]:  # type: ignore[override]
+        return {p.name: p.annotation for p in self.__signature__.parameters.values()}
+
+
+def _declared(family: type[Defense]) -> set[str]:
+    return {p.name for p in family.parameters()} | set(family.choices())
+
+
+def _defense_options() -> dict[str, Any]:
+    """One option for every parameter and choice; where several defenses share a name, the first one's words."""
+    options: dict[str, Any] = {}
+    for cls in DEFENSES:
+        for p in cls.parameters():
+            options.setdefault(p.name, _of_parameter(p))
+        for name, allowed in cls.choices().items():
+            options.setdefault(name, _of_choice(name, allowed))
+    return options
 
 
 def _spelled(name: str) -> str:

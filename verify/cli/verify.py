@@ -33,7 +33,7 @@ from verify.cli.screen import Summary, show
 from verify.experiments.own import own_experiment
 from verify.judge.verdict import Result
 from verify.measure.experiment import Experiment
-from verify.measure.features import FEATURE_KINDS, Features
+from verify.measure.features import FEATURE_KINDS, Features, read_rows
 from verify.measure.progress import Progress
 from verify.measure.record import Record
 from verify.measure.sweep import sweep
@@ -75,8 +75,11 @@ def verify(
     m: Widths = None,
     d: Annotated[int | None, _own("--d", "Feature dimension.", parser=count)] = None,
     B: Annotated[int | None, _own("--B", "Number of features.", parser=count)] = None,
-    activation: Annotated[str | None, _own("--activation", "Name of the activation.")] = None,
-    features: Annotated[str | None, _own("--features", f"One of {', '.join(FEATURE_KINDS)}.")] = None,
+    activation: Annotated[str | None, _own("--activation", "Its name, or an expression in z.")] = None,
+    features: Annotated[
+        str | None,
+        _own("--features", f"One of {', '.join(FEATURE_KINDS)}, or a file of rows (npy, npz, csv)."),
+    ] = None,
     cosine: Annotated[float | None, _own("--cosine", "All pairwise cosines of the features.")] = None,
     labels: Annotated[str | None, _own("--labels", "Such as 1,-1,1; default: alternating.")] = None,
     moments: Annotated[str | None, _own("--moments", "residualized or plain.")] = None,
@@ -155,13 +158,15 @@ def _own_experiment(
     left = dict(given)
     if quick or only:
         raise ValueError(f"quick and only belong to the catalogue; got them with --{next(iter(given))}")
-    if "cosine" in left or "features" in left:
+    if Path(left.get("features", "")).suffix:
+        left["X"] = read_rows(left.pop("features"))
+    elif "cosine" in left or "features" in left:
         kind = checks.choice("features", left.pop("features", "cosine"), FEATURE_KINDS)
         left["features"] = Features(kind, cosine=left.pop("cosine", None))
     if "labels" in left:
         left["labels"] = numbers("labels", left["labels"])
     if "moments" in left:
         left["attack"] = TensorAttack(moments=left.pop("moments"))
-    setting = ("m", "d", "B", "activation", "features", "labels", "attack", "tolerance")
+    setting = ("m", "d", "B", "activation", "features", "X", "labels", "attack", "tolerance")
     chosen = {name: left.pop(name) for name in setting if name in left}
     return own_experiment(defense_of(defense, left), seed=seed or 0, **chosen)

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bounds import DEFENSES, Kind, checks
+from bounds.registry import Live
 from verify.judge import JUDGES
 
 DPI = 110
@@ -48,8 +49,8 @@ GUIDE_SHIFT = 1.5  # a fitted guide would lie on the prediction and could be tak
 
 
 #: What a figure can be drawn against: sizes, every parameter of a defense, and "strength", each defense's own.
-AXES: Mapping[str, str] = MappingProxyType(
-    {
+AXES: Mapping[str, str] = Live(
+    lambda: {
         "m": "width m",
         "d": "dimension d",
         "B": "batch size B",

@@ -3,10 +3,12 @@ one of these files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 from bounds import DEFENSES, Defense
+from bounds.registry import Live
 from verify.experiments.activations import ACTIVATIONS
 from verify.experiments.defenses import ON_DEFENSES
 from verify.experiments.grid import RANDOM, STANDARD, experiment
@@ -34,7 +36,8 @@ def default_experiment(family: type[Defense]) -> Experiment:
     )
 
 
-def catalogue(families: Sequence[type[Defense]]) -> Mapping[str, Experiment]:
+@lru_cache(maxsize=16)
+def catalogue(families: tuple[type[Defense], ...]) -> Mapping[str, Experiment]:
     """Every experiment by name: those above, and a default one for each defense that they leave out."""
     covered = {type(p.defense) for e in WRITTEN for p in e.points}
     extra = [default_experiment(family) for family in families if family not in covered]
@@ -42,4 +45,4 @@ def catalogue(families: Sequence[type[Defense]]) -> Mapping[str, Experiment]:
 
 
 #: Every experiment by name.
-EXPERIMENTS: Mapping[str, Experiment] = catalogue(DEFENSES)
+EXPERIMENTS: Mapping[str, Experiment] = Live(lambda: catalogue(tuple(DEFENSES)))

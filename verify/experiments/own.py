@@ -12,8 +12,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from bounds import AttackSpec, Defense, Kind, NoDefense, TensorAttack, checks
+import numpy as np
+import sympy as sp
+
+from bounds import Activation, AttackSpec, Defense, Kind, NoDefense, TensorAttack, checks
+from bounds.gaussian.activations import activation_text
 from verify.judge import JUDGES
 from verify.judge.base import bound_at
 from verify.judge.predicted import PredictedCheck
@@ -36,10 +41,11 @@ def own_experiment(
     defense: Defense | None = None,
     *,
     m: int | Sequence[int] = (20_000, 80_000),
-    d: int = 100,
-    B: int = 2,
-    activation: str = "relu",
+    d: int | None = None,
+    B: int | None = None,
+    activation: str | Activation | sp.Expr = "relu",
     features: Features | None = None,
+    X: Any = None,
     labels: Sequence[float] = (),
     attack: AttackSpec | None = None,
     trials: int = TRIALS,
@@ -48,7 +54,8 @@ def own_experiment(
 ) -> Experiment:
     """One setting at one or several widths ``m`` as an experiment for ``sweep``, ``compare`` and ``plot``.
 
-    Defaults: no defense, independent random unit features, labels +1, -1, ..., ``TensorAttack()``. Its name tells its
+    Defaults: no defense, d = 100, B = 2, independent random unit features, labels +1, -1, ..., ``TensorAttack()``. X: your
+    own features (B, d), rows of unit norm. activation: a name or an expression, as in ``Point``. Its name tells its
     content: another setting or seed gives another name, and with it another file of records; more trials do not.
     tolerance: see ``natural_checks``. Raises ``ValueError`` or ``TypeError`` on values out of range, features that do
     not exist in d dimensions among them, before anything is measured.
@@ -58,17 +65,18 @@ def own_experiment(
         raise ValueError("m must hold at least one width; got none")
     defense = NoDefense() if defense is None else defense
     checks.instance("defense", defense, Defense, "GradientNoise(sigma=1.0)")
+    features, d, B = _data(features, X, d, B)
 
     def points(name: str) -> tuple[Point, ...]:
         return tuple(
             Point(
                 name,
-                Features("random") if features is None else features,
+                features,
                 d,
                 width,
                 B,
                 tuple(labels),
-                activation,
+                activation_text(activation),
                 defense,
                 TensorAttack() if attack is None else attack,
             )
@@ -84,6 +92,21 @@ def own_experiment(
         seed=seed,
         tolerance=tolerance,
     )
+
+
+def _data(features: Features | None, X: Any, d: int | None, B: int | None) -> tuple[Features, int, int]:
+    """The features with d and B, which given ones have of their own."""
+    if X is None:
+        drawn = Features("random") if features is None else features
+        return drawn, 100 if d is None else d, 2 if B is None else B
+    if features is not None:
+        raise ValueError("features and X must not be given together; got both")
+    given = Features.given(X)
+    shape = tuple(int(n) for n in X.shape) if hasattr(X, "shape") else np.shape(X)
+    for name, said, there in (("B", B, shape[0]), ("d", d, shape[1])):
+        if said not in (None, there):
+            raise ValueError(f"{name} must be that of X, {there}; got {said}")
+    return given, shape[1], shape[0]
 
 
 def experiment_of(records: Iterable[Record]) -> Experiment:
@@ -104,7 +127,7 @@ def _experiment(
     title = label(points[0], several)
     return Experiment(
         points[0].experiment,
-        title[:1].upper() + title[1:],
+        title[:1].upper() + title[1:] if points[0].activation.isidentifier() else title,
         points,
         natural_checks(points, tolerance),
         trials=trials,

@@ -18,29 +18,28 @@ from verify.measure.check import Check
 from verify.measure.point import Point
 from verify.measure.series import parameter_of, series, value_of
 
-#: What an exponent can be about: the sizes, and every parameter in a defense's rate that can grow (a share does not).
-VARIABLES = (
-    "m",
-    "d",
-    *dict.fromkeys(
+
+def variables() -> tuple[str, ...]:
+    """What an exponent can be about: the sizes, and every parameter in a defense's rate that can grow (a share does not)."""
+    growing = (
         p.name
         for family in DEFENSES
         for p in family.parameters()
         if family.rate is not None and p.symbol in family.rate.free_symbols and p.hi > 1
-    ),
-)
+    )
+    return ("m", "d", *dict.fromkeys(growing))
 
 
 @dataclass(frozen=True)
 class RateCheck(Check):
-    """The exponent of ``variable`` (one of ``VARIABLES``) within ``tolerance`` of the rate's."""
+    """The exponent of ``variable`` (one of ``variables()``) within ``tolerance`` of the rate's."""
 
     kind: ClassVar[Kind] = Kind.RATE
     variable: str = "m"
     tolerance: float = 0.05
 
     def __post_init__(self) -> None:
-        checks.choice("variable", self.variable, VARIABLES)
+        checks.choice("variable", self.variable, variables())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,17 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from bounds import ACTIVATIONS, AttackSpec, Defense, NoDefense, Setting, TensorAttack, checks, serial
+from bounds import (
+    DEFENSES,
+    AttackSpec,
+    Defense,
+    NoDefense,
+    Setting,
+    TensorAttack,
+    checks,
+    serial,
+)
+from bounds.gaussian.activations import activation_text
 from bounds.setting import LARGEST_LABEL, LARGEST_SIZE, alternating
 from verify.measure.features import Features
 from verify.measure.lines import json_object
@@ -23,7 +33,8 @@ class Point:
     """One setting to be measured: trials at a point differ in weights, noise and starts, never in the
     features.
 
-    ``labels`` default to +1, -1, +1, ...; ``activation`` is a name of ``bounds.ACTIVATIONS``. ``also``: further attacks that
+    ``labels`` default to +1, -1, +1, ...; ``activation``: a name of ``bounds.ACTIVATIONS``, or an
+    expression in z ("z**2 + z**3"; sympy's is kept as its text). ``also``: further attacks that
     run on the same observation as ``attack``. Raises ``ValueError`` or ``TypeError`` on values out of range (a mismatch of d
     and pictures shows when the features are drawn).
     """
@@ -46,7 +57,7 @@ class Point:
         checks.integer("d", self.d, 1, LARGEST_SIZE)
         checks.integer("B", self.B, 1, self.d, "at most d")
         checks.integer("m", self.m, self.B + 1, LARGEST_SIZE, "more than B")
-        checks.choice("activation", self.activation, tuple(ACTIVATIONS))
+        object.__setattr__(self, "activation", activation_text(self.activation))
         checks.choice("dtype", self.dtype, DTYPES)
         labels = tuple(
             checks.real("labels", y, -LARGEST_LABEL, LARGEST_LABEL) for y in self.labels
@@ -55,6 +66,10 @@ class Point:
             raise ValueError(f"labels must have B = {self.B} entries; got {len(labels)}")
         object.__setattr__(self, "labels", labels)
         checks.instance("defense", self.defense, Defense)
+        if type(self.defense) not in DEFENSES:
+            raise TypeError(
+                f"defense must be of a family in bounds.DEFENSES (@bounds.register_defense); got {self.defense!r}"
+            )
         checks.instance("also", self.also, tuple)
         for attack in self.attacks:
             checks.instance("attack", attack, AttackSpec, "TensorAttack()")
@@ -90,7 +105,7 @@ class Point:
         points, and seeds made from them, stay what they were."""
         raw = {
             "experiment": self.experiment,
-            "features": asdict(self.features),
+            "features": self.features.to_dict(),
             "d": self.d,
             "m": self.m,
             "B": self.B,
@@ -113,7 +128,9 @@ class Point:
             return Point(
                 **values
                 | {
-                    "features": Features(**_exactly("features", values["features"], Features)),
+                    "features": Features(
+                        **_exactly("features", values["features"], Features, optional={"rows"})
+                    ),
                     "labels": tuple(labels),
                     "defense": serial.defense_from_dict(values["defense"]),
                     "attack": serial.attack_from_dict(values["attack"]),

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bounds import checks
+from bounds import ATTACKS, DEFENSES, checks
 from verify.measure.conditions import Conditions
 from verify.measure.lines import RecordError, append_line, json_object
 from verify.measure.outcome import Outcome
@@ -156,11 +156,12 @@ def _outcomes(raw: Mapping[str, Any], version: int, name: str) -> dict[str, Outc
 
 def point_from(raw: Any) -> Point:
     """``Point.from_dict``, once for equal forms: a file has few points and many trials."""
-    return _parsed(json.dumps(raw, sort_keys=True))
+    return _parsed(json.dumps(raw, sort_keys=True), (*DEFENSES, *ATTACKS))
 
 
 @lru_cache(maxsize=4096)
-def _parsed(text: str) -> Point:
+def _parsed(text: str, specifications: tuple[type, ...]) -> Point:
+    """``specifications``: what names of defenses and attacks stand for, which a user may define again."""
     return Point.from_dict(json.loads(text))
 
 

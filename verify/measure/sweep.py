@@ -50,6 +50,9 @@ def sweep(
     checks.integer("jobs", jobs, 1)
     checks.integer("threads", threads, 1)
     place = resolved(device)
+    from attack.registry import Outside
+
+    run = partial(Outside.here().run, run)  # a worker learns with its task what a user has registered here
     tasks: dict[Hashable, Callable[[], Record]] = {
         (point.key, trial): partial(run, point, trial, root, device=place, threads=threads)
         for trial in range(count)

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from bounds import ACTIVATIONS, DEFENSES, AttackSpec, Defense, Kind, TensorAttack, checks
+from bounds import (
+    ACTIVATIONS,
+    DEFENSES,
+    AttackSpec,
+    Defense,
+    Kind,
+    TensorAttack,
+    checks,
+    resolve_activation,
+)
 from bounds.gaussian.activations import ZERO
 from bounds.setting import alternating
 from verify.judge import JUDGES
@@ -62,7 +71,7 @@ def point_strategy(
         if not values:
             raise ValueError(f"{name} must have at least one entry; got {values!r}")
     for activation in activations:
-        checks.choice("activations", activation, tuple(ACTIVATIONS))
+        _require_known(activation)
     for choice in labels:
         checks.choice("labels", choice, LABELS)
     for cosine in cosines:
@@ -120,6 +129,13 @@ def even_activations() -> tuple[str, ...]:
     return tuple(name for name, a in ACTIVATIONS.items() if abs(a.coefficient(2)) > ZERO)
 
 
+def _require_known(activation: str) -> None:
+    try:
+        resolve_activation(activation)
+    except ValueError as error:
+        raise ValueError(f"activations: {error}") from None
+
+
 def ladder(lo: int, hi: int) -> tuple[int, ...]:
     """lo, 2 lo, 4 lo, ... below hi, and hi."""
     steps = [lo]
@@ -146,5 +162,5 @@ def _labels(chosen: str, size: int, activation: str) -> tuple[float, ...]:
     if chosen == "strong":
         return tuple(3 * s for s in signs)
     if chosen == "small_residual":
-        return (round(ACTIVATIONS[activation].coefficient(0) - 0.2, 3), *signs[1:])
+        return (round(resolve_activation(activation).coefficient(0) - 0.2, 3), *signs[1:])
     return signs
