@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bounds import Activation, GradientNoise, Kind, Setting, TensorAttack, evaluate, resolve_activation
+from bounds import Activation, GradientNoise, Kind, Setting, TensorAttack, evaluate
 from bounds.errors import UnsupportedBound
 from bounds.estimator import EQUAL_NORMS, moment_orders
 from bounds.kinds.predicted.first_layer import first_layer_constants, first_layer_prediction
@@ -84,11 +84,11 @@ class Assessed:
 def assess(
     shared: SharedGradient,
     batch_size: int,
-    activation: str | Activation = "relu",
+    activation: str | Activation | None = None,
     norms: Sequence[float] | None = None,
     scale: float | None = None,
     attack: TensorAttack | None = None,
-    loss: str = "sum",
+    loss: str | None = None,
     seed: int = 2,
 ) -> Assessed:
     """Check the gradient, attack it, and say how far the result can be trusted. Arguments as of ``attack_gradient``.
@@ -99,9 +99,12 @@ def assess(
     from attack import ReconstructionError
     from attack.own.attack import attack_gradient
     from attack.own.check import check_gradient
+    from attack.own.known import activation_of
+    from attack.own.losses import loss_of
 
     estimator = TensorAttack() if attack is None else attack
-    function = resolve_activation(activation)
+    function = activation_of(shared, activation)
+    loss_of(loss)
     findings = check_gradient(shared, batch_size, function, norms, scale, seed)
     errors = tuple(f.text for f in findings if f.level == "error")
     if errors:

@@ -14,7 +14,7 @@ from attack.own.entries import entry_findings
 from attack.own.findings import errors
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
-from attack.own.known import Known
+from attack.own.known import Known, activation_of
 from attack.own.problem import output_problem, row_problem
 from attack.own.rows import explained_rows, outside, reconstruct_rows
 from attack.reconstruction import Reconstruction
@@ -39,8 +39,8 @@ class RowNoise:
 class GradientAttack:
     """The reconstruction in the original coordinates, the same as it was posed, and how far the gradient is explained by it.
 
-    features (B, d), residuals (B,), labels (B,): float64, residuals those of the loss summed over the batch. A label is
-    f(xhat) - r with the network's own output weights. method: which function gave the result, "tensor_attack" for dL/da,
+    features (B, d), residuals (B,), labels (B,): float64, residuals r = f(x) - y whatever the loss. A label is f(xhat) - r
+    with the network's own output weights and bias. method: which function gave the result, "tensor_attack" for dL/da,
     "sparse_recovery" (exact) or "first_layer_attack" for dL/dW. standard: what it returned, in ``frame``: with biases and
     dL/dW its features have the norms or signs that the biases give, its labels do not. power: mean of g^2 as posed, or of a
     squared entry of the rows; unexplained: share of it that least squares on sigma(W xhat + b), or on sigma'(w.xhat) xhat,
@@ -67,11 +67,11 @@ class GradientAttack:
 def attack_gradient(
     shared: SharedGradient,
     batch_size: int,
-    activation: str | Activation = "relu",
+    activation: str | Activation | None = None,
     norms: Sequence[float] | None = None,
     scale: float | None = None,
     attack: TensorAttack | None = None,
-    loss: str = "sum",
+    loss: str | None = None,
     seed: int = 2,
 ) -> GradientAttack:
     """The attack on a shared gradient, in coordinates where its weights and biases are standard Gaussian.
@@ -80,12 +80,13 @@ def attack_gradient(
     noise), else ``first_layer_attack``; rows are divided by their output weights, and dropped where these vanish.
 
     norms (B,): public norms of the features, 1 where None; scale: standard deviation of the weights, measured where None;
-    loss: "sum" or "mean" over the batch. Does not repeat ``check_gradient``. The result does not depend on the unit of the
+    activation: None for the one that came with the gradient, else ReLU;
+    loss: one of ``losses.LOSSES``, None for half-mse-sum. Does not repeat ``check_gradient``. The result does not depend on the unit of the
     gradient or, for ReLU and leaky ReLU, of the weights. Raises ``ValueError`` on arrays that do not fit, dL/dW without
     dL/db where biases vary, an activation that the attack does not cover; ``ReconstructionError`` where there is no
     result.
     """
-    known = Known.of(batch_size, activation, norms, scale=scale, loss=loss)
+    known = Known.of(batch_size, activation_of(shared, activation), norms, scale=scale, loss=loss)
     wrong = errors(entry_findings(shared, known))
     if wrong:
         raise ValueError("; ".join(e.text for e in wrong))
@@ -111,7 +112,7 @@ def _from_outputs(
     total = float(g @ g)
     fitted = float(right @ (torch.linalg.pinv(gram, hermitian=True) @ right))
     return GradientAttack(
-        *_given(frame, found, forward),
+        *_given(shared, frame, found, forward=forward),
         "tensor_attack",
         found,
         frame,
@@ -137,7 +138,7 @@ def _from_rows(
     unit = frame.units.gradient
     noise = math.ldexp(outside(shift(shared.gradient, -unit)[problem.kept], X), unit)
     return GradientAttack(
-        *_given(frame, found, forward),
+        *_given(shared, frame, found, forward=forward),
         method,
         found,
         frame,
@@ -149,11 +150,13 @@ def _from_rows(
 
 
 def _given(
-    frame: Frame, found: Reconstruction, forward: torch.Tensor
+    shared: SharedGradient, frame: Frame, found: Reconstruction, *, forward: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Features, residuals and labels in the units of the arrays; forward (B,): f(xhat) in those of the frame."""
     residuals = shift(found.residuals, frame.units.residuals)
     labels = shift(forward, frame.units.outputs) - residuals
+    if shared.output_bias is not None:
+        labels = labels + shared.output_bias.double()
     return shift(frame.features(found), frame.units.norms), residuals, labels
 
 

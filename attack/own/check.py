@@ -8,7 +8,7 @@ from attack.own.entries import entry_findings
 from attack.own.findings import Finding, errors
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
-from attack.own.known import Known
+from attack.own.known import Known, activation_of
 from attack.own.output_findings import count_finding, output_findings
 from attack.own.row_findings import row_findings
 from attack.own.weight_findings import weight_findings
@@ -18,7 +18,7 @@ from bounds import Activation
 def check_gradient(
     shared: SharedGradient,
     batch_size: int,
-    activation: str | Activation = "relu",
+    activation: str | Activation | None = None,
     norms: Sequence[float] | None = None,
     scale: float | None = None,
     seed: int = 2,
@@ -30,7 +30,7 @@ def check_gradient(
     features. Thresholds are relative, about five standard errors of what standard Gaussian weights show. Raises
     ``ValueError`` or ``TypeError`` on bad arguments.
     """
-    known = Known.of(batch_size, activation, norms, scale=scale)
+    known = Known.of(batch_size, activation_of(shared, activation), norms, scale=scale)
     findings = entry_findings(shared, known)
     if errors(findings):
         return findings

@@ -21,7 +21,7 @@ def entry_findings(shared: SharedGradient, known: Known) -> tuple[Finding, ...]:
         return found
     shape = tuple(shared.gradient.shape)
     kind = "dL/da" if len(shape) == 1 else "dL/dW"
-    text = f"m = {shared.m}, d = {shared.d}, gradient of shape {shape}: {kind}"
+    text = "; ".join((f"m = {shared.m}, d = {shared.d}, gradient of shape {shape}: {kind}", *shared.notes))
     return (Finding("shape", "ok", text),)
 
 

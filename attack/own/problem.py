@@ -46,16 +46,16 @@ class RowProblem:
 
 
 def output_problem(shared: SharedGradient, known: Known, frame: Frame) -> Problem:
-    """The gradient with respect to the output weights, of the loss summed over the batch."""
+    """The gradient with respect to the output weights, of the model's loss."""
     net = _network(shared.weight, shared.bias, known, frame)
     gradient = shift(shared.gradient, -frame.units.gradient)
-    if known.loss == "mean":
-        gradient = known.B * gradient
+    if known.to_model != 1.0:
+        gradient = known.to_model * gradient
     return Problem(net, Observation(gradient, known.B, frame.norms(known), NoDefense()))
 
 
 def row_problem(shared: SharedGradient, known: Known, frame: Frame) -> RowProblem:
-    """The gradient with respect to the weights, divided by the output weights, of the loss summed over the batch.
+    """The gradient with respect to the weights, divided by the output weights, of the model's loss.
 
     Raises ``ValueError`` where dL/db is missing, or too few neurons have an output weight.
     """
@@ -68,12 +68,12 @@ def row_problem(shared: SharedGradient, known: Known, frame: Frame) -> RowProble
     rows = scaled_rows(shared, frame)[kept]
     bias = None if shared.bias is None else shared.bias[kept]
     net = _network(shared.weight[kept], bias, known, frame)
-    unit, summed = frame.units.output_weight, known.B if known.loss == "mean" else 1
+    unit = frame.units.output_weight
     if shared.output_weight is None:
-        rows = rows * (summed * math.ldexp(shared.m / left, unit))
+        rows = rows * (known.to_model * math.ldexp(shared.m / left, unit))
     else:
         own = shift(shared.output_weight, -unit)[kept]
-        rows = rows * (summed / (left * own.to(rows)))[:, None]
+        rows = rows * (known.to_model / (left * own.to(rows)))[:, None]
     return RowProblem(net, FirstLayerObservation(rows, known.B, frame.norms(known), NoDefense()), kept)
 
 
