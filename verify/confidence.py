@@ -128,8 +128,12 @@ def confidence(
 ) -> Confidence:
     """The confidence in a reconstruction; ``warnings`` make it suspect."""
     if attacked.method == "sparse_recovery":  # it has checked every row: there is no error to predict
-        exact = BoundValue(0.0, "exact: every row is explained", (), "attack/rows/sparse_recovery.py")
-        return _judged(attacked, _Seen(exact), warnings)
+        exact = BoundValue(
+            attacked.rounding, "exact: every row is explained", (), "attack/rows/sparse_recovery.py"
+        )
+        # A neuron whose preactivation is within rounding of zero may be on either side.
+        expected = 0.0 if attacked.precision is None else attacked.precision.rounding
+        return _judged(attacked, _Seen(exact, expected), warnings)
     setting = plug_in(attacked, activation)
     if attacked.noise is None:
         return _judged(attacked, _of_output_weights(attacked, setting, attack), warnings)

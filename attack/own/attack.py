@@ -15,6 +15,7 @@ from attack.own.findings import errors
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known, activation_of
+from attack.own.precision import Precision
 from attack.own.problem import output_problem, row_problem
 from attack.own.rows import explained_rows, outside, reconstruct_rows
 from attack.reconstruction import Reconstruction
@@ -44,7 +45,8 @@ class GradientAttack:
     "sparse_recovery" (exact) or "first_layer_attack" for dL/dW. standard: what it returned, in ``frame``: with biases and
     dL/dW its features have the norms or signs that the biases give, its labels do not. power: mean of g^2 as posed, or of a
     squared entry of the rows; unexplained: share of it that least squares on sigma(W xhat + b), or on sigma'(w.xhat) xhat,
-    leaves; neurons: how many were used. noise: for dL/dW; None for dL/da.
+    leaves; neurons: how many were used. noise: for dL/dW; None for dL/da. inexact: why dL/dW was not solved exactly, None
+    where it was; precision: of the entries that were solved exactly, and rounding the R, as posed, that it leaves open.
     """
 
     features: torch.Tensor
@@ -57,6 +59,9 @@ class GradientAttack:
     unexplained: float
     neurons: int
     noise: RowNoise | None = None
+    inexact: str | None = None
+    precision: Precision | None = None
+    rounding: float = 0.0
 
     @property
     def coordinates(self) -> Coordinates:
@@ -76,8 +81,8 @@ def attack_gradient(
 ) -> GradientAttack:
     """The attack on a shared gradient, in coordinates where its weights and biases are standard Gaussian.
 
-    dL/da: ``tensor_attack``. dL/dW: ``sparse_recovery``, which is exact, where it applies (float64, ReLU and leaky ReLU, no
-    noise), else ``first_layer_attack``; rows are divided by their output weights, and dropped where these vanish.
+    dL/da: ``tensor_attack``. dL/dW: ``sparse_recovery``, which is exact to the precision of the entries, where it applies
+    (ReLU and leaky ReLU, no noise), else ``first_layer_attack``; rows are divided by their output weights, and dropped where these vanish.
 
     norms (B,): public norms of the features, 1 where None; scale: standard deviation of the weights, measured where None;
     activation: None for the one that came with the gradient, else ReLU;
@@ -128,7 +133,8 @@ def _from_rows(
     """Exact recovery where the activation and the precision allow it and every row is explained, else the tensor attack."""
     frame = Frame.of(shared, known)
     problem = row_problem(shared, known, frame)
-    found, method = reconstruct_rows(problem, frame, attack, seed)
+    result = reconstruct_rows(problem, frame, attack, seed)
+    found = result.reconstruction
     X = frame.features(found)
     forward = torch.zeros(known.B, dtype=torch.float64)
     for rows, hidden in _hidden(shared, known, frame, X):
@@ -139,13 +145,16 @@ def _from_rows(
     noise = math.ldexp(outside(shift(shared.gradient, -unit)[problem.kept], X), unit)
     return GradientAttack(
         *_given(shared, frame, found, forward=forward),
-        method,
+        result.method,
         found,
         frame,
         power=share.power,
         unexplained=share.unexplained,
         neurons=problem.net.m,
         noise=RowNoise(noise, outside(gradient, found.features)),
+        inexact=result.inexact,
+        precision=None if result.inexact else problem.precision,
+        rounding=result.rounding,
     )
 
 

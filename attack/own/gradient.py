@@ -120,6 +120,10 @@ class SharedGradient:
         shared = SharedGradient.from_arrays(**arrays)
         return shared if activation is None else replace(shared, activation=resolve_activation(activation))
 
+    def double(self) -> SharedGradient:
+        """The same numbers as float64."""
+        return replace(self, **{name: array.double() for name, array in self.arrays.items()})
+
     @property
     def m(self) -> int:
         return int(self.weight.shape[0])

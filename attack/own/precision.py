@@ -1,0 +1,47 @@
+"""To how many digits the entries of a gradient are known, which their own values tell, whatever type holds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from attack.own.units import root_mean_square
+
+#: Types that floats are rounded to, coarsest first.
+_TYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+#: Entries that are looked at first: most arrays show with few that they are not of a coarse type.
+_FIRST = 4096
+
+
+@dataclass(frozen=True)
+class Precision:
+    """name: of the coarsest type that holds every entry. An entry is off by at most the fraction ``unit`` of it, and by
+    ``least`` where it comes near the type's smallest numbers; ``least`` is over the entries' root mean square. 0 for
+    float64."""
+
+    name: str
+    unit: float
+    least: float
+
+    @property
+    def rounding(self) -> float:
+        """The error of the entries over their root mean square, at most."""
+        return self.unit + self.least
+
+    @staticmethod
+    def of(values: torch.Tensor) -> Precision:
+        """Of a float32 or float64 tensor."""
+        flat = values.reshape(-1)
+        for kind in _TYPES:
+            if _holds(kind, flat[:_FIRST]) and _holds(kind, flat):
+                info = torch.finfo(kind)
+                size = root_mean_square(flat)
+                least = info.tiny * info.eps / 2 / size if size else 0.0
+                return Precision(str(kind).removeprefix("torch."), info.eps / 2, least)
+        return Precision("float64", 0.0, 0.0)
+
+
+def _holds(kind: torch.dtype, values: torch.Tensor) -> bool:
+    return torch.equal(values.to(kind).to(values.dtype), values)
