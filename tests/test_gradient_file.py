@@ -165,7 +165,7 @@ def test_errors_stop_before_the_attack(changes: dict[str, Array], words: str) ->
         ({"scale": 0.0}, "scale must be positive"),
         ({"batch_size": 0}, "batch_size"),
         ({"activation": "spline"}, "activation"),
-        ({"loss": "median"}, "loss must be one of sum, mean"),
+        ({"loss": "median"}, "loss must be one of mse-mean, mse-sum"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
@@ -267,7 +267,7 @@ def test_labels_and_the_mean_loss() -> None:
     W, a = rng.standard_normal((M, D)), rng.standard_normal(M) / math.sqrt(M)
     hidden = np.maximum(X @ W.T, 0)
     gradient = (hidden @ a - Y) @ hidden / B
-    found = attack_gradient(SharedGradient.from_arrays(W, gradient, output_weight=a), B, loss="mean")
+    found = attack_gradient(SharedGradient.from_arrays(W, gradient, output_weight=a), B, loss="half-mse-mean")
     assert matched_rmse(X, found.features) < 0.15
     np.testing.assert_allclose(np.sort(found.labels), np.sort(Y), atol=0.1)
 

@@ -17,6 +17,7 @@ from bounds.estimator import EQUAL_NORMS, moment_orders
 from bounds.kinds.predicted.first_layer import first_layer_constants, first_layer_prediction
 from bounds.kinds.predicted.unbiased import first_order
 from bounds.law import Unbiased
+from bounds.losses import loss_of
 from bounds.statement import BoundValue
 
 if TYPE_CHECKING:
@@ -100,7 +101,6 @@ def assess(
     from attack.own.attack import attack_gradient
     from attack.own.check import check_gradient
     from attack.own.known import activation_of
-    from attack.own.losses import loss_of
 
     estimator = TensorAttack() if attack is None else attack
     function = activation_of(shared, activation)

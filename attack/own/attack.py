@@ -82,14 +82,14 @@ def attack_gradient(
     """The attack on a shared gradient, in coordinates where its weights and biases are standard Gaussian.
 
     dL/da: ``tensor_attack``. dL/dW: ``sparse_recovery``, which is exact to the precision of the entries, where it applies
-    (ReLU and leaky ReLU, no noise), else ``first_layer_attack``; rows are divided by their output weights, and dropped where these vanish.
+    (ReLU and leaky ReLU, no noise), else ``first_layer_attack``; rows are divided by their output weights, and dropped where
+    these vanish.
 
-    norms (B,): public norms of the features, 1 where None; scale: standard deviation of the weights, measured where None;
-    activation: None for the one that came with the gradient, else ReLU;
-    loss: one of ``losses.LOSSES``, None for half-mse-sum. Does not repeat ``check_gradient``. The result does not depend on the unit of the
-    gradient or, for ReLU and leaky ReLU, of the weights. Raises ``ValueError`` on arrays that do not fit, dL/dW without
-    dL/db where biases vary, an activation that the attack does not cover; ``ReconstructionError`` where there is no
-    result.
+    activation: None for the one that came with the gradient, else ReLU; norms (B,): public norms of the features, 1 where
+    None; scale: standard deviation of the weights, measured where None; loss: one of ``bounds.losses.LOSSES``, None for
+    half-mse-sum. Does not repeat ``check_gradient``. The result does not depend on the unit of the gradient or, for ReLU
+    and leaky ReLU, of the weights. Raises ``ValueError`` on arrays that do not fit, dL/dW without dL/db where biases vary,
+    an activation that the attack does not cover; ``ReconstructionError`` where there is no result.
     """
     known = Known.of(batch_size, activation_of(shared, activation), norms, scale=scale, loss=loss)
     wrong = errors(entry_findings(shared, known))

@@ -145,7 +145,9 @@ def _shapes(arrays: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]]:
 
 def _held(name: str, array: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     shape = tuple(array.shape)
-    return array.T.contiguous() if _turned(name, shape, size) else array.reshape(held_shape(name, shape, size))
+    return (
+        array.T.contiguous() if _turned(name, shape, size) else array.reshape(held_shape(name, shape, size))
+    )
 
 
 def held_shape(name: str, shape: tuple[int, ...], size: tuple[int, int]) -> tuple[int, ...]:

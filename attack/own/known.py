@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from attack.own.gradient import SharedGradient
-from attack.own.losses import MODEL, Loss, loss_of
 from attack.rows.sparse_recovery import slopes
 from bounds import Activation, checks, resolve_activation
 from bounds.estimator import EQUAL_NORMS
+from bounds.losses import MODEL, Loss, loss_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,7 +65,9 @@ class TwoLayers:
         }
         if chosen[0] == "first" and self.bias in gradients:
             found["bias_gradient"] = (True, self.bias)
-        return {field: (is_gradient, name) for field, (is_gradient, name) in found.items() if name is not None}
+        return {
+            field: (is_gradient, name) for field, (is_gradient, name) in found.items() if name is not None
+        }
 
 
 def _is(name: str, kind: str) -> bool:

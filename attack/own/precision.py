@@ -8,7 +8,7 @@ import torch
 
 from attack.own.units import root_mean_square
 
-#: Types that floats are rounded to, coarsest first.
+#: Types that floats are rounded to.
 _TYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 #: Entries that are looked at first: most arrays show with few that they are not of a coarse type.
@@ -17,7 +17,7 @@ _FIRST = 4096
 
 @dataclass(frozen=True)
 class Precision:
-    """name: of the coarsest type that holds every entry. An entry is off by at most the fraction ``unit`` of it, and by
+    """name: of the type that holds every entry with the largest error. An entry is off by at most the fraction ``unit`` of it, and by
     ``least`` where it comes near the type's smallest numbers; ``least`` is over the entries' root mean square. 0 for
     float64."""
 
@@ -34,13 +34,15 @@ class Precision:
     def of(values: torch.Tensor) -> Precision:
         """Of a float32 or float64 tensor."""
         flat = values.reshape(-1)
-        for kind in _TYPES:
-            if _holds(kind, flat[:_FIRST]) and _holds(kind, flat):
-                info = torch.finfo(kind)
-                size = root_mean_square(flat)
-                least = info.tiny * info.eps / 2 / size if size else 0.0
-                return Precision(str(kind).removeprefix("torch."), info.eps / 2, least)
-        return Precision("float64", 0.0, 0.0)
+        size = root_mean_square(flat)
+        fitting = [_of(kind, size) for kind in _TYPES if _holds(kind, flat[:_FIRST]) and _holds(kind, flat)]
+        return max(fitting, key=lambda p: p.rounding, default=Precision("float64", 0.0, 0.0))
+
+
+def _of(kind: torch.dtype, size: float) -> Precision:
+    info = torch.finfo(kind)
+    least = info.tiny * info.eps / 2 / size if size else 0.0
+    return Precision(str(kind).removeprefix("torch."), info.eps / 2, least)
 
 
 def _holds(kind: torch.dtype, values: torch.Tensor) -> bool:

@@ -14,6 +14,7 @@ from attack.own.findings import Finding, judged
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
+from attack.own.missing_weights import missing_weights
 from attack.own.precision import Precision
 from attack.own.problem import carrying, negligible, no_bias_gradient, scaled_rows
 from attack.own.rows import RANK_TOLERANCE
@@ -37,6 +38,9 @@ def row_findings(shared: SharedGradient, known: Known, frame: Frame) -> tuple[Fi
     rows = scaled_rows(shared, frame)
     if not bool(rows[keep].any()):
         return (Finding("zero rows", "error", "the gradient is zero: no feature can have made it", 1.0, 0.0),)
+    missing = missing_weights(shared, known)
+    if missing:
+        return missing
     found = (
         _zero_rows(rows[keep], known.activation, frame.norms(known), there.bias_mean),
         _rank(rows[keep], B, Precision.of(shared.gradient)),

@@ -41,9 +41,7 @@ class RowResult:
     rounding: float = 0.0
 
 
-def reconstruct_rows(
-    problem: RowProblem, frame: Frame, attack: TensorAttack | None, seed: int
-) -> RowResult:
+def reconstruct_rows(problem: RowProblem, frame: Frame, attack: TensorAttack | None, seed: int) -> RowResult:
     """Exact recovery where the activation allows it and every row is explained, to the precision of the entries; else the
     tensor attack. What the biases tell is used.
 
@@ -65,7 +63,9 @@ def _attacked(problem: RowProblem, attack: TensorAttack | None, seed: int) -> Ro
             return RowResult(found.reconstruction, "sparse_recovery", rounding=found.error)
         except ReconstructionError as error:  # noise, or too many features: the tensor attack may still serve
             why = f"exact recovery, tried in double on entries of precision {precision.name}, has no result: {error}"
-    return RowResult(first_layer_attack(observation, net, attack=attack, seed=seed), "first_layer_attack", why)
+    return RowResult(
+        first_layer_attack(observation, net, attack=attack, seed=seed), "first_layer_attack", why
+    )
 
 
 def _by_bias(result: RowResult, known: float) -> RowResult:

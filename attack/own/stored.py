@@ -79,7 +79,9 @@ def judge_headers(stored: Mapping[str, Stored], memory_limit: int) -> None:
     if len(shape) != 2 or 0 in shape:
         raise ValueError(f"weight must have shape (m, d); got {shape}")
     size = (shape[0], shape[1])
-    found = misfits({name: held_shape(name, array.shape, size) for name, array in stored.items()} | {"weight": size})
+    found = misfits(
+        {name: held_shape(name, array.shape, size) for name, array in stored.items()} | {"weight": size}
+    )
     if found:
         raise ValueError("; ".join(found))
     needed = sum(array.size * (array.itemsize or 0) for array in stored.values())

@@ -155,7 +155,7 @@ def _moved(rows: torch.Tensor, V: torch.Tensor, solved: _Solved, rounding: float
     fitted = torch.from_numpy(solved.design @ solved.scaled).to(V) @ V.T
     off = torch.linalg.vector_norm(rows - fitted, dim=1)
     off = torch.maximum(off, rounding * torch.linalg.vector_norm(rows, dim=1)).cpu().numpy()
-    _, same = np.unique(rows[:, : _COLUMNS].cpu().numpy(), axis=0, return_inverse=True)
+    _, same = np.unique(rows[:, :_COLUMNS].cpu().numpy(), axis=0, return_inverse=True)
     weights = np.abs(np.linalg.pinv(solved.design)) * off
     groups = np.stack([np.bincount(same.ravel(), weights=w) for w in weights])
     return np.asarray(np.sqrt(np.sum(groups**2, axis=1)))
@@ -248,7 +248,9 @@ def _search(rows: np.ndarray, neurons: np.ndarray, sides: tuple[float, float], e
             found[active.tobytes()] = active
             for others in itertools.combinations(earlier, B - 1):
                 choices += 1
-                solved = _solve(rows, neurons, np.stack([*others, active], axis=1), sides, tolerance=tolerance)
+                solved = _solve(
+                    rows, neurons, np.stack([*others, active], axis=1), sides, tolerance=tolerance
+                )
                 if solved is not None:
                     return _Search(solved, len(found), drawn)
                 if choices >= _CHOICES:

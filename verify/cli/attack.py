@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from bounds import TensorAttack, checks
+from bounds.losses import MODEL, explained
 from verify.cli.options import (
     NAMES,
     Activation,
@@ -86,7 +87,7 @@ def tensor(
         print_json({"picture": str(picture), "rows": [_without_pixels(row) for row in rows]})
         return
     for row in rows:
-        print(row.label)
+        say(f"{row.label}: {row.reason}" if row.failed else row.label)
     print(f"picture: {picture}")
 
 
@@ -127,14 +128,17 @@ def gradient(
     file: Annotated[
         Path,
         typer.Option(
-            help=".npz or .safetensors: weight, gradient (dL/da or dL/dW); optional bias, output_weight, bias_gradient."
+            help=".npz or .safetensors: weight, gradient (dL/da or dL/dW); optional bias, output_weight, bias_gradient, "
+            "output_bias; or a PyTorch state dict, with the gradient of NAME as grad.NAME."
         ),
     ],
     B: Batch,
-    activation: Activation = "relu",
+    activation: Annotated[str | None, typer.Option(help="Name of the activation; default: relu.")] = None,
     norms: Annotated[str | None, typer.Option(help="Public norms, such as 1,1; default: all 1.")] = None,
     scale: Annotated[str, typer.Option(help="Standard deviation of the weights' entries, or auto.")] = "auto",
-    loss: Annotated[str, typer.Option(help="sum or mean over the batch.")] = "sum",
+    loss: Annotated[
+        str | None, typer.Option(help=f"{explained()}, the default. Labels depend on it.")
+    ] = None,
     moments: Moments = "residualized",
     seed: Seed = 2,
     out: Annotated[Path | None, typer.Option(help="Directory for the reconstruction.")] = None,
@@ -157,26 +161,29 @@ def gradient(
         arrays = {k: getattr(found.attacked, k).numpy() for k in ("features", "residuals", "labels")}
         np.savez(target, **arrays)
     if as_json:
-        print_json(_assessed(found, target))
+        print_json(_assessed(found, target, loss))
     else:
-        _print_assessed(found, target)
+        _print_assessed(found, target, loss)
     if found.confidence.status == "failed":
         raise typer.Exit(1)
 
 
-def _assessed(found: Assessed, target: Path | None) -> dict[str, Any]:
+def _assessed(found: Assessed, target: Path | None, loss: str | None) -> dict[str, Any]:
     sure, attacked = found.confidence, found.attacked
     return {
         "findings": [dataclasses.asdict(f) for f in found.findings],
         "confidence": sure.to_dict(),
         "labels": None if attacked is None or sure.sign_free else attacked.labels.tolist(),
         "residuals": None if attacked is None else attacked.residuals.tolist(),
+        "loss": loss or MODEL.name,
+        "inexact": None if attacked is None else attacked.inexact,
+        "precision": None if attacked is None or attacked.precision is None else attacked.precision.name,
         "coordinates": None if attacked is None else dataclasses.asdict(attacked.coordinates),
         "file": None if target is None else str(target),
     }
 
 
-def _print_assessed(found: Assessed, target: Path | None) -> None:
+def _print_assessed(found: Assessed, target: Path | None, loss: str | None) -> None:
     sure, attacked = found.confidence, found.attacked
     shown = table("check", "level", "what was found", narrow=2)
     for finding in found.findings:
@@ -191,13 +198,17 @@ def _print_assessed(found: Assessed, target: Path | None) -> None:
             say(f"predicted error: {sure.predicted:.4g} ({sure.relative:.2%} of the features' norm)")
         say(f"unexplained share of the gradient: {sure.unexplained:.3%}, predicted {sure.expected:.3%}")
         if sure.method == "sparse_recovery":
-            say(f"gap: {sure.gap:.3g}; every row is explained: the features are exact but for rounding")
+            to = "" if attacked.precision is None else f" of the entries to {attacked.precision.name}"
+            say(f"gap: {sure.gap:.3g}; every row is explained: the features are exact but for rounding{to}")
         else:
             misfit = "none" if sure.misfit is None else f"{sure.misfit:.2g}"
             say(f"gap: {sure.gap:.3g}, misfit: {misfit}, {sure.agreeing} of {sure.starts} starts agree")
         if sure.sign_free:
             say("signs: each feature is known up to its sign only, its label not at all")
         else:
-            say("labels: " + ", ".join(f"{v:.4g}" for v in attacked.labels.tolist()))
+            of = loss or f"{MODEL.name}, which is assumed"
+            say("labels: " + ", ".join(f"{v:.4g}" for v in attacked.labels.tolist()) + f" (loss: {of})")
+        if attacked.inexact is not None:
+            say(attacked.inexact)
     if target is not None:
         say(f"reconstruction: {target}")

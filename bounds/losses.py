@@ -58,6 +58,7 @@ def loss_of(name: str | None) -> Loss | None:
     does not say whether there is a factor of 1/2."""
     if name is None:
         return None
+    checks.instance("loss", name, str)
     if name in NOT_COVERED:
         raise ValueError(
             f"loss must be a squared loss of one output ({', '.join(LOSSES)}); got {name}: {NOT_COVERED[name]}"
@@ -68,7 +69,7 @@ def loss_of(name: str | None) -> Loss | None:
             f"loss must say whether there is a factor of 1/2: {whole.name} ({whole.pytorch}) or {half.name} "
             f"({half.pytorch}); got {name}"
         )
-    return LOSSES[checks.choice("loss", name, (*LOSSES, *NOT_COVERED))]
+    return LOSSES[checks.choice("loss", name, tuple(LOSSES))]
 
 
 def explained() -> str:
