@@ -64,9 +64,9 @@ class SharedGradient:
             "output_bias": output_bias,
         }
         arrays = {name: real_tensor(name, value) for name, value in given.items() if value is not None}
-        found = {name: _held(name, array, (len(W), W.shape[1])) for name, array in arrays.items()}
-        notes = _notes(tuple(arrays["gradient"].shape), (len(W), W.shape[1]))
-        return SharedGradient(W, **found, notes=notes)
+        size = (len(W), W.shape[1])
+        found: dict[str, Any] = {name: _held(name, array, size) for name, array in arrays.items()}
+        return SharedGradient(W, **found, notes=_notes(tuple(arrays["gradient"].shape), size))
 
     @staticmethod
     def from_module(
@@ -122,7 +122,8 @@ class SharedGradient:
 
     def double(self) -> SharedGradient:
         """The same numbers as float64."""
-        return replace(self, **{name: array.double() for name, array in self.arrays.items()})
+        doubled: dict[str, Any] = {name: array.double() for name, array in self.arrays.items()}
+        return replace(self, **doubled)
 
     @property
     def m(self) -> int:

@@ -17,9 +17,9 @@ _FIRST = 4096
 
 @dataclass(frozen=True)
 class Precision:
-    """name: of the type that holds every entry with the largest error. An entry is off by at most the fraction ``unit`` of it, and by
-    ``least`` where it comes near the type's smallest numbers; ``least`` is over the entries' root mean square. 0 for
-    float64."""
+    """name: of the type that holds every entry with the largest error. An entry is off by at most the fraction ``unit`` of
+    it, and by ``least`` where it comes near the type's smallest numbers; ``least`` is over the entries' root mean square. 0
+    for float64."""
 
     name: str
     unit: float
@@ -34,9 +34,10 @@ class Precision:
     def of(values: torch.Tensor) -> Precision:
         """Of a float32 or float64 tensor."""
         flat = values.reshape(-1)
-        size = root_mean_square(flat)
-        fitting = [_of(kind, size) for kind in _TYPES if _holds(kind, flat[:_FIRST]) and _holds(kind, flat)]
-        return max(fitting, key=lambda p: p.rounding, default=Precision("float64", 0.0, 0.0))
+        kinds = [kind for kind in _TYPES if _holds(kind, flat[:_FIRST]) and _holds(kind, flat)]
+        size = root_mean_square(flat) if kinds else 0.0
+        exact = Precision("float64", 0.0, 0.0)
+        return max((_of(kind, size) for kind in kinds), key=lambda p: p.rounding, default=exact)
 
 
 def _of(kind: torch.dtype, size: float) -> Precision:

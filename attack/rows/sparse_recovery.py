@@ -115,8 +115,8 @@ def recover(
     space = row_space(observation.gradient.to(net.device), B)
     clear = float(space.values[-1]) / space.edge if space.edge > 0 else 0.0
     require_rank(space, clear, min(CLEAR_RANK, 1 / tolerance))
-    found = in_span(net, observation.gradient.to(net.device), space.V)
-    rows, neurons = found.rows.cpu().numpy(), found.neurons.cpu().numpy()
+    inside = in_span(net, observation.gradient.to(net.device), space.V)
+    rows, neurons = inside.rows.cpu().numpy(), inside.neurons.cpu().numpy()
     search = _search(rows, neurons, (low, high), _Effort(seed, max_samples, tolerance))
     if search.solved is None:
         found_text = f"{search.found} of {B} features found"
