@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from bounds.losses import LOSSES
 from verify import cli
 from verify.confidence import assess
 
+README = Path(__file__).parents[1] / "README.md"
 D, M = 10, 2000
 
 
@@ -239,11 +241,16 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_file_that_the_readme_writes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], dtype: torch.dtype
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
 ) -> None:
-    """State dict and gradients in one .safetensors: the command's result is that of the module, in any precision."""
+    """Its three lines, then the command: the result is that of the module, in any precision."""
     net, path = network(dtype=dtype), tmp_path / "mine.safetensors"
-    save_file(exported(net), path)
+    monkeypatch.chdir(tmp_path)
+    (lines,) = re.findall(r"```python\n([^`]*save_file.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(lines, "README.md", "exec"), {"net": net})
     read, told = read_gradient(path), SharedGradient.from_module(net)
     assert all(torch.equal(value, told.arrays[name]) for name, value in read.arrays.items())
     base = ("attack", "gradient", "--file", str(path), "--B", "2")
