@@ -48,9 +48,7 @@ class RowProblem:
 def output_problem(shared: SharedGradient, known: Known, frame: Frame) -> Problem:
     """The gradient with respect to the output weights, of the loss summed over the batch."""
     net = _network(shared.weight, shared.bias, known, frame)
-    gradient = shift(shared.gradient, -frame.units.gradient)
-    if known.loss == "mean":
-        gradient = known.B * gradient
+    gradient = known.summed * shift(shared.gradient, -frame.units.gradient)
     return Problem(net, Observation(gradient, known.B, frame.norms(known), NoDefense()))
 
 
@@ -68,7 +66,7 @@ def row_problem(shared: SharedGradient, known: Known, frame: Frame) -> RowProble
     rows = scaled_rows(shared, frame)[kept]
     bias = None if shared.bias is None else shared.bias[kept]
     net = _network(shared.weight[kept], bias, known, frame)
-    unit, summed = frame.units.output_weight, known.B if known.loss == "mean" else 1
+    unit, summed = frame.units.output_weight, known.summed
     if shared.output_weight is None:
         rows = rows * (summed * math.ldexp(shared.m / left, unit))
     else:

@@ -47,12 +47,13 @@ def reconstruct_rows(
 def _attacked(
     net: TwoLayerNet, observation: FirstLayerObservation, attack: TensorAttack | None, seed: int
 ) -> tuple[Reconstruction, str]:
-    if observation.gradient.dtype == torch.float64 and homogeneous(net.activation):
+    if homogeneous(net.activation):
         try:
             samples = min(_MOST_SAMPLES, _SAMPLES * 2 ** (observation.batch_size - 1))
-            return sparse_recovery(observation, net, seed=seed, max_samples=samples), "sparse_recovery"
+            double = dataclasses.replace(observation, gradient=observation.gradient.double())
+            return sparse_recovery(double, net, seed=seed, max_samples=samples), "sparse_recovery"
         except ReconstructionError:
-            pass  # noise, or too many features: the tensor attack may still serve
+            pass  # noise, coarse rounding, or too many features: the tensor attack may still serve
     return first_layer_attack(observation, net, attack=attack, seed=seed), "first_layer_attack"
 
 
@@ -80,10 +81,12 @@ def _by_bias(found: Reconstruction, known: float, exact: bool) -> Reconstruction
 
 @dataclass(frozen=True)
 class Share:
-    """power: mean square of a row's entry; unexplained: share of the rows' power that a fit leaves."""
+    """power: mean square of a row's entry; unexplained: share of the rows' power that a fit leaves; error: R that noise of
+    this size makes where the features' slopes are known."""
 
     power: float
     unexplained: float
+    error: float
 
 
 def explained_rows(net: TwoLayerNet, gradient: torch.Tensor, features: torch.Tensor) -> Share:
@@ -106,7 +109,10 @@ def explained_rows(net: TwoLayerNet, gradient: torch.Tensor, features: torch.Ten
         g = gradient[block].double()
         power += float(g.square().sum())
         left += float((g - active[:, block].T @ (strengths[:, None] * features)).square().sum())
-    return Share(power / gradient.numel(), left / power)
+    # Each coordinate of r_i x_i is then an unknown of its own, on which the rows depend linearly.
+    spread = torch.linalg.pinv(gram, hermitian=True).diagonal() / strengths.square()
+    error = math.sqrt(left / net.m * float(spread.mean()))
+    return Share(power / gradient.numel(), left / power, error)
 
 
 def outside(gradient: torch.Tensor, features: torch.Tensor) -> float:
