@@ -35,6 +35,11 @@ OF_THE_WEIGHTS = ("scale", "mean", "kurtosis", "row norms", "correlation", "bias
 #: Findings that count the features.
 COUNTS = ("count", "rank")
 
+UNREAD = (
+    "norms are not known, and least squares did not find them, though activation or biases should tell them: another model, "
+    "or too many unknowns"
+)
+
 
 @dataclass(frozen=True)
 class Confidence:
@@ -123,21 +128,25 @@ def confidence(
     findings: Sequence[Finding] = (),
 ) -> Confidence:
     """The confidence in a reconstruction; findings that are warnings make it suspect."""
+    from attack.own.attack import tells_norms
+
     exact = attacked.error is not None
     seen = _of_exact(shared, attacked) if exact else _of_tensor(attacked, known, attack)
     # Least squares and exact recovery do without the weights' distribution.
     idle = OF_THE_WEIGHTS if exact else ()
     warnings = tuple(f for f in findings if f.level == "warning" and f.name not in idle)
+    unread = attacked.directions_only and tells_norms(shared, known)
     more = any(f.name in COUNTS and (f.value or 0) > known.B for f in warnings)
     reasons = [
         # of the attack that was only the start of least squares nothing is left
         *(() if attacked.method == "least_squares" else attacked.standard.diagnostics.warnings),
         *(f"{f.name}: {f.text}" for f in warnings),
         *seen.reasons,
+        *((UNREAD,) if unread else ()),
     ]
     premises = premises_of(shared, known, attacked, findings=findings, explained=not seen.reasons)
     reasons += [p.text for p in premises if p.refuted]
-    meaningless = more or seen.other_model
+    meaningless = more or unread or seen.other_model
     return _judged(attacked, seen, premises, reasons, meaningless=meaningless)
 
 

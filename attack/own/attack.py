@@ -17,7 +17,8 @@ from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
 from attack.own.least_squares import LeastSquares, least_squares
-from attack.own.leftover import explained_by_cells, rounding
+from attack.own.leftover import rounding
+from attack.own.models import Arrays, Outputs
 from attack.own.problem import output_problem, row_problem
 from attack.own.rows import explained_rows, outside, reconstruct_rows
 from attack.reconstruction import Reconstruction, ReconstructionError
@@ -56,9 +57,9 @@ class GradientAttack:
     method: which function gave the result, "tensor_attack" for dL/da, "sparse_recovery" (exact) or "first_layer_attack" for
     dL/dW, "least_squares" where norms are free and the attack was the start. standard: what the attack returned, in
     ``frame``. power: mean of g^2 as posed, or of a squared entry of the rows; unexplained: share of it that least squares on
-    sigma(W xhat + b), or on sigma'(w.xhat) xhat, leaves; structure: for dL/da, share of what is left that depends on the
-    features' preactivations, which noise does not; neurons: how many were used. error: R that what is left makes, in units
-    of the frame, where that is all that features are off by (exact methods). noise: for dL/dW; None for dL/da. fit: the
+    sigma(W xhat + b), or on sigma'(w.xhat) xhat, leaves; structure: share of what is left that depends on the features'
+    preactivations, which noise does not (of dL/dW only by "least_squares"); neurons: how many were used. error: R that what
+    is left makes, in the frame's units, where features are off by nothing else (exact methods). noise: for dL/dW. fit: the
     least squares that tested told norms or found them; None where the gradient does not tell norms or there are too many
     unknowns.
     """
@@ -159,7 +160,7 @@ def _fitted(shared: SharedGradient, known: Known, found: GradientAttack) -> Grad
         norms="gradient",
         method="sparse_recovery" if exact else "least_squares",
         unexplained=fit.unexplained,
-        structure=_structure(shared, known, frame, fit.features) if shared.gradient.ndim == 1 else 0.0,
+        structure=fit.structure,
         error=fit.error,
         fit=fit,
     )
@@ -190,6 +191,7 @@ def _from_outputs(
         right += hidden @ g[rows]
     total = float(g @ g)
     strengths = torch.linalg.pinv(gram, hermitian=True) @ right
+    model = Outputs(Arrays.of(shared, frame), known.activation)
     features, residuals, labels = _given(shared, known, frame, X, found.residuals)
     return GradientAttack(
         features,
@@ -201,18 +203,9 @@ def _from_outputs(
         frame,
         power=total / m,
         unexplained=max(0.0, 1 - float(right @ strengths) / total),
-        structure=_structure(shared, known, frame, X),
+        structure=model.structure(X, model.residuals(X)),
         neurons=m,
     )
-
-
-def _structure(shared: SharedGradient, known: Known, frame: Frame, X: torch.Tensor) -> float:
-    """Share of what features (B, d) in the frame's units leave of dL/da that depends on their preactivations."""
-    inside = torch.cat([z.double() for _, z in _inside(shared, frame, X)], dim=1)
-    hidden = apply_activation(known.activation, inside)
-    g = shift(shared.gradient.double(), -frame.units.gradient)
-    left = g - hidden.T @ (torch.linalg.pinv(hidden @ hidden.T, hermitian=True) @ (hidden @ g))
-    return explained_by_cells(left, inside)
 
 
 def _from_rows(

@@ -19,34 +19,38 @@ _ROUNDINGS, _LONG = 4.0, 16
 _CELLS = 16
 
 
-def rounding(shared: SharedGradient) -> float:
-    """Share of the gradient's power that rounding may leave: that of the coarsest type that holds every entry, whatever the
-    type of the array."""
+def precision(shared: SharedGradient) -> float:
+    """Spacing of numbers beside 1 in the coarsest type that holds every entry of the gradient, whatever the array's type."""
     arrays = [v for v in (shared.gradient, shared.bias_gradient) if v is not None]
     held = next(t for t in _TYPES if all(_holds(t, v) for v in arrays))
-    long = max(1.0, shared.d / _LONG)
-    return float(long * (_ROUNDINGS * torch.finfo(held).eps) ** 2)
+    return float(torch.finfo(held).eps)
 
 
 def _holds(kind: torch.dtype, values: torch.Tensor) -> bool:
     return bool((values.to(kind).to(values.dtype) == values).all())
 
 
-def explained_by_cells(left: torch.Tensor, inside: torch.Tensor) -> float:
-    """Share of the power of what is left (m,) that a sum of functions of each feature's preactivations (B, m) explains
-    beyond chance, 0 within five standard errors of none. Independent noise depends on none, nor do errors of the features
-    across their span; another activation does, and an optimizer's update."""
-    B, m = inside.shape
-    if m < 4 * _CELLS * B:
+def rounding(shared: SharedGradient) -> float:
+    """Share of the gradient's power that rounding may leave."""
+    return max(1.0, shared.d / _LONG) * (_ROUNDINGS * precision(shared)) ** 2
+
+
+def explained_by_cells(
+    left: torch.Tensor, inside: torch.Tensor, weights: torch.Tensor | None = None
+) -> float:
+    """Share of the power of what is left (m, n) that a sum of functions of each feature's preactivations (m, B), times
+    weights (m,), explains beyond chance, 0 within five standard errors of none. Independent noise depends on none, nor do errors
+    of the features across their span; another activation does, and an optimizer's update."""
+    m, B = inside.shape
+    power = float(left.square().sum())
+    if m < 4 * _CELLS * B or power == 0:
         return 0.0
-    order = inside.argsort(dim=1).argsort(dim=1)
-    cells = torch.nn.functional.one_hot(order * _CELLS // m, _CELLS).double()
-    design = cells.permute(1, 0, 2).flatten(1)
+    order = inside.argsort(dim=0).argsort(dim=0)
+    design = torch.nn.functional.one_hot(order * _CELLS // m, _CELLS).double().flatten(1)
+    design = design if weights is None else weights[:, None] * design
     right = design.T @ left
-    power = float(left @ left)
-    if power == 0:
-        return 0.0
-    explained = float(right @ (torch.linalg.pinv(design.T @ design, hermitian=True) @ right)) / power
+    gram = torch.linalg.pinv(design.T @ design, hermitian=True)
+    explained = float((right * (gram @ right)).sum()) / power
     unknowns = B * (_CELLS - 1) + 1
-    chance = unknowns / m
-    return explained - chance if explained > chance + STANDARD_ERRORS * math.sqrt(2 * unknowns) / m else 0.0
+    chance, spread = unknowns / m, math.sqrt(2 * unknowns) / m
+    return explained - chance if explained > chance + STANDARD_ERRORS * spread else 0.0

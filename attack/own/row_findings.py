@@ -14,6 +14,7 @@ from attack.own.findings import Finding, judged
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
+from attack.own.leftover import precision
 from attack.own.problem import NEGLIGIBLE, carrying, no_bias_gradient, scaled_rows
 from attack.own.rows import RANK_TOLERANCE
 from attack.own.units import root_mean_square
@@ -38,7 +39,7 @@ def row_findings(shared: SharedGradient, known: Known, frame: Frame) -> tuple[Fi
         return (Finding("zero rows", "error", "the gradient is zero: no feature can have made it", 1.0, 0.0),)
     found = (
         _zero_rows(rows[keep], known.activation, frame.norms(known), there.bias_mean),
-        _rank(rows[keep], B),
+        _rank(rows[keep], B, max(RANK_TOLERANCE, precision(shared))),
     )
     return found if left == shared.m else (_dropped(rows, keep), *found)
 
@@ -68,10 +69,10 @@ def _zero_rows(rows: torch.Tensor, activation: Activation, norms: Sequence[float
     return judged("zero rows", zeros, threshold, text)
 
 
-def _rank(rows: torch.Tensor, B: int) -> Finding:
+def _rank(rows: torch.Tensor, B: int, tolerance: float) -> Finding:
     """Rank without noise; with noise, how many squared singular values stand above its edge."""
     values = torch.linalg.svdvals(torch.linalg.qr(rows.double(), mode="r")[1])
-    rank, columns = int((values > RANK_TOLERANCE * values[0]).sum()), rows.shape[1]
+    rank, columns = int((values > tolerance * values[0]).sum()), rows.shape[1]
     if rank < columns or rank == B:
         text = f"dL/dW has numerical rank {rank} without noise: estimated B = {rank}, told {B}"
         return Finding("rank", "ok" if rank == B else "warning", text, float(rank), float(B))
