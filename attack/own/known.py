@@ -7,79 +7,68 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attack.own.gradient import SharedGradient
 from attack.rows.sparse_recovery import slopes
 from bounds import Activation, checks, resolve_activation
 from bounds.estimator import EQUAL_NORMS
-from bounds.losses import MODEL, Loss, loss_of
+from bounds.losses import Loss, loss_of
 
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """activation; norms (B,): public norms of the features; scale: standard deviation of the weights' entries, None where it
-    is measured; loss: None where it is not told, and taken for the model's."""
+    """What is not known is None. activation; B: number of features; norms (B,): public norms of the features; scale:
+    standard deviation of the weights' entries, which is measured where None; loss: one of ``bounds.losses``."""
 
     activation: Activation
-    norms: tuple[float, ...]
+    B: int
+    norms: tuple[float, ...] | None = None
     scale: float | None = None
     loss: Loss | None = None
 
     @staticmethod
     def of(
         batch_size: int,
-        activation: str | Activation = "relu",
+        activation: str | Activation | None = None,
         norms: Sequence[float] | None = None,
         *,
         scale: float | None = None,
         loss: str | None = None,
     ) -> Known:
-        """From arguments as a user gives them; norms are 1 where None. Raises ``ValueError`` or ``TypeError``."""
+        """From arguments as a user gives them; activation: that of a ``SharedGradient`` where one came with it, ReLU where
+        None; loss: a name of ``bounds.losses.LOSSES``. Raises ``ValueError`` or ``TypeError``."""
         B = checks.integer("batch_size", batch_size, 1)
         told = loss_of(loss)
-        function = resolve_activation(activation)
+        function = resolve_activation("relu" if activation is None else activation)
         if scale is not None and checks.real("scale", scale, 0.0) == 0.0:
             raise ValueError("scale must be positive; got 0")
         if norms is None:
-            return Known(function, (1.0,) * B, scale, told)
+            return Known(function, B, None, scale, told)
         public = checks.array("norms", norms, (None,))
         if len(public) != B:
             raise ValueError(f"norms must have B = {B} entries; got {len(public)}")
         if not np.all(public > 0):
             raise ValueError(f"norms must be positive; got {public.min():g}")
-        return Known(function, tuple(public.tolist()), scale, told)
+        return Known(function, B, tuple(public.tolist()), scale, told)
 
     @property
-    def B(self) -> int:
-        return len(self.norms)
+    def posed_norms(self) -> tuple[float, ...]:
+        """The norms (B,) with which the problem is posed: 1 where they are not known."""
+        return (1.0,) * self.B if self.norms is None else self.norms
 
     @property
     def to_model(self) -> float:
-        """What makes of the gradient that of the model's loss."""
-        return (MODEL if self.loss is None else self.loss).to_model(self.B)
+        """What the gradient is multiplied with to be that of the model's loss; 1 where the loss is not known."""
+        return 1.0 if self.loss is None else self.loss.to_model(self.B)
 
     @property
     def equal_norms(self) -> bool:
         """Whether no label is needed to tell which feature has which norm."""
-        return max(self.norms) - min(self.norms) <= EQUAL_NORMS * max(self.norms)
+        norms = self.posed_norms
+        return max(norms) - min(norms) <= EQUAL_NORMS * max(norms)
 
     @property
     def homogeneous(self) -> bool:
         """Whether the unit of the weights plays no part."""
         return homogeneous(self.activation)
-
-
-def activation_of(shared: SharedGradient, told: str | Activation | None) -> Activation:
-    """The activation that is told, else the one that came with the arrays, else ReLU. ``ValueError`` where those two
-    differ."""
-    came = shared.activation
-    if told is None:
-        return resolve_activation("relu") if came is None else came
-    function = resolve_activation(told)
-    if came is not None and came is not function:
-        raise ValueError(
-            f"activation must be {came.name}, which came with the gradient, or not given; got {function.name}"
-        )
-    return function
 
 
 def homogeneous(activation: Activation) -> bool:

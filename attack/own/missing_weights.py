@@ -63,7 +63,7 @@ def _seen(shared: SharedGradient, known: Known, used: torch.Tensor, V: torch.Ten
     """What a neuron makes of features in the span: its coordinates there, and its bias."""
     seen = shared.weight[used].double() @ V
     if shared.bias is not None:
-        seen = torch.cat([seen, shared.bias[used].double()[:, None] / max(known.norms)], dim=1)
+        seen = torch.cat([seen, shared.bias[used].double()[:, None] / max(known.posed_norms)], dim=1)
     size = float(seen.abs().max())
     return (seen / size if size else seen).numpy()
 

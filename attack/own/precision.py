@@ -9,7 +9,7 @@ import torch
 from attack.own.units import root_mean_square
 
 #: Types that floats are rounded to.
-_TYPES = (torch.bfloat16, torch.float16, torch.float32)
+_TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 #: Entries that are looked at first: most arrays show with few that they are not of a coarse type.
 _FIRST = 4096
@@ -18,8 +18,7 @@ _FIRST = 4096
 @dataclass(frozen=True)
 class Precision:
     """name: of the type that holds every entry with the largest error. An entry is off by at most the fraction ``unit`` of
-    it, and by ``least`` where it comes near the type's smallest numbers; ``least`` is over the entries' root mean square. 0
-    for float64."""
+    it, and by ``least`` where it comes near the type's smallest numbers; ``least`` is over the entries' root mean square."""
 
     name: str
     unit: float
@@ -31,13 +30,16 @@ class Precision:
         return self.unit + self.least
 
     @staticmethod
-    def of(values: torch.Tensor) -> Precision:
-        """Of a float32 or float64 tensor."""
-        flat = values.reshape(-1)
-        kinds = [kind for kind in _TYPES if _holds(kind, flat[:_FIRST]) and _holds(kind, flat)]
-        size = root_mean_square(flat) if kinds else 0.0
-        exact = Precision("float64", 0.0, 0.0)
-        return max((_of(kind, size) for kind in kinds), key=lambda p: p.rounding, default=exact)
+    def of(values: torch.Tensor, *others: torch.Tensor | None) -> Precision:
+        """Of the entries of a float32 or float64 tensor, in a type that holds those of the others too."""
+        arrays = [array.reshape(-1) for array in (values, *others) if array is not None]
+        kinds = [
+            kind
+            for kind in _TYPES
+            if all(_holds(kind, array[:_FIRST]) for array in arrays) and all(_holds(kind, a) for a in arrays)
+        ]
+        size = root_mean_square(values)
+        return max((_of(kind, size) for kind in kinds), key=lambda p: p.rounding)
 
 
 def _of(kind: torch.dtype, size: float) -> Precision:

@@ -55,9 +55,7 @@ class RowProblem:
 def output_problem(shared: SharedGradient, known: Known, frame: Frame) -> Problem:
     """The gradient with respect to the output weights, of the model's loss."""
     net = _network(shared.weight, shared.bias, known, frame)
-    gradient = shift(shared.gradient, -frame.units.gradient)
-    if known.to_model != 1.0:
-        gradient = known.to_model * gradient
+    gradient = known.to_model * shift(shared.gradient, -frame.units.gradient)
     return Problem(net, Observation(gradient, known.B, frame.norms(known), NoDefense()))
 
 
@@ -66,7 +64,7 @@ def row_problem(shared: SharedGradient, known: Known, frame: Frame) -> RowProble
 
     Raises ``ValueError`` where dL/db is missing, or too few neurons have an output weight.
     """
-    precision = Precision.of(shared.gradient)
+    precision = Precision.of(shared.gradient, shared.bias_gradient)
     if known.homogeneous and not frame.posed.bias_mean:
         shared = shared.double()
     kept = carrying(shared)
@@ -104,9 +102,7 @@ def carrying(shared: SharedGradient) -> torch.Tensor:
 def negligible(shared: SharedGradient) -> float:
     """The size of an output weight, over their root mean square, below which a row is left out: it would hold nothing but
     rounding, also of entries near the smallest numbers of their type."""
-    precision = Precision.of(shared.gradient)
-    if not precision.unit:
-        return NEGLIGIBLE
+    precision = Precision.of(shared.gradient, shared.bias_gradient)
     return max(NEGLIGIBLE, min(_MOST, precision.least / (_COARSE * math.sqrt(precision.unit))))
 
 

@@ -43,7 +43,7 @@ def row_findings(shared: SharedGradient, known: Known, frame: Frame) -> tuple[Fi
         return missing
     found = (
         _zero_rows(rows[keep], known.activation, frame.norms(known), there.bias_mean),
-        _rank(rows[keep], B, Precision.of(shared.gradient)),
+        _rank(rows[keep], B, Precision.of(shared.gradient, shared.bias_gradient)),
     )
     return found if left == shared.m else (_dropped(rows, keep, negligible(shared)), *found)
 

@@ -96,10 +96,12 @@ def _by_bias(result: RowResult, known: float) -> RowResult:
 
 @dataclass(frozen=True)
 class Share:
-    """power: mean square of a row's entry; unexplained: share of the rows' power that a fit leaves."""
+    """power: mean square of a row's entry; unexplained: share of the rows' power that a fit leaves; error: R that noise of
+    this size makes where the features' slopes are known."""
 
     power: float
     unexplained: float
+    error: float
 
 
 def explained_rows(net: TwoLayerNet, gradient: torch.Tensor, features: torch.Tensor) -> Share:
@@ -122,7 +124,10 @@ def explained_rows(net: TwoLayerNet, gradient: torch.Tensor, features: torch.Ten
         g = gradient[block].double()
         power += float(g.square().sum())
         left += float((g - active[:, block].T @ (strengths[:, None] * features)).square().sum())
-    return Share(power / gradient.numel(), left / power)
+    # Each coordinate of r_i x_i is then an unknown of its own, on which the rows depend linearly.
+    spread = torch.linalg.pinv(gram, hermitian=True).diagonal() / strengths.square()
+    error = math.sqrt(left / net.m * float(spread.mean()))
+    return Share(power / gradient.numel(), left / power, error)
 
 
 def outside(gradient: torch.Tensor, features: torch.Tensor) -> float:

@@ -1,0 +1,44 @@
+"""What a reconstruction leaves of a gradient: rounding, noise, or the trace of another model."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from attack.own.coordinates import STANDARD_ERRORS
+from attack.own.gradient import SharedGradient
+from attack.own.precision import Precision
+
+#: Roundings that add up in an entry, and the dimension from which longer sums add more.
+_ROUNDINGS, _LONG = 4.0, 16
+
+#: Cells of equal weight into which the preactivations of a feature are divided.
+_CELLS = 16
+
+
+def rounding(shared: SharedGradient) -> float:
+    """Share of the gradient's power that rounding may leave."""
+    precision = Precision.of(shared.gradient, shared.bias_gradient)
+    return max(1.0, shared.d / _LONG) * (_ROUNDINGS * 2 * precision.rounding) ** 2
+
+
+def explained_by_cells(
+    left: torch.Tensor, inside: torch.Tensor, weights: torch.Tensor | None = None
+) -> float:
+    """Share of the power of what is left (m, n) that a sum of functions of each feature's preactivations (m, B), times
+    weights (m,), explains beyond chance, 0 within five standard errors of none. Independent noise depends on none, nor do errors
+    of the features across their span; another activation does, and an optimizer's update."""
+    m, B = inside.shape
+    power = float(left.square().sum())
+    if m < 4 * _CELLS * B or power == 0:
+        return 0.0
+    order = inside.argsort(dim=0).argsort(dim=0)
+    design = torch.nn.functional.one_hot(order * _CELLS // m, _CELLS).double().flatten(1)
+    design = design if weights is None else weights[:, None] * design
+    right = design.T @ left
+    gram = torch.linalg.pinv(design.T @ design, hermitian=True)
+    explained = float((right * (gram @ right)).sum()) / power
+    unknowns = B * (_CELLS - 1) + 1
+    chance, spread = unknowns / m, math.sqrt(2 * unknowns) / m
+    return explained - chance if explained > chance + STANDARD_ERRORS * spread else 0.0
