@@ -17,9 +17,10 @@ from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
 from attack.own.least_squares import LeastSquares, least_squares
-from attack.own.leftover import rounding
+from attack.own.leftover import precision, rounding
 from attack.own.models import Arrays, Outputs
 from attack.own.problem import output_problem, row_problem
+from attack.own.rivals import rivals
 from attack.own.rows import explained_rows, outside, reconstruct_rows
 from attack.reconstruction import Reconstruction, ReconstructionError
 from attack.tensor.attack import tensor_attack
@@ -29,8 +30,14 @@ from bounds import TensorAttack
 #: Rows in one pass.
 _BLOCK = 16_384
 
-#: Norms from which free ones start where the activation is not homogeneous: the first that explains the gradient serves.
+#: Norms from which free ones start where the activation is not homogeneous: the first that comes near serves.
 _GUESSES = (1.0, 0.5, 2.0)
+
+#: Another activation explains the gradient as well where it imitates this one to this multiple of what is left.
+_ALIKE = 16.0
+
+#: A fit that leaves less of the gradient than this has found its valley, whatever model it is of.
+_NEAR = 1e-4
 
 #: What a known coordinate says of a feature's size is no start beyond this factor.
 _FAR = 4.0
@@ -61,7 +68,7 @@ class GradientAttack:
     preactivations, which noise does not (of dL/dW only by "least_squares"); neurons: how many were used. error: R that what
     is left makes, in the frame's units, where features are off by nothing else (exact methods). noise: for dL/dW. fit: the
     least squares that tested told norms or found them; None where the gradient does not tell norms or there are too many
-    unknowns.
+    unknowns. rivals: activations that would explain the gradient as well, with other norms than those found.
     """
 
     features: torch.Tensor
@@ -78,6 +85,7 @@ class GradientAttack:
     error: float | None = None
     noise: RowNoise | None = None
     fit: LeastSquares | None = None
+    rivals: tuple[str, ...] = ()
 
     @property
     def coordinates(self) -> Coordinates:
@@ -121,7 +129,7 @@ def attack_gradient(
             failures.append(failure)
             continue
         tried.append(_fitted(shared, known, start))
-        if not tried[-1].unexplained > rounding(shared):
+        if tried[-1].unexplained < _NEAR:
             break
     if not tried:
         raise failures[0]
@@ -151,19 +159,26 @@ def _fitted(shared: SharedGradient, known: Known, found: GradientAttack) -> Grad
             found, features=unit, residuals=strengths, labels=None, norms="unknown", fit=fit
         )
     features, residuals, labels = _given(shared, known, frame, fit.features, known.summed * fit.residuals)
-    exact = found.method == "sparse_recovery"
+    allowed = _ALIKE * max(rounding(shared), fit.unexplained)
+    least = fit.error / float(fit.norms.max())
     return dataclasses.replace(
         found,
         features=features,
         residuals=residuals,
         labels=labels,
         norms="gradient",
-        method="sparse_recovery" if exact else "least_squares",
+        method="sparse_recovery" if found.method == "sparse_recovery" else "least_squares",
         unexplained=fit.unexplained,
         structure=fit.structure,
-        error=fit.error,
+        error=fit.error if found.error is None else _rounded(shared, fit.error, fit.norms),
         fit=fit,
+        rivals=rivals(Arrays.of(shared, frame), known.activation, fit.features, allowed=allowed, least=least),
     )
+
+
+def _rounded(shared: SharedGradient, error: float, norms: torch.Tensor) -> float:
+    """With the rounding of the gradient's type: where the slopes have two values only, rows repeat, and it with them."""
+    return math.hypot(error, precision(shared) * float(norms.square().mean().sqrt()))
 
 
 def _start(found: GradientAttack) -> torch.Tensor:
@@ -233,7 +248,9 @@ def _from_rows(
         unexplained=share.unexplained,
         structure=0.0,
         neurons=problem.net.m,
-        error=share.error / frame.posed.scale if method == "sparse_recovery" else None,
+        error=_rounded(shared, share.error / frame.posed.scale, torch.linalg.vector_norm(X, dim=1))
+        if method == "sparse_recovery"
+        else None,
         noise=RowNoise(noise, outside(gradient, found.features)),
     )
 

@@ -9,21 +9,23 @@ import torch
 from attack.own.coordinates import STANDARD_ERRORS
 from attack.own.gradient import SharedGradient
 
-#: Types in which a gradient may have been computed, coarsest first.
-_TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+#: Types in which a gradient may have been computed, coarsest first, with the roundings that add up in an entry: half
+#: precision is computed in single.
+_TYPES = ((torch.bfloat16, 1.0), (torch.float16, 1.0), (torch.float32, 4.0), (torch.float64, 4.0))
 
-#: Roundings that add up in an entry, and the dimension from which longer sums add more.
-_ROUNDINGS, _LONG = 4.0, 16
+#: The dimension from which longer sums add more.
+_LONG = 16
 
-#: Cells of equal weight into which the preactivations of a feature are divided.
-_CELLS = 16
+#: Cells of equal weight into which the preactivations of a feature are divided, and the degree of polynomials in them.
+_CELLS, _DEGREE = 16, 8
 
 
 def precision(shared: SharedGradient) -> float:
-    """Spacing of numbers beside 1 in the coarsest type that holds every entry of the gradient, whatever the array's type."""
+    """Relative size of an entry's rounding in the coarsest type that holds every entry of the gradient, whatever the type of
+    the array."""
     arrays = [v for v in (shared.gradient, shared.bias_gradient) if v is not None]
-    held = next(t for t in _TYPES if all(_holds(t, v) for v in arrays))
-    return float(torch.finfo(held).eps)
+    held, roundings = next((t, n) for t, n in _TYPES if all(_holds(t, v) for v in arrays))
+    return float(roundings * torch.finfo(held).eps)
 
 
 def _holds(kind: torch.dtype, values: torch.Tensor) -> bool:
@@ -32,25 +34,30 @@ def _holds(kind: torch.dtype, values: torch.Tensor) -> bool:
 
 def rounding(shared: SharedGradient) -> float:
     """Share of the gradient's power that rounding may leave."""
-    return max(1.0, shared.d / _LONG) * (_ROUNDINGS * precision(shared)) ** 2
+    return max(1.0, shared.d / _LONG) * precision(shared) ** 2
 
 
 def explained_by_cells(
     left: torch.Tensor, inside: torch.Tensor, weights: torch.Tensor | None = None
 ) -> float:
-    """Share of the power of what is left (m, n) that a sum of functions of each feature's preactivations (m, B), times
-    weights (m,), explains beyond chance, 0 within five standard errors of none. Independent noise depends on none, nor do errors
-    of the features across their span; another activation does, and an optimizer's update."""
+    """Share of the power of what is left (m, n) that functions of each feature's preactivations (m, B), times weights (m,),
+    explain beyond chance: steps and polynomials. 0 within five standard errors of none. Independent noise depends on
+    neither, nor do errors of the features across their span; another activation does, and an optimizer's update."""
     m, B = inside.shape
     power = float(left.square().sum())
-    if m < 4 * _CELLS * B or power == 0:
+    unknowns = B * (_CELLS - 1 + _DEGREE) + 1
+    if m < 4 * unknowns or power == 0:
         return 0.0
     order = inside.argsort(dim=0).argsort(dim=0)
-    design = torch.nn.functional.one_hot(order * _CELLS // m, _CELLS).double().flatten(1)
+    cells = torch.nn.functional.one_hot(order * _CELLS // m, _CELLS).double().flatten(1)
+    angles = torch.arccos((inside / inside.abs().amax(dim=0)).clamp(-1, 1))
+    waves = torch.cat(
+        [torch.cos(k * angles) for k in range(1, _DEGREE + 1)], dim=1
+    )  # Chebyshev's polynomials
+    design = torch.cat([cells, waves], dim=1)
     design = design if weights is None else weights[:, None] * design
     right = design.T @ left
     gram = torch.linalg.pinv(design.T @ design, hermitian=True)
     explained = float((right * (gram @ right)).sum()) / power
-    unknowns = B * (_CELLS - 1) + 1
     chance, spread = unknowns / m, math.sqrt(2 * unknowns) / m
     return explained - chance if explained > chance + STANDARD_ERRORS * spread else 0.0
