@@ -26,12 +26,17 @@ if TYPE_CHECKING:
 LARGE = 0.5
 #: Unexplained power above this multiple of the predicted one (and above 1e-6) makes a result suspect.
 EXCESS = 3.0
+#: Below this share of the gradient's power what is left may be rounding of differences of weights, say; whether another
+#: activation hides in it is asked apart.
+SMALL = 1e-12
 #: What is left counts as the trace of another model if this share of it depends on the features' preactivations.
 STRUCTURED = 0.05
 #: A known coordinate, or a norm, that is off by this multiple of its predicted error makes a result suspect.
 FAR = 4.0
-#: Findings about the weights' distribution and the entries' law, of which exact methods make no use.
-OF_THE_WEIGHTS = ("scale", "mean", "kurtosis", "row norms", "correlation", "bias", "one size")
+#: Findings about the weights' distribution, of which exact methods make no use.
+OF_THE_WEIGHTS = ("scale", "mean", "kurtosis", "row norms", "correlation", "bias")
+#: Findings about the entries that another model makes.
+ENTRIES = ("zeros", "zero rows", "outliers")
 #: Findings that count the features.
 COUNTS = ("count", "rank")
 
@@ -77,12 +82,21 @@ class Confidence:
 
     @property
     def assumed(self) -> tuple[str, ...]:
-        """Names of what is neither known nor told by this gradient."""
+        """Names of what is neither told by the user nor by this gradient."""
         return tuple(p.name for p in self.premises if p.source == "assumed" and not p.tested)
+
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """Names of what the user told, this gradient does not test, and features depend on."""
+        return tuple(p.name for p in self.premises if p.source == "told" and p.of_features and not p.tested)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return dataclasses.asdict(self) | {"assumed": self.assumed, "sign_free": self.sign_free}
+        return dataclasses.asdict(self) | {
+            "assumed": self.assumed,
+            "untested": self.untested,
+            "sign_free": self.sign_free,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +148,8 @@ def confidence(
     seen = _of_exact(shared, attacked) if exact else _of_tensor(attacked, known, attack)
     # Least squares and exact recovery do without the weights' distribution.
     idle = OF_THE_WEIGHTS if exact else ()
+    if attacked.method == "sparse_recovery":  # of one binary feature rows are of one size
+        idle = (*idle, "one size")
     warnings = tuple(f for f in findings if f.level == "warning" and f.name not in idle)
     unread = attacked.directions_only and tells_norms(shared, known)
     more = any(f.name in COUNTS and (f.value or 0) > known.B for f in warnings)
@@ -145,8 +161,11 @@ def confidence(
         *((UNREAD,) if unread else ()),
     ]
     premises = premises_of(shared, known, attacked, findings=findings, explained=not seen.reasons)
-    reasons += [p.text for p in premises if p.refuted]
-    meaningless = more or unread or seen.other_model
+    reasons += [p.text for p in premises if p.doubtful]
+    # what a fit makes of pruned entries, or of a flat part that the activation lacks, is no feature
+    fitted = attacked.method == "least_squares" and any(f.name in ENTRIES for f in warnings)
+    other = seen.other_model or fitted or any(f.name == "one size" for f in warnings)
+    meaningless = more or unread or other or any(p.doubtful for p in premises)
     return _judged(attacked, seen, premises, reasons, meaningless=meaningless)
 
 
@@ -181,7 +200,7 @@ def _of_exact(shared: SharedGradient, attacked: GradientAttack) -> _Seen:
     expected = max(least, outside)
     size = math.sqrt(attacked.unexplained * attacked.power)
     seen = _Seen(value, expected, math.ldexp(size, attacked.frame.units.gradient))
-    if attacked.unexplained <= least:
+    if attacked.unexplained <= max(least, SMALL):
         return seen
     return _unexplained(attacked, seen, fitted=True)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from attack.own.gradient import SharedGradient
     from attack.own.known import Known
 
-#: A norm that is told and off by this many standard errors, and this fraction of itself, is refuted.
+#: A norm that is told is doubtful if it is off by more than this many standard errors and this fraction of itself.
 STANDARD_ERRORS, LEAST = 5.0, 1e-3
 
 #: Labels further than this from +-1 do not tell which feature has which of unequal norms.
@@ -24,13 +24,15 @@ LABEL_DOUBT = 0.25
 @dataclass(frozen=True)
 class Premise:
     """source: "told", read off the "gradient", or "assumed", which is neither; tested: whether the gradient agrees with it,
-    ``refuted`` where it does not; False for both where this gradient says nothing of it."""
+    ``doubtful`` where it does not, or agrees with something else as well; False for both where it says nothing of it.
+    of_features: whether features depend on it, and not labels and residuals alone."""
 
     name: str
     text: str
     source: str
     tested: bool = False
-    refuted: bool = False
+    doubtful: bool = False
+    of_features: bool = True
 
 
 def premises_of(
@@ -44,7 +46,7 @@ def premises_of(
     """Of a result; explained: whether it leaves no more of the gradient than it should."""
     counted = [f for f in findings if f.name in ("count", "rank")]
     return (
-        Premise("activation", known.activation.name, "told", tested=explained),
+        _activation(known, attacked, explained=explained),
         Premise("batch size", f"{known.B} features", "told", tested=all(f.level == "ok" for f in counted)),
         *_norms(known, attacked),
         _output_weight(shared, explained=explained),
@@ -52,17 +54,20 @@ def premises_of(
     )
 
 
+def _activation(known: Known, attacked: GradientAttack, *, explained: bool) -> Premise:
+    name, others = known.activation.name, ", ".join(attacked.rivals)
+    if others:
+        text = f"activation: {name} told, but with other norms {others} would explain this gradient as well"
+        return Premise("activation", text, "told", doubtful=True)
+    return Premise("activation", name, "told", tested=explained)
+
+
 def _norms(known: Known, attacked: GradientAttack) -> Iterator[Premise]:
     fit = attacked.fit
     if known.norms is None:
         if attacked.directions_only:
-            why = (
-                "this gradient does not tell them"
-                if fit is not None or not _too_many(attacked, known)
-                else ""
-            )
-            why = why or "too many unknowns to read them off this gradient"
-            yield Premise("norms", f"not known, and {why}: features are unit vectors", "assumed")
+            text = "not known, and not told by this gradient: features are unit vectors"
+            yield Premise("norms", text, "assumed")
         else:
             yield Premise("norms", _listed(attacked.features.norm(dim=1)), "gradient", tested=True)
         return
@@ -72,45 +77,48 @@ def _norms(known: Known, attacked: GradientAttack) -> Iterator[Premise]:
         if not known.equal_norms:
             yield _labels(known, attacked)
         return
-    mine = attacked.frame.features(attacked.standard).norm(dim=1)
-    off, allowed = (fit.norms - mine).abs(), STANDARD_ERRORS * fit.norm_errors + LEAST * mine
-    if bool((off <= allowed).all()):
+    mine, found = attacked.frame.features(attacked.standard).norm(dim=1), fit.norms
+    given = torch.ldexp(torch.tensor(sorted(known.norms)), torch.tensor(-attacked.frame.units.norms)).to(mine)
+    allowed = STANDARD_ERRORS * fit.norm_errors + LEAST * found
+    as_told = (found.sort().values - given).abs() <= allowed[found.argsort()]
+    as_given = known.equal_norms or bool((found.argsort() == mine.argsort()).all())
+    if bool(as_told.all()) and as_given:
         yield Premise("norms", told, "told", tested=True)
     else:
-        found = _listed(torch.ldexp(fit.norms, torch.tensor(attacked.frame.units.norms)))
-        text = f"norms: {told} told, but the gradient says {found}, or another model"
-        yield Premise("norms", text, "told", refuted=True)
-
-
-def _too_many(attacked: GradientAttack, known: Known) -> bool:
-    return not known.homogeneous and attacked.fit is None
+        says = _listed(torch.ldexp(found, torch.tensor(attacked.frame.units.norms)))
+        text = f"norms: {told} told, but the gradient says {says}, or another model"
+        yield Premise("norms", text, "told", doubtful=True)
 
 
 def _labels(known: Known, attacked: GradientAttack) -> Premise:
     """Which feature has which norm is read off labels, taken to be +-1."""
     text = "labels are +-1, by which unequal norms are given to features"
     if attacked.labels is None:
-        return Premise("labels", f"{text}; without the loss this is not tested", "assumed", refuted=True)
+        return Premise("labels", f"{text}; without the loss this is not tested", "assumed", doubtful=True)
     worst = float((attacked.labels.abs() - 1).abs().max())
     if worst > LABEL_DOUBT:
-        return Premise("labels", f"{text}; they are up to {worst:.2g} off", "assumed", refuted=True)
+        return Premise("labels", f"{text}; they are up to {worst:.2g} off", "assumed", doubtful=True)
     return Premise("labels", text, "assumed", tested=True)
 
 
 def _output_weight(shared: SharedGradient, *, explained: bool) -> Premise:
+    rows = shared.gradient.ndim == 2
     if shared.output_weight is not None:
-        return Premise("output weights", "as given", "told", tested=explained and shared.gradient.ndim == 2)
-    if shared.gradient.ndim == 1:
-        return Premise("output weights", "1/m each; labels alone depend on them", "assumed")
-    text = "1/m each; of their size residuals and labels alone depend"
-    return Premise("output weights", text, "assumed", tested=explained)
+        return Premise("output weights", "as given", "told", tested=explained and rows, of_features=rows)
+    text = (
+        "1/m each; of their size residuals and labels alone depend"
+        if rows
+        else "1/m each; labels alone depend on them"
+    )
+    return Premise("output weights", text, "assumed", tested=explained and rows, of_features=rows)
 
 
 def _loss(known: Known) -> Premise:
     if known.loss is None:
         text = "not known: residuals are those of the gradient as it is, and there are no labels"
-        return Premise("loss", text, "assumed")
-    return Premise("loss", f"{known.loss.name}, in PyTorch {known.loss.pytorch}", "told")
+        return Premise("loss", text, "assumed", of_features=False)
+    text = f"{known.loss.name}, in PyTorch {known.loss.pytorch}"
+    return Premise("loss", text, "told", of_features=False)
 
 
 def _listed(values: torch.Tensor) -> str:

@@ -21,6 +21,7 @@ from attack.own.leftover import rounding
 from attack.own.models import Arrays, Outputs
 from attack.own.precision import Precision
 from attack.own.problem import output_problem, row_problem
+from attack.own.rivals import rivals
 from attack.own.rows import explained_rows, outside, reconstruct_rows
 from attack.reconstruction import Reconstruction, ReconstructionError
 from attack.tensor.attack import tensor_attack
@@ -30,8 +31,14 @@ from bounds import TensorAttack
 #: Rows in one pass.
 _BLOCK = 16_384
 
-#: Norms from which free ones start where the activation is not homogeneous: the first that explains the gradient serves.
+#: Norms from which free ones start where the activation is not homogeneous: the first that comes near serves.
 _GUESSES = (1.0, 0.5, 2.0)
+
+#: Another activation explains the gradient as well where it imitates this one to this multiple of what is left.
+_ALIKE = 16.0
+
+#: A fit that leaves less of the gradient than this has found its valley, whatever model it is of.
+_NEAR = 1e-4
 
 #: What a known coordinate says of a feature's size is no start beyond this factor.
 _FAR = 4.0
@@ -62,7 +69,8 @@ class GradientAttack:
     preactivations, which noise does not (of dL/dW only by "least_squares"); neurons: how many were used. error: R that what
     is left makes, in the frame's units, where features are off by nothing else (exact methods). noise: for dL/dW. fit: the
     least squares that tested told norms or found them; None where the gradient does not tell norms or there are too many
-    unknowns. inexact: why dL/dW was not solved exactly, None where it was; precision: of its entries.
+    unknowns. rivals: activations that would explain the gradient as well, with other norms than those found. inexact: why
+    dL/dW was not solved exactly, None where it was; precision: of its entries.
     """
 
     features: torch.Tensor
@@ -79,6 +87,7 @@ class GradientAttack:
     error: float | None = None
     noise: RowNoise | None = None
     fit: LeastSquares | None = None
+    rivals: tuple[str, ...] = ()
     inexact: str | None = None
     precision: Precision | None = None
 
@@ -125,7 +134,7 @@ def attack_gradient(
             failures.append(failure)
             continue
         tried.append(_fitted(shared, known, start))
-        if not tried[-1].unexplained > rounding(shared):
+        if tried[-1].unexplained < _NEAR:
             break
     if not tried:
         raise failures[0]
@@ -155,18 +164,20 @@ def _fitted(shared: SharedGradient, known: Known, found: GradientAttack) -> Grad
             found, features=unit, residuals=strengths, labels=None, norms="unknown", fit=fit
         )
     features, residuals, labels = _given(shared, known, frame, fit.features, known.to_model * fit.residuals)
-    exact = found.method == "sparse_recovery"
+    allowed = _ALIKE * max(rounding(shared), fit.unexplained)
+    least = fit.error / float(fit.norms.max())
     return dataclasses.replace(
         found,
         features=features,
         residuals=residuals,
         labels=labels,
         norms="gradient",
-        method="sparse_recovery" if exact else "least_squares",
+        method="sparse_recovery" if found.method == "sparse_recovery" else "least_squares",
         unexplained=fit.unexplained,
         structure=fit.structure,
         error=max(fit.error, found.error or 0.0),
         fit=fit,
+        rivals=rivals(Arrays.of(shared, frame), known.activation, fit.features, allowed=allowed, least=least),
     )
 
 

@@ -10,6 +10,7 @@ Weights may have any distribution. Without noise the features are exact wherever
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +22,11 @@ from attack.own.models import Arrays, Model, Outputs, Rows
 from attack.rows.space import row_space
 
 #: Steps at most, and the damping beyond which none makes the squares smaller.
-STEPS, STUCK = 100, 1e4
+STEPS, STUCK = 60, 1e4
 
 #: Multiplications in one pass: where all neurons would take more, the first ones serve, down to ``LEAST`` values for each
-#: unknown.
-WORK, LEAST = 5e9, 4
+#: unknown. The valley is found with ``FIRST`` values for each.
+WORK, LEAST, FIRST = 5e9, 4, 60
 
 #: Combinations of unknowns that change the gradient by less than this fraction of what each of them does are not determined.
 SINGULAR = 1e-13
@@ -76,10 +77,10 @@ def _outputs_fit(
 ) -> LeastSquares | None:
     B, d = start.shape
     arrays = Arrays.of(shared, frame)
-    count = _affordable(shared.m, unknowns=B * (d + 1), columns=1)
-    if not count:
+    counts = _affordable(shared.m, unknowns=B * (d + 1), columns=1)
+    if not counts:
         return None
-    found = _minimise(Outputs(arrays.first(count), known.activation), start.double())
+    found = _staged([Outputs(arrays.first(count), known.activation) for count in counts], start.double())
     whole = Outputs(arrays, known.activation)
     return _judged(found, whole, found.features)
 
@@ -87,11 +88,11 @@ def _outputs_fit(
 def _rows_fit(shared: SharedGradient, known: Known, frame: Frame, start: torch.Tensor) -> LeastSquares | None:
     B, d = start.shape
     arrays = Arrays.of(shared, frame)
-    count = _affordable(shared.m, unknowns=B * (B + 1), columns=B)
-    if not count:
+    counts = _affordable(shared.m, unknowns=B * (B + 1), columns=B)
+    if not counts:
         return None
     V = row_space(arrays.gradient, B).V
-    found = _minimise(Rows(arrays.first(count), known.activation, V), start.double() @ V)
+    found = _staged([Rows(arrays.first(n), known.activation, V) for n in counts], start.double() @ V)
     whole = Rows(arrays, known.activation, V)
     # Outside the span every coordinate of r_i x_i is one more unknown, on which the gradient depends linearly.
     across = arrays.gradient - arrays.gradient @ V @ V.T
@@ -121,10 +122,13 @@ def _judged(
     )
 
 
-def _affordable(m: int, *, unknowns: int, columns: int) -> int:
-    """How many neurons are fitted; 0 where these are too few."""
-    count = min(m, int(WORK / (columns * unknowns**2)))
-    return count if columns * count >= LEAST * unknowns else 0
+def _affordable(m: int, *, unknowns: int, columns: int) -> tuple[int, ...]:
+    """How many neurons are fitted, one stage after the other; none where these are too few."""
+    most = min(m, int(WORK / (columns * unknowns**2)))
+    if columns * most < LEAST * unknowns:
+        return ()
+    first = FIRST * unknowns // columns
+    return (first, most) if first < most else (most,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +138,13 @@ class _Solved:
     features: torch.Tensor
     residuals: torch.Tensor
     left: float
+
+
+def _staged(models: Sequence[Model], start: torch.Tensor) -> _Solved:
+    solved = _minimise(models[0], start)
+    for model in models[1:]:
+        solved = _minimise(model, solved.features)
+    return solved
 
 
 def _minimise(model: Model, start: torch.Tensor) -> _Solved:

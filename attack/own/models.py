@@ -128,7 +128,7 @@ class Outputs:
         for rows in _blocks(self.arrays.count, features.numel() + len(residuals)):
             Z = self.arrays.inside(rows, features)
             hidden = apply_activation(self.activation, Z)
-            slopes = residuals * _derivative(self.activation, Z)
+            slopes = residuals * derivative(self.activation, Z)
             moved = (slopes[:, :, None] * self.arrays.weight[rows, None, :].double()).flatten(1)
             yield self.arrays.gradient[rows] - hidden @ residuals, torch.cat([moved, hidden], dim=1)
 
@@ -163,7 +163,7 @@ class Rows:
 
     def slopes(self, features: torch.Tensor) -> torch.Tensor:
         """``a_j sigma'(w_j.x_i + b_j)`` (count, B)."""
-        return self.arrays.output_weight[:, None] * _derivative(self.activation, self.inside(features))
+        return self.arrays.output_weight[:, None] * derivative(self.activation, self.inside(features))
 
     def columns(self, features: torch.Tensor) -> torch.Tensor:
         """What each entry of a slope is multiplied with: features (B, B), and a one for dL/db."""
@@ -216,7 +216,8 @@ def _blocks(count: int, width: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, count, size))
 
 
-def _derivative(activation: Activation, t: torch.Tensor) -> torch.Tensor:
+def derivative(activation: Activation, t: torch.Tensor) -> torch.Tensor:
+    """Of any activation, by central differences where it has none of its own."""
     if activation.derivative is not None:
         return apply_derivative(activation, t)
     return (apply_activation(activation, t + _STEP) - apply_activation(activation, t - _STEP)) / (2 * _STEP)
@@ -224,7 +225,7 @@ def _derivative(activation: Activation, t: torch.Tensor) -> torch.Tensor:
 
 def _second_derivative(activation: Activation, t: torch.Tensor) -> torch.Tensor:
     """By central differences; zero at kinks, where the derivative jumps."""
-    bend = (_derivative(activation, t + _STEP) - _derivative(activation, t - _STEP)) / (2 * _STEP)
+    bend = (derivative(activation, t + _STEP) - derivative(activation, t - _STEP)) / (2 * _STEP)
     for kink in activation.kinks:
         bend = torch.where((t - kink).abs() <= 2 * _STEP, 0.0, bend)
     return bend

@@ -210,9 +210,10 @@ def _print_assessed(found: Assessed, target: Path | None) -> None:
     if sure.premises:
         rests = table("rests on", "source", "tested", "what", narrow=3)
         for p in sure.premises:
-            rests.add_row(p.name, p.source, "refuted" if p.refuted else "yes" if p.tested else "no", p.text)
+            rests.add_row(p.name, p.source, "doubtful" if p.doubtful else "yes" if p.tested else "no", p.text)
         console().print(rests)
-    say(f"status: {sure.status}")
+    told = f", if what is told of {' and '.join(sure.untested)} is right" if sure.untested else ""
+    say(f"status: {sure.status}{told}")
     for reason in sure.reasons:
         say(reason, 2)
     if found.attacked is not None:
