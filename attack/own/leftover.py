@@ -11,7 +11,7 @@ from attack.own.gradient import SharedGradient
 
 #: Types in which a gradient may have been computed, coarsest first, with the roundings that add up in an entry: half
 #: precision is computed in single.
-_TYPES = ((torch.bfloat16, 1.0), (torch.float16, 1.0), (torch.float32, 4.0), (torch.float64, 4.0))
+_TYPES = ((torch.bfloat16, 1.5), (torch.float16, 1.5), (torch.float32, 4.0), (torch.float64, 4.0))
 
 #: The dimension from which longer sums add more.
 _LONG = 16
