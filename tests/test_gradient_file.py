@@ -343,7 +343,18 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and "status: ok" in out and "predicted error" in out
     assert "labels: " in out
     np.savez(path, **arrays(activation="tanh"))
-    tanh = ("attack", "gradient", "--file", str(path), "--B", "2", "--activation", "tanh", "--loss", "half-mse-sum")
+    tanh = (
+        "attack",
+        "gradient",
+        "--file",
+        str(path),
+        "--B",
+        "2",
+        "--activation",
+        "tanh",
+        "--loss",
+        "half-mse-sum",
+    )
     code, out, _ = run(capsys, *tanh)
     assert code == 0 and "up to its sign only" in out and "labels: " not in out
     result = json.loads(run(capsys, *tanh, "--json")[1])

@@ -224,8 +224,8 @@ def test_a_state_dict_with_its_gradients() -> None:
     net = network()
     named = gradients(net)
     for given in (named, list(named.values()), {k: v for k, v in named.items() if k != "2.weight"}):
-        mine = SharedGradient.from_state_dict(net.state_dict(), given, activation="relu")
-        assert torch.equal(mine.gradient, named["0.weight"]) and mine.activation is ACTIVATIONS["relu"]
+        mine = SharedGradient.from_state_dict(net.state_dict(), given)
+        assert torch.equal(mine.gradient, named["0.weight"]) and mine.activation is None
     frozen = named | {"0.weight": None, "0.bias": None}
     assert SharedGradient.from_state_dict(net.state_dict(), frozen).gradient.shape == (M,)
     for wrong, words in (

@@ -154,8 +154,8 @@ def confidence(
     unread = attacked.directions_only and tells_norms(shared, known)
     more = any(f.name in COUNTS and (f.value or 0) > known.B for f in warnings)
     reasons = [
-        # of the attack that was only the start of least squares nothing is left
-        *(() if attacked.method == "least_squares" else attacked.standard.diagnostics.warnings),
+        # of what the attack was in doubt of nothing is left where all is explained, nor where it was only the start
+        *(() if exact else attacked.standard.diagnostics.warnings),
         *(f"{f.name}: {f.text}" for f in warnings),
         *seen.reasons,
         *((UNREAD,) if unread else ()),

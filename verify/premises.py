@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 #: A norm that is told is doubtful if it is off by more than this many standard errors and this fraction of itself.
 STANDARD_ERRORS, LEAST = 5.0, 1e-3
 
-#: Labels further than this from +-1 do not tell which feature has which of unequal norms.
-LABEL_DOUBT = 0.25
+#: Labels further than this from +-1, or than this fraction of what they would be with two norms exchanged, do not tell which
+#: feature has which of unequal norms.
+LABEL_DOUBT, CLEAR = 0.25, 0.25
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def _norms(known: Known, attacked: GradientAttack) -> Iterator[Premise]:
     if fit is None or not fit.determined:
         yield Premise("norms", f"{told}, which this gradient does not test", "told")
         if not known.equal_norms:
-            yield _labels(known, attacked)
+            yield _labels(attacked)
         return
     mine, found = attacked.frame.features(attacked.standard).norm(dim=1), fit.norms
     given = torch.ldexp(torch.tensor(sorted(known.norms)), torch.tensor(-attacked.frame.units.norms)).to(mine)
@@ -90,14 +91,14 @@ def _norms(known: Known, attacked: GradientAttack) -> Iterator[Premise]:
         yield Premise("norms", text, "told", doubtful=True)
 
 
-def _labels(known: Known, attacked: GradientAttack) -> Premise:
+def _labels(attacked: GradientAttack) -> Premise:
     """Which feature has which norm is read off labels, taken to be +-1."""
-    text = "labels are +-1, by which unequal norms are given to features"
-    if attacked.labels is None:
+    text, seen = "labels are +-1, by which unequal norms are given to features", attacked.assignment
+    if seen is None:
         return Premise("labels", f"{text}; without the loss this is not tested", "assumed", doubtful=True)
-    worst = float((attacked.labels.abs() - 1).abs().max())
-    if worst > LABEL_DOUBT:
-        return Premise("labels", f"{text}; they are up to {worst:.2g} off", "assumed", doubtful=True)
+    if seen.off > LABEL_DOUBT or seen.off > CLEAR * seen.exchanged:
+        text = f"{text}; they are up to {seen.off:.2g} off, and {seen.exchanged:.2g} with two norms exchanged"
+        return Premise("labels", text, "assumed", doubtful=True)
     return Premise("labels", text, "assumed", tested=True)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from attack.networks.activation import apply_activation
 from attack.own.coordinates import Coordinates
@@ -53,6 +55,15 @@ class RowNoise:
     standard: float
 
 
+@dataclass(frozen=True)
+class Assignment:
+    """Which feature has which of unequal norms, read off labels of +-1: how far the labels are from that at most, and how
+    far they would be if two norms were exchanged."""
+
+    off: float
+    exchanged: float
+
+
 @dataclass(frozen=True, eq=False)
 class GradientAttack:
     """The reconstruction in the original coordinates, the same as it was posed, and how far the gradient is explained by it.
@@ -69,8 +80,10 @@ class GradientAttack:
     preactivations, which noise does not (of dL/dW only by "least_squares"); neurons: how many were used. error: R that what
     is left makes, in the frame's units, where features are off by nothing else (exact methods). noise: for dL/dW. fit: the
     least squares that tested told norms or found them; None where the gradient does not tell norms or there are too many
-    unknowns. rivals: activations that would explain the gradient as well, with other norms than those found. inexact: why
-    dL/dW was not solved exactly, None where it was; precision: of its entries.
+    unknowns. rivals: activations that would explain the gradient as well, with other norms than those found; none where the
+    activation came with the gradient. assignment: of unequal norms that were told and that this gradient does not tell; None
+    where the loss is not known either. inexact: why dL/dW was not solved exactly, None where it was; precision: of its
+    entries.
     """
 
     features: torch.Tensor
@@ -88,6 +101,7 @@ class GradientAttack:
     noise: RowNoise | None = None
     fit: LeastSquares | None = None
     rivals: tuple[str, ...] = ()
+    assignment: Assignment | None = None
     inexact: str | None = None
     precision: Precision | None = None
 
@@ -122,7 +136,11 @@ def attack_gradient(
     solve = _from_outputs if shared.gradient.ndim == 1 else _from_rows
     if not tells_norms(shared, known):
         found = solve(shared, known, attack, seed)
-        return found if known.norms is not None else dataclasses.replace(found, labels=None)
+        return (
+            dataclasses.replace(found, labels=None)
+            if known.norms is None
+            else _assigned(shared, known, found)
+        )
     free = known.norms is None and not known.homogeneous
     tried: list[GradientAttack] = []
     failures: list[ReconstructionError] = []
@@ -151,6 +169,37 @@ def tells_norms(shared: SharedGradient, known: Known) -> bool:
     return shared.bias is not None and bool(shared.bias.any())
 
 
+def _assigned(shared: SharedGradient, known: Known, found: GradientAttack) -> GradientAttack:
+    """Unequal norms of a homogeneous activation, given to features anew where these are exact: the attack had output weights
+    of 1/m only."""
+    if known.equal_norms or found.labels is None:
+        return found
+    sizes, norms = (
+        torch.linalg.vector_norm(found.features, dim=1),
+        torch.tensor(known.norms).to(found.features),
+    )
+    constant = 0.0 if shared.output_bias is None else float(shared.output_bias)
+    outputs = (found.labels + found.residuals - constant) / sizes
+    labels = constant + norms * outputs[:, None] - (found.residuals * sizes)[:, None] / norms
+    off = (labels.abs() - 1).abs()
+    order = (sizes[:, None] - norms).abs().argmin(dim=1)
+    if found.error is not None:
+        order = torch.from_numpy(linear_sum_assignment(off.numpy())[1])
+    own, every = norms[order], torch.arange(known.B)
+    exchanged = min(
+        max(float(off[i, order[k]]), float(off[k, order[i]]))
+        for i, k in itertools.combinations(range(known.B), 2)
+        if own[i] != own[k]
+    )
+    return dataclasses.replace(
+        found,
+        features=found.features * (own / sizes)[:, None],
+        residuals=found.residuals * sizes / own,
+        labels=labels[every, order],
+        assignment=Assignment(float(off[every, order].max()), exchanged),
+    )
+
+
 def _fitted(shared: SharedGradient, known: Known, found: GradientAttack) -> GradientAttack:
     """With least squares on the features themselves: a test of the norms that were told, or the result where none were."""
     frame = found.frame
@@ -177,7 +226,9 @@ def _fitted(shared: SharedGradient, known: Known, found: GradientAttack) -> Grad
         structure=fit.structure,
         error=max(fit.error, found.error or 0.0),
         fit=fit,
-        rivals=rivals(Arrays.of(shared, frame), known.activation, fit.features, allowed=allowed, least=least),
+        rivals=()
+        if shared.activation is not None
+        else rivals(Arrays.of(shared, frame), known.activation, fit.features, allowed=allowed, least=least),
     )
 
 

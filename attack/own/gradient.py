@@ -24,9 +24,9 @@ class SharedGradient:
     bias_gradient (m,): dL/db, which dL/dW needs where the biases vary; output_bias (1,).
 
     The network is ``f(x) = sum_j output_weight_j sigma(w_j.x + bias_j) + output_bias``, output weights 1/m where they are
-    not given: a framework's last layer as it is, which has no 1/m. Float32 or float64 CPU tensors. activation: where it
-    came with them; notes: what the shapes left open, and how it was taken. Make one with ``from_arrays``, ``from_module``,
-    ``from_state_dict`` or ``read_gradient``.
+    not given: a framework's last layer as it is, which has no 1/m. Float32 or float64 CPU tensors. activation: that of the
+    module that they came from, by its outputs; notes: what the shapes left open, and how it was taken. Make one with
+    ``from_arrays``, ``from_module``, ``from_state_dict`` or ``read_gradient``.
     """
 
     weight: torch.Tensor
@@ -90,7 +90,6 @@ class SharedGradient:
     def from_state_dict(
         state_dict: Mapping[str, Any],
         gradients: Mapping[str, Any] | Sequence[Any],
-        activation: str | Activation | None = None,
         layer: str | None = None,
     ) -> SharedGradient:
         """From the parameters of such a module by name, and their gradients: by the same names, or one for each in the same
@@ -117,8 +116,7 @@ class SharedGradient:
             field: (there if is_gradient else state_dict)[name]
             for field, (is_gradient, name) in chosen.items()
         }
-        shared = SharedGradient.from_arrays(**arrays)
-        return shared if activation is None else replace(shared, activation=resolve_activation(activation))
+        return SharedGradient.from_arrays(**arrays)
 
     def double(self) -> SharedGradient:
         """The same numbers as float64."""

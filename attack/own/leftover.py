@@ -12,7 +12,7 @@ from attack.own.gradient import SharedGradient
 from attack.own.precision import Precision
 
 #: Roundings that add up in an entry, by its type: half precision is computed in single.
-_ROUNDINGS: Mapping[str, float] = {"bfloat16": 1.0, "float16": 1.0, "float32": 4.0, "float64": 4.0}
+_ROUNDINGS: Mapping[str, float] = {"bfloat16": 1.5, "float16": 1.5, "float32": 4.0, "float64": 4.0}
 
 #: The dimension from which longer sums add more.
 _LONG = 16

@@ -25,6 +25,9 @@ from bounds import Activation
 #: Entries of a Jacobian, or of the weights, that are held at a time; half the step of central differences.
 _ENTRIES, _STEP = 4_000_000, 1e-5
 
+#: Neurons, the first ones, on which the structure of what is left is looked for.
+_ENOUGH = 10_000
+
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
@@ -116,8 +119,9 @@ class Outputs:
         return float(self._remainder(self.arrays.everywhere(features), residuals).square().sum())
 
     def structure(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
-        Z = self.arrays.everywhere(features)
-        return explained_by_cells(self._remainder(Z, residuals)[:, None], Z)
+        some = Outputs(self.arrays.first(_ENOUGH), self.activation)
+        Z = some.arrays.everywhere(features)
+        return explained_by_cells(some._remainder(Z, residuals)[:, None], Z)
 
     def _remainder(self, Z: torch.Tensor, residuals: torch.Tensor) -> torch.Tensor:
         return self.arrays.gradient - apply_activation(self.activation, Z) @ residuals
@@ -179,8 +183,9 @@ class Rows:
         return float(self._remainder(features, residuals).square().sum())
 
     def structure(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
-        left = self._remainder(features, residuals)
-        return explained_by_cells(left, self.inside(features), self.arrays.output_weight)
+        some = Rows(self.arrays.first(_ENOUGH), self.activation, self.V)
+        left = some._remainder(features, residuals)
+        return explained_by_cells(left, some.inside(features), some.arrays.output_weight)
 
     def _remainder(self, features: torch.Tensor, residuals: torch.Tensor) -> torch.Tensor:
         return self.data - (self.slopes(features) * residuals) @ self.columns(features)

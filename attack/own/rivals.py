@@ -17,7 +17,7 @@ from bounds import ACTIVATIONS, Activation
 _Map = Callable[[torch.Tensor], torch.Tensor]
 
 #: Neurons on which activations are compared, factors of a norm that are tried, Gauss-Newton steps from the best of them.
-_NEURONS, _FACTORS, _STEPS = 1000, tuple(5.0 ** (i / 15) for i in range(-15, 16)), 20
+_NEURONS, _FACTORS, _STEPS = 300, tuple(5.0 ** (i / 15) for i in range(-15, 16)), 20
 
 #: Half the step of central differences.
 _STEP = 1e-5
@@ -41,11 +41,14 @@ def rivals(
     for rival in ACTIVATIONS.values():
         if rival.name == activation.name:
             continue
-        factors = []
+        own, other = (_map(a, rows) for a in (activation, rival))
+        factors: list[float] = []
         for z in inside.T:
-            own, other = (_map(a, rows) for a in (activation, rival))
-            factors.append(_imitated(other, own(z), z - shift, shift, allowed))
-        if all(k is not None for k in factors) and any(k is not None and abs(k - 1) > least for k in factors):
+            factor = _imitated(other, own(z), z - shift, shift, allowed)
+            if factor is None:
+                break
+            factors.append(factor)
+        if len(factors) == len(features) and max(abs(k - 1) for k in factors) > least:
             found.append(rival.name)
     return tuple(found)
 
@@ -74,5 +77,8 @@ def _imitated(
         slope = c * inner * (other(t + _STEP) - other(t - _STEP)) / (2 * _STEP)
         columns = torch.stack([other(t), slope], dim=1)
         step = torch.linalg.pinv(columns) @ (values - c * columns[:, 0])
-        factor += max(-0.2 * factor, min(0.2 * factor, float(step[1])))
+        moved = max(-0.2 * factor, min(0.2 * factor, float(step[1])))
+        if abs(moved) < 1e-12 * factor:
+            return None
+        factor += moved
     return None
