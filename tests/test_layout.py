@@ -133,6 +133,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "judge",
         "experiments",
         "draw",
+        "premises unexplained",
         "search studies confidence bench",
         "export",
         "__init__",
