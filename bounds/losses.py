@@ -14,7 +14,7 @@ from bounds import checks
 
 @dataclass(frozen=True)
 class Loss:
-    """A squared loss of one output. pytorch: how it is written there, t = f(x); half: of half the squares; mean: over the
+    """A squared loss of one output. pytorch: how it is written there; half: of half the squares; mean: over the
     batch (and the outputs), or the sum."""
 
     name: str
@@ -37,9 +37,6 @@ LOSSES: Mapping[str, Loss] = {
         Loss("half-mse-sum", "nn.MSELoss(reduction='sum') / 2", half=True, mean=False),
     )
 }
-
-#: The model's loss, which is assumed where none is told.
-MODEL = LOSSES["half-mse-sum"]
 
 #: Losses that are known by name and not covered.
 NOT_COVERED: Mapping[str, str] = {

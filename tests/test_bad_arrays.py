@@ -140,7 +140,8 @@ def assert_same(one: Assessed, other: Assessed, norm: float = 1.0) -> None:
             ),
         ),
         # averages of random draws, in directions that rounding may turn
-        (0.1, lambda f, unit: (f.confidence.relative, f.confidence.unexplained, f.confidence.expected)),
+        # (relative is None where more features are counted than were told)
+        (0.1, lambda f, unit: (f.confidence.relative or 0, f.confidence.unexplained, f.confidence.expected)),
     ):
         np.testing.assert_allclose(numbers(other, norm), numbers(one, 1.0), rtol=tolerance, atol=1e-9)
 

@@ -6,7 +6,6 @@ dL/da has the entries ``sum_i r_i sigma(w_j.x_i + b_j)``; dL/dW, in the coordina
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,8 +58,14 @@ class Arrays:
 
     def first(self, count: int) -> Arrays:
         """Those of the first neurons."""
-        named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return Arrays(**{name: None if value is None else value[:count] for name, value in named.items()})
+        bias, last = self.bias, self.bias_gradient
+        return Arrays(
+            self.weight[:count],
+            self.gradient[:count],
+            None if bias is None else bias[:count],
+            None if last is None else last[:count],
+            self.output_weight[:count],
+        )
 
     @property
     def count(self) -> int:
@@ -79,7 +84,10 @@ class Arrays:
 class Model(Protocol):
     """What features (B, q) and residuals (B,) leave of the data, with its Jacobian (n, B q + B) or None, block by block."""
 
-    power: float
+    @property
+    def power(self) -> float:
+        """Sum of the squares of the data."""
+        ...
 
     def residuals(self, features: torch.Tensor) -> torch.Tensor:
         """Those that leave least."""
