@@ -17,6 +17,7 @@ from attack.own.check import check_gradient
 from attack.own.files import read_gradient
 from attack.own.findings import Finding
 from attack.own.gradient import SharedGradient
+from attack.own.known import Known
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError, reconstruct
 from attack.registry import register_channel, register_reconstruct
 from attack.rows.observation import FirstLayerObservation, observe_first_layer
@@ -32,6 +33,7 @@ __all__ = [
     "Finding",
     "FirstLayerObservation",
     "GradientAttack",
+    "Known",
     "MatchedError",
     "Observation",
     "Reconstruction",

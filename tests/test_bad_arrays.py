@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import Array, time_limit
 
-from attack import SharedGradient, attack_gradient, matched_rmse
+from attack import Known, SharedGradient, attack_gradient, matched_rmse
 from attack.own.units import exponent, root_mean_square
 from attack.units import shift
 from verify.confidence import Assessed, assess
@@ -20,6 +20,7 @@ RNG = np.random.default_rng(0)
 W, OWN, BIAS = RNG.standard_normal((M, D)), RNG.standard_normal(M) / M**0.5, 0.4 * RNG.standard_normal(M)
 X = np.linalg.qr(RNG.standard_normal((D, B)))[0].T
 R = np.array([1.5, -1.0])
+TOLD = Known.of(B, norms=(1.0,) * B)
 
 
 def outputs(bias: bool = False) -> dict[str, Array]:
@@ -133,10 +134,14 @@ def assert_same(one: Assessed, other: Assessed, norm: float = 1.0) -> None:
     for tolerance, numbers in (
         (
             1e-6,
-            lambda f, unit: (matched_rmse(X, f.attacked.features / unit), 0 if exact else f.confidence.gap),
+            lambda f, unit: (
+                matched_rmse(X, f.attacked.features / unit),
+                0 if exact else f.confidence.diagnostics.gap,
+            ),
         ),
         # averages of random draws, in directions that rounding may turn
-        (0.1, lambda f, unit: (f.confidence.relative, f.confidence.unexplained, f.confidence.expected)),
+        # (relative is None where more features are counted than were told)
+        (0.1, lambda f, unit: (f.confidence.relative or 0, f.confidence.unexplained, f.confidence.expected)),
     ):
         np.testing.assert_allclose(numbers(other, norm), numbers(one, 1.0), rtol=tolerance, atol=1e-9)
 
@@ -156,7 +161,7 @@ def test_the_verdict_does_not_depend_on_a_unit(
 
     def attacked(names: tuple[str, ...], unit: float) -> Assessed:
         return assess(
-            SharedGradient.from_arrays(**{k: unit * v if k in names else v for k, v in given.items()}), B
+            SharedGradient.from_arrays(**{k: unit * v if k in names else v for k, v in given.items()}), TOLD
         )
 
     # 1.5: no scale that is taken for the standard one
@@ -176,9 +181,9 @@ def test_the_verdict_does_not_depend_on_a_unit(
 
 def test_norms_in_other_units() -> None:
     for make in (outputs, rows):
-        first = assess(SharedGradient.from_arrays(**make(False)), B)
+        first = assess(SharedGradient.from_arrays(**make(False)), TOLD)
         for k in (-300, 150):
-            again = assess(SharedGradient.from_arrays(**make(False)), B, norms=(10.0**k,) * B)
+            again = assess(SharedGradient.from_arrays(**make(False)), Known.of(B, norms=(10.0**k,) * B))
             assert_same(first, again, norm=10.0**k)
 
 
@@ -204,11 +209,11 @@ def test_sizes_that_leave_no_problem(
 ) -> None:
     given = outputs("bias" in changes)
     given = {name: changes.get(name, 1.0) * value for name, value in given.items()}
-    found = assess(SharedGradient.from_arrays(**given), B, **arguments)
+    found = assess(SharedGradient.from_arrays(**given), Known.of(B, **arguments))
     assert found.attacked is None and found.confidence.status == "failed"
     assert any(words in reason for reason in found.confidence.reasons), found.confidence.reasons
     with pytest.raises(ValueError) as stop:
-        attack_gradient(SharedGradient.from_arrays(**given), B, **arguments)
+        attack_gradient(SharedGradient.from_arrays(**given), Known.of(B, **arguments))
     assert words in str(stop.value) and "\n" not in str(stop.value)
 
 
@@ -245,7 +250,9 @@ def test_spoiled_arrays() -> None:
             given = {name: _spoiled(v, rng) if rng.random() < 0.4 else v for name, v in given.items()}
             activation = str(rng.choice(["relu", "gelu", "tanh"]))
             try:
-                found = assess(SharedGradient.from_arrays(**given), int(rng.integers(1, 4)), activation)
+                found = assess(
+                    SharedGradient.from_arrays(**given), Known.of(int(rng.integers(1, 4)), activation)
+                )
             except (ValueError, TypeError) as error:
                 assert "\n" not in str(error), seed
                 continue

@@ -13,13 +13,22 @@ import torch
 from helpers import Array, correlated
 from safetensors.numpy import save_file
 
-from attack import SharedGradient, attack_gradient, check_gradient, matched_error, matched_rmse, read_gradient
+from attack import (
+    Known,
+    SharedGradient,
+    attack_gradient,
+    check_gradient,
+    matched_error,
+    matched_rmse,
+    read_gradient,
+)
 from bounds import ACTIVATIONS
 from verify import cli
 from verify.confidence import assess
 
 D, M, B = 20, 20_000, 2
 X, Y = correlated(B, D, seed=5), np.array([1.0, -1.0])
+TOLD = Known.of(B, norms=(1.0,) * B)
 
 
 def arrays(
@@ -98,7 +107,7 @@ def test_pickles_and_wrong_names_are_refused(tmp_path: Path) -> None:
 def test_the_model_itself_raises_no_finding(seed: int, case: dict[str, Any]) -> None:
     """3 trials each, seeds 0 to 2; every threshold is about five standard errors."""
     shared = SharedGradient.from_arrays(**arrays(seed, **case))
-    found = check_gradient(shared, B, case.get("activation", "relu"))
+    found = check_gradient(shared, Known.of(B, case.get("activation", "relu")))
     assert set(levels(found).values()) == {"ok"}, found
 
 
@@ -123,7 +132,7 @@ def _changed(name: str) -> tuple[dict[str, Any], int]:
 )
 def test_each_misfit_is_named(name: str) -> None:
     given, size = _changed(name)
-    found = check_gradient(SharedGradient.from_arrays(**given), size)
+    found = check_gradient(SharedGradient.from_arrays(**given), Known.of(size))
     assert levels(found)[name] == "warning"
     (finding,) = (f for f in found if f.name == name)
     assert finding.value is not None and finding.threshold is not None and finding.value > finding.threshold
@@ -131,11 +140,11 @@ def test_each_misfit_is_named(name: str) -> None:
 
 def test_scale_and_number_of_features() -> None:
     shared = SharedGradient.from_arrays(**arrays(scale=0.2))
-    assert levels(check_gradient(shared, B))["scale"] == "ok"
-    assert levels(check_gradient(shared, B, scale=0.2))["scale"] == "ok"
-    assert levels(check_gradient(shared, B, scale=1.0))["scale"] == "warning"
+    assert levels(check_gradient(shared, Known.of(B)))["scale"] == "ok"
+    assert levels(check_gradient(shared, Known.of(B, scale=0.2)))["scale"] == "ok"
+    assert levels(check_gradient(shared, Known.of(B, scale=1.0)))["scale"] == "warning"
     for told in (1, 3):
-        (count,) = (f for f in check_gradient(shared, told) if f.name == "count")
+        (count,) = (f for f in check_gradient(shared, Known.of(told)) if f.name == "count")
         assert (count.level, count.value) == ("warning", 2.0)
 
 
@@ -152,7 +161,7 @@ def test_scale_and_number_of_features() -> None:
     ],
 )
 def test_errors_stop_before_the_attack(changes: dict[str, Array], words: str) -> None:
-    found = assess(SharedGradient.from_arrays(**(arrays() | changes)), B)
+    found = assess(SharedGradient.from_arrays(**(arrays() | changes)), Known.of(B))
     assert found.attacked is None and found.confidence.status == "failed"
     assert any(words in reason for reason in found.confidence.reasons)
 
@@ -165,12 +174,12 @@ def test_errors_stop_before_the_attack(changes: dict[str, Array], words: str) ->
         ({"scale": 0.0}, "scale must be positive"),
         ({"batch_size": 0}, "batch_size"),
         ({"activation": "spline"}, "activation"),
-        ({"loss": "median"}, "loss must be one of sum, mean"),
+        ({"loss": "median"}, "loss must be one of mse-mean, mse-sum"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        assess(SharedGradient.from_arrays(**arrays()), **({"batch_size": B} | arguments))
+        Known.of(**({"batch_size": B} | arguments))
 
 
 # --- confidence -------------------------------------------------------------------------------------------------------
@@ -186,7 +195,7 @@ def test_the_prediction_at_the_reconstruction_is_the_measured_error(
     of the gradient within 30 % of its prediction without noise, the noise found within 3 % of it with noise .5."""
     errors, predicted, shares, noise = [], [], [], []
     for seed in range(10):
-        found = assess(SharedGradient.from_arrays(**arrays(seed, **case)), B)
+        found = assess(SharedGradient.from_arrays(**arrays(seed, **case)), TOLD)
         sure = found.confidence
         assert sure.status == ("suspect" if noisy else "ok"), sure
         assert found.attacked is not None
@@ -215,7 +224,7 @@ def test_confidence_where_the_third_moment_gives_the_span(activation: str, m: in
         W = rng.standard_normal((m, D))
         hidden = ACTIVATIONS[activation](X @ W.T)
         g = (hidden.mean(axis=1) - Y) @ hidden + spread * rng.standard_normal(m)
-        found = assess(SharedGradient.from_arrays(W, g), B, activation)
+        found = assess(SharedGradient.from_arrays(W, g), Known.of(B, activation, (1.0,) * B))
         sure = found.confidence
         assert sure.status == ("suspect" if noise else "ok"), sure
         assert levels(found.findings)["count"] == "ok"
@@ -240,7 +249,7 @@ def test_confidence_where_the_third_moment_gives_the_span(activation: str, m: in
 @pytest.mark.parametrize("told", [1, 3])
 def test_another_number_of_features_is_not_ok_for_tanh(told: int) -> None:
     """One fewer is counted; one more has no result."""
-    found = assess(SharedGradient.from_arrays(**arrays(activation="tanh")), told, "tanh")
+    found = assess(SharedGradient.from_arrays(**arrays(activation="tanh")), Known.of(told, "tanh"))
     assert found.confidence.status == ("suspect" if told == 1 else "failed")
     assert any(("estimated B = 2" if told == 1 else "ill-posed") in r for r in found.confidence.reasons)
 
@@ -254,7 +263,8 @@ def test_errors_inside_the_span_are_no_noise(size: int, d: int, m: int) -> None:
     for seed in range(4):
         W = np.random.default_rng(seed).standard_normal((m, d))
         hidden = np.maximum(features @ W.T, 0)
-        sure = assess(SharedGradient.from_arrays(W, (hidden.mean(axis=1) - y) @ hidden), size).confidence
+        shared = SharedGradient.from_arrays(W, (hidden.mean(axis=1) - y) @ hidden)
+        sure = assess(shared, Known.of(size, norms=(1.0,) * size)).confidence
         assert sure.status == "ok", sure
         shares.append((sure.unexplained, sure.expected))
     unexplained, expected = np.mean(np.array(shares, dtype=float), axis=0)
@@ -267,7 +277,9 @@ def test_labels_and_the_mean_loss() -> None:
     W, a = rng.standard_normal((M, D)), rng.standard_normal(M) / math.sqrt(M)
     hidden = np.maximum(X @ W.T, 0)
     gradient = (hidden @ a - Y) @ hidden / B
-    found = attack_gradient(SharedGradient.from_arrays(W, gradient, output_weight=a), B, loss="mean")
+    shared = SharedGradient.from_arrays(W, gradient, output_weight=a)
+    found = attack_gradient(shared, Known.of(B, norms=(1.0,) * B, loss="half-mse-mean"))
+    assert found.labels is not None
     assert matched_rmse(X, found.features) < 0.15
     np.testing.assert_allclose(np.sort(found.labels), np.sort(Y), atol=0.1)
 
@@ -279,15 +291,16 @@ def test_noise_alone_is_never_ok(seed: int) -> None:
     W = rng.standard_normal((M, D))
     for told in (1, 2):
         assert (
-            assess(SharedGradient.from_arrays(W, rng.standard_normal(M)), told).confidence.status == "failed"
+            assess(SharedGradient.from_arrays(W, rng.standard_normal(M)), Known.of(told)).confidence.status
+            == "failed"
         )
     other = SharedGradient.from_arrays(W, arrays(seed + 100)["gradient"])
-    assert assess(other, B).confidence.status == "failed"
+    assert assess(other, Known.of(B)).confidence.status == "failed"
 
 
 def test_another_activation_is_suspect() -> None:
     """The gradient of a GELU network taken for one of ReLU (seed 0)."""
-    found = assess(SharedGradient.from_arrays(**arrays(activation="gelu")), B, "relu")
+    found = assess(SharedGradient.from_arrays(**arrays(activation="gelu")), TOLD)
     assert found.confidence.status == "suspect"
     assert any("not explained" in reason for reason in found.confidence.reasons)
 
@@ -324,11 +337,24 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with np.load(tmp_path / "reconstruction.npz", allow_pickle=False) as archive:
         error = matched_rmse(X, archive["features"])
     assert 0.5 < error / result["confidence"]["predicted"] < 2  # one trial scatters by about 15 %
-    code, out, _ = run(capsys, "attack", "gradient", "--file", str(path), "--B", "2", "--scale", "1")
+    assert result["labels"] is None and {"loss", "output weights"} == set(result["confidence"]["assumed"])
+    told = ("--norms", "1,1", "--scale", "1", "--loss", "half-mse-sum")
+    code, out, _ = run(capsys, "attack", "gradient", "--file", str(path), "--B", "2", *told)
     assert code == 0 and "status: ok" in out and "predicted error" in out
     assert "labels: " in out
     np.savez(path, **arrays(activation="tanh"))
-    tanh = ("attack", "gradient", "--file", str(path), "--B", "2", "--activation", "tanh")
+    tanh = (
+        "attack",
+        "gradient",
+        "--file",
+        str(path),
+        "--B",
+        "2",
+        "--activation",
+        "tanh",
+        "--loss",
+        "half-mse-sum",
+    )
     code, out, _ = run(capsys, *tanh)
     assert code == 0 and "up to its sign only" in out and "labels: " not in out
     result = json.loads(run(capsys, *tanh, "--json")[1])

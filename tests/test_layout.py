@@ -105,7 +105,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "bounds": (
         "arrays errors",
         "checks",
-        "gaussian",
+        "gaussian losses",
         "setting law estimator",
         "defense",
         "registry",
@@ -134,6 +134,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "judge",
         "experiments",
         "draw",
+        "premises unexplained",
         "search studies confidence bench",
         "export",
         "__init__",

@@ -32,7 +32,7 @@ def test_a_setting_of_ones_own_is_measured_judged_and_drawn(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
-    (example,) = (e for e in examples() if "own_experiment" in e)
+    (example,) = (text for text in examples() if "own_experiment(" in text)
     exec(compile(example, "README.md", "exec"), namespace)
     assert "gradient noise (sigma = 0.7)" in capsys.readouterr().out
     assert len(namespace["records"]) == 10  # type: ignore[arg-type]

@@ -8,68 +8,95 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bounds import Activation, GradientNoise, Kind, Setting, TensorAttack, evaluate, resolve_activation
+from bounds import GradientNoise, Kind, Setting, TensorAttack, evaluate
 from bounds.errors import UnsupportedBound
-from bounds.estimator import EQUAL_NORMS, moment_orders
-from bounds.kinds.predicted.first_layer import first_layer_constants, first_layer_prediction
-from bounds.kinds.predicted.unbiased import first_order
-from bounds.law import Unbiased
+from bounds.kinds.predicted.first_layer import first_layer_prediction
 from bounds.statement import BoundValue
+from verify.premises import Premise, premises_of
+from verify.unexplained import plug_in, unexplained_power, unexplained_row_power
 
 if TYPE_CHECKING:
+    from attack import Diagnostics
     from attack.own.attack import GradientAttack, RowNoise
     from attack.own.findings import Finding
     from attack.own.gradient import SharedGradient
+    from attack.own.known import Known
 
-Array = NDArray[np.float64]
 #: A predicted error above this fraction of the features' norm makes a result suspect, above 1 worthless.
 LARGE = 0.5
 #: Unexplained power above this multiple of the predicted one (and above 1e-6) makes a result suspect.
 EXCESS = 3.0
-#: Draws and seed of the Gaussian averages in B dimensions: a relative accuracy of about 1 %.
-DRAWS, SEED = 100_000, 11
-#: Draws of the features' errors, and of Gaussians for each, for the share of dL/dW's power that they leave unexplained.
-ERRORS, ROWS = 40, 2_000
-#: A known coordinate that is off by this multiple of the predicted error makes a result suspect.
+#: Below this share of the gradient's power what is left may be rounding of differences of weights, say; whether another
+#: activation hides in it is asked apart.
+SMALL = 1e-12
+#: What is left counts as the trace of another model if this share of it depends on the features' preactivations.
+STRUCTURED = 0.05
+#: A known coordinate, or a norm, that is off by this multiple of its predicted error makes a result suspect.
 FAR = 4.0
-#: Findings about the weights' distribution, of which exact recovery makes no use.
+#: Findings about the weights' distribution, of which exact methods make no use.
 OF_THE_WEIGHTS = ("scale", "mean", "kurtosis", "row norms", "correlation", "bias")
+#: Findings about the entries that another model makes.
+ENTRIES = ("zeros", "zero rows", "outliers")
+#: Findings that count the features.
+COUNTS = ("count", "rank")
+
+UNREAD = (
+    "norms are not known, and least squares did not find them, though activation or biases should tell them: another model, "
+    "or too many unknowns"
+)
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """status: "ok", "suspect" or "failed", with reasons for the latter two.
+    """status: "ok"; "directions only", where norms are not known and features are unit vectors; "suspect" or "failed", with
+    reasons. It speaks of the features under the ``premises`` that this gradient does not test; labels and residuals follow
+    from more of them.
 
-    method: the function that gave the result, "tensor_attack", "sparse_recovery" or "first_layer_attack".
+    method: the function that gave the result, "tensor_attack", "sparse_recovery", "first_layer_attack" or "least_squares".
     predicted: PREDICTED R of the features, in their own units, at the reconstruction in place of the truth, the power that
-    is not explained taken for noise; relative: over the root mean square norm of the features. unexplained: share of the
-    gradient's power that the reconstruction leaves; expected: the share that errors of the predicted size leave without
-    noise; noise: standard deviation of independent noise on the entries that would make up the difference. For dL/dW noise
-    is what lies outside the features' span, ``expected`` contains it, and exact recovery has predicted = expected = 0.
-    gap, misfit, agreeing, starts: the attack's own diagnostics. sign_free: each feature is known up to its sign only, its
-    label not at all. None where there is no such number.
+    is not explained taken for noise; relative: over the root mean square norm of the features; both speak of unit vectors
+    where ``directions_only``. unexplained: share of the gradient's power that the reconstruction leaves; expected: the share
+    that errors of the predicted size leave without noise; noise: standard deviation of independent noise on the entries
+    that would make up the difference. For dL/dW noise is what lies outside the features' span and ``expected`` contains
+    it. Of exact methods, sparse recovery and least squares, predicted is what is left of the gradient carried over to the
+    features, and expected what rounding leaves. None where there is no such number, nor a meaning for one: another model
+    than the one assumed, or errors as large as the features. diagnostics: the attack's own.
     """
 
     status: str
     reasons: tuple[str, ...]
+    premises: tuple[Premise, ...] = ()
     method: str | None = None
+    directions_only: bool = False
     predicted: float | None = None
     relative: float | None = None
     unexplained: float | None = None
     expected: float | None = None
     noise: float | None = None
-    gap: float | None = None
-    misfit: float | None = None
-    agreeing: int | None = None
-    starts: int | None = None
-    sign_free: bool = False
+    diagnostics: Diagnostics | None = None
+
+    @property
+    def sign_free(self) -> bool:
+        """Whether each feature is known up to its sign only, and its label not at all."""
+        return self.diagnostics is not None and self.diagnostics.sign_free
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """Names of what is neither told by the user nor by this gradient."""
+        return tuple(p.name for p in self.premises if p.source == "assumed" and not p.tested)
+
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """Names of what the user told, this gradient does not test, and features depend on."""
+        return tuple(p.name for p in self.premises if p.source == "told" and p.of_features and not p.tested)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {
+            "assumed": self.assumed,
+            "untested": self.untested,
+            "sign_free": self.sign_free,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,66 +109,133 @@ class Assessed:
 
 
 def assess(
-    shared: SharedGradient,
-    batch_size: int,
-    activation: str | Activation = "relu",
-    norms: Sequence[float] | None = None,
-    scale: float | None = None,
-    attack: TensorAttack | None = None,
-    loss: str = "sum",
-    seed: int = 2,
+    shared: SharedGradient, known: Known, attack: TensorAttack | None = None, seed: int = 2
 ) -> Assessed:
     """Check the gradient, attack it, and say how far the result can be trusted. Arguments as of ``attack_gradient``.
 
     A finding of level error, or an attack without result, gives the status "failed" and no reconstruction. Raises
-    ``ValueError`` or ``TypeError`` on bad arguments and on an activation that is not covered.
+    ``ValueError`` on an activation that is not covered.
     """
     from attack import ReconstructionError
     from attack.own.attack import attack_gradient
     from attack.own.check import check_gradient
+    from attack.own.findings import errors
 
     estimator = TensorAttack() if attack is None else attack
-    function = resolve_activation(activation)
-    findings = check_gradient(shared, batch_size, function, norms, scale, seed)
-    errors = tuple(f.text for f in findings if f.level == "error")
-    if errors:
-        return Assessed(findings, None, Confidence("failed", errors))
+    findings = check_gradient(shared, known, seed)
+    wrong = tuple(f.text for f in errors(findings))
+    if wrong:
+        return Assessed(findings, None, Confidence("failed", wrong))
     try:
-        attacked = attack_gradient(shared, batch_size, function, norms, scale, estimator, loss, seed)
+        attacked = attack_gradient(shared, known, estimator, seed)
     except ReconstructionError as error:
-        return Assessed(findings, None, Confidence("failed", (str(error),), gap=error.diagnostics.gap))
-    # Exact recovery explains every row: how the weights are distributed plays no part.
-    idle = OF_THE_WEIGHTS if attacked.method == "sparse_recovery" else ()
-    warnings = tuple(f"{f.name}: {f.text}" for f in findings if f.level == "warning" and f.name not in idle)
-    return Assessed(findings, attacked, confidence(attacked, function, estimator, warnings=warnings))
+        return Assessed(findings, None, Confidence("failed", (str(error),), diagnostics=error.diagnostics))
+    return Assessed(findings, attacked, confidence(shared, known, attacked, estimator, findings=findings))
 
 
 def confidence(
+    shared: SharedGradient,
+    known: Known,
     attacked: GradientAttack,
-    activation: Activation,
     attack: TensorAttack,
     *,
-    warnings: Sequence[str] = (),
+    findings: Sequence[Finding] = (),
 ) -> Confidence:
-    """The confidence in a reconstruction; ``warnings`` make it suspect."""
-    if attacked.method == "sparse_recovery":  # it has checked every row: there is no error to predict
-        exact = BoundValue(0.0, "exact: every row is explained", (), "attack/rows/sparse_recovery.py")
-        return _judged(attacked, _Seen(exact), warnings)
-    setting = plug_in(attacked, activation)
-    if attacked.noise is None:
-        return _judged(attacked, _of_output_weights(attacked, setting, attack), warnings)
-    seen = _of_rows(attacked.noise, setting, attack)
-    return _judged(attacked, seen, (*warnings, *_misplaced(attacked, seen.error.value)))
+    """The confidence in a reconstruction; findings that are warnings make it suspect."""
+    from attack.own.attack import tells_norms
+
+    exact = attacked.error is not None
+    seen = _of_exact(shared, attacked) if exact else _of_tensor(attacked, known, attack)
+    # Least squares and exact recovery do without the weights' distribution.
+    idle = OF_THE_WEIGHTS if exact else ()
+    if attacked.method == "sparse_recovery":  # of one binary feature rows are of one size
+        idle = (*idle, "one size")
+    warnings = tuple(f for f in findings if f.level == "warning" and f.name not in idle)
+    unread = attacked.directions_only and tells_norms(shared, known)
+    more = any(f.name in COUNTS and (f.value or 0) > known.B for f in warnings)
+    reasons = [
+        # of what the attack was in doubt of nothing is left where all is explained, nor where it was only the start
+        *(() if exact else attacked.standard.diagnostics.warnings),
+        *(f"{f.name}: {f.text}" for f in warnings),
+        *seen.reasons,
+        *((UNREAD,) if unread else ()),
+    ]
+    premises = premises_of(shared, known, attacked, findings=findings, explained=not seen.reasons)
+    reasons += [p.text for p in premises if p.doubtful]
+    # what a fit makes of pruned entries, or of a flat part that the activation lacks, is no feature
+    fitted = attacked.method == "least_squares" and any(f.name in ENTRIES for f in warnings)
+    other = seen.other_model or fitted or any(f.name == "one size" for f in warnings)
+    meaningless = more or unread or other or any(p.doubtful for p in premises)
+    return _judged(attacked, seen, premises, reasons, meaningless=meaningless)
 
 
 @dataclass(frozen=True)
 class _Seen:
     """error: PREDICTED R as the problem was posed; expected: share of the gradient's power that errors leave unexplained;
-    noise: standard deviation of noise on the entries, as the gradient was given."""
+    noise: standard deviation of noise on the entries, as the gradient was given; reasons why it does not fit; other_model:
+    whether what is left cannot be noise, so that the error means nothing."""
 
     error: BoundValue
     expected: float = 0.0
     noise: float = 0.0
+    reasons: tuple[str, ...] = ()
+    other_model: bool = False
+
+
+def _of_exact(shared: SharedGradient, attacked: GradientAttack) -> _Seen:
+    """Methods whose features are off by what is left of the gradient alone, which is rounding where the model is right."""
+    from attack.own.leftover import rounding
+
+    assert attacked.error is not None
+    value = BoundValue(
+        attacked.error * attacked.frame.posed.scale,
+        "what is left of the gradient",
+        (),
+        "attack/own/least_squares.py",
+    )
+    least = rounding(shared)
+    if attacked.method == "sparse_recovery":  # which has held every row against two values
+        return _Seen(value, least)
+    outside = 0.0 if attacked.fit is None or attacked.fit.outside is None else attacked.fit.outside
+    expected = max(least, outside)
+    size = math.sqrt(attacked.unexplained * attacked.power)
+    seen = _Seen(value, expected, math.ldexp(size, attacked.frame.units.gradient))
+    if attacked.unexplained <= max(least, SMALL):
+        return seen
+    return _unexplained(attacked, seen, fitted=True)
+
+
+def _of_tensor(attacked: GradientAttack, known: Known, attack: TensorAttack) -> _Seen:
+    setting = plug_in(attacked, known.activation)
+    if attacked.noise is None:
+        seen = _of_output_weights(attacked, setting, attack)
+    else:
+        seen = _of_rows(attacked.noise, setting, attack)
+        misplaced = _misplaced(attacked, seen.error.value)
+        seen = dataclasses.replace(seen, reasons=misplaced, other_model=bool(misplaced))
+    if attacked.unexplained <= max(1e-6, EXCESS * seen.expected):
+        return seen
+    return _unexplained(attacked, seen)
+
+
+def _unexplained(attacked: GradientAttack, seen: _Seen, fitted: bool = False) -> _Seen:
+    """With the reason: noise, or another model where what is left depends on the features. Of dL/dW noise is what lies
+    outside their span, and expected already."""
+    share = (
+        f"{attacked.unexplained:.2g} of the gradient's power is not explained, {seen.expected:.2g} expected"
+    )
+    rows = attacked.noise is not None
+    other = attacked.unexplained > EXCESS * seen.expected if rows else attacked.structure > STRUCTURED
+    text = (
+        f"{share}, and what is left is no noise: another activation than the one told, output weights that differ and were "
+        "not given, an optimizer's update (Adam, momentum) in place of a gradient, pruned entries, or another number of "
+        "features"
+        if other
+        else f"{share}: noise of standard deviation {seen.noise:.3g} (the prediction takes it in), or another model"
+    )
+    if fitted and not other:
+        text += "; another activation with other norms could hide in it"
+    return dataclasses.replace(seen, reasons=(*seen.reasons, text), other_model=seen.other_model or other)
 
 
 def _of_output_weights(attacked: GradientAttack, setting: Setting, attack: TensorAttack) -> _Seen:
@@ -178,148 +272,50 @@ def _misplaced(attacked: GradientAttack, predicted: float | None) -> tuple[str, 
     return (text + "public norms that are not the features' own, or another model",)
 
 
-def _judged(attacked: GradientAttack, seen: _Seen, warnings: Sequence[str]) -> Confidence:
+def _judged(
+    attacked: GradientAttack,
+    seen: _Seen,
+    premises: tuple[Premise, ...],
+    reasons: Sequence[str],
+    *,
+    meaningless: bool,
+) -> Confidence:
     """The verdict on what was seen."""
-    diagnostics = attacked.standard.diagnostics
+    from attack.units import shift
+
     frame = attacked.frame
-    norm = math.sqrt(float(frame.features(attacked.standard).square().sum(dim=1).mean()))
     result = Confidence(
-        "failed",
+        "suspect",
         (),
-        method=attacked.method,
+        premises,
+        attacked.method,
+        attacked.directions_only,
         unexplained=attacked.unexplained,
         expected=seen.expected,
         noise=seen.noise,
-        gap=diagnostics.gap,
-        misfit=diagnostics.misfit,
-        agreeing=diagnostics.agreeing,
-        starts=diagnostics.starts,
-        sign_free=diagnostics.sign_free,
+        diagnostics=attacked.standard.diagnostics,
     )
-    reasons = [*diagnostics.warnings, *warnings]
-    if attacked.unexplained > max(1e-6, EXCESS * seen.expected):
-        reasons.append(
-            f"{attacked.unexplained:.2%} of the gradient's power is not explained, {seen.expected:.2%} predicted: noise "
-            f"of standard deviation {seen.noise:.3g} (the prediction takes it in), or another model"
-        )
+    if meaningless:
+        return dataclasses.replace(result, reasons=tuple(reasons))
     if seen.error.value is None:
-        return dataclasses.replace(result, reasons=(*reasons, f"no prediction: {seen.error.why}"))
+        failed = (*reasons, f"no prediction: {seen.error.why}")
+        return dataclasses.replace(result, status="failed", reasons=failed)
+    features = shift(attacked.features, -frame.units.norms)
+    norm = math.sqrt(float(features.square().sum(dim=1).mean()))
+    if attacked.directions_only:  # posed with norms of 1, of which the error is a fraction
+        norm = math.sqrt(float(frame.features(attacked.standard).square().sum(dim=1).mean()))
     error = seen.error.value / frame.posed.scale
     relative = error / norm
+    if relative >= 1:
+        text = "the error that theory predicts is as large as the features: nothing of them is known"
+        return dataclasses.replace(result, status="failed", reasons=(*reasons, text))
     if relative > LARGE:
-        reasons.append(f"predicted error {relative:.2f} of the features' norm")
-    status = "failed" if relative >= 1 else "suspect" if reasons else "ok"
-    predicted = math.ldexp(error, frame.units.norms)
+        reasons = [*reasons, f"predicted error {relative:.2f} of the features' norm"]
+    fine = "directions only" if attacked.directions_only else "ok"
     return dataclasses.replace(
-        result, status=status, reasons=tuple(reasons), predicted=predicted, relative=relative
+        result,
+        status="suspect" if reasons else fine,
+        reasons=tuple(reasons),
+        predicted=relative if attacked.directions_only else math.ldexp(error, frame.units.norms),
+        relative=relative,
     )
-
-
-def plug_in(attacked: GradientAttack, activation: Activation) -> Setting:
-    """The setting with reconstructed features and residuals in place of the true ones, as the problem was posed."""
-    from attack.own.coordinates import shifted
-
-    function = shifted(activation, attacked.frame.posed.bias_mean)
-    X = attacked.standard.features.cpu().numpy()
-    norms = np.linalg.norm(X, axis=1)
-    wide = np.array([function.coefficient(0, float(n)) for n in norms])
-    labels = wide - attacked.standard.residuals.cpu().numpy()
-    if np.ptp(norms) > EQUAL_NORMS * norms.max():  # theory speaks of labels +-1 there
-        labels = np.where(labels < 0, -1.0, 1.0)
-    return Setting.from_features(X, labels, attacked.neurons, function)
-
-
-@dataclass(frozen=True)
-class Unexplained:
-    """Power of the gradient that errors of first-order size leave unexplained: ``quiet + of_noise s``, s the variance of
-    noise on its entries."""
-
-    quiet: float
-    of_noise: float
-
-
-def unexplained_power(setting: Setting, attack: TensorAttack) -> Unexplained:
-    """What errors of first-order size leave unexplained.
-
-    With errors e_i, ``g - sum_i r_i sigma(w.xhat_i) = sum_i r_i sigma'(w.x_i) w.e_i`` to first order. Orthogonal to the span
-    ``E <e_i, e_l> = ((d - B)/m) n_i n_l E[(h^2 + s) q_i q_l]`` with ``q_i = z.A^-1 u_i``, or ``<Z_i, He_2(z)>`` where the
-    third moment gives the span (bounds/proofs/unexplained-share.md, odd-activations.md), and w.e_i is independent of the
-    span's part of w. Errors inside the span are smaller by 1/(d - B) in number, not in their constants: they are counted
-    as independent of each other, orthogonal to their feature and of the size that first order gives them, which is two to
-    four times what is left of them, as they compensate in part: it matters for d near B only. The noise itself (s) is left
-    out. The averages are over ``DRAWS`` Gaussians in B dimensions.
-
-    Raises ``UnsupportedBound`` where ``first_order`` does.
-    """
-    z = np.random.default_rng(SEED).standard_normal((DRAWS, setting.B))
-    function, r, norms = setting.activation, setting.residuals, setting.norms
-    u = z @ setting.directions.T
-    hidden = function(u * norms)
-    step = 1e-4 * norms
-    slopes = (function(u * norms + step) - function(u * norms - step)) / (2 * step)
-    h = hidden @ r
-    if attack.residualized:
-        c0, c1 = (np.array([function.coefficient(k, float(n)) for n in norms]) for k in (0, 1))
-        h = h - (c0 + c1 * u) @ r
-    q, white = _span_map(setting, z)
-    share = (setting.d - setting.B) / setting.m * np.outer(norms * r, norms * r) * (slopes.T @ slopes / DRAWS)
-    quiet = float(np.sum(share * ((q * (h**2)[:, None]).T @ q / DRAWS)))
-    of_noise = float(np.sum(share * white))
-    # In the span: none for B = 1.
-    if setting.B > 1:
-        silent = first_order(setting, attack).inplane
-        noisy = first_order(setting, attack, Unbiased(setting.residuals, 1.0)).inplane - silent
-        inside = (z**2).sum(axis=1, keepdims=True) - u**2  # |part of z orthogonal to u_i|^2
-        weight = r**2 * np.mean(slopes**2 * inside, axis=0) / (setting.B - 1) / setting.m
-        quiet += float(weight @ silent)
-        of_noise += float(weight @ noisy)
-    return Unexplained(quiet, of_noise)
-
-
-def _span_map(setting: Setting, z: Array) -> tuple[Array, Array]:
-    """q (N, B) of ``unexplained_power`` at the points z (N, B), and ``E[q_i q_l]`` (B, B)."""
-    r, u = setting.residuals, setting.directions
-    low = moment_orders(setting.activation)[0]
-    order = 3 if low == 1 else 2
-    strength = r * np.array([setting.activation.coefficient(order, float(n)) for n in setting.norms])
-    if order == 2:
-        a = np.linalg.pinv((u.T * strength) @ u) @ u.T
-        return z @ a, a.T @ a
-    unfolded = (u.T * strength) @ np.einsum("ia,ib->iab", u, u).reshape(len(u), -1)
-    Z = (np.linalg.pinv(unfolded) @ u.T).T.reshape(len(u), *[len(u)] * 2)
-    q = np.einsum("na,nb,iab->ni", z, z, Z, optimize=True) - np.einsum("iaa->i", Z)
-    return q, 2 * np.einsum("iab,lab->il", Z, Z)
-
-
-def unexplained_row_power(setting: Setting, attack: TensorAttack, sigma: float) -> float:
-    """Share of dL/dW's power that errors of first-order size leave unexplained, with noise ``sigma`` on every entry.
-
-    Inside the span only: outside it errors and noise are of one size, and the errors' share is smaller by 1/m. A guide, no
-    first-order result: the features' errors are taken for independent of each other, while those of the fit compensate in
-    part, and leave a quarter of this (smooth activations) to all of it (ReLU). Where the
-    derivative jumps, as ReLU's does, the share grows as the errors and not as their squares, so it is measured: ``ERRORS``
-    Gaussian errors of the predicted variance, orthogonal to each feature, on ``ROWS`` Gaussian neurons each.
-    Raises ``UnsupportedBound`` where ``first_layer_prediction`` does.
-    """
-    constants = first_layer_constants(setting, attack)
-    spread = (setting.m * sigma) ** 2
-    B, u, n, r = setting.B, setting.directions, setting.norms, setting.residuals
-    derivative = setting.activation.derivative
-    assert derivative is not None  # first_layer_constants has seen to it
-    sizes = np.sqrt((constants.inplane + spread * constants.white) / setting.m / max(B - 1, 1)) / n
-    rng = np.random.default_rng(SEED)
-    shares, powers = [], []
-    for _ in range(ERRORS if B > 1 else 1):
-        z = rng.standard_normal((ROWS, B))
-        moved = rng.standard_normal((B, B)) * sizes[:, None]
-        moved = u + moved - np.sum(moved * u, axis=1, keepdims=True) * u
-        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
-        seen, found = (np.broadcast_to(derivative(z @ v.T * n), (ROWS, B)) * n for v in (u, moved))
-        rows = (seen * r) @ u
-        gram = (found.T @ found) * (moved @ moved.T)
-        right = np.einsum("ji,jk,ik->i", found, rows, moved, optimize=True)
-        fitted = (found * (np.linalg.pinv(gram, hermitian=True) @ right)) @ moved
-        shares.append(float(np.mean(np.sum((rows - fitted) ** 2, axis=1))))
-        powers.append(float(np.mean(np.sum(rows**2, axis=1))))
-    noise = setting.d * spread
-    return (float(np.mean(shares)) + noise) / (float(np.mean(powers)) + noise)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from attack.networks.activation import apply_activation
 from attack.own.coordinates import Coordinates
@@ -15,15 +18,32 @@ from attack.own.findings import errors
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
+from attack.own.least_squares import LeastSquares, least_squares
+from attack.own.leftover import rounding
+from attack.own.models import Arrays, Outputs
+from attack.own.precision import Precision
 from attack.own.problem import output_problem, row_problem
+from attack.own.rivals import rivals
 from attack.own.rows import explained_rows, outside, reconstruct_rows
-from attack.reconstruction import Reconstruction
+from attack.reconstruction import Reconstruction, ReconstructionError
 from attack.tensor.attack import tensor_attack
 from attack.units import shift
-from bounds import Activation, TensorAttack
+from bounds import TensorAttack
 
 #: Rows in one pass.
 _BLOCK = 16_384
+
+#: Norms from which free ones start where the activation is not homogeneous: the first that comes near serves.
+_GUESSES = (1.0, 0.5, 2.0)
+
+#: Another activation explains the gradient as well where it imitates this one to this multiple of what is left.
+_ALIKE = 16.0
+
+#: A fit that leaves less of the gradient than this has found its valley, whatever model it is of.
+_NEAR = 1e-4
+
+#: What a known coordinate says of a feature's size is no start beyond this factor.
+_FAR = 4.0
 
 
 @dataclass(frozen=True)
@@ -35,62 +55,190 @@ class RowNoise:
     standard: float
 
 
+@dataclass(frozen=True)
+class Assignment:
+    """Which feature has which of unequal norms, read off labels of +-1: how far the labels are from that at most, and how
+    far they would be if two norms were exchanged."""
+
+    off: float
+    exchanged: float
+
+
 @dataclass(frozen=True, eq=False)
 class GradientAttack:
     """The reconstruction in the original coordinates, the same as it was posed, and how far the gradient is explained by it.
 
-    features (B, d), residuals (B,), labels (B,): float64, residuals those of the loss summed over the batch. A label is
-    f(xhat) - r with the network's own output weights. method: which function gave the result, "tensor_attack" for dL/da,
-    "sparse_recovery" (exact) or "first_layer_attack" for dL/dW. standard: what it returned, in ``frame``: with biases and
-    dL/dW its features have the norms or signs that the biases give, its labels do not. power: mean of g^2 as posed, or of a
-    squared entry of the rows; unexplained: share of it that least squares on sigma(W xhat + b), or on sigma'(w.xhat) xhat,
-    leaves; neurons: how many were used. noise: for dL/dW; None for dL/da.
+    features (B, d), residuals (B,), labels (B,): float64, residuals r = f(x) - y. A label is f(xhat) - r with the network's
+    own output weights and bias. norms: where those of the features come from, "told", "gradient" (least squares) or
+    "unknown": then features are unit vectors, residuals those that unit vectors would have, and there are no labels. Nor are
+    there any where the loss is not known: residuals are then those of the gradient as it is.
+
+    method: which function gave the result, "tensor_attack" for dL/da, "sparse_recovery" (exact) or "first_layer_attack" for
+    dL/dW, "least_squares" where norms are free and the attack was the start. standard: what the attack returned, in
+    ``frame``. power: mean of g^2 as posed, or of a squared entry of the rows; unexplained: share of it that least squares on
+    sigma(W xhat + b), or on sigma'(w.xhat) xhat, leaves; structure: share of what is left that depends on the features'
+    preactivations, which noise does not (of dL/dW only by "least_squares"); neurons: how many were used. error: R that what
+    is left makes, in the frame's units, where features are off by nothing else (exact methods). noise: for dL/dW. fit: the
+    least squares that tested told norms or found them; None where the gradient does not tell norms or there are too many
+    unknowns. rivals: activations that would explain the gradient as well, with other norms than those found; none where the
+    activation came with the gradient. assignment: of unequal norms that were told and that this gradient does not tell; None
+    where the loss is not known either. inexact: why dL/dW was not solved exactly, None where it was; precision: of its
+    entries.
     """
 
     features: torch.Tensor
     residuals: torch.Tensor
-    labels: torch.Tensor
+    labels: torch.Tensor | None
+    norms: str
     method: str
     standard: Reconstruction
     frame: Frame
     power: float
     unexplained: float
+    structure: float
     neurons: int
+    error: float | None = None
     noise: RowNoise | None = None
+    fit: LeastSquares | None = None
+    rivals: tuple[str, ...] = ()
+    assignment: Assignment | None = None
+    inexact: str | None = None
+    precision: Precision | None = None
 
     @property
     def coordinates(self) -> Coordinates:
         """Those in which weights and biases, as they were given, are standard Gaussian."""
         return self.frame.coordinates
 
+    @property
+    def directions_only(self) -> bool:
+        """Whether ``features`` are unit vectors, their norms unknown."""
+        return self.norms == "unknown"
+
 
 def attack_gradient(
-    shared: SharedGradient,
-    batch_size: int,
-    activation: str | Activation = "relu",
-    norms: Sequence[float] | None = None,
-    scale: float | None = None,
-    attack: TensorAttack | None = None,
-    loss: str = "sum",
-    seed: int = 2,
+    shared: SharedGradient, known: Known, attack: TensorAttack | None = None, seed: int = 2
 ) -> GradientAttack:
     """The attack on a shared gradient, in coordinates where its weights and biases are standard Gaussian.
 
-    dL/da: ``tensor_attack``. dL/dW: ``sparse_recovery``, which is exact, where it applies (float64, ReLU and leaky ReLU, no
-    noise), else ``first_layer_attack``; rows are divided by their output weights, and dropped where these vanish.
+    dL/da: ``tensor_attack``. dL/dW: ``sparse_recovery``, which is exact to the precision of the entries, where it applies
+    (ReLU and leaky ReLU, no noise), else ``first_layer_attack``; rows are divided by their output weights, and dropped where
+    these vanish. Where norms are not known, least squares from there finds them, if the gradient tells them
+    (``tells_norms``).
 
-    norms (B,): public norms of the features, 1 where None; scale: standard deviation of the weights, measured where None;
-    loss: "sum" or "mean" over the batch. Does not repeat ``check_gradient``. The result does not depend on the unit of the
-    gradient or, for ReLU and leaky ReLU, of the weights. Raises ``ValueError`` on arrays that do not fit, dL/dW without
-    dL/db where biases vary, an activation that the attack does not cover; ``ReconstructionError`` where there is no
-    result.
+    Does not repeat ``check_gradient``. The result does not depend on the unit of the gradient or, for ReLU and leaky ReLU,
+    of the weights. Raises ``ValueError`` on arrays that do not fit, dL/dW without dL/db where biases vary, an activation
+    that the attack does not cover; ``ReconstructionError`` where there is no result.
     """
-    known = Known.of(batch_size, activation, norms, scale=scale, loss=loss)
     wrong = errors(entry_findings(shared, known))
     if wrong:
         raise ValueError("; ".join(e.text for e in wrong))
     solve = _from_outputs if shared.gradient.ndim == 1 else _from_rows
-    return solve(shared, known, attack, seed)
+    if not tells_norms(shared, known):
+        found = solve(shared, known, attack, seed)
+        return (
+            dataclasses.replace(found, labels=None)
+            if known.norms is None
+            else _assigned(shared, known, found)
+        )
+    free = known.norms is None and not known.homogeneous
+    tried: list[GradientAttack] = []
+    failures: list[ReconstructionError] = []
+    for guess in _GUESSES if free else (1.0,):
+        posed = dataclasses.replace(known, norms=(guess,) * known.B) if free else known
+        try:
+            start = solve(shared, posed, attack, seed)
+        except ReconstructionError as failure:
+            failures.append(failure)
+            continue
+        tried.append(_fitted(shared, known, start))
+        if tried[-1].unexplained < _NEAR:
+            break
+    if not tried:
+        raise failures[0]
+    return min(tried, key=lambda one: one.unexplained)
+
+
+def tells_norms(shared: SharedGradient, known: Known) -> bool:
+    """Whether the gradient can tell the features' norms: by an activation that is not homogeneous, by biases, or by dL/db
+    beside dL/dW. Of ReLU without biases (x, r) and (c x, r/c) have the same gradient."""
+    if not known.homogeneous:
+        return True
+    if shared.gradient.ndim == 2:
+        return shared.bias_gradient is not None
+    return shared.bias is not None and bool(shared.bias.any())
+
+
+def _assigned(shared: SharedGradient, known: Known, found: GradientAttack) -> GradientAttack:
+    """Unequal norms of a homogeneous activation, given to features anew where these are exact: the attack had output weights
+    of 1/m only."""
+    if known.equal_norms or found.labels is None:
+        return found
+    sizes, norms = (
+        torch.linalg.vector_norm(found.features, dim=1),
+        torch.tensor(known.norms).to(found.features),
+    )
+    constant = 0.0 if shared.output_bias is None else float(shared.output_bias)
+    outputs = (found.labels + found.residuals - constant) / sizes
+    labels = constant + norms * outputs[:, None] - (found.residuals * sizes)[:, None] / norms
+    off = (labels.abs() - 1).abs()
+    order = (sizes[:, None] - norms).abs().argmin(dim=1)
+    if found.error is not None:
+        order = torch.from_numpy(linear_sum_assignment(off.numpy())[1])
+    own, every = norms[order], torch.arange(known.B)
+    exchanged = min(
+        max(float(off[i, order[k]]), float(off[k, order[i]]))
+        for i, k in itertools.combinations(range(known.B), 2)
+        if own[i] != own[k]
+    )
+    return dataclasses.replace(
+        found,
+        features=found.features * (own / sizes)[:, None],
+        residuals=found.residuals * sizes / own,
+        labels=labels[every, order],
+        assignment=Assignment(float(off[every, order].max()), exchanged),
+    )
+
+
+def _fitted(shared: SharedGradient, known: Known, found: GradientAttack) -> GradientAttack:
+    """With least squares on the features themselves: a test of the norms that were told, or the result where none were."""
+    frame = found.frame
+    fit = least_squares(shared, known, frame, _start(found))
+    if known.norms is not None:
+        return dataclasses.replace(found, fit=fit)
+    if fit is None or not fit.determined:
+        sizes = torch.linalg.vector_norm(found.features, dim=1)
+        unit, strengths = found.features / sizes[:, None], found.residuals * sizes
+        return dataclasses.replace(
+            found, features=unit, residuals=strengths, labels=None, norms="unknown", fit=fit
+        )
+    features, residuals, labels = _given(shared, known, frame, fit.features, known.to_model * fit.residuals)
+    allowed = _ALIKE * max(rounding(shared), fit.unexplained)
+    least = fit.error / float(fit.norms.max())
+    return dataclasses.replace(
+        found,
+        features=features,
+        residuals=residuals,
+        labels=labels,
+        norms="gradient",
+        method="sparse_recovery" if found.method == "sparse_recovery" else "least_squares",
+        unexplained=fit.unexplained,
+        structure=fit.structure,
+        error=max(fit.error, found.error or 0.0),
+        fit=fit,
+        rivals=()
+        if shared.activation is not None
+        else rivals(Arrays.of(shared, frame), known.activation, fit.features, allowed=allowed, least=least),
+    )
+
+
+def _start(found: GradientAttack) -> torch.Tensor:
+    """Features in the frame's units; with biases, one coordinate of each is known and gives its size."""
+    features, last = found.frame.features(found.standard), found.frame.posed.bias_scale
+    if not last:
+        return features
+    size = last / found.standard.features[:, -1]
+    return torch.where((size > 1 / _FAR) & (size < _FAR), size, 1.0)[:, None] * features
 
 
 def _from_outputs(
@@ -102,21 +250,26 @@ def _from_outputs(
     B, m = known.B, shared.m
     X = frame.features(found)
     gram, right = torch.zeros(B, B, dtype=torch.float64), torch.zeros(B, dtype=torch.float64)
-    forward = torch.zeros(B, dtype=torch.float64)
     g = problem.observation.gradient.double()
-    for rows, hidden in _hidden(shared, known, frame, X):
+    for rows, inside in _inside(shared, frame, X):
+        hidden = apply_activation(known.activation, inside).double()
         gram += hidden @ hidden.T
         right += hidden @ g[rows]
-        forward += (hidden * _output_weights(shared, frame, rows)).sum(dim=1)
     total = float(g @ g)
-    fitted = float(right @ (torch.linalg.pinv(gram, hermitian=True) @ right))
+    strengths = torch.linalg.pinv(gram, hermitian=True) @ right
+    model = Outputs(Arrays.of(shared, frame), known.activation)
+    features, residuals, labels = _given(shared, known, frame, X, found.residuals)
     return GradientAttack(
-        *_given(frame, found, forward),
+        features,
+        residuals,
+        labels,
+        "unknown" if known.norms is None else "told",
         "tensor_attack",
         found,
         frame,
         power=total / m,
-        unexplained=max(0.0, 1 - fitted / total),
+        unexplained=max(0.0, 1 - float(right @ strengths) / total),
+        structure=model.structure(X, model.residuals(X)),
         neurons=m,
     )
 
@@ -127,40 +280,52 @@ def _from_rows(
     """Exact recovery where the activation and the precision allow it and every row is explained, else the tensor attack."""
     frame = Frame.of(shared, known)
     problem = row_problem(shared, known, frame)
-    found, method = reconstruct_rows(problem, frame, attack, seed)
+    result = reconstruct_rows(problem, frame, attack, seed)
+    found = result.reconstruction
     X = frame.features(found)
-    forward = torch.zeros(known.B, dtype=torch.float64)
-    for rows, hidden in _hidden(shared, known, frame, X):
-        forward += (hidden * _output_weights(shared, frame, rows)).sum(dim=1)
     gradient = problem.observation.gradient
     share = explained_rows(problem.net, gradient, found.features)
     unit = frame.units.gradient
     noise = math.ldexp(outside(shift(shared.gradient, -unit)[problem.kept], X), unit)
+    features, residuals, labels = _given(shared, known, frame, X, found.residuals)
     return GradientAttack(
-        *_given(frame, found, forward),
-        method,
+        features,
+        residuals,
+        labels,
+        "unknown" if known.norms is None else "told",
+        result.method,
         found,
         frame,
         power=share.power,
         unexplained=share.unexplained,
+        structure=0.0,
         neurons=problem.net.m,
+        error=None if result.inexact else max(share.error, result.rounding) / frame.posed.scale,
         noise=RowNoise(noise, outside(gradient, found.features)),
+        inexact=result.inexact,
+        precision=problem.precision,
     )
 
 
 def _given(
-    frame: Frame, found: Reconstruction, forward: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Features, residuals and labels in the units of the arrays; forward (B,): f(xhat) in those of the frame."""
-    residuals = shift(found.residuals, frame.units.residuals)
-    labels = shift(forward, frame.units.outputs) - residuals
-    return shift(frame.features(found), frame.units.norms), residuals, labels
+    shared: SharedGradient, known: Known, frame: Frame, features: torch.Tensor, residuals: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Features, residuals and labels in the units of the arrays from those in the frame's."""
+    forward = torch.zeros(known.B, dtype=torch.float64)
+    for rows, inside in _inside(shared, frame, features):
+        hidden = apply_activation(known.activation, inside).double()
+        forward += (hidden * _output_weights(shared, frame, rows)).sum(dim=1)
+    residuals = shift(residuals, frame.units.residuals)
+    labels = None if known.loss is None else shift(forward, frame.units.outputs) - residuals
+    if labels is not None and shared.output_bias is not None:
+        labels = labels + shared.output_bias.double()
+    return shift(features, frame.units.norms), residuals, labels
 
 
-def _hidden(
-    shared: SharedGradient, known: Known, frame: Frame, features: torch.Tensor
+def _inside(
+    shared: SharedGradient, frame: Frame, features: torch.Tensor
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """One pass over W: rows and ``sigma(W xhat + b)`` (B, rows), float64, in the frame's units."""
+    """One pass over W: rows and ``W xhat + b`` (B, rows) in the frame's units."""
     units = frame.units
     guesses = features.to(shared.weight.dtype)
     for start in range(0, shared.m, _BLOCK):
@@ -168,7 +333,7 @@ def _hidden(
         inside = guesses @ shift(shared.weight[rows], -units.weights).T
         if shared.bias is not None:
             inside = inside + shift(shared.bias[rows], -units.weights - units.norms)
-        yield rows, apply_activation(known.activation, inside).double()
+        yield rows, inside
 
 
 def _output_weights(shared: SharedGradient, frame: Frame, rows: slice) -> torch.Tensor | float:

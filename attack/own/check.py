@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from attack.own.entries import entry_findings
+from attack.own.entries import entry_findings, size_finding
 from attack.own.findings import Finding, errors
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
@@ -12,31 +10,20 @@ from attack.own.known import Known
 from attack.own.output_findings import count_finding, output_findings
 from attack.own.row_findings import row_findings
 from attack.own.weight_findings import weight_findings
-from bounds import Activation
 
 
-def check_gradient(
-    shared: SharedGradient,
-    batch_size: int,
-    activation: str | Activation = "relu",
-    norms: Sequence[float] | None = None,
-    scale: float | None = None,
-    seed: int = 2,
-) -> tuple[Finding, ...]:
+def check_gradient(shared: SharedGradient, known: Known, seed: int = 2) -> tuple[Finding, ...]:
     """What fits the model and what does not, cheap against the attack.
 
-    norms (B,): public norms, 1 where None. scale: standard deviation of the weights' entries, measured where None. Stops
-    at the first stage with an error: shapes, finite values and sizes, then gradient and weights, then the number of
-    features. Thresholds are relative, about five standard errors of what standard Gaussian weights show. Raises
-    ``ValueError`` or ``TypeError`` on bad arguments.
+    Stops at the first stage with an error: shapes, finite values and sizes, then gradient and weights, then the number of
+    features. Thresholds are relative, about five standard errors of what standard Gaussian weights show.
     """
-    known = Known.of(batch_size, activation, norms, scale=scale)
     findings = entry_findings(shared, known)
     if errors(findings):
         return findings
     frame, rows = Frame.of(shared, known), shared.gradient.ndim == 2
     findings += (row_findings if rows else output_findings)(shared, known, frame)
-    findings += weight_findings(shared, known)
+    findings += (size_finding(shared), *weight_findings(shared, known))
     if errors(findings) or rows:
         return findings
     return (*findings, count_finding(shared, known, frame, seed=seed))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from attack.own.findings import Finding
+from attack.own.findings import Finding, judged
 from attack.own.frame import unfit_sizes
 from attack.own.gradient import SharedGradient, misfits
 from attack.own.known import Known
 
+#: Entries are of one size within this fraction of it.
+_ONE_SIZE = 0.01
+
 
 def entry_findings(shared: SharedGradient, known: Known) -> tuple[Finding, ...]:
     """Errors, or one finding that says what the arrays are."""
-    found = _shapes(shared, known.B) + _finite(shared)
+    found = _shapes(shared, known.B) + _finite(shared) + _activation(shared, known)
     if not found and not bool(shared.weight.any()):
         found = (Finding("scale", "error", "every weight is zero", 0.0, 0.0),)
     if not found:
@@ -21,8 +24,28 @@ def entry_findings(shared: SharedGradient, known: Known) -> tuple[Finding, ...]:
         return found
     shape = tuple(shared.gradient.shape)
     kind = "dL/da" if len(shape) == 1 else "dL/dW"
-    text = f"m = {shared.m}, d = {shared.d}, gradient of shape {shape}: {kind}"
+    text = "; ".join((f"m = {shared.m}, d = {shared.d}, gradient of shape {shape}: {kind}", *shared.notes))
     return (Finding("shape", "ok", text),)
+
+
+def _activation(shared: SharedGradient, known: Known) -> tuple[Finding, ...]:
+    came = shared.activation
+    if came is None or came is known.activation:
+        return ()
+    text = f"activation must be {came.name}, which came with the gradient; got {known.activation.name}"
+    return (Finding("activation", "error", text),)
+
+
+def size_finding(shared: SharedGradient) -> Finding:
+    """Signs, and the first update of Adam, have entries of one size."""
+    sizes = shared.gradient[shared.gradient != 0].abs().double()
+    middle = float(sizes.median()) if len(sizes) else 0.0
+    share = float(((sizes - middle).abs() <= _ONE_SIZE * middle).double().mean()) if len(sizes) else 0.0
+    text = (
+        f"{share:.0%} of the gradient's entries other than zero are of one size: signs, or an optimizer's update, "
+        "beyond half"
+    )
+    return judged("one size", share, 0.5, text)
 
 
 def _shapes(shared: SharedGradient, B: int) -> tuple[Finding, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from attack.own.gradient import SharedGradient
 from attack.own.npz_file import opened_npz
 from attack.own.safetensors_file import opened_safetensors
-from attack.own.stored import Stored, judge_headers
+from attack.own.stored import Stored, as_fields, judge_headers
 from bounds import checks
 
 #: The arrays of a file may take this many bytes in memory unless another limit is given.
@@ -27,6 +27,13 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\x80\x03", "a Python pickle, which is never loaded"),
     (b"\x80\x04", "a Python pickle, which is never loaded"),
     (b"\x80\x05", "a Python pickle, which is never loaded"),
+)
+
+#: Endings of what torch.save writes, and what to write instead.
+_PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
+_EXPORT = (
+    "pickles are never loaded: write net.state_dict() | {'grad.' + n: p.grad for n, p in net.named_parameters()} with "
+    "safetensors.torch.save_file"
 )
 
 
@@ -54,8 +61,9 @@ _FORMATS: Mapping[str, _Format] = {
 
 
 def read_gradient(path: str | Path, memory_limit: int = MEMORY_LIMIT) -> SharedGradient:
-    """From an .npz or .safetensors file with arrays ``weight``, ``gradient`` and, optional, ``bias``, ``output_weight``
-    and ``bias_gradient``.
+    """From an .npz or .safetensors file with arrays ``weight``, ``gradient`` and, optional, ``bias``, ``output_weight``,
+    ``bias_gradient`` and ``output_bias``; or with the parameters of a PyTorch network of two linear layers by the names of
+    its state dict, and their gradients as ``grad.NAME`` (that of the first layer where there is one).
 
     Nothing in the file is executed (no pickles). Names, types, shapes and sizes are judged before an array is unpacked, so
     that a file costs no more memory than the arrays that it may hold: ``memory_limit`` bytes at most. Raises ``ValueError``
@@ -65,7 +73,8 @@ def read_gradient(path: str | Path, memory_limit: int = MEMORY_LIMIT) -> SharedG
     path = Path(path)
     checks.integer("memory_limit", memory_limit, 1)
     if path.suffix not in _FORMATS:
-        raise ValueError(f"file must end in {' or '.join(_FORMATS)}; got {path.name}")
+        pickled = f"; {_EXPORT}" if path.suffix in _PICKLED else ""
+        raise ValueError(f"file must end in {' or '.join(_FORMATS)}; got {path.name}{pickled}")
     if not path.is_file():
         raise FileNotFoundError(f"file must exist; got {path}")
     kind = _FORMATS[path.suffix]
@@ -76,7 +85,8 @@ def read_gradient(path: str | Path, memory_limit: int = MEMORY_LIMIT) -> SharedG
             f"file {path.name} cannot be read as {path.suffix}: it is {_described(head)}; expected {kind.expected}"
         )
     try:
-        with kind.open(path) as stored:
+        with kind.open(path) as opened:
+            stored = as_fields(opened)
             judge_headers(stored, memory_limit)
             return SharedGradient.from_arrays(**{name: array.read() for name, array in stored.items()})
     except (ValueError, TypeError) as error:

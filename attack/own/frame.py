@@ -34,7 +34,7 @@ class Frame:
     def of(shared: SharedGradient, known: Known) -> Frame:
         """From finite arrays of fitting shapes. The unit of the weights and norms is left where the activation is not
         homogeneous; every unit is left where norms differ, as they are then told apart by labels of +-1."""
-        there = Coordinates.measured(shared.weight, shared.bias, known.scale, norm=min(known.norms))
+        there = Coordinates.measured(shared.weight, shared.bias, known.scale, norm=min(known.posed_norms))
         units = _units(shared, known, there)
         return Frame(there, units if known.equal_norms else Units())
 
@@ -51,7 +51,7 @@ class Frame:
 
     def norms(self, known: Known) -> tuple[float, ...]:
         """Norms (B,) of the features as the posed problem has them."""
-        return self.posed.observed_norms([math.ldexp(n, -self.units.norms) for n in known.norms])
+        return self.posed.observed_norms([math.ldexp(n, -self.units.norms) for n in known.posed_norms])
 
     def features(self, found: Reconstruction) -> torch.Tensor:
         """Features (B, d) in the original coordinates, in these units."""
@@ -60,7 +60,7 @@ class Frame:
 
 def _units(shared: SharedGradient, known: Known, there: Coordinates) -> Units:
     weights = exponent(there.scale) if known.homogeneous else 0
-    norms = exponent(max(known.norms)) if known.homogeneous else 0
+    norms = exponent(max(known.posed_norms)) if known.homogeneous else 0
     gradient = exponent(root_mean_square(shared.gradient))
     own = exponent(1 / shared.m if shared.output_weight is None else root_mean_square(shared.output_weight))
     if shared.gradient.ndim == 1:  # r_i sigma(w.x_i)
@@ -86,9 +86,9 @@ def unfit_sizes(shared: SharedGradient, known: Known) -> tuple[str, ...]:
         found.append(f"scale must be that of the weights, which is {measured:.3g}; got {known.scale:.3g}")
     if found:
         return tuple(found)
-    there = Coordinates.measured(shared.weight, shared.bias, known.scale, norm=min(known.norms))
+    there = Coordinates.measured(shared.weight, shared.bias, known.scale, norm=min(known.posed_norms))
     shifts = math.hypot(there.bias_mean, there.bias_scale)
-    if shifts / there.scale > _DROWNED * min(known.norms):
+    if shifts / there.scale > _DROWNED * min(known.posed_norms):
         return (
             f"bias of size {shifts:.3g} must not drown what weights of size {there.scale:.3g} make of a feature",
         )
@@ -98,7 +98,7 @@ def unfit_sizes(shared: SharedGradient, known: Known) -> tuple[str, ...]:
 def _unfit_problem(shared: SharedGradient, known: Known, there: Coordinates) -> tuple[str, ...]:
     units = _units(shared, known, there)
     if not known.homogeneous:
-        inside = [there.scale * n for n in known.norms]
+        inside = [there.scale * n for n in known.posed_norms]
         reach = max(inside) + math.hypot(there.bias_mean, there.bias_scale)
         if min(inside) < RESOLVED[0] or reach > RESOLVED[1]:
             sizes = f"between {min(inside):.3g} and {reach:.3g}"

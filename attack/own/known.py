@@ -11,50 +11,60 @@ from attack.networks.modules import AnyActivation, activation_of
 from attack.rows.sparse_recovery import slopes
 from bounds import Activation, checks
 from bounds.estimator import EQUAL_NORMS
+from bounds.losses import Loss, loss_of
 
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """activation; norms (B,): public norms of the features; scale: standard deviation of the weights' entries, None where it
-    is measured; loss: "sum" or "mean" over the batch."""
+    """What is not known is None. activation; B: number of features; norms (B,): public norms of the features; scale:
+    standard deviation of the weights' entries, which is measured where None; loss: one of ``bounds.losses``."""
 
     activation: Activation
-    norms: tuple[float, ...]
+    B: int
+    norms: tuple[float, ...] | None = None
     scale: float | None = None
-    loss: str = "sum"
+    loss: Loss | None = None
 
     @staticmethod
     def of(
         batch_size: int,
-        activation: AnyActivation = "relu",
+        activation: AnyActivation | None = None,
         norms: Sequence[float] | None = None,
         *,
         scale: float | None = None,
-        loss: str = "sum",
+        loss: str | None = None,
     ) -> Known:
-        """From arguments as a user gives them; norms are 1 where None. Raises ``ValueError`` or ``TypeError``."""
+        """From arguments as a user gives them; activation: that of a ``SharedGradient`` where one came with it, ReLU where
+        None; loss: a name of ``bounds.losses.LOSSES``. Raises ``ValueError`` or ``TypeError``."""
         B = checks.integer("batch_size", batch_size, 1)
-        checks.choice("loss", loss, ("sum", "mean"))
-        function = activation_of(activation)
+        told = loss_of(loss)
+        function = activation_of("relu" if activation is None else activation)
         if scale is not None and checks.real("scale", scale, 0.0) == 0.0:
             raise ValueError("scale must be positive; got 0")
         if norms is None:
-            return Known(function, (1.0,) * B, scale, loss)
+            return Known(function, B, None, scale, told)
         public = checks.array("norms", norms, (None,))
         if len(public) != B:
             raise ValueError(f"norms must have B = {B} entries; got {len(public)}")
         if not np.all(public > 0):
             raise ValueError(f"norms must be positive; got {public.min():g}")
-        return Known(function, tuple(public.tolist()), scale, loss)
+        return Known(function, B, tuple(public.tolist()), scale, told)
 
     @property
-    def B(self) -> int:
-        return len(self.norms)
+    def posed_norms(self) -> tuple[float, ...]:
+        """The norms (B,) with which the problem is posed: 1 where they are not known."""
+        return (1.0,) * self.B if self.norms is None else self.norms
+
+    @property
+    def to_model(self) -> float:
+        """What the gradient is multiplied with to be that of the model's loss; 1 where the loss is not known."""
+        return 1.0 if self.loss is None else self.loss.to_model(self.B)
 
     @property
     def equal_norms(self) -> bool:
         """Whether no label is needed to tell which feature has which norm."""
-        return max(self.norms) - min(self.norms) <= EQUAL_NORMS * max(self.norms)
+        norms = self.posed_norms
+        return max(norms) - min(norms) <= EQUAL_NORMS * max(norms)
 
     @property
     def homogeneous(self) -> bool:

@@ -48,7 +48,7 @@ def output_findings(shared: SharedGradient, known: Known, frame: Frame) -> tuple
 def _largest_expected(m: int, known: Known, frame: Frame) -> float:
     """The largest of m Gaussians is about sqrt(2 log m); what the activation makes of it, in units of its own size, times 3
     for features whose gradients cancel."""
-    spread = frame.posed.scale * math.ldexp(max(known.norms), -frame.units.norms)
+    spread = frame.posed.scale * math.ldexp(max(known.posed_norms), -frame.units.norms)
     reach = spread * (math.sqrt(2 * math.log(m)) + 1)
     grid = np.linspace(-reach, reach, 2001)
     sizes = np.abs(known.activation(grid))

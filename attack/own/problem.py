@@ -19,6 +19,7 @@ from attack.own.coordinates import shifted
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
+from attack.own.precision import Precision
 from attack.own.units import root_mean_square
 from attack.rows.observation import FirstLayerObservation
 from attack.units import shift
@@ -26,6 +27,10 @@ from bounds import NoDefense
 
 #: Output weights below this fraction of their root mean square carry nothing but rounding: their rows are left out.
 NEGLIGIBLE = 1e-3
+
+#: Rows whose entries are known to less than this fraction of half their type's digits are left out, but not those with an
+#: output weight above ``_MOST`` of the root mean square.
+_COARSE, _MOST = 1 / 8, 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,27 +43,30 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class RowProblem:
-    """dL/dW of a network with standard Gaussian weights; kept (m,): the neurons of the shared gradient that are in it."""
+    """dL/dW of a network with standard Gaussian weights; kept (m,): the neurons of the shared gradient that are in it;
+    precision: of the shared gradient's entries. In float64 where exact recovery may serve, whatever the arrays are in."""
 
     net: TwoLayerNet
     observation: FirstLayerObservation
     kept: torch.Tensor
+    precision: Precision
 
 
 def output_problem(shared: SharedGradient, known: Known, frame: Frame) -> Problem:
-    """The gradient with respect to the output weights, of the loss summed over the batch."""
+    """The gradient with respect to the output weights, of the model's loss."""
     net = _network(shared.weight, shared.bias, known, frame)
-    gradient = shift(shared.gradient, -frame.units.gradient)
-    if known.loss == "mean":
-        gradient = known.B * gradient
+    gradient = known.to_model * shift(shared.gradient, -frame.units.gradient)
     return Problem(net, Observation(gradient, known.B, frame.norms(known), NoDefense()))
 
 
 def row_problem(shared: SharedGradient, known: Known, frame: Frame) -> RowProblem:
-    """The gradient with respect to the weights, divided by the output weights, of the loss summed over the batch.
+    """The gradient with respect to the weights, divided by the output weights, of the model's loss.
 
     Raises ``ValueError`` where dL/db is missing, or too few neurons have an output weight.
     """
+    precision = Precision.of(shared.gradient, shared.bias_gradient)
+    if known.homogeneous and not frame.posed.bias_mean:
+        shared = shared.double()
     kept = carrying(shared)
     left = int(kept.sum())
     if left <= known.B:
@@ -68,13 +76,14 @@ def row_problem(shared: SharedGradient, known: Known, frame: Frame) -> RowProble
     rows = scaled_rows(shared, frame)[kept]
     bias = None if shared.bias is None else shared.bias[kept]
     net = _network(shared.weight[kept], bias, known, frame)
-    unit, summed = frame.units.output_weight, known.B if known.loss == "mean" else 1
+    unit = frame.units.output_weight
     if shared.output_weight is None:
-        rows = rows * (summed * math.ldexp(shared.m / left, unit))
+        rows = rows * (known.to_model * math.ldexp(shared.m / left, unit))
     else:
         own = shift(shared.output_weight, -unit)[kept]
-        rows = rows * (summed / (left * own.to(rows)))[:, None]
-    return RowProblem(net, FirstLayerObservation(rows, known.B, frame.norms(known), NoDefense()), kept)
+        rows = rows * (known.to_model / (left * own.to(rows)))[:, None]
+    observation = FirstLayerObservation(rows, known.B, frame.norms(known), NoDefense())
+    return RowProblem(net, observation, kept, precision)
 
 
 def _network(weight: torch.Tensor, bias: torch.Tensor | None, known: Known, frame: Frame) -> TwoLayerNet:
@@ -87,7 +96,14 @@ def carrying(shared: SharedGradient) -> torch.Tensor:
     """Which neurons have an output weight by which their row can be divided: booleans (m,)."""
     if shared.output_weight is None:
         return torch.ones(shared.m, dtype=torch.bool)
-    return shared.output_weight.double().abs() > NEGLIGIBLE * root_mean_square(shared.output_weight)
+    return shared.output_weight.double().abs() > negligible(shared) * root_mean_square(shared.output_weight)
+
+
+def negligible(shared: SharedGradient) -> float:
+    """The size of an output weight, over their root mean square, below which a row is left out: it would hold nothing but
+    rounding, also of entries near the smallest numbers of their type."""
+    precision = Precision.of(shared.gradient, shared.bias_gradient)
+    return max(NEGLIGIBLE, min(_MOST, precision.least / (_COARSE * math.sqrt(precision.unit))))
 
 
 def scaled_rows(shared: SharedGradient, frame: Frame) -> torch.Tensor:

@@ -14,7 +14,9 @@ from attack.own.findings import Finding, judged
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
-from attack.own.problem import NEGLIGIBLE, carrying, no_bias_gradient, scaled_rows
+from attack.own.missing_weights import missing_weights
+from attack.own.precision import Precision
+from attack.own.problem import carrying, negligible, no_bias_gradient, scaled_rows
 from attack.own.rows import RANK_TOLERANCE
 from attack.own.units import root_mean_square
 from bounds import Activation
@@ -36,22 +38,25 @@ def row_findings(shared: SharedGradient, known: Known, frame: Frame) -> tuple[Fi
     rows = scaled_rows(shared, frame)
     if not bool(rows[keep].any()):
         return (Finding("zero rows", "error", "the gradient is zero: no feature can have made it", 1.0, 0.0),)
+    missing = missing_weights(shared, known)
+    if missing:
+        return missing
     found = (
         _zero_rows(rows[keep], known.activation, frame.norms(known), there.bias_mean),
-        _rank(rows[keep], B),
+        _rank(rows[keep], B, Precision.of(shared.gradient, shared.bias_gradient)),
     )
-    return found if left == shared.m else (_dropped(rows, keep), *found)
+    return found if left == shared.m else (_dropped(rows, keep, negligible(shared)), *found)
 
 
-def _dropped(rows: torch.Tensor, keep: torch.Tensor) -> Finding:
+def _dropped(rows: torch.Tensor, keep: torch.Tensor, limit: float) -> Finding:
     """Rows that are left out, and whether they are as small as their output weights."""
     left = int((~keep).sum())
     size, rest = (root_mean_square(rows[which]) for which in (keep, ~keep))
     text = (
-        f"{left} output weights are zero or below {NEGLIGIBLE:g} of their root mean square: these rows are left out; "
+        f"{left} output weights are zero or below {limit:.2g} of their root mean square: these rows are left out; "
         f"they are {rest / size:.2g} times as large as the others"
     )
-    return judged("output weights", rest / size, 10 * NEGLIGIBLE, text)
+    return judged("output weights", rest / size, 10 * limit, text)
 
 
 def _zero_rows(rows: torch.Tensor, activation: Activation, norms: Sequence[float], shift: float) -> Finding:
@@ -68,12 +73,14 @@ def _zero_rows(rows: torch.Tensor, activation: Activation, norms: Sequence[float
     return judged("zero rows", zeros, threshold, text)
 
 
-def _rank(rows: torch.Tensor, B: int) -> Finding:
-    """Rank without noise; with noise, how many squared singular values stand above its edge."""
+def _rank(rows: torch.Tensor, B: int, precision: Precision) -> Finding:
+    """Rank without noise other than rounding; with noise, how many squared singular values stand above its edge."""
     values = torch.linalg.svdvals(torch.linalg.qr(rows.double(), mode="r")[1])
-    rank, columns = int((values > RANK_TOLERANCE * values[0]).sum()), rows.shape[1]
+    rounding = precision.rounding * float(torch.linalg.vector_norm(values))
+    rank = int((values > max(RANK_TOLERANCE * float(values[0]), rounding)).sum())
+    columns = rows.shape[1]
     if rank < columns or rank == B:
-        text = f"dL/dW has numerical rank {rank} without noise: estimated B = {rank}, told {B}"
+        text = f"dL/dW has numerical rank {rank} to the precision of {precision.name}: estimated B = {rank}, told {B}"
         return Finding("rank", "ok" if rank == B else "warning", text, float(rank), float(B))
     above = _above_noise(values.square(), rows.shape[0])
     text = f"dL/dW has full rank {rank}, so that noise is in it: {above} singular values stand above: estimated B = {above}"

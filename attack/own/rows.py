@@ -14,8 +14,7 @@ from attack.own.frame import Frame
 from attack.own.known import homogeneous
 from attack.own.problem import RowProblem
 from attack.reconstruction import Reconstruction, ReconstructionError
-from attack.rows.observation import FirstLayerObservation
-from attack.rows.sparse_recovery import sparse_recovery
+from attack.rows.sparse_recovery import recover
 from attack.rows.tensor import first_layer_attack
 from attack.stream import gathered, total
 from bounds import TensorAttack
@@ -31,59 +30,78 @@ RANK_TOLERANCE = 1e-6
 _SAMPLES, _MOST_SAMPLES = 512, 200_000
 
 
-def reconstruct_rows(
-    problem: RowProblem, frame: Frame, attack: TensorAttack | None, seed: int
-) -> tuple[Reconstruction, str]:
-    """The reconstruction as posed, and the name of the function that gave it: exact recovery where the activation and the
-    precision allow it and every row is explained, else the tensor attack. What the biases tell is used.
+@dataclass(frozen=True, eq=False)
+class RowResult:
+    """The reconstruction as posed, and the name of the function that gave it; inexact: why it was not exact recovery, None
+    where it was; rounding: R as posed to which rounding of the gradient's entries leaves exact recovery open."""
+
+    reconstruction: Reconstruction
+    method: str
+    inexact: str | None = None
+    rounding: float = 0.0
+
+
+def reconstruct_rows(problem: RowProblem, frame: Frame, attack: TensorAttack | None, seed: int) -> RowResult:
+    """Exact recovery where the activation allows it and every row is explained, to the precision of the entries; else the
+    tensor attack. What the biases tell is used.
 
     Raises ``ValueError`` where the activation is not covered; ``ReconstructionError`` where there is no result.
     """
-    found, method = _attacked(problem.net, problem.observation, attack, seed)
+    result = _attacked(problem, attack, seed)
     known = frame.posed.bias_scale
-    return (_by_bias(found, known, method == "sparse_recovery") if known else found), method
+    return _by_bias(result, known) if known else result
 
 
-def _attacked(
-    net: TwoLayerNet, observation: FirstLayerObservation, attack: TensorAttack | None, seed: int
-) -> tuple[Reconstruction, str]:
-    if observation.gradient.dtype == torch.float64 and homogeneous(net.activation):
+def _attacked(problem: RowProblem, attack: TensorAttack | None, seed: int) -> RowResult:
+    net, observation, precision = problem.net, problem.observation, problem.precision
+    if not homogeneous(net.activation):
+        why = f"exact recovery is for ReLU and leaky ReLU; the activation is {net.activation.name}"
+    else:
+        samples = min(_MOST_SAMPLES, _SAMPLES * 2 ** (observation.batch_size - 1))
         try:
-            samples = min(_MOST_SAMPLES, _SAMPLES * 2 ** (observation.batch_size - 1))
-            return sparse_recovery(observation, net, seed=seed, max_samples=samples), "sparse_recovery"
-        except ReconstructionError:
-            pass  # noise, or too many features: the tensor attack may still serve
-    return first_layer_attack(observation, net, attack=attack, seed=seed), "first_layer_attack"
+            found = recover(observation, net, seed=seed, max_samples=samples, rounding=precision.rounding)
+            return RowResult(found.reconstruction, "sparse_recovery", rounding=found.error)
+        except ReconstructionError as error:  # noise, or too many features: the tensor attack may still serve
+            why = f"exact recovery, tried in double on entries of precision {precision.name}, has no result: {error}"
+    return RowResult(
+        first_layer_attack(observation, net, attack=attack, seed=seed), "first_layer_attack", why
+    )
 
 
-def _by_bias(found: Reconstruction, known: float, exact: bool) -> Reconstruction:
+def _by_bias(result: RowResult, known: float) -> RowResult:
     """With biases the last coordinate of every feature is known. Its size gives the norm where recovery is exact (public
     norms then play no part), its sign the sign that an odd activation leaves open."""
+    found, rounding = result.reconstruction, result.rounding
     last = found.features[:, -1]
     norms = torch.linalg.vector_norm(found.features, dim=1)
     diagnostics = found.diagnostics
-    if exact and bool((last > RANK_TOLERANCE * norms).all()):
+    if result.method == "sparse_recovery" and bool((last > RANK_TOLERANCE * norms).all()):
+        # The error was for features of the assumed norms; that of the last coordinate now scales all of them.
+        rounding *= known * float((1 / last).max()) * (1 + float((norms / last).max()))
         factors = known / last
         diagnostics = dataclasses.replace(diagnostics, status="ok", warnings=())
     elif diagnostics.sign_free and bool((last.abs() > known / 2).all()):
         factors = torch.sign(last)
         diagnostics = dataclasses.replace(diagnostics, sign_free=False)
     else:
-        return found
-    return dataclasses.replace(
+        return result
+    scaled = dataclasses.replace(
         found,
         features=factors[:, None] * found.features,
         residuals=found.residuals / factors,
         diagnostics=diagnostics,
     )
+    return dataclasses.replace(result, reconstruction=scaled, rounding=rounding)
 
 
 @dataclass(frozen=True)
 class Share:
-    """power: mean square of a row's entry; unexplained: share of the rows' power that a fit leaves."""
+    """power: mean square of a row's entry; unexplained: share of the rows' power that a fit leaves; error: R that noise of
+    this size makes where the features' slopes are known."""
 
     power: float
     unexplained: float
+    error: float
 
 
 def explained_rows(net: TwoLayerNet, gradient: torch.Tensor, features: torch.Tensor) -> Share:
@@ -106,7 +124,10 @@ def explained_rows(net: TwoLayerNet, gradient: torch.Tensor, features: torch.Ten
         g = gradient[block].double()
         power += float(g.square().sum())
         left += float((g - active[:, block].T @ (strengths[:, None] * features)).square().sum())
-    return Share(power / gradient.numel(), left / power)
+    # Each coordinate of r_i x_i is then an unknown of its own, on which the rows depend linearly.
+    spread = torch.linalg.pinv(gram, hermitian=True).diagonal() / strengths.square()
+    error = math.sqrt(left / net.m * float(spread.mean()))
+    return Share(power / gradient.numel(), left / power, error)
 
 
 def outside(gradient: torch.Tensor, features: torch.Tensor) -> float:

@@ -16,6 +16,7 @@ Why: bounds/proofs/exact-recovery.md.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,10 @@ CLEAR_RANK = 1e3
 
 
 _CHUNK = 512
+
+
+#: Rows are the same where they agree in this many entries.
+_COLUMNS = 4
 
 
 _SAMPLES = 200_000
@@ -69,10 +74,33 @@ def sparse_recovery(
     ``|low| < |high|``, for an observation with noise, or on bad input; ``ReconstructionError`` when the rank is below B, or
     after ``max_samples`` samples without all features, or without B among those found that explain every row.
     """
+    return recover(observation, net, batch_size, seed, max_samples=max_samples).reconstruction
+
+
+@dataclass(frozen=True, eq=False)
+class Recovered:
+    """error: how far rounding of the rows' entries may have moved the features, as an R; 0 without rounding."""
+
+    reconstruction: Reconstruction
+    error: float
+
+
+def recover(
+    observation: FirstLayerObservation,
+    net: TwoLayerNet,
+    batch_size: int | None = None,
+    seed: int = 2,
+    *,
+    max_samples: int = _SAMPLES,
+    rounding: float = 0.0,
+) -> Recovered:
+    """``sparse_recovery`` of rows that were rounded to fewer digits than float64 holds: ``rounding`` is the largest relative
+    error that this makes of an entry. Comparisons are then made to half the digits that are left."""
     checks.instance("observation", observation, FirstLayerObservation)
     checks.instance("net", net, TwoLayerNet)
     checks.integer("seed", seed, 0)
     checks.integer("max_samples", max_samples, 1)
+    tolerance = max(TOLERANCE, math.sqrt(rounding))
     B = observation.expected_batch(net, batch_size)
     low, high = slopes(net.activation)
     defense = observation.defense
@@ -85,10 +113,11 @@ def sparse_recovery(
             f"gradient must be float64 for exact recovery; got {observation.gradient.dtype}: rounding acts as noise"
         )
     space = row_space(observation.gradient.to(net.device), B)
-    require_rank(space, float(space.values[-1]) / space.edge if space.edge > 0 else 0.0, CLEAR_RANK)
-    found = in_span(net, observation.gradient.to(net.device), space.V)
-    rows, neurons = found.rows.cpu().numpy(), found.neurons.cpu().numpy()
-    search = _search(rows, neurons, (low, high), seed, max_samples)
+    clear = float(space.values[-1]) / space.edge if space.edge > 0 else 0.0
+    require_rank(space, clear, min(CLEAR_RANK, 1 / tolerance))
+    inside = in_span(net, observation.gradient.to(net.device), space.V)
+    rows, neurons = inside.rows.cpu().numpy(), inside.neurons.cpu().numpy()
+    search = _search(rows, neurons, (low, high), _Effort(seed, max_samples, tolerance))
     if search.solved is None:
         found_text = f"{search.found} of {B} features found"
         hint = "about 2^(B-1) log B are needed"
@@ -105,12 +134,31 @@ def sparse_recovery(
     outputs = net.forward(directions).cpu().numpy()  # of unit features: the activation is homogeneous
     norms, warnings = _assigned(np.array(observation.norms), outputs, signs * size)
     residuals = signs * size / norms
-    return Reconstruction(
+    found = Reconstruction(
         torch.from_numpy(norms).to(net.device)[:, None] * directions,
         torch.from_numpy(residuals).to(net.device),
         torch.from_numpy(norms * outputs - residuals).to(net.device),
         _diagnostics(space, "suspect" if warnings else "ok", B, samples, warnings),
     )
+    if not rounding:
+        return Recovered(found, 0.0)
+    moved = _moved(net.m * observation.gradient.to(net.device), space.V, search.solved, rounding)
+    return Recovered(found, math.sqrt(float(np.mean((moved / residuals) ** 2))))
+
+
+def _moved(rows: torch.Tensor, V: torch.Tensor, solved: _Solved, rounding: float) -> np.ndarray:
+    """Standard deviations (B,) of the lengths by which rounding moves ``r_i x_i``, which least squares takes from the rows.
+
+    A row is off by what the fit leaves of it, or by its own rounding where that is more; rows that are the same, as those of
+    one pattern are where output weights are, are off by the same.
+    """
+    fitted = torch.from_numpy(solved.design @ solved.scaled).to(V) @ V.T
+    off = torch.linalg.vector_norm(rows - fitted, dim=1)
+    off = torch.maximum(off, rounding * torch.linalg.vector_norm(rows, dim=1)).cpu().numpy()
+    _, same = np.unique(rows[:, :_COLUMNS].cpu().numpy(), axis=0, return_inverse=True)
+    weights = np.abs(np.linalg.pinv(solved.design)) * off
+    groups = np.stack([np.bincount(same.ravel(), weights=w) for w in weights])
+    return np.asarray(np.sqrt(np.sum(groups**2, axis=1)))
 
 
 def slopes(activation: Activation) -> tuple[float, float]:
@@ -140,8 +188,10 @@ def slopes(activation: Activation) -> tuple[float, float]:
 
 @dataclass(frozen=True, eq=False)
 class _Solved:
-    """``scaled`` (B, B): r_i x_i in the coordinates of the span; ``signs`` (B,): of the residuals."""
+    """``scaled`` (B, B): r_i x_i in the coordinates of the span; ``signs`` (B,): of the residuals; ``design`` (m, B): the
+    slopes by which each row weights them."""
 
+    design: np.ndarray
     scaled: np.ndarray
     signs: np.ndarray
 
@@ -155,14 +205,22 @@ class _Search:
     samples: int
 
 
-def _search(
-    rows: np.ndarray, neurons: np.ndarray, sides: tuple[float, float], seed: int, max_samples: int
-) -> _Search:
+@dataclass(frozen=True)
+class _Effort:
+    """Seed and number of samples, and the relative difference below which two values are equal."""
+
+    seed: int
+    max_samples: int
+    tolerance: float
+
+
+def _search(rows: np.ndarray, neurons: np.ndarray, sides: tuple[float, float], effort: _Effort) -> _Search:
     """Patterns of activity, one by one, until B of them explain every row. rows, neurons (m, B): in the coordinates of the
     span."""
     m, B = rows.shape
     ratio = sides[0] / sides[1]
-    generator = numpy_generator(seed, "rows")
+    generator = numpy_generator(effort.seed, "rows")
+    max_samples, tolerance = effort.max_samples, effort.tolerance
     found: dict[bytes, np.ndarray] = {}
     tried: set[bytes] = set()
     probe = rows[generator.permutation(m)[: min(m, 128)]]
@@ -174,14 +232,14 @@ def _search(
         differences = sample[:, 1:] - sample[:, :1]
         kernels = np.linalg.svd(differences, full_matrices=True)[2][:, -1] if B > 1 else np.ones((count, 1))
         # A few rows first: most kernels are no duals.
-        kernels = kernels[_two_valued(kernels @ probe.T, ratio)]
+        kernels = kernels[_two_valued(kernels @ probe.T, ratio, tolerance)]
         heaviest = np.take_along_axis(kernels, np.abs(kernels).argmax(axis=1)[:, None], axis=1)
         for q, key in zip(kernels, np.round(kernels * np.sign(heaviest), 9) + 0.0, strict=True):
             if key.tobytes() in tried:  # the same dual comes again and again
                 continue
             tried.add(key.tobytes())
             values = q @ rows.T
-            if not _two_valued(values[None], ratio)[0]:
+            if not _two_valued(values[None], ratio, tolerance)[0]:
                 continue
             active = np.abs(values) > (1 + abs(ratio)) / 2 * np.abs(values).max()
             if active.all() or active.tobytes() in found:  # one value alone says nothing about a side
@@ -190,7 +248,9 @@ def _search(
             found[active.tobytes()] = active
             for others in itertools.combinations(earlier, B - 1):
                 choices += 1
-                solved = _solve(rows, neurons, np.stack([*others, active], axis=1), sides)
+                solved = _solve(
+                    rows, neurons, np.stack([*others, active], axis=1), sides, tolerance=tolerance
+                )
                 if solved is not None:
                     return _Search(solved, len(found), drawn)
                 if choices >= _CHOICES:
@@ -199,30 +259,35 @@ def _search(
 
 
 def _solve(
-    rows: np.ndarray, neurons: np.ndarray, active: np.ndarray, sides: tuple[float, float]
+    rows: np.ndarray,
+    neurons: np.ndarray,
+    active: np.ndarray,
+    sides: tuple[float, float],
+    *,
+    tolerance: float,
 ) -> _Solved | None:
     """The features that these patterns (m, B) give, by least squares over all rows (more accurate than the kernels of a few
     of them); None unless they explain every row and are active exactly where the patterns say."""
     design = np.where(active, sides[1], sides[0])
     scaled = np.linalg.lstsq(design, rows, rcond=None)[0]
-    if not np.linalg.norm(rows - design @ scaled) <= TOLERANCE * np.linalg.norm(rows):
+    if not np.linalg.norm(rows - design @ scaled) <= tolerance * np.linalg.norm(rows):
         return None
     inner = neurons @ scaled.T
     signs = np.where(np.sum(np.where(active, inner, -inner), axis=0) < 0, -1.0, 1.0)
     # A neuron in the plane that separates the sides, to rounding, may be on either.
-    near = TOLERANCE * np.linalg.norm(neurons, axis=1)[:, None] * np.linalg.norm(scaled, axis=1)
+    near = tolerance * np.linalg.norm(neurons, axis=1)[:, None] * np.linalg.norm(scaled, axis=1)
     if np.any(((signs * inner > 0) != active) & (np.abs(inner) > near)):
         return None
-    return _Solved(scaled, signs)
+    return _Solved(design, scaled, signs)
 
 
-def _two_valued(values: np.ndarray, ratio: float) -> np.ndarray:
+def _two_valued(values: np.ndarray, ratio: float, tolerance: float) -> np.ndarray:
     """Whether each row (of values of one direction) takes the two values v and ratio v only: booleans."""
     largest = np.take_along_axis(values, np.abs(values).argmax(axis=1)[:, None], axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = values / largest
     off = np.minimum(np.abs(relative - 1), np.abs(relative - ratio))
-    return np.asarray(np.all(off < TOLERANCE, axis=1))
+    return np.asarray(np.all(off < tolerance, axis=1))
 
 
 def _assigned(

@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from bounds import TensorAttack, checks
+from bounds.losses import explained
 from verify.cli.options import (
     NAMES,
     Activation,
@@ -28,10 +29,11 @@ from verify.cli.options import (
     with_defense_options,
 )
 from verify.cli.tables import console, print_json, say, table
-from verify.confidence import Assessed, assess
+from verify.confidence import Assessed, Confidence, assess
 from verify.measure.pictures import PictureRow, reconstruct_pictures
 
 if TYPE_CHECKING:
+    from attack import GradientAttack
     from attack.image.datasets import ImageBatch
 
 app = typer.Typer(add_completion=False, help="Run an attack and draw what it reconstructs.")
@@ -89,7 +91,7 @@ def tensor(
         print_json({"picture": str(picture), "rows": [_without_pixels(row) for row in rows]})
         return
     for row in rows:
-        print(row.label)
+        say(f"{row.label}: {row.reason}" if row.failed else row.label)
     print(f"picture: {picture}")
 
 
@@ -130,14 +132,20 @@ def gradient(
     file: Annotated[
         Path,
         typer.Option(
-            help=".npz or .safetensors: weight, gradient (dL/da or dL/dW); optional bias, output_weight, bias_gradient."
+            help=".npz or .safetensors: weight, gradient (dL/da or dL/dW); optional bias, output_weight, bias_gradient, "
+            "output_bias; or a PyTorch state dict, with the gradient of NAME as grad.NAME."
         ),
     ],
     B: Batch,
     activation: Activation = "relu",
-    norms: Annotated[str | None, typer.Option(help="Public norms, such as 1,1; default: all 1.")] = None,
+    norms: Annotated[
+        str | None,
+        typer.Option(help="Public norms, such as 1,1; default: not known, and read off the gradient."),
+    ] = None,
     scale: Annotated[str, typer.Option(help="Standard deviation of the weights' entries, or auto.")] = "auto",
-    loss: Annotated[str, typer.Option(help="sum or mean over the batch.")] = "sum",
+    loss: Annotated[
+        str | None, typer.Option(help=f"{explained()}. Default: not known, and no labels.")
+    ] = None,
     moments: Moments = "residualized",
     seed: Seed = 2,
     out: Annotated[Path | None, typer.Option(help="Directory for the reconstruction.")] = None,
@@ -147,18 +155,19 @@ def gradient(
 
     Exits with 1 when the status is failed."""
     from attack.own.files import read_gradient
+    from attack.own.known import Known
 
     known_norms = None if norms is None else numbers("norms", norms)
     known_scale = None if scale == "auto" else number("scale", scale)
     estimator = TensorAttack(moments=moments)
     if out is not None:
         new_directory("out", out)
-    found = assess(read_gradient(file), B, activation, known_norms, known_scale, estimator, loss, seed)
+    known = Known.of(B, activation, known_norms, scale=known_scale, loss=loss)
+    found = assess(read_gradient(file), known, estimator, seed)
     target = None
     if out is not None and found.attacked is not None:
         target = out / "reconstruction.npz"
-        arrays = {k: getattr(found.attacked, k).numpy() for k in ("features", "residuals", "labels")}
-        np.savez(target, **arrays)
+        np.savez(target, **_arrays(found.attacked))
     if as_json:
         print_json(_assessed(found, target))
     else:
@@ -167,40 +176,76 @@ def gradient(
         raise typer.Exit(1)
 
 
+def _arrays(attacked: GradientAttack) -> dict[str, Any]:
+    """What is kept, under names that say what it is: unit vectors are no features."""
+    name = "directions" if attacked.directions_only else "features"
+    arrays = {name: attacked.features, "residuals": attacked.residuals, "labels": attacked.labels}
+    return {k: v.numpy() for k, v in arrays.items() if v is not None}
+
+
+def _labels(found: Assessed) -> list[float] | None:
+    """Where they are known."""
+    if found.attacked is None or found.attacked.labels is None or found.confidence.sign_free:
+        return None
+    return found.attacked.labels.tolist()
+
+
 def _assessed(found: Assessed, target: Path | None) -> dict[str, Any]:
-    sure, attacked = found.confidence, found.attacked
+    attacked = found.attacked
     return {
         "findings": [dataclasses.asdict(f) for f in found.findings],
-        "confidence": sure.to_dict(),
-        "labels": None if attacked is None or sure.sign_free else attacked.labels.tolist(),
+        "confidence": found.confidence.to_dict(),
+        "labels": _labels(found),
         "residuals": None if attacked is None else attacked.residuals.tolist(),
+        "inexact": None if attacked is None else attacked.inexact,
+        "precision": None if attacked is None or attacked.precision is None else attacked.precision.name,
         "coordinates": None if attacked is None else dataclasses.asdict(attacked.coordinates),
         "file": None if target is None else str(target),
     }
 
 
 def _print_assessed(found: Assessed, target: Path | None) -> None:
-    sure, attacked = found.confidence, found.attacked
+    sure = found.confidence
     shown = table("check", "level", "what was found", narrow=2)
     for finding in found.findings:
         shown.add_row(finding.name, finding.level, finding.text)
     console().print(shown)
-    say(f"status: {sure.status}")
+    if sure.premises:
+        rests = table("rests on", "source", "tested", "what", narrow=3)
+        for p in sure.premises:
+            rests.add_row(p.name, p.source, "doubtful" if p.doubtful else "yes" if p.tested else "no", p.text)
+        console().print(rests)
+    told = f", if what is told of {' and '.join(sure.untested)} is right" if sure.untested else ""
+    say(f"status: {sure.status}{told}")
     for reason in sure.reasons:
         say(reason, 2)
-    if attacked is not None:
-        say(f"method: {sure.method}")
-        if sure.predicted is not None and sure.relative is not None:
-            say(f"predicted error: {sure.predicted:.4g} ({sure.relative:.2%} of the features' norm)")
-        say(f"unexplained share of the gradient: {sure.unexplained:.3%}, predicted {sure.expected:.3%}")
-        if sure.method == "sparse_recovery":
-            say(f"gap: {sure.gap:.3g}; every row is explained: the features are exact but for rounding")
-        else:
-            misfit = "none" if sure.misfit is None else f"{sure.misfit:.2g}"
-            say(f"gap: {sure.gap:.3g}, misfit: {misfit}, {sure.agreeing} of {sure.starts} starts agree")
-        if sure.sign_free:
-            say("signs: each feature is known up to its sign only, its label not at all")
-        else:
-            say("labels: " + ", ".join(f"{v:.4g}" for v in attacked.labels.tolist()))
+    if found.attacked is not None:
+        _print_numbers(found, sure)
     if target is not None:
         say(f"reconstruction: {target}")
+
+
+def _exactness(attacked: GradientAttack | None) -> str:
+    """Of dL/dW: whether it was solved exactly, or why not."""
+    if attacked is None or attacked.precision is None:
+        return ""
+    if attacked.inexact is not None:
+        return f" ({attacked.inexact})"
+    return f", exact but for rounding of the entries to {attacked.precision.name}"
+
+
+def _print_numbers(found: Assessed, sure: Confidence) -> None:
+    say(f"method: {sure.method}{_exactness(found.attacked)}")
+    if sure.predicted is not None and sure.relative is not None:
+        what = "the directions" if sure.directions_only else "the features"
+        say(f"predicted error of {what}: {sure.predicted:.4g} ({sure.relative:.2%} of their norm)")
+    say(f"unexplained share of the gradient: {sure.unexplained:.2g}, predicted {sure.expected:.2g}")
+    seen = sure.diagnostics
+    if seen is not None and sure.method in ("tensor_attack", "first_layer_attack"):
+        misfit = "none" if seen.misfit is None else f"{seen.misfit:.2g}"
+        say(f"gap: {seen.gap:.3g}, misfit: {misfit}, {seen.agreeing} of {seen.starts} starts agree")
+    labels = _labels(found)
+    if sure.sign_free:
+        say("signs: each feature is known up to its sign only, its label not at all")
+    elif labels is not None:
+        say("labels: " + ", ".join(f"{v:.4g}" for v in labels))

@@ -1,0 +1,297 @@
+"""What a result from one's own gradient rests on: gradients of plain torch networks by autograd, and their statuses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import Array
+
+from attack import Known, SharedGradient, matched_rmse
+from attack.own.leftover import explained_by_cells, rounding
+from attack.own.models import Arrays
+from attack.own.rivals import rivals
+from bounds import ACTIVATIONS
+from verify.confidence import Assessed, assess
+
+D, M = 10, 1200
+MODULES: dict[str, torch.nn.Module] = {
+    "relu": torch.nn.ReLU(),
+    "leaky_relu": torch.nn.LeakyReLU(),
+    "gelu": torch.nn.GELU(),
+    "silu": torch.nn.SiLU(),
+    "softplus": torch.nn.Softplus(),
+    "elu": torch.nn.ELU(),
+    "tanh": torch.nn.Tanh(),
+}
+INITS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "default": lambda weight: None,
+    "kaiming": torch.nn.init.kaiming_normal_,
+    "xavier": torch.nn.init.xavier_normal_,
+    "normal": torch.nn.init.normal_,
+}
+LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "mean": torch.nn.MSELoss(),
+    "sum": torch.nn.MSELoss(reduction="sum"),
+    "half": lambda out, y: (out - y).square().sum() / 2,
+}
+DTYPES = {16: torch.float16, 32: torch.float32, 64: torch.float64}
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network as torch makes it, on two features of these norms with labels +-1; layer: "a" for dL/da, "W" for dL/dW."""
+
+    layer: str
+    activation: str
+    init: str = "kaiming"
+    bias: bool = False
+    bits: int = 64
+    loss: str = "half"
+    norms: tuple[float, float] = (1.3, 0.8)
+    bias_gradient: bool = True
+
+    def built(self, seed: int) -> tuple[torch.nn.Sequential, torch.Tensor]:
+        torch.manual_seed(seed)
+        first, last = torch.nn.Linear(D, M, bias=self.bias), torch.nn.Linear(M, 1, bias=False)
+        INITS[self.init](first.weight)
+        X = torch.nn.functional.normalize(torch.randn(2, D)) * torch.tensor(self.norms)[:, None]
+        kind = DTYPES[self.bits]
+        return torch.nn.Sequential(first, MODULES[self.activation], last).to(kind), X.to(kind)
+
+    def backward(self, net: torch.nn.Sequential, X: torch.Tensor) -> None:
+        LOSSES[self.loss](net(X)[:, 0], torch.tensor([1.0, -1.0], dtype=X.dtype)).backward()
+
+    def shared(self, net: torch.nn.Sequential, grads: dict[str, torch.Tensor]) -> SharedGradient:
+        named = dict(net.named_parameters())
+        return SharedGradient.from_arrays(
+            named["0.weight"],
+            grads["2.weight" if self.layer == "a" else "0.weight"],
+            bias=named.get("0.bias"),
+            output_weight=named["2.weight"],
+            bias_gradient=grads.get("0.bias") if self.bias_gradient else None,
+        )
+
+    def made(self, seed: int) -> tuple[SharedGradient, Array]:
+        net, X = self.built(seed)
+        self.backward(net, X)
+        grads = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+        return self.shared(net, grads), X.double().numpy()
+
+
+def true_error(X: Array, found: Assessed) -> float:
+    """R to the features themselves, their norms counting; to their directions where no more is claimed."""
+    assert found.attacked is not None
+    truth = X / np.linalg.norm(X, axis=1, keepdims=True) if found.confidence.directions_only else X
+    return matched_rmse(truth, found.attacked.features, sign_free=found.confidence.sign_free)
+
+
+def assert_honest(X: Array, found: Assessed) -> None:
+    sure = found.confidence
+    if sure.status in ("ok", "directions only"):
+        assert not sure.reasons and sure.predicted is not None
+        assert true_error(X, found) <= max(2 * sure.predicted, 1e-6), (true_error(X, found), sure)
+        assert ("norms" in sure.assumed) == (sure.status == "directions only")
+    else:
+        assert sure.status in ("suspect", "failed") and sure.reasons
+
+
+#: With their statuses, so that a change of what is claimed is seen; None where few neurons may or may not give a start.
+CASES: tuple[tuple[Net, str | None], ...] = (
+    (Net("a", "relu", "default", bias=True, bits=32, loss="mean", norms=(1.3, 0.8)), "ok"),
+    (Net("a", "relu", "kaiming", bias=False, bits=16, loss="mean", norms=(1.3, 0.8)), "directions only"),
+    (Net("a", "relu", "normal", bias=False, bits=32, loss="sum", norms=(1.3, 0.8)), None),
+    (Net("a", "leaky_relu", "default", bias=True, bits=16, loss="sum", norms=(0.5, 2.0)), "ok"),
+    (Net("a", "leaky_relu", "kaiming", bias=False, bits=64, loss="half", norms=(0.5, 2.0)), None),
+    (Net("a", "leaky_relu", "normal", bias=False, bits=16, loss="half", norms=(0.5, 2.0)), None),
+    (Net("a", "gelu", "default", bias=True, bits=64, loss="mean", norms=(0.5, 2.0)), "ok"),
+    (Net("a", "gelu", "xavier", bias=True, bits=16, loss="mean", norms=(1.0, 1.1)), "ok"),
+    (Net("a", "gelu", "normal", bias=False, bits=64, loss="sum", norms=(1.0, 1.1)), "ok"),
+    (Net("a", "silu", "kaiming", bias=False, bits=16, loss="sum", norms=(1.0, 1.1)), "suspect"),
+    (Net("a", "silu", "xavier", bias=True, bits=64, loss="half", norms=(1.3, 0.8)), "ok"),
+    (Net("a", "elu", "xavier", bias=True, bits=16, loss="sum", norms=(0.5, 2.0)), "ok"),
+    (Net("a", "tanh", "normal", bias=False, bits=32, loss="mean", norms=(1.0, 1.1)), "ok"),
+    (Net("W", "relu", "kaiming", bias=False, bits=64, loss="sum", norms=(1.3, 0.8)), "directions only"),
+    (Net("W", "relu", "xavier", bias=True, bits=32, loss="sum", norms=(1.3, 0.8)), "ok"),
+    (
+        Net("W", "leaky_relu", "kaiming", bias=False, bits=32, loss="half", norms=(1.3, 0.8)),
+        "directions only",
+    ),
+    (Net("W", "leaky_relu", "xavier", bias=True, bits=16, loss="half", norms=(0.5, 2.0)), "ok"),
+    (Net("W", "leaky_relu", "normal", bias=False, bits=64, loss="mean", norms=(0.5, 2.0)), "directions only"),
+    (Net("W", "gelu", "default", bias=True, bits=32, loss="mean", norms=(0.5, 2.0)), "ok"),
+    (Net("W", "gelu", "xavier", bias=True, bits=64, loss="sum", norms=(0.5, 2.0)), "ok"),
+    (Net("W", "silu", "default", bias=True, bits=16, loss="sum", norms=(1.0, 1.1)), "ok"),
+    (Net("W", "silu", "xavier", bias=True, bits=32, loss="half", norms=(1.0, 1.1)), "ok"),
+    (Net("W", "softplus", "default", bias=True, bits=64, loss="mean", norms=(1.3, 0.8)), "ok"),
+    (Net("W", "softplus", "kaiming", bias=False, bits=32, loss="mean", norms=(1.3, 0.8)), "suspect"),
+    (Net("W", "softplus", "normal", bias=False, bits=64, loss="sum", norms=(1.3, 0.8)), "ok"),
+    (Net("W", "elu", "xavier", bias=True, bits=64, loss="half", norms=(0.5, 2.0)), "ok"),
+    (Net("W", "elu", "normal", bias=False, bits=32, loss="half", norms=(0.5, 2.0)), None),
+    (Net("W", "tanh", "kaiming", bias=False, bits=64, loss="mean", norms=(0.5, 2.0)), "suspect"),
+    (Net("W", "tanh", "xavier", bias=True, bits=32, loss="mean", norms=(1.0, 1.1)), "ok"),
+    (Net("W", "tanh", "normal", bias=False, bits=16, loss="mean", norms=(1.0, 1.1)), "suspect"),
+)
+
+
+@pytest.mark.parametrize(("net", "status"), CASES)
+def test_a_claim_is_true(net: Net, status: str | None) -> None:
+    """A result is claimed only where R is within twice the predicted error or 1e-6; elsewhere there is a reason."""
+    shared, X = net.made(seed=1)
+    found = assess(shared, Known.of(2, net.activation))
+    assert_honest(X, found)
+    assert status in (None, found.confidence.status), found.confidence
+
+
+# --- norms ------------------------------------------------------------------------------------------------------------
+
+
+def test_relu_rows_without_biases_give_directions() -> None:
+    """A network of norms 1.07 and 1.18, none of them told: exact directions and no features; told, both; with dL/db, which
+    tells norms, features (seed 0)."""
+    net = Net("W", "relu", norms=(1.07, 1.18))
+    shared, X = net.made(0)
+    alone = assess(shared, Known.of(2, loss="half-mse-sum"))
+    assert alone.confidence.status == "directions only" and alone.confidence.assumed == ("norms",)
+    assert alone.attacked is not None and alone.attacked.labels is None
+    np.testing.assert_allclose(np.linalg.norm(alone.attacked.features, axis=1), 1.0, rtol=1e-12)
+    assert true_error(X, alone) < 1e-9
+    told = assess(shared, Known.of(2, norms=net.norms, loss="half-mse-sum"))
+    assert told.attacked is not None and told.attacked.labels is not None
+    assert (told.confidence.status, told.confidence.untested) == ("ok", ("norms",))
+    np.testing.assert_allclose(sorted(told.attacked.labels), [-1, 1], atol=1e-5)
+    assert matched_rmse(X, told.attacked.features) < 1e-6
+    biased, X = Net("W", "relu", bias=True, norms=(1.07, 1.18)).made(0)
+    free = assess(biased, Known.of(2, loss="half-mse-sum"))
+    assert free.confidence.status == "ok" and true_error(X, free) < 1e-9
+    assert free.attacked is not None and free.attacked.labels is not None
+    np.testing.assert_allclose(sorted(free.attacked.labels), [-1, 1], atol=1e-6)
+
+
+def test_a_bias_of_zero_has_a_gradient_that_tells_norms() -> None:
+    net = Net("W", "relu", bias=True)
+    made, X = net.built(2)
+    torch.nn.init.zeros_(made[0].bias)  # type: ignore[arg-type]
+    net.backward(made, X)
+    shared = net.shared(made, {n: p.grad for n, p in made.named_parameters() if p.grad is not None})
+    found = assess(shared, Known.of(2))
+    assert found.confidence.status == "ok" and true_error(X.numpy(), found) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        Net("a", "relu", bias=True, norms=(1.07, 1.18)),
+        Net("W", "relu", bias=True, norms=(1.07, 1.18)),
+        Net("a", "gelu", "normal", norms=(1.07, 1.0)),
+        Net("W", "gelu", "normal", norms=(1.07, 1.18)),
+    ],
+)
+def test_wrong_norms_are_refuted_where_the_gradient_tells_them(net: Net) -> None:
+    """Norms of 1 are told (seed 1)."""
+    shared, _ = net.made(1)
+    sure = assess(shared, Known.of(2, net.activation, (1.0, 1.0))).confidence
+    assert sure.status in ("suspect", "failed") and sure.predicted is None
+    assert any(reason.startswith("norms: 1, 1 told, but the gradient says ") for reason in sure.reasons)
+
+
+def test_unequal_norms_need_the_loss() -> None:
+    """Which feature has which is read off labels of +-1, which need the loss; a wrong loss is seen there."""
+    net = Net("W", "relu", loss="mean", norms=(1.07, 1.18))
+    shared, _ = net.made(0)
+    for loss in (None, "half-mse-mean"):  # torch's mean has no half
+        sure = assess(shared, Known.of(2, norms=net.norms, loss=loss)).confidence
+        assert sure.status == "suspect" and any("labels are +-1" in reason for reason in sure.reasons)
+
+
+def test_without_the_loss_there_are_no_labels() -> None:
+    shared, _ = Net("a", "gelu", "normal", norms=(1.0, 1.1)).made(1)
+    found = assess(shared, Known.of(2, "gelu"))
+    assert found.attacked is not None and found.attacked.labels is None
+    assert found.confidence.status == "ok" and found.confidence.assumed == ("loss",)
+
+
+# --- other models -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("net", "told"),
+    [
+        (Net("a", "silu", bias=True), "gelu"),
+        (Net("W", "silu", "normal", bits=16), "gelu"),
+        (Net("W", "gelu", "default", bits=16), "silu"),
+        (Net("a", "gelu", bias=True, bits=32), "relu"),
+        (Net("W", "gelu"), "relu"),
+        (Net("W", "leaky_relu", bias=True), "relu"),
+        (Net("W", "tanh"), "sigmoid"),
+    ],
+)
+def test_a_wrong_activation_gets_no_number(net: Net, told: str) -> None:
+    shared, _ = net.made(1)
+    sure = assess(shared, Known.of(2, told)).confidence
+    assert sure.status in ("suspect", "failed") and sure.predicted is None and sure.relative is None
+    assert any("another activation" in r or "would explain this gradient as well" in r for r in sure.reasons)
+
+
+@pytest.mark.parametrize("layer", ["a", "W"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
+def test_an_update_is_no_gradient(layer: str, bias: bool, optimizer: str) -> None:
+    """Adam's first update, and three of momentum on different batches, taken for a ReLU network's gradient (seed 1)."""
+    net = Net(layer, "relu", "normal", bias=bias)
+    made, X = net.built(1)
+    weights = {name: p for name, p in made.named_parameters()}
+    update = {name: torch.zeros_like(p) for name, p in weights.items()}
+    for batch in range(1 if optimizer == "adam" else 3):
+        made.zero_grad()
+        net.backward(made, torch.roll(X, batch, dims=1))
+        for name, p in weights.items():
+            assert p.grad is not None
+            if optimizer == "adam":  # mean over root of mean square, both of one gradient
+                update[name] = p.grad / (p.grad.abs() + 1e-8)
+            else:
+                update[name] = 0.9 * update[name] + p.grad
+    sure = assess(net.shared(made, update), Known.of(2)).confidence
+    assert sure.status in ("suspect", "failed") and sure.predicted is None, sure
+
+
+# --- what is left -----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_left_is_told_from_noise() -> None:
+    """Noise depends on no preactivation (20 draws, none above five standard errors), a function of one does."""
+    rng = torch.Generator().manual_seed(0)
+    inside = torch.randn(M, 2, generator=rng, dtype=torch.float64)
+    for _ in range(20):
+        assert explained_by_cells(torch.randn(M, 1, generator=rng, dtype=torch.float64), inside) == 0.0
+    share = explained_by_cells(inside[:, :1] ** 3 - torch.relu(inside[:, 1:]), inside)
+    assert share == pytest.approx(1.0, abs=0.05)
+
+
+def test_rounding_is_that_of_the_coarsest_type() -> None:
+    """Also where the array was made double before it came."""
+    shared, _ = Net("a", "relu", bits=16).made(0)
+    double = SharedGradient.from_arrays(shared.weight.double(), shared.gradient.double())
+    assert rounding(double) == rounding(shared) == pytest.approx((1.5 * 2.0**-10) ** 2, rel=1e-3)
+    fine = SharedGradient.from_arrays(shared.weight.double(), shared.gradient.double() / 3)
+    assert rounding(fine) == pytest.approx((4 * 2.0**-52) ** 2)
+
+
+def test_rivals() -> None:
+    """sigmoid'(z) = tanh'(z/2)/4; a GELU of ordinary preactivations is like no other, one of small ones like SiLU."""
+    X = 0.8 * torch.eye(2, D, dtype=torch.float64)
+    W = torch.randn(M, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def of(activation: str, scale: float, layer: str, allowed: float) -> tuple[str, ...]:
+        empty = torch.zeros(M) if layer == "a" else torch.zeros(M, D)
+        arrays = Arrays(scale * W, empty, None, None, torch.ones(M, dtype=torch.float64))
+        return rivals(arrays, ACTIVATIONS[activation], X, allowed=allowed, least=1e-3)
+
+    assert of("tanh", 1.0, "W", 1e-20) == ("sigmoid",) and of("sigmoid", 1.0, "W", 1e-20) == ("tanh",)
+    assert of("tanh", 1.0, "a", 1e-6) == of("gelu", 1.0, "a", 1e-6) == of("relu", 1.0, "W", 1e-6) == ()
+    assert "silu" in of("gelu", 0.1, "a", 1e-6) and not math.isnan(float(X.sum()))

@@ -1,0 +1,126 @@
+"""What a reconstruction from a gradient of one's own rests on beside the gradient, and which of it the gradient tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from attack.own.attack import GradientAttack
+    from attack.own.findings import Finding
+    from attack.own.gradient import SharedGradient
+    from attack.own.known import Known
+
+#: A norm that is told is doubtful if it is off by more than this many standard errors and this fraction of itself.
+STANDARD_ERRORS, LEAST = 5.0, 1e-3
+
+#: Labels further than this from +-1, or than this fraction of what they would be with two norms exchanged, do not tell which
+#: feature has which of unequal norms.
+LABEL_DOUBT, CLEAR = 0.25, 0.25
+
+
+@dataclass(frozen=True)
+class Premise:
+    """source: "told", read off the "gradient", or "assumed", which is neither; tested: whether the gradient agrees with it,
+    ``doubtful`` where it does not, or agrees with something else as well; False for both where it says nothing of it.
+    of_features: whether features depend on it, and not labels and residuals alone."""
+
+    name: str
+    text: str
+    source: str
+    tested: bool = False
+    doubtful: bool = False
+    of_features: bool = True
+
+
+def premises_of(
+    shared: SharedGradient,
+    known: Known,
+    attacked: GradientAttack,
+    *,
+    findings: Sequence[Finding],
+    explained: bool,
+) -> tuple[Premise, ...]:
+    """Of a result; explained: whether it leaves no more of the gradient than it should."""
+    counted = [f for f in findings if f.name in ("count", "rank")]
+    return (
+        _activation(known, attacked, explained=explained),
+        Premise("batch size", f"{known.B} features", "told", tested=all(f.level == "ok" for f in counted)),
+        *_norms(known, attacked),
+        _output_weight(shared, explained=explained),
+        _loss(known),
+    )
+
+
+def _activation(known: Known, attacked: GradientAttack, *, explained: bool) -> Premise:
+    name, others = known.activation.name, ", ".join(attacked.rivals)
+    if others:
+        text = f"activation: {name} told, but with other norms {others} would explain this gradient as well"
+        return Premise("activation", text, "told", doubtful=True)
+    return Premise("activation", name, "told", tested=explained)
+
+
+def _norms(known: Known, attacked: GradientAttack) -> Iterator[Premise]:
+    fit = attacked.fit
+    if known.norms is None:
+        if attacked.directions_only:
+            text = "not known, and not told by this gradient: features are unit vectors"
+            yield Premise("norms", text, "assumed")
+        else:
+            yield Premise("norms", _listed(attacked.features.norm(dim=1)), "gradient", tested=True)
+        return
+    told = _listed(torch.tensor(known.norms))
+    if fit is None or not fit.determined:
+        yield Premise("norms", f"{told}, which this gradient does not test", "told")
+        if not known.equal_norms:
+            yield _labels(attacked)
+        return
+    mine, found = attacked.frame.features(attacked.standard).norm(dim=1), fit.norms
+    given = torch.ldexp(torch.tensor(sorted(known.norms)), torch.tensor(-attacked.frame.units.norms)).to(mine)
+    allowed = STANDARD_ERRORS * fit.norm_errors + LEAST * found
+    as_told = (found.sort().values - given).abs() <= allowed[found.argsort()]
+    as_given = known.equal_norms or bool((found.argsort() == mine.argsort()).all())
+    if bool(as_told.all()) and as_given:
+        yield Premise("norms", told, "told", tested=True)
+    else:
+        says = _listed(torch.ldexp(found, torch.tensor(attacked.frame.units.norms)))
+        text = f"norms: {told} told, but the gradient says {says}, or another model"
+        yield Premise("norms", text, "told", doubtful=True)
+
+
+def _labels(attacked: GradientAttack) -> Premise:
+    """Which feature has which norm is read off labels, taken to be +-1."""
+    text, seen = "labels are +-1, by which unequal norms are given to features", attacked.assignment
+    if seen is None:
+        return Premise("labels", f"{text}; without the loss this is not tested", "assumed", doubtful=True)
+    if seen.off > LABEL_DOUBT or seen.off > CLEAR * seen.exchanged:
+        text = f"{text}; they are up to {seen.off:.2g} off, and {seen.exchanged:.2g} with two norms exchanged"
+        return Premise("labels", text, "assumed", doubtful=True)
+    return Premise("labels", text, "assumed", tested=True)
+
+
+def _output_weight(shared: SharedGradient, *, explained: bool) -> Premise:
+    rows = shared.gradient.ndim == 2
+    if shared.output_weight is not None:
+        return Premise("output weights", "as given", "told", tested=explained and rows, of_features=rows)
+    text = (
+        "1/m each; of their size residuals and labels alone depend"
+        if rows
+        else "1/m each; labels alone depend on them"
+    )
+    return Premise("output weights", text, "assumed", tested=explained and rows, of_features=rows)
+
+
+def _loss(known: Known) -> Premise:
+    if known.loss is None:
+        text = "not known: residuals are those of the gradient as it is, and there are no labels"
+        return Premise("loss", text, "assumed", of_features=False)
+    text = f"{known.loss.name}, in PyTorch {known.loss.pytorch}"
+    return Premise("loss", text, "told", of_features=False)
+
+
+def _listed(values: torch.Tensor) -> str:
+    return ", ".join(f"{v:.4g}" for v in values.tolist())
