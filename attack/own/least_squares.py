@@ -21,12 +21,12 @@ from attack.own.known import Known
 from attack.own.models import Arrays, Model, Outputs, Rows
 from attack.rows.space import row_space
 
-#: Steps at most, and the damping beyond which none makes the squares smaller.
-STEPS, STUCK = 60, 1e4
+#: Steps at most, from a start and with more neurons, and the damping beyond which none makes the squares smaller.
+STEPS, POLISH, STUCK = 60, 8, 1e4
 
 #: Multiplications in one pass: where all neurons would take more, the first ones serve, down to ``LEAST`` values for each
 #: unknown. The valley is found with ``FIRST`` values for each.
-WORK, LEAST, FIRST = 5e9, 4, 60
+WORK, LEAST, FIRST = 1e9, 4, 25
 
 #: Combinations of unknowns that change the gradient by less than this fraction of what each of them does are not determined.
 SINGULAR = 1e-13
@@ -143,16 +143,16 @@ class _Solved:
 def _staged(models: Sequence[Model], start: torch.Tensor) -> _Solved:
     solved = _minimise(models[0], start)
     for model in models[1:]:
-        solved = _minimise(model, solved.features)
+        solved = _minimise(model, solved.features, POLISH)
     return solved
 
 
-def _minimise(model: Model, start: torch.Tensor) -> _Solved:
+def _minimise(model: Model, start: torch.Tensor, steps: int = STEPS) -> _Solved:
     """Steps of Levenberg and Marquardt, each unknown in units of what it changes."""
     features, residuals = start, model.residuals(start)
     left, damping = model.left(features, residuals), 1e-3
     size = features.numel()
-    for _ in range(STEPS):
+    for _ in range(steps):
         if left <= _ROUNDING * model.power:
             break
         gram, right = _normal_equations(model, features, residuals)
