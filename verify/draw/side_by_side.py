@@ -24,8 +24,9 @@ from bounds import (
     TensorAttack,
 )
 from bounds.setting import alternating
-from verify.draw.curves import Axis, Curve, curve_of, draw_curves, parameter_names
-from verify.draw.style import STYLES, checked_path, label_values, save_figure
+from verify.draw.curves import Axis, Curve, curve_of, draw_curves
+from verify.draw.names import Wording
+from verify.draw.style import STYLES, checked_path, label_values, legend_below, save_figure
 from verify.experiments.grid import RANDOM
 from verify.judge.base import Groups, bound_at, errors_of
 from verify.judge.statistics import Measured
@@ -185,9 +186,10 @@ def _panel(family: type[Defense], title: str, groups: Groups) -> Panel:
 
 
 def _curves(together: Sequence[Sequence[Point]], groups: Groups, x: str) -> tuple[Curve, ...]:
+    names = Wording.of(together, x).names
     return tuple(
         curve_of(points, name, index, groups, x, kinds=(Kind.PREDICTED, Kind.FLOOR))
-        for index, (points, name) in enumerate(zip(together, parameter_names(together), strict=True))
+        for index, (points, name) in enumerate(zip(together, names, strict=True))
     )
 
 
@@ -207,20 +209,17 @@ def _draw(axes: Axes, curves: Sequence[Curve], variable: str) -> list[float]:
     axes.plot(ticks, [v for v in stated if v], color="0.3", linestyle=":", linewidth=1.2, zorder=1)
     label_values(axes, WIDTHS if variable == "m" else _readable(ticks, axis))
     axes.tick_params(axis="x", labelsize=7.5)
-    at = "" if variable == "m" else f" ({points[0].describe()['m']})"
-    axes.set_xlabel(axis.label.split(": ")[-1] + at, fontsize=8.5)
+    at = [] if variable == "m" else [points[0].describe()["m"]]
+    at += Wording.of([c.points for c in curves], variable).parameters
+    name = axis.label.split(": ")[-1]
+    axes.set_xlabel(f"{name} ({', '.join(at)})" if at else name, fontsize=8.5)
     if any(c.name for c in curves):
-        handles = [
-            Line2D([], [], color=c.colour, marker=c.marker, linestyle="", markersize=4, label=c.name)
-            for c in curves
-        ]
-        falling = variable == "m"
-        axes.legend(
-            handles=handles,
-            fontsize=6.5,
-            loc="lower left" if falling else "upper left",
-            frameon=False,
-            handletextpad=0.2,
+        legend_below(
+            axes,
+            [
+                Line2D([], [], color=c.colour, marker=c.marker, linestyle="", markersize=4, label=c.name)
+                for c in curves
+            ],
         )
     return heights
 

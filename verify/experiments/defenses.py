@@ -75,6 +75,7 @@ _STRENGTHS = (
         ("C1",),
         tuple((NoDefense(), B) for B in (1, 2, 3, 4, 6, 8)),
         Reduced(80_000, 20, batches=(2, 4)),
+        (PredictedCheck(0.1), RateCheck("B", upper=True)),
     ),
     _strength(
         "noise",
