@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
 
 from bounds import BoundValue, Kind
-from verify.draw.style import AXES, COLOURS, MARKERS, STYLES, few_digits
+from verify.draw.style import AXES, COLOURS, MARKERS, STYLES
 from verify.judge.base import Groups, bounds_at, errors_of, measured
 from verify.judge.statistics import LEVEL, Measured
 from verify.judge.upper import bound_of
@@ -104,6 +103,13 @@ def curve_of(
     )
 
 
+def shown_interval(m: Measured, stated: float) -> tuple[float, float]:
+    """What of an interval of measured over stated has to be in the frame: all of it, unless it is so long that it would make
+    the others small."""
+    ratio = m.rms / stated
+    return max(m.low / stated, ratio - 0.1), min(m.high / stated, ratio + 0.1)
+
+
 def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Axis, scale: float = 1.0) -> list[float]:
     """Every trial, the root mean squares with their intervals, and what theory states, dots ``scale`` times as large as on a
     screen; returns the heights used, all positive."""
@@ -141,7 +147,5 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Axis, scale: float = 
                 seen += [v for v in values if v > 0]
             lone = {"marker": "_", "markersize": 28} if len(values) == 1 and "marker" not in style else {}
             axes.plot(curve.x, values, color=curve.colour, zorder=2, **{**style, **lone})
-    axes.yaxis.set_major_formatter(FuncFormatter(few_digits))
-    axes.yaxis.set_minor_formatter(FuncFormatter(few_digits))
     axes.grid(which="both", color="0.92", linewidth=0.5)
     return seen

@@ -8,7 +8,6 @@ from the others; the verdicts in full are in a caption beside the file.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from verify.draw.key import key_handles
 from verify.draw.panels import draw_errors, draw_ratios
 from verify.draw.rows import draw_error_rows, draw_ratio_rows
 from verify.draw.shown import Shown, natural_axis, natural_checks, natural_tolerance
-from verify.draw.style import AXES, Look, checked_path, legend_below, save_figure
+from verify.draw.style import AXES, Look, checked_path, legend_below, save_figure, wrapped
 from verify.judge.base import Conduct, Groups
 from verify.judge.compare import judged
 from verify.judge.statistics import LEVEL
@@ -146,21 +145,17 @@ def _whole(shown: Shown) -> Figure:
 
 
 def _title(shown: Shown, wrap: int) -> str:
-    return f"{textwrap.fill(shown.title, wrap)}\n{textwrap.fill(', '.join(shown.wording.shared), wrap)}"
+    return f"{wrapped(shown.title, wrap)}\n{wrapped(', '.join(shown.wording.shared), wrap)}"
 
 
 def _add_key(figure: Figure, handles: Sequence[Artist], look: Look, head: float) -> None:
-    """The key outside all panels, ``head`` inches under the upper edge; where it stands below them, the figure grows by what
-    it needs."""
+    """The key outside all panels, clear of the title's ``head`` inches; the figure grows by what it needs."""
     lines = [1 + str(h.get_label()).count("\n") for h in handles]
     line = 1.55 * look.small / 72
     if look.wide:
-        height = max(figure.get_figheight(), sum(lines) * line + head + 0.2)
-        figure.set_figheight(height)
-        figure.legend(
-            handles=handles, loc="outside right upper", bbox_to_anchor=(0, 0, 1, 1 - head / height),
-            fontsize=look.small, frameon=False,
-        )  # fmt: skip
+        # In the middle of the height: the title is as wide as the figure.
+        figure.set_figheight(max(figure.get_figheight(), sum(lines) * line + 2 * head + 0.2))
+        figure.legend(handles=handles, loc="outside right center", fontsize=look.small, frameon=False)
         return
     half = -(-len(lines) // 2)
     figure.set_figheight(figure.get_figheight() + max(sum(lines[:half]), sum(lines[half:])) * line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
@@ -14,7 +13,7 @@ from matplotlib.patches import Patch
 
 from bounds import Kind
 from verify.draw.shown import Shown
-from verify.draw.style import GUESS, GUIDE, STYLES, TURNED, VERDICTS
+from verify.draw.style import GUESS, GUIDE, STYLES, TURNED, VERDICTS, wrapped
 from verify.judge.rate import RateResult
 from verify.judge.verdict import Result
 
@@ -27,7 +26,7 @@ def key_handles(shown: Shown, wrap: int, guessed: bool) -> list[Artist]:
     series = [
         Line2D(
             [], [], color=c.colour, marker=c.marker, linestyle="", markersize=6 * scale,
-            label=textwrap.fill(c.name, wrap),
+            label=wrapped(c.name, wrap),
         )
         for c in named
     ]  # fmt: skip
@@ -40,11 +39,11 @@ def key_handles(shown: Shown, wrap: int, guessed: bool) -> list[Artist]:
             label=f"rms, {shown.level:.0%} interval",
         ),
         *(
-            Line2D([], [], color="0.3", **_style(kind, shown), label=textwrap.fill(_judged(kind, shown.results), wrap))
+            Line2D([], [], color="0.3", **_style(kind, shown), label=wrapped(_judged(kind, shown.results), wrap))
             for kind in drawn
         ),
         *(
-            Line2D([], [], **GUIDE, label=textwrap.fill(_rate(exponent, found), wrap))
+            Line2D([], [], **GUIDE, label=wrapped(_rate(exponent, found), wrap))
             for exponent, found in guides(shown).items()
         ),
         *([Line2D([], [], **GUESS, label="guessing zero, R = 1")] if guessed else []),

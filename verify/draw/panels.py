@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from bounds import Kind
-from verify.draw.curves import Curve, draw_curves
+from verify.draw.curves import Curve, draw_curves, shown_interval
 from verify.draw.key import guides
 from verify.draw.shown import Shown
-from verify.draw.style import GUESS, GUIDE, GUIDE_SHIFT, even_ticks, label_values
+from verify.draw.style import GUESS, GUIDE, GUIDE_SHIFT, even_ticks, label_errors, label_values, span_of
 from verify.judge.base import errors_of
 
 
@@ -28,6 +28,7 @@ def draw_errors(axes: Axes, shown: Shown, *, labelled: bool) -> bool:
         low, high = math.log(0.75 * min(seen)), math.log(1.35 * max(seen))
         height = (high - low) / (1 - top - bottom)
         axes.set_ylim(math.exp(low - bottom * height), math.exp(high + top * height))
+    label_errors(axes, "y")
     if guessed:
         axes.axhline(1.0, **GUESS)
     axes.set_ylabel(shown.error, fontsize=look.text)
@@ -42,10 +43,10 @@ def draw_errors(axes: Axes, shown: Shown, *, labelled: bool) -> bool:
 def draw_ratios(axes: Axes, shown: Shown) -> None:
     """Measured over what theory states."""
     kind, scale, tolerance = shown.compared, shown.look.scale, shown.tolerance
-    ends = [0.92, 1.08]
+    ends = [0.95, 1.05]
     if kind is Kind.PREDICTED:
         axes.axhspan(1 - tolerance, 1 + tolerance, color="0.88", zorder=0)
-        ends = [min(0.92, 0.99 - tolerance), max(1.08, 1.01 + tolerance)]
+        ends += [1 - tolerance, 1 + tolerance]
     axes.axhline(1, color="0.3", linewidth=0.8 * scale)
     for k, curve in enumerate(shown.curves):
         shift = min(0.022, 0.12 / len(shown.curves)) * (k - (len(shown.curves) - 1) / 2)
@@ -57,8 +58,8 @@ def draw_ratios(axes: Axes, shown: Shown) -> None:
             if m.n >= 2:
                 low, high = m.low / stated, m.high / stated
                 axes.vlines(place, low, high, color=curve.colour, linewidth=1.4 * scale)
-            ends += [m.rms / stated - 0.04, m.rms / stated + 0.04]
-    axes.set_ylim(min(ends), max(ends))
+            ends += shown_interval(m, stated)
+    axes.set_ylim(*span_of(ends))
     axes.set_ylabel(
         f"measured /\n{kind.name if kind is Kind.UPPER else 'predicted'}", fontsize=shown.look.text
     )

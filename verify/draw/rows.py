@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
 
 from bounds import Kind
-from verify.draw.curves import Curve
+from verify.draw.curves import Curve, shown_interval
 from verify.draw.shown import Shown
-from verify.draw.style import GUESS, STYLES, TURNED, even_ticks, few_digits
+from verify.draw.style import GUESS, STYLES, TURNED, even_ticks, label_errors, span_of, wrapped
 from verify.judge.base import errors_of
 
 HALF = 0.36  #: a row's half height; rows are one apart
@@ -32,8 +29,7 @@ def draw_error_rows(axes: Axes, shown: Shown, wrap: int) -> bool:
     axes.set_yticks(range(len(names)), names, fontsize=shown.look.small)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(shown.error, fontsize=shown.look.text)
-    for which in ("major", "minor"):
-        getattr(axes.xaxis, f"set_{which}_formatter")(FuncFormatter(few_digits))
+    label_errors(axes, "x")
     even_ticks(axes, "x", shown.look)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", which="both", color="0.92", linewidth=0.5 * scale)
@@ -82,16 +78,16 @@ def _name(curve: Curve, shown: Shown, wrap: int) -> str:
     trials = m.n + m.failed
     exact = errors_of(group, curve.part).count(0.0)
     lost = [f"{n} of {trials} {what}" for n, what in ((m.failed, "failed"), (exact, "exact")) if n]
-    return "\n".join([textwrap.fill(name, wrap), *lost])
+    return "\n".join([wrapped(name, wrap), *lost])
 
 
 def draw_ratio_rows(axes: Axes, shown: Shown) -> None:
     """Measured over what theory states, a row for each series, beside ``draw_error_rows``."""
     kind, scale = shown.compared, shown.look.scale
-    ends = [0.92, 1.08]
+    ends = [0.95, 1.05]
     if kind is Kind.PREDICTED:
         axes.axvspan(1 - shown.tolerance, 1 + shown.tolerance, color="0.88", zorder=0)
-        ends = [min(0.92, 0.99 - shown.tolerance), max(1.08, 1.01 + shown.tolerance)]
+        ends += [1 - shown.tolerance, 1 + shown.tolerance]
     axes.axvline(1, color="0.3", linewidth=0.8 * scale)
     for row, curve in enumerate(shown.curves):
         (m,), (stated,) = curve.measured, curve.values(kind)
@@ -100,8 +96,8 @@ def draw_ratio_rows(axes: Axes, shown: Shown) -> None:
         axes.plot(m.rms / stated, row, curve.marker, color=curve.colour, markersize=5 * scale)
         if m.n >= 2:
             axes.hlines(row, m.low / stated, m.high / stated, color=curve.colour, linewidth=1.4 * scale)
-        ends += [m.rms / stated - 0.04, m.rms / stated + 0.04]
-    axes.set_xlim(min(ends), max(ends))
+        ends += shown_interval(m, stated)
+    axes.set_xlim(*span_of(ends))
     axes.set_xlabel(
         f"measured /\n{kind.name if kind is Kind.UPPER else 'predicted'}", fontsize=shown.look.text
     )

@@ -26,7 +26,7 @@ from bounds import (
 from bounds.setting import alternating
 from verify.draw.curves import Axis, Curve, curve_of, draw_curves
 from verify.draw.names import Wording
-from verify.draw.style import STYLES, checked_path, label_values, legend_below, save_figure
+from verify.draw.style import STYLES, checked_path, label_errors, label_values, legend_below, save_figure
 from verify.experiments.grid import RANDOM
 from verify.judge.base import Groups, bound_at, errors_of
 from verify.judge.statistics import Measured
@@ -119,7 +119,7 @@ def plot_side_by_side(records: Iterable[Record], path: str | Path | None = None)
         checked_path(path)
     chosen = SideBySide.of(records)
     panels = chosen.panels
-    figure = Figure(figsize=(13.2, 13.2), layout="constrained")
+    figure = Figure(figsize=(13.2, 15), layout="constrained")
     grid = figure.add_gridspec(2 * -(-len(panels) // COLUMNS), COLUMNS)
     first: Axes | None = None
     heights: list[float] = []
@@ -144,6 +144,7 @@ def plot_side_by_side(records: Iterable[Record], path: str | Path | None = None)
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
     if first and heights:
         first.set_ylim(0.75 * min(heights), 1.35 * max(heights))
+        label_errors(first, "y")
     figure.suptitle(
         "One attack against eight defenses (ReLU, random features, d = 50, residualized moments; two features, or two for "
         "each client or local batch)\nUpper of each pair: error against width. Lower: against strength"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from bounds import DEFENSES, Kind, checks
@@ -125,9 +128,34 @@ def few_digits(value: float, _: int | None = None) -> str:
     return f"{value:g}" if leading in (1, 2, 3, 5) else ""
 
 
+def label_errors(axes: Axes, axis: Literal["x", "y"]) -> None:
+    """Values on a logarithmic axis of errors whose ends are set: 1, 2, 3, 5 times powers of ten; where it spans too little
+    for them, evenly spaced ones."""
+    ends, one = (axes.get_xlim(), axes.xaxis) if axis == "x" else (axes.get_ylim(), axes.yaxis)
+    if ends[1] < 3 * ends[0]:
+        one.set_major_locator(MaxNLocator(5))
+        one.set_minor_locator(NullLocator())
+        one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        return
+    one.set_major_formatter(FuncFormatter(few_digits))
+    one.set_minor_formatter(FuncFormatter(few_digits))
+
+
+def wrapped(text: str, width: int) -> str:
+    """Lines of at most ``width`` characters, where that can be, that keep "B = 2" and "320 000" together."""
+    glued = re.sub(r" = |(?<=\d) (?=\d{3}\b)", lambda m: m.group().replace(" ", "\0"), text)
+    return textwrap.fill(glued, width, break_long_words=False).replace("\0", " ")
+
+
 def even_ticks(axes: Axes, axis: Literal["x", "y"], look: Look) -> None:
     """Ticks and their labels of one size, so that labels of minor ones stand in a line with the others."""
     axes.tick_params(axis=axis, which="both", labelsize=look.small, length=3 * look.scale, pad=3 * look.scale)
+
+
+def span_of(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of an axis that shows all of these, with a margin."""
+    low, high = min(values), max(values)
+    return low - 0.08 * (high - low), high + 0.08 * (high - low)
 
 
 def label_values(axes: Axes, ticks: Sequence[float]) -> None:
@@ -163,12 +191,15 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 110) -> None:
 def legend_below(
     axes: Axes, handles: Sequence[Artist] | None = None, size: float = 7.5, columns: int = 1
 ) -> None:
-    """A legend under one panel, below the label of its axis: outside, so that it hides nothing. None: of all that has a
-    label."""
-    given = {} if handles is None else {"handles": handles}
-    below = -2.6 * size / 72  # inches, under ticks and label of the axis
-    moved = ScaledTranslation(0, below, axes.figure.dpi_scale_trans)
+    """A legend under one panel whose horizontal axis has its values and its name: below them, so that it hides nothing.
+    ``handles``: its entries; None: all that has a label."""
+    entries = {} if handles is None else {"handles": handles}
+    values = max((label.get_size() for label in axes.get_xticklabels()), default=0.0)
+    name = axes.xaxis.label
+    lines = 1 + name.get_text().count("\n")
+    points = 14 + 1.3 * values + 1.3 * lines * name.get_size()  # with the ticks and the gaps between
+    moved = ScaledTranslation(0, -points / 72, axes.figure.dpi_scale_trans)
     axes.legend(
-        **given, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=axes.transAxes + moved,
-        fontsize=size, ncols=columns, frameon=False, borderaxespad=0.3,
+        **entries, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=axes.transAxes + moved,
+        fontsize=size, ncols=columns, frameon=False, borderaxespad=0,
     )  # fmt: skip
