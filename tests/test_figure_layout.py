@@ -60,7 +60,7 @@ def test_a_legend_over_data_is_found_out() -> None:
     assert any(what.startswith("data") for what in hidden(figure)) and "a panel" in hidden(figure)
 
 
-DEFENSES = (NoDefense(), *Dropout.grid(), GradientNoise(0.5))
+DEFENSES = (NoDefense(), Dropout(0.5, True), Dropout(0.5, False), GradientNoise(0.5))
 MANY = [make_point(m=m, defense=d) for d in DEFENSES for m in (80_000, 320_000)]
 ALONE = [make_point(moments=moments) for moments in ("residualized", "plain")]
 

@@ -125,7 +125,7 @@ def _whole(shown: Shown) -> Figure:
     """Both panels and the key: beside them where there is room, else below."""
     look = shown.look
     letters = look.width * 72 / (0.52 * look.small)  # that fit side by side
-    title = "" if look.paper else _title(shown, int(0.85 * letters))
+    title = "" if look.paper else _title(shown, int(0.8 * letters))
     head = (title.count("\n") + 1.5) * 1.3 * look.text / 72 if title else 0.0
     tall = 0.45 * len(shown.curves) + 0.9 if shown.rows else 1.42 * (1.1 + 0.3 * look.width) + 0.4
     figure = Figure(figsize=(look.width, tall + head), layout="constrained")
