@@ -73,7 +73,7 @@ def guides(shown: Shown) -> dict[float, list[RateResult]]:
 
 def counted(results: Iterable[Result]) -> str:
     """How many came out how: "holds"; "5 hold, 1 inconclusive"."""
-    verdicts = [r.verdict for r in results]
+    verdicts: list[str] = [r.verdict for r in results]
     if len(verdicts) == 1:
         return verdicts[0]
     plural = {"holds": "hold", "fails": "fail"}

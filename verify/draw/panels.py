@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from bounds import Kind
 from verify.draw.curves import Curve, draw_curves, shown_interval
@@ -64,6 +65,7 @@ def draw_ratios(axes: Axes, shown: Shown) -> None:
         f"measured /\n{kind.name if kind is Kind.UPPER else 'predicted'}", fontsize=shown.look.text
     )
     even_ticks(axes, "y", shown.look)
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.grid(color="0.92", linewidth=0.5 * scale)
     _label(axes, shown)
 

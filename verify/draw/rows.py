@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from bounds import Kind
 from verify.draw.curves import Curve, shown_interval
@@ -103,5 +104,5 @@ def draw_ratio_rows(axes: Axes, shown: Shown) -> None:
     )
     even_ticks(axes, "x", shown.look)
     axes.tick_params(axis="y", length=0, labelleft=False)
-    axes.locator_params(axis="x", nbins=4 if shown.look.wide else 3)
+    axes.xaxis.set_major_locator(MaxNLocator(4 if shown.look.wide else 3, steps=[1, 2, 5, 10]))
     axes.grid(axis="x", color="0.92", linewidth=0.5 * scale)
