@@ -110,6 +110,12 @@ def shown_interval(m: Measured, stated: float) -> tuple[float, float]:
     return max(m.low / stated, ratio - 0.1), min(m.high / stated, ratio + 0.1)
 
 
+def _alone(values: Sequence[float]) -> list[float]:
+    """Those of these values that have none beside them, nan for the others."""
+    there = [False, *(not math.isnan(v) for v in values), False]
+    return [v if not (there[k] or there[k + 2]) else math.nan for k, v in enumerate(values)]
+
+
 def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Axis, scale: float = 1.0) -> list[float]:
     """Every trial, the root mean squares with their intervals, and what theory states, dots ``scale`` times as large as on a
     screen; returns the heights used, all positive."""
@@ -145,7 +151,9 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Axis, scale: float = 
                 continue
             if kind is not Kind.FLOOR:  # one far below everything else may leave the frame
                 seen += [v for v in values if v > 0]
-            lone = {"marker": "_", "markersize": 28} if len(values) == 1 and "marker" not in style else {}
-            axes.plot(curve.x, values, color=curve.colour, zorder=2, **{**style, **lone})
+            axes.plot(curve.x, values, color=curve.colour, zorder=2, **style)
+            if "marker" not in style:  # no line joins a value that has none beside it
+                dash = {"marker": "_", "markersize": 28 * scale, "linestyle": "none"}
+                axes.plot(curve.x, _alone(values), color=curve.colour, zorder=2, **{**style, **dash})
     axes.grid(which="both", color="0.92", linewidth=0.5)
     return seen

@@ -22,9 +22,9 @@ def draw_errors(axes: Axes, shown: Shown, *, labelled: bool) -> bool:
     values, as no panel stands below. Returns whether the line of guessing zero is among them."""
     look = shown.look
     seen = draw_curves(axes, shown.curves, shown.axis, look.scale)
-    seen += _draw_guides(axes, shown)
-    top, bottom = _draw_failures(axes, shown), _draw_exact(axes, shown)
     guessed = bool(seen) and max(seen) > 0.6
+    seen += [*_draw_guides(axes, shown), *([1.0] if guessed else [])]
+    top, bottom = _draw_failures(axes, shown), _draw_exact(axes, shown)
     if seen:
         low, high = math.log(0.75 * min(seen)), math.log(1.35 * max(seen))
         height = (high - low) / (1 - top - bottom)

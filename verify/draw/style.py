@@ -132,7 +132,7 @@ def label_errors(axes: Axes, axis: Literal["x", "y"]) -> None:
     """Values on a logarithmic axis of errors whose ends are set: 1, 2, 3, 5 times powers of ten; where it spans too little
     for them, evenly spaced ones."""
     ends, one = (axes.get_xlim(), axes.xaxis) if axis == "x" else (axes.get_ylim(), axes.yaxis)
-    if ends[1] < 3 * ends[0]:
+    if ends[1] < 5 * ends[0]:
         one.set_major_locator(MaxNLocator(5))
         one.set_minor_locator(NullLocator())
         one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -142,8 +142,8 @@ def label_errors(axes: Axes, axis: Literal["x", "y"]) -> None:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Lines of at most ``width`` characters, where that can be, that keep "B = 2" and "320 000" together."""
-    glued = re.sub(r" = |(?<=\d) (?=\d{3}\b)", lambda m: m.group().replace(" ", "\0"), text)
+    """Lines of at most ``width`` characters, where that can be, that keep "B = 2", "320 000" and "2 hold" together."""
+    glued = re.sub(r" = |(?<=\d) (?=\d{3}\b)|(?<=\d) (?=[a-z])", lambda m: m.group().replace(" ", "\0"), text)
     return textwrap.fill(glued, width, break_long_words=False).replace("\0", " ")
 
 
