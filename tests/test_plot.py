@@ -112,6 +112,16 @@ def test_theory_is_drawn_where_theory_says(drawn: Figure) -> None:
         assert y.tolist() == [bound_at(p, Kind.PREDICTED).value for p in points]
 
 
+def test_a_prediction_at_one_width_alone_is_seen() -> None:
+    """Theory that has nothing to say beside it draws no line there."""
+    points = [make_point(m=m, defense=Dropout(0.9)) for m in (20_000, 80_000)]
+    stated = [bound_at(p, Kind.PREDICTED).value for p in points]
+    assert stated[0] is None and stated[1] is not None
+    records = [make_record(p, t, 0.2 + 0.01 * t) for p in points for t in range(3)]
+    (dash,) = lines(plot(records, experiment=make_experiment(points)).axes[0], marker="_")
+    assert np.isnan(dash[1, 0]) and dash[1, 1] == stated[1]
+
+
 def test_the_rate_is_a_thin_grey_guide_above_all_data_with_its_verdict(drawn: Figure) -> None:
     main = drawn.axes[0]
     (guide,) = [line for line in main.lines if line.get_linestyle() == "--"]

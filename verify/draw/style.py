@@ -133,7 +133,7 @@ def label_errors(axes: Axes, axis: Literal["x", "y"]) -> None:
     for them, evenly spaced ones."""
     ends, one = (axes.get_xlim(), axes.xaxis) if axis == "x" else (axes.get_ylim(), axes.yaxis)
     if ends[1] < 5 * ends[0]:
-        one.set_major_locator(MaxNLocator(5))
+        one.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         one.set_minor_locator(NullLocator())
         one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         return
@@ -194,10 +194,12 @@ def legend_below(
     """A legend under one panel whose horizontal axis has its values and its name: below them, so that it hides nothing.
     ``handles``: its entries; None: all that has a label."""
     entries = {} if handles is None else {"handles": handles}
-    values = max((label.get_fontsize() for label in axes.get_xticklabels()), default=0.0)
+    values = max((float(label.get_fontsize()) for label in axes.get_xticklabels()), default=0.0)
     name = axes.xaxis.label
     lines = 1 + name.get_text().count("\n")
-    points = 14 + 1.3 * values + 1.3 * lines * name.get_fontsize()  # with the ticks and the gaps between
+    points = (
+        14 + 1.3 * values + 1.3 * lines * float(name.get_fontsize())
+    )  # with the ticks and the gaps between
     moved = ScaledTranslation(0, -points / 72, axes.figure.dpi_scale_trans)
     axes.legend(
         **entries, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=axes.transAxes + moved,
