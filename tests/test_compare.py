@@ -539,7 +539,7 @@ def test_no_rate_is_judged_where_none_is_stated(changes: dict[str, Any]) -> None
     assert isinstance(found, RateResult) and found.verdict == "uninformative"
     assert math.isnan(found.exponent) and why and why in found.text
     figure = plot(records)
-    texts = [t.get_text() for axes in figure.axes if axes.get_legend() for t in axes.get_legend().get_texts()]
+    texts = [t.get_text() for legend in figure.legends for t in legend.get_texts()]
     assert texts and not any(t.startswith("RATE") for t in texts)  # no guide of a slope
 
 

@@ -143,8 +143,8 @@ def test_experiments_refuse_points_that_are_not_theirs() -> None:
         make_experiment([make_point(), make_point()])
     with pytest.raises(ValueError, match="trials must be at least 1; got 0"):
         make_experiment(trials=0)
-    with pytest.raises(ValueError, match=r"variable must be one of m, d, sigma, .*; got 'B'"):
-        RateCheck("B")
+    with pytest.raises(ValueError, match=r"variable must be one of m, d, B, sigma, .*; got 'k'"):
+        RateCheck("k")
 
 
 def test_the_experiments_are_sound() -> None:

@@ -93,7 +93,7 @@ class MedianJudge(Judge):
 '''
 
 USED = """
-import sys
+from pathlib import Path
 from synthetic_records import make_experiment, make_point, simulated_records
 from bounds import Kind
 from verify import check_bound, compare, plot, point_strategy
@@ -104,10 +104,10 @@ records = simulated_records(points, 60)
 experiment = make_experiment(points, rules=(MedianCheck(),))
 print([r.verdict for r in compare(records, kind="median")])
 print([r.verdict for r in compare(records, experiment, corrupt_factor=0.7)])
-figure = plot(records, experiment=experiment)
-texts = [t.get_text() for axes in figure.axes for t in axes.texts]
-legends = [t.get_text() for axes in figure.axes if axes.get_legend() for t in axes.get_legend().get_texts()]
-print(sum("of 60 above" in t for t in texts), "MEDIAN" in legends)
+figure = plot(records, "median.svg", experiment)
+texts = Path("median.caption.txt").read_text("utf-8").split("\\n")
+legends = [t.get_text() for legend in figure.legends for t in legend.get_texts()]
+print(sum("of 60 above" in t for t in texts), "MEDIAN: 2 hold" in legends)
 small = point_strategy(d=(3, 3), m=(1_000, 1_000), B=(1, 1), activations=("relu",), labels=("strong",))
 options = dict(max_examples=2, max_shrinks=2, trials=12)
 print(check_bound(lambda setting: 0.01, "median", small, **options).status)

@@ -84,9 +84,14 @@ def test_panels_say_what_is_missing_and_what_failed() -> None:
     figure = plot_side_by_side(simulated_records(points, 3, failures=1))
     titles = [axes.get_title() for axes in figure.axes]
     assert any("3 of 9 failed" in title for title in titles)
-    assert "Not drawn: 3 trials" in figure.get_suptitle()
-    empty = [axes for axes in figure.axes if any(t.get_text() == "not measured" for t in axes.texts)]
-    assert len(empty) == 2 * len(PANELS) - 2
+    told = figure.get_suptitle().replace("\n", " ")
+    assert "Not drawn: 3 trials" in told and f"One attack against 1 of {len(PANELS)} defenses" in told
+    assert len(figure.axes) == 2, "a defense that was not measured has no panels"
+    without = plot_side_by_side(simulated_records(both, 3))
+    empty = [axes for axes in without.axes if any(t.get_text() == "not measured" for t in axes.texts)]
+    assert len(without.axes) == 2 and len(empty) == 1, "but one at a single strength says so"
+    nothing = plot_side_by_side(simulated_records(both[:1], 3))
+    assert not nothing.axes and "Not drawn: 3 trials" in nothing.get_suptitle().replace("\n", " ")
 
 
 def test_every_trial_drawn_is_inside_the_frame() -> None:

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
 
 from bounds import BoundValue, Kind
-from verify.draw.style import AXES, COLOURS, MARKERS, STYLES, _few_digits
+from verify.draw.style import AXES, COLOURS, MARKERS, STYLES
 from verify.judge.base import Groups, bounds_at, errors_of, measured
 from verify.judge.statistics import LEVEL, Measured
 from verify.judge.upper import bound_of
 from verify.measure.outcome import TrialOutcome
-from verify.measure.point import Point, parameter_words
+from verify.measure.point import Point
 from verify.measure.series import parameter_of, value_of
 
 
@@ -37,7 +36,9 @@ class Axis:
         label, log = AXES[variable], True
         if len(parameters) == 1 and (one := parameters.pop()):
             if variable == "strength":
-                label = f"{points[0].defense.name.replace('_', ' ')}: {one.name.replace('_', ' ')}"
+                label = (
+                    f"{points[0].defense.name.replace('_', ' ')}: {one.words or one.name.replace('_', ' ')}"
+                )
             log = one.hi > 1  # a share is drawn as such
         values = [float(value_of(p, variable)) for p in points]
         log = log and min(values) > 0
@@ -102,22 +103,22 @@ def curve_of(
     )
 
 
-def parameter_names(together: Sequence[Sequence[Point]]) -> list[str]:
-    """A name for each series of one defense: the parameters that do not change along it; where there are several series,
-    those that tell them apart."""
-    words = [[parameter_words(p.defense) for p in s] for s in together]
-    telling = [
-        name
-        for name in (words[0][0] if words else {})
-        if all(len({w[name] for w in s}) == 1 for s in words)
-        and (len(words) == 1 or len({s[0][name] for s in words}) > 1)
-    ]
-    return [", ".join(s[0][name] for name in telling) for s in words]
+def shown_interval(m: Measured, stated: float) -> tuple[float, float]:
+    """What of an interval of measured over stated has to be in the frame: all of it, unless it is so long that it would make
+    the others small."""
+    ratio = m.rms / stated
+    return max(m.low / stated, ratio - 0.1), min(m.high / stated, ratio + 0.1)
 
 
-def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Axis) -> list[float]:
-    """Every trial, the root mean squares with their intervals, and what theory states; returns the heights used, all
-    positive."""
+def _alone(values: Sequence[float]) -> list[float]:
+    """Those of these values that have none beside them, nan for the others."""
+    there = [False, *(not math.isnan(v) for v in values), False]
+    return [v if not (there[k] or there[k + 2]) else math.nan for k, v in enumerate(values)]
+
+
+def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Axis, scale: float = 1.0) -> list[float]:
+    """Every trial, the root mean squares with their intervals, and what theory states, dots ``scale`` times as large as on a
+    screen; returns the heights used, all positive."""
     axes.set_xscale("log" if axis.log else "linear")
     axes.set_yscale("log")
     jitter = np.random.default_rng(0)  # only spreads the dots, so that all of them are seen
@@ -127,7 +128,9 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Axis) -> list[float]:
             errors = errors_of(group, curve.part)
             # No logarithm shows an exact recovery, R = 0: it is counted at the foot (``draw_counts``).
             spread = axis.moved(at, 0.012 * jitter.uniform(-1, 1, len(errors)))
-            axes.plot(spread, errors, "o", color=curve.colour, markersize=2.6, alpha=0.35, markeredgewidth=0)
+            axes.plot(
+                spread, errors, "o", color=curve.colour, markersize=2.6 * scale, alpha=0.35, markeredgewidth=0
+            )
             seen += [e for e in errors if e > 0]
             if m.n and m.rms > 0:
                 axes.plot(
@@ -135,22 +138,22 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Axis) -> list[float]:
                     m.rms,
                     curve.marker,
                     color=curve.colour,
-                    markersize=5,
+                    markersize=5 * scale,
                     markeredgecolor="white",
                     zorder=4,
                 )
             if m.n >= 2 and m.rms > 0:
                 low = max(m.low, 1e-3 * m.rms)  # an interval that reaches zero leaves the frame
-                axes.vlines(at, low, m.high, color=curve.colour, linewidth=1.6, zorder=3)
+                axes.vlines(at, low, m.high, color=curve.colour, linewidth=1.6 * scale, zorder=3)
         for kind, style in STYLES.items():
             values = curve.values(kind)
             if all(math.isnan(v) for v in values):
                 continue
             if kind is not Kind.FLOOR:  # one far below everything else may leave the frame
                 seen += [v for v in values if v > 0]
-            lone = {"marker": "_", "markersize": 28} if len(values) == 1 and "marker" not in style else {}
-            axes.plot(curve.x, values, color=curve.colour, zorder=2, **{**style, **lone})
-    axes.yaxis.set_major_formatter(FuncFormatter(_few_digits))
-    axes.yaxis.set_minor_formatter(FuncFormatter(_few_digits))
+            axes.plot(curve.x, values, color=curve.colour, zorder=2, **style)
+            if "marker" not in style:  # no line joins a value that has none beside it
+                dash = {"marker": "_", "markersize": 28 * scale, "linestyle": "none"}
+                axes.plot(curve.x, _alone(values), color=curve.colour, zorder=2, **{**style, **dash})
     axes.grid(which="both", color="0.92", linewidth=0.5)
     return seen

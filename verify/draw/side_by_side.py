@@ -24,8 +24,17 @@ from bounds import (
     TensorAttack,
 )
 from bounds.setting import alternating
-from verify.draw.curves import Axis, Curve, curve_of, draw_curves, parameter_names
-from verify.draw.style import STYLES, checked_path, label_values, save_figure
+from verify.draw.curves import Axis, Curve, curve_of, draw_curves
+from verify.draw.names import Wording
+from verify.draw.style import (
+    STYLES,
+    checked_path,
+    label_errors,
+    label_values,
+    legend_below,
+    save_figure,
+    wrapped,
+)
 from verify.experiments.grid import RANDOM
 from verify.judge.base import Groups, bound_at, errors_of
 from verify.judge.statistics import Measured
@@ -111,19 +120,37 @@ def plot_side_by_side(records: Iterable[Record], path: str | Path | None = None)
     """Two panels for each defense, all on one scale: error against width, and error against strength. Measured: dots and
     root mean squares with intervals; predicted: lines; dotted: two features without a defense.
 
-    Drawn are the trials that ``SideBySide`` chooses. A defense without any is left empty and says so. Returns the figure,
-    and writes it to ``path`` if one is given. ``ValueError`` for a suffix that is no format.
+    Drawn are the trials that ``SideBySide`` chooses; a defense without any has no panels, and the title counts those that
+    have. Returns the figure, and writes it to ``path`` if one is given. ``ValueError`` for a suffix that is no format.
     """
     if path is not None:
         checked_path(path)
     chosen = SideBySide.of(records)
-    panels = chosen.panels
-    figure = Figure(figsize=(13.2, 13.2), layout="constrained")
-    grid = figure.add_gridspec(2 * -(-len(panels) // COLUMNS), COLUMNS)
+    panels = [p for p in chosen.panels if p.measured]
+    columns = max(1, min(COLUMNS, len(panels)))
+    rows = -(-len(panels) // columns)
+    width = 3.3 * max(columns, 2)
+    figure = Figure(figsize=(width, 7 * rows + 1.2), layout="constrained")
+    if panels:
+        _draw_panels(figure, panels, columns)
+    figure.legend(
+        handles=_key(), loc="outside lower center", ncols=5 if columns > 2 else 2, fontsize=9, frameon=False
+    )
+    figure.suptitle(
+        "\n".join(wrapped(line, int(11 * width)) for line in _title(chosen, len(panels))), fontsize=11
+    )
+    if path is not None:
+        save_figure(figure, path)
+    return figure
+
+
+def _draw_panels(figure: Figure, panels: Sequence[Panel], columns: int) -> None:
+    """A pair of axes for each, one above the other, all of one scale."""
+    grid = figure.add_gridspec(2 * -(-len(panels) // columns), columns, wspace=0.06)
     first: Axes | None = None
     heights: list[float] = []
     for k, panel in enumerate(panels):
-        row, column = 2 * (k // COLUMNS), k % COLUMNS
+        row, column = 2 * (k // columns), k % columns
         for below, (curves, variable) in enumerate(((panel.widths, "m"), (panel.strengths, panel.variable))):
             axes = figure.add_subplot(grid[row + below, column], sharey=first)
             first = first or axes
@@ -134,24 +161,29 @@ def plot_side_by_side(records: Iterable[Record], path: str | Path | None = None)
                 axes.tick_params(labelleft=False, which="both")
             else:
                 axes.set_ylabel("error R")
-    handles = [
+    if first and heights:
+        first.set_ylim(0.75 * min(heights), 1.35 * max(heights))
+        label_errors(first, "y")
+
+
+def _key() -> list[Line2D]:
+    return [
         Line2D([], [], color="0.3", marker=".", linestyle="", markersize=4, alpha=0.6, label="one trial"),
         Line2D([], [], color="0.3", marker="|", linestyle="", markersize=11, label="rms, 99% interval"),
         *(Line2D([], [], color="0.3", label=k.name, **STYLES[k]) for k in (Kind.PREDICTED, Kind.FLOOR)),
         Line2D([], [], color="0.3", linestyle=":", label="PREDICTED, no defense, two features"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
-    if first and heights:
-        first.set_ylim(0.75 * min(heights), 1.35 * max(heights))
-    figure.suptitle(
-        "One attack against eight defenses (ReLU, random features, d = 50, residualized moments; two features, or two for "
-        "each client or local batch)\nUpper of each pair: error against width. Lower: against strength"
-        + (f". Not drawn: {chosen.not_drawn} trials at single widths" if chosen.not_drawn else ""),
-        fontsize=11,
-    )
-    if path is not None:
-        save_figure(figure, path)
-    return figure
+
+
+def _title(chosen: SideBySide, drawn: int) -> list[str]:
+    """Its lines: how many defenses, in which setting, and what is not drawn."""
+    how_many = "eight" if drawn == len(PANELS) == 8 else f"{drawn} of {len(PANELS)}"
+    lost = f". Not drawn: {chosen.not_drawn} trials at single widths" if chosen.not_drawn else ""
+    return [
+        f"One attack against {how_many} defenses (ReLU, random features, d = 50, residualized moments; two features, or two "
+        "for each client or local batch)",
+        f"Upper of each pair: error against width. Lower: against strength{lost}",
+    ]
 
 
 def is_common(point: Point) -> bool:
@@ -185,9 +217,10 @@ def _panel(family: type[Defense], title: str, groups: Groups) -> Panel:
 
 
 def _curves(together: Sequence[Sequence[Point]], groups: Groups, x: str) -> tuple[Curve, ...]:
+    names = Wording.of(together, x).names
     return tuple(
         curve_of(points, name, index, groups, x, kinds=(Kind.PREDICTED, Kind.FLOOR))
-        for index, (points, name) in enumerate(zip(together, parameter_names(together), strict=True))
+        for index, (points, name) in enumerate(zip(together, names, strict=True))
     )
 
 
@@ -207,20 +240,17 @@ def _draw(axes: Axes, curves: Sequence[Curve], variable: str) -> list[float]:
     axes.plot(ticks, [v for v in stated if v], color="0.3", linestyle=":", linewidth=1.2, zorder=1)
     label_values(axes, WIDTHS if variable == "m" else _readable(ticks, axis))
     axes.tick_params(axis="x", labelsize=7.5)
-    at = "" if variable == "m" else f" ({points[0].describe()['m']})"
-    axes.set_xlabel(axis.label.split(": ")[-1] + at, fontsize=8.5)
+    at = [] if variable == "m" else [points[0].describe()["m"]]
+    at += Wording.of([c.points for c in curves], variable).parameters
+    name = axis.label.split(": ")[-1]
+    axes.set_xlabel(f"{name} ({', '.join(at)})" if at else name, fontsize=8.5)
     if any(c.name for c in curves):
-        handles = [
-            Line2D([], [], color=c.colour, marker=c.marker, linestyle="", markersize=4, label=c.name)
-            for c in curves
-        ]
-        falling = variable == "m"
-        axes.legend(
-            handles=handles,
-            fontsize=6.5,
-            loc="lower left" if falling else "upper left",
-            frameon=False,
-            handletextpad=0.2,
+        legend_below(
+            axes,
+            [
+                Line2D([], [], color=c.colour, marker=c.marker, linestyle="", markersize=4, label=c.name)
+                for c in curves
+            ],
         )
     return heights
 

@@ -71,7 +71,7 @@ ACTIVATIONS: tuple[Experiment, ...] = (
     ),
     experiment(
         "softplus-plain",
-        "Softplus, plain moments: the fourth coefficient is small, first order converges slowly",
+        "Softplus, plain moments: its fourth coefficient is small",
         ("C1",),
         (PredictedCheck(tolerance=0.2),),
         features=RANDOM,
@@ -153,7 +153,7 @@ ACTIVATIONS: tuple[Experiment, ...] = (
     ),
     experiment(
         "patches",
-        "Patches of photographs (32 x 32 x 3), mean removed: how first order is approached",
+        "Patches of colour photographs, mean removed",
         ("C1", "C7"),
         (),  # widths that fit in memory leave the predicted error above what first order can be held to
         features=Features("patches", seed=13, max_cosine=0.5),

@@ -59,7 +59,6 @@ def _strength(
     points = tuple(
         Point(name, RANDOM, d=50, m=SIDE_BY_SIDE_WIDTH, B=batch, defense=defense) for defense, batch in cells
     )
-    title = f"{title}, strength by strength"
     return Experiment(name, title, points, tuple(rules), claims, trials=40, reduced=reduced)
 
 
@@ -71,21 +70,22 @@ def _kept(*defenses: Defense, width: int = 40_000, trials: int = 20) -> Reduced:
 _STRENGTHS = (
     _strength(
         "batch",
-        "Batch size, no defense",
+        "No defense, by batch size",
         ("C1",),
         tuple((NoDefense(), B) for B in (1, 2, 3, 4, 6, 8)),
         Reduced(80_000, 20, batches=(3, 6), checks=(PredictedCheck(0.1),)),
+        (PredictedCheck(0.1), RateCheck("B", upper=True)),
     ),
     _strength(
         "noise",
-        "Additive noise",
+        "Additive noise, by strength",
         ("C9",),
         tuple((GradientNoise(s), 2) for s in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)),
         _kept(GradientNoise(0.5), GradientNoise(1.0), trials=16),
     ),
     _strength(
         "clipping",
-        "Clipping",
+        "Clipping alone, by strength",
         ("C10",),
         _CLIPPED,
         _kept(
@@ -94,21 +94,21 @@ _STRENGTHS = (
     ),
     _strength(
         "dp-sgd",
-        "DP-SGD, clipping norm 1",
+        "DP-SGD, by strength of the noise",
         ("C10",),
         _NOISY,
         _kept(DPSGD(1.0, 0.001, per_sample=True), DPSGD(1.0, 0.002, per_sample=True), trials=15),
     ),
     _strength(
         "dropout",
-        "Dropout",
+        "Dropout, by strength",
         ("C12",),
         _DROPPED,
         _kept(Dropout(0.1, True), Dropout(0.3, True), width=80_000, trials=30),
     ),
     _strength(
         "pruning",
-        "Gradient pruning",
+        "Gradient pruning, by strength",
         ("C13",),
         _PRUNED,
         _kept(GradientPruning(0.7), GradientPruning(0.8), width=80_000, trials=16),  # where a limit shows
@@ -116,14 +116,14 @@ _STRENGTHS = (
     ),
     _strength(
         "local-aggregation",
-        "Local aggregation",
+        "Local aggregation, by number of steps",
         ("C8",),
         _LOCAL,
         _kept(LocalAggregation(5, 0.1), LocalAggregation(20, 0.1), trials=18),
     ),
     _strength(
         "clients",
-        "Secure aggregation",
+        "Secure aggregation, by number of clients",
         ("C11",),
         tuple((SecureAggregation(n), 2 * n) for n in (1, 2, 3, 4)),
         _kept(SecureAggregation(2), SecureAggregation(3), trials=12),
@@ -160,7 +160,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
     ),
     experiment(
         "dropout",
-        "Dropout, one mask for the batch and one for each sample",
+        "Dropout, with one mask for the batch or one for each sample",
         ("C12",),
         (PredictedCheck(0.05),),
         features=RANDOM,
@@ -172,7 +172,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
     ),
     experiment(
         "clipping",
-        "Clipping of the gradient as a whole and of every sample's own",
+        "Clipping alone",
         ("C10",),
         (PredictedCheck(0.05),),
         features=RANDOM,
@@ -184,7 +184,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
     ),
     experiment(
         "dp-sgd",
-        "DP-SGD: a fixed noise multiplier, whatever the width",
+        "DP-SGD with a fixed noise multiplier",
         ("C10",),
         (PredictedCheck(0.05, largest_m_only=False),),
         features=RANDOM,
@@ -197,7 +197,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
     ),
     experiment(
         "dp-sgd-strength",
-        "DP-SGD: noise of .3, 1 and 3 relative to the unclipped gradient",
+        "DP-SGD, noise of about the unclipped gradient's size",
         ("C10",),
         (PredictedCheck(0.05),),
         features=RANDOM,
@@ -209,7 +209,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
     ),
     experiment(
         "rounding",
-        "Stochastic rounding to multiples of 1 and 4",
+        "Stochastic rounding",
         (),
         (PredictedCheck(0.05),),
         features=RANDOM,
@@ -241,7 +241,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
     ),
     experiment(
         "pruning-batch",
-        "Gradient pruning of one, three and four features",
+        "Gradient pruning and the number of features",
         ("C13",),
         (PredictedCheck(0.1),),
         features=RANDOM,
@@ -255,7 +255,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
     ),
     experiment(
         "dropout-against-pruning",
-        "The same fraction of entries removed: at random, or the smallest; m growing 64-fold",
+        "The same fraction of entries removed: at random, or the smallest",
         ("C12", "C13"),
         (PredictedCheck(0.1), RateCheck("m")),
         features=RANDOM,
@@ -274,7 +274,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
     ),
     experiment(
         "local-aggregation",
-        "Local aggregation: the same batch for K = 1, 5, 20 steps",
+        "Local aggregation with the same batch at every step",
         ("C8",),
         (PredictedCheck(0.05),),
         features=RANDOM,
@@ -287,7 +287,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
     ),
     experiment(
         "batches",
-        "Six features: in one batch, over three local steps, from three clients",
+        "Six features: in one batch, over local steps, from several clients",
         ("C8", "C11"),
         (PredictedCheck(0.05),),
         features=RANDOM,
@@ -301,7 +301,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
     ),
     experiment(
         "undefended",
-        "No defense: what the defenses below are measured against",
+        "No defense: what the defenses are measured against",
         ("C8", "C11", "C13"),
         (PredictedCheck(0.05), RateCheck("m")),
         features=RANDOM,

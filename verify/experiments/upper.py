@@ -64,7 +64,7 @@ UPPER: tuple[Experiment, ...] = (
     *(
         experiment(
             f"upper-growing-{size}",
-            f"Proved upper bound and measured {what} as the width grows",
+            f"Proved upper bound and measured {what}",
             ("C1",),
             (UpperCheck(0.05, part),),
             features=ORTHONORMAL,
@@ -74,6 +74,9 @@ UPPER: tuple[Experiment, ...] = (
             moments=("residualized",),
             trials=40,
         )
-        for size, part, what in ((1, "error", "error"), (2, "span", "distance from the span"))
+        for size, part, what in (
+            (1, "error", "error, one feature"),
+            (2, "span", "distance from the span, two features"),
+        )
     ),
 )

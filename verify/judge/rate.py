@@ -1,10 +1,27 @@
-"""RATE: fitted exponents against stated ones."""
+"""RATE: fitted exponents against stated ones.
+
+A rate is an order of growth without a constant, R = O(B sqrt(d/m)) up to logarithms. It has an exponent in every one of its
+variables, and of each two questions can be asked.
+
+Is it R's own order? ``RateCheck(variable)``: the exponent of R is that of the rate, within a tolerance on either side. So
+it is asked in m, d and the noise's sigma, where theory (PREDICTED) has the rate's exponents too: there a faster fall would
+refute it as well as a slower one.
+
+Is it an order that R does not exceed? ``RateCheck(variable, upper=True)``: the exponent of R is at most the rate's. So it is
+asked in B: there the rate is the order of a published upper bound, to which no lower bound corresponds, and an error that
+grows more slowly does not refute it. It holds then, and its result says whether it is also tight, which is the verdict of
+the first question: "tight" (that holds), "not tight" (that fails), or neither (more trials would tell).
+
+Both speak of the values measured, not of a limit: what a rate leaves out (logarithms, powers of 1/pi_min and kappa, which
+change with the features as B grows) is in the fitted exponent.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -27,16 +44,22 @@ def variables() -> tuple[str, ...]:
         for p in family.parameters()
         if family.rate is not None and p.symbol in family.rate.free_symbols and p.hi > 1
     )
-    return ("m", "d", *dict.fromkeys(growing))
+    return ("m", "d", "B", *dict.fromkeys(growing))
+
+
+#: What the verdict on a rate as the error's own order makes of an upper one that holds.
+TIGHTNESS: Mapping[str, str] = MappingProxyType({"holds": "tight", "fails": "not tight"})
 
 
 @dataclass(frozen=True)
 class RateCheck(Check):
-    """The exponent of ``variable`` (one of ``variables()``) within ``tolerance`` of the rate's."""
+    """The exponent of ``variable`` (one of ``variables()``) within ``tolerance`` of the rate's; ``upper``: at most so far
+    above it."""
 
     kind: ClassVar[Kind] = Kind.RATE
     variable: str = "m"
     tolerance: float = 0.05
+    upper: bool = False
 
     def __post_init__(self) -> None:
         checks.choice("variable", self.variable, variables())
@@ -45,7 +68,8 @@ class RateCheck(Check):
 @dataclass(frozen=True, kw_only=True)
 class RateResult(Result):
     """RATE: fitted and stated exponent; ``lack_of_fit`` is the p-value of the straight line (small: it is
-    curved)."""
+    curved). ``upper``: asked as an order that the error does not exceed; ``tightness``: whether it is the error's own order,
+    "tight", "not tight", or empty where that is not decided (or was all that was asked)."""
 
     variable: str
     slope: float
@@ -54,6 +78,8 @@ class RateResult(Result):
     exponent: float
     tolerance: float
     lack_of_fit: float
+    upper: bool = False
+    tightness: str = ""
 
 
 def judge_rate(
@@ -64,10 +90,12 @@ def judge_rate(
     level: float = LEVEL,
     baseline: float = BASELINE,
     unproved: str = "",
+    *,
+    upper: bool = False,
     **where: str,
 ) -> RateResult:
     """RATE holds iff the interval of the slope of log rms against log ``variable`` lies in exponent ±
-    tolerance.
+    tolerance; with ``upper`` iff it lies below exponent + tolerance (and fails iff it lies above).
 
     Least squares over the values of the variable, weighted by the number of trials at each (weights that do
     not depend on the errors keep the slope unbiased); its standard error from the scatter of the trials at
@@ -78,15 +106,20 @@ def judge_rate(
     n, failed = sum(m.n for m in points.values()), sum(m.failed for m in points.values())
     nothing = unproved or next((why for m in points.values() if (why := m.learns_nothing(baseline))), "")
     slope, low, high, fit_p = weighted_slope(usable, level)
-    verdict = settled(within(low, high, exponent - tolerance, exponent + tolerance), failed, nothing)
+    own = within(low, high, exponent - tolerance, exponent + tolerance)
+    asked_of = within(low, high, -math.inf, exponent + tolerance) if upper else own
+    verdict = settled(asked_of, failed, nothing)
     if len(usable) < len(points) and verdict == "holds":
         verdict = "inconclusive"
+    tightness = TIGHTNESS.get(own, "") if upper and verdict == "holds" else ""
     found = f"{slope:+.3f} [{low:+.3f}, {high:+.3f}]" if len(usable) > 1 else "not measurable"
-    asked = "" if unproved else f"for {exponent:+.3g} ± {tolerance:g} "
+    asked = "" if unproved else f"for {'at most ' if upper else ''}{exponent:+.3g} ± {tolerance:g} "
     text = (
         f"exponent of {variable} {found} {asked}"
         f"over {len(usable)} of {len(points)} values: {noted(verdict, n, failed, nothing)}"
-    ) + (f"; not a straight line (p = {fit_p:.1g})" if fit_p < 1 - level else "")
+    )
+    text += f"; {tightness} as an order" if tightness else ""
+    text += f"; not a straight line (p = {fit_p:.1g})" if fit_p < 1 - level else ""
     return RateResult(
         kind=Kind.RATE,
         **place(where),
@@ -101,6 +134,8 @@ def judge_rate(
         exponent=exponent,
         tolerance=tolerance,
         lack_of_fit=fit_p,
+        upper=upper,
+        tightness=tightness,
     )
 
 
@@ -144,6 +179,7 @@ def _rate(check: RateCheck, groups: Groups, conduct: Conduct) -> Iterator[Result
             conduct.level,
             conduct.baseline,
             unproved,
+            upper=check.upper,
             **named(points[0], (hidden,)),
         )
 

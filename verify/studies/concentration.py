@@ -145,13 +145,15 @@ def draw(found: Findings) -> Figure:
     """One panel for each variable, one line for each quantity, every trial a dot."""
     from matplotlib.figure import Figure
 
+    from verify.draw.style import legend_below
+
     names = {
         "span": "span, sine of the angle",
         "same": "core, same neurons",
         "fresh": "core, fresh neurons",
         "left_out": "core, leave one out",
     }
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
     panels = figure.subplots(1, len(VALUES), sharey=True, squeeze=False)[0]
     results = {(r.series, r.variable): r for r in exponents(found)}
     for axes, variable in zip(panels, VALUES, strict=True):
@@ -169,7 +171,7 @@ def draw(found: Findings) -> Figure:
         axes.set(xscale="log", yscale="log", xlabel=variable, title=f"exponents of {variable}")
         axes.set_xticks(x, [f"{value:,}".replace(",", " ") for value in x], fontsize=8)
         axes.minorticks_off()
-        axes.legend(fontsize=7.5, loc="best")
+        legend_below(axes)
     panels[0].set_ylabel("error (root mean square and trials)")
     fixed = ", ".join(f"{k} = {v:,}".replace(",", " ") for k, v in BASE.items())
     failed = failure_note(found.cells)

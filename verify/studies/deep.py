@@ -225,14 +225,12 @@ def draw(found: Findings) -> Figure:
     last one for standard first layers."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14, 4.4), layout="constrained")
+    figure = Figure(figsize=(14, 4.8), layout="constrained")
     *panels, last = figure.subplots(1, len(NAMES) + 1, squeeze=False)[0]
     for axes in panels[1:]:
         axes.sharey(panels[0])
     for axes, activation in zip(panels, NAMES, strict=True):
         _draw_activation(axes, found, activation)
-    # Room above the data for the legends.
-    panels[0].set_ylim(top=panels[0].get_ylim()[1] * 1.6)
     panels[0].set_ylabel("R of the inputs (root mean square and trials)")
     _draw_standard(last, found)
     figure.suptitle(
@@ -244,7 +242,7 @@ def draw(found: Findings) -> Figure:
 
 
 def _draw_activation(axes: Axes, found: Findings, activation: str) -> None:
-    from verify.draw.style import COLOURS, MARKERS
+    from verify.draw.style import COLOURS, MARKERS, legend_below
 
     for i, layers in enumerate(dict.fromkeys(c.condition["layers"] for c in found.where(first="carry"))):
         cells = found.where(first="carry", activation=activation, layers=layers)
@@ -265,7 +263,7 @@ def _draw_activation(axes: Axes, found: Findings, activation: str) -> None:
     axes.set_xticks(WIDTHS, [_spaced(m) for m in WIDTHS], fontsize=8)
     axes.minorticks_off()
     axes.set_yticks([0.03, 0.05, 0.1, 0.2], ["0.03", "0.05", "0.1", "0.2"])
-    axes.legend(fontsize=7.5, loc="upper center")
+    legend_below(axes)
 
 
 def _draw_standard(axes: Axes, found: Findings) -> None:

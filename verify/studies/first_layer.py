@@ -177,13 +177,15 @@ def draw(found: Findings) -> Figure:
     """
     from matplotlib.figure import Figure
 
+    from verify.draw.style import legend_below
+
     titles = {
         "z2z3": "z² + z³, bias 30 (setting of [W23])",
         "odd": "tanh and sigmoid, bias 30, up to sign",
         "relu": "ReLU, labels ±1, no bias",
         "noise": f"ReLU, the same noise on either, d = {NOISE_DIMENSION}",
     }
-    figure = Figure(figsize=(12, 9), layout="constrained")
+    figure = Figure(figsize=(12, 9.6), layout="constrained")
     panels = figure.subplots(2, 2).ravel()
     for axes, (panel, series) in zip(panels, SERIES.items(), strict=True):
         variable = "sigma" if panel == "noise" else "d"
@@ -202,9 +204,7 @@ def draw(found: Findings) -> Figure:
         axes.set(yscale="log", title=titles[panel], ylabel="error R")
         axes.set_ylim(*((1e-17, 30.0) if panel == "relu" else (1e-4, 4.0)))
         axes.axhline(1.0, color="0.6", linewidth=0.8)
-        axes.legend(
-            fontsize=8, loc="center" if panel == "relu" else "lower left", ncols=1 if panel == "relu" else 2
-        )
+        legend_below(axes, size=8, columns=2)
     failed = failure_note(found.cells)
     figure.suptitle(
         f"The gradient of the output weights (dL/da) against that of the first layer (dL/dW)\n"

@@ -121,15 +121,15 @@ def draw(found: Findings) -> Figure:
     """R against d, a line for each series, every trial a dot, failures noted at their dimension."""
     from matplotlib.figure import Figure
 
-    from verify.draw.style import COLOURS, MARKERS
+    from verify.draw.style import COLOURS, MARKERS, legend_below
 
-    figure = Figure(figsize=(9, 5.2), layout="constrained")
+    figure = Figure(figsize=(9, 5.4), layout="constrained")
     axes = figure.subplots()
     for k, series in enumerate(SERIES):
         cells = found.where(series=series)
         if not cells:
             continue
-        colour, shift = COLOURS[k], 1.05 ** (k - 1.5)
+        colour, shift = COLOURS[k], 1.09 ** (k - 1.5)
         for cell in cells:
             values = cell.values("error")
             x = float(cell.condition["d"]) * shift
@@ -159,10 +159,10 @@ def draw(found: Findings) -> Figure:
     axes.set(
         xscale="log", yscale="log", xlabel="dimension d", ylabel="R up to signs (root mean square and trials)"
     )
-    axes.set_ylim(0.02, 2.0)
+    axes.set_ylim(0.05, 2.0)
     axes.set_xticks(ticks, [str(d) for d in ticks])
     axes.minorticks_off()
-    axes.legend(fontsize=8, loc="lower left")
+    legend_below(axes, size=8, columns=2)
     axes.set_title(
         f"Odd activations, B = {B} orthonormal features, {found.trials} trials each; dashed: PREDICTED (99 % intervals)",
         fontsize=10,

@@ -1,0 +1,58 @@
+"""What a figure's caption says: setting, marks, and every verdict in full. It is written beside the figure."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+from bounds import Kind
+from verify.draw.key import guides
+from verify.draw.shown import Shown
+from verify.draw.style import STYLES
+
+#: How theory is drawn, for the kinds that come with this project; another one's line is told by the figure's key.
+MEANINGS = {
+    Kind.PREDICTED: "PREDICTED: first-order asymptotics of this estimator, from the setting alone, nothing fitted.",
+    Kind.UPPER: "UPPER: proved, exceeded with probability at most delta.",
+    Kind.LOWER: "LOWER: no attack of its class does better.",
+    Kind.FLOOR: "FLOOR: the limit as the width grows.",
+}
+
+
+def caption_path(path: str | Path) -> Path:
+    """Where the caption of the figure at ``path`` is: NAME.caption.txt."""
+    return Path(path).with_suffix(".caption.txt")
+
+
+def caption(shown: Shown) -> str:
+    """The caption, then a line for each verdict."""
+    drawn = [k for k in STYLES if any(v == v for c in shown.curves for v in c.values(k))]
+    told = [
+        f"{shown.title}. {', '.join(shown.wording.shared)}.",
+        f"Dots: one trial each, {shown.error}; large marks: their root mean square with its {shown.level:.0%} interval.",
+        *(MEANINGS[kind] for kind in drawn if kind in MEANINGS),
+        *(
+            ["RATE: a slope without a height, raised above all that is drawn; never a bound."]
+            if guides(shown)
+            else []
+        ),
+    ]
+    paragraph = textwrap.fill(" ".join(told), 110)
+    return "\n".join([paragraph, "", *verdict_lines(shown), ""])
+
+
+def verdict_lines(shown: Shown) -> list[str]:
+    """One line each; what the caption says of all points already is left out."""
+    described = [p.describe() for c in shown.curves for p in c.points]
+    common = [text for part, text in described[0].items() if len({d[part] for d in described}) == 1]
+    known = {word for text in common for word in text.split(", ")}
+    lines = []
+    for r in shown.results:
+        name = ", ".join(word for word in r.series.split(", ") if word not in known)
+        lines.append(f"{r.kind.name}{f' {name}' if name else ''}: {r.text}")
+    return lines
+
+
+def write_caption(shown: Shown, path: str | Path) -> None:
+    """Beside the figure at ``path``."""
+    caption_path(path).write_text(caption(shown), encoding="utf-8")

@@ -1,0 +1,93 @@
+"""The key of a figure: which curve is which series, what each mark means, and the verdicts in a word each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from matplotlib.artist import Artist
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from bounds import Kind
+from verify.draw.shown import Shown
+from verify.draw.style import GUESS, GUIDE, STYLES, TURNED, VERDICTS, wrapped
+from verify.judge.rate import RateResult
+from verify.judge.verdict import Result
+
+
+def key_handles(shown: Shown, wrap: int, guessed: bool) -> list[Artist]:
+    """What a legend has to show, names wrapped at ``wrap`` characters. Series have entries where there are several and
+    they are no rows, which are named beside them. ``guessed``: the line of guessing zero is drawn."""
+    scale = shown.look.scale
+    named = [] if shown.rows or len(shown.curves) == 1 else shown.curves
+    series = [
+        Line2D(
+            [], [], color=c.colour, marker=c.marker, linestyle="", markersize=6 * scale,
+            label=wrapped(c.name, wrap),
+        )
+        for c in named
+    ]  # fmt: skip
+    bar = "_" if shown.rows else "|"
+    drawn = [k for k in STYLES if any(v == v for c in shown.curves for v in c.values(k))]
+    marks: list[Artist] = [
+        Line2D([], [], color="0.3", marker=".", linestyle="", markersize=4, alpha=0.6, label="one trial"),
+        Line2D(
+            [], [], color="0.3", marker=bar, linestyle="", markersize=11 * scale,
+            label=f"rms, {shown.level:.0%} interval",
+        ),
+        *(
+            Line2D([], [], color="0.3", **_style(kind, shown), label=wrapped(_judged(kind, shown.results), wrap))
+            for kind in drawn
+        ),
+        *(
+            Line2D([], [], **GUIDE, label=wrapped(_rate(exponent, found), wrap))
+            for exponent, found in guides(shown).items()
+        ),
+        *([Line2D([], [], **GUESS, label="guessing zero, R = 1")] if guessed else []),
+    ]  # fmt: skip
+    if shown.compared is Kind.PREDICTED and Kind.PREDICTED in drawn:
+        marks.append(Patch(color="0.88", label=f"1 ± {shown.tolerance:g}"))
+    return [*series, *marks]
+
+
+def _style(kind: Kind, shown: Shown) -> Mapping[str, Any]:
+    style = STYLES[kind]
+    return (
+        {**style, "marker": TURNED.get(style["marker"], style["marker"])}
+        if shown.rows and "marker" in style
+        else style
+    )
+
+
+def guides(shown: Shown) -> dict[float, list[RateResult]]:
+    """The exponents of the figure's variable that were judged, with the verdicts. A rate without one is not drawn."""
+    found: dict[float, list[RateResult]] = {}
+    for r in shown.results:
+        if isinstance(r, RateResult) and r.variable == shown.axis.variable and math.isfinite(r.exponent):
+            found.setdefault(r.exponent, []).append(r)
+    return found
+
+
+def counted(results: Iterable[Result]) -> str:
+    """How many came out how: "holds"; "5 hold, 1 inconclusive"."""
+    verdicts: list[str] = [r.verdict for r in results]
+    if len(verdicts) == 1:
+        return verdicts[0]
+    plural = {"holds": "hold", "fails": "fail"}
+    return ", ".join(f"{n} {plural.get(v, v)}" for v in VERDICTS if (n := verdicts.count(v)))
+
+
+def _judged(kind: Kind, results: Iterable[Result]) -> str:
+    own = [r for r in results if r.kind is kind]
+    return f"{kind.name}: {counted(own)}" if own else kind.name
+
+
+def _rate(exponent: float, found: list[RateResult]) -> str:
+    slope = str(Fraction(exponent).limit_denominator(24)).replace("-", "−")
+    order = "upper order" if found[0].upper else "order"
+    tight = {r.tightness for r in found}
+    said = counted(found) + (f", {one}" if len(tight) == 1 and (one := tight.pop()) else "")
+    return f"RATE, {order} only, slope {slope}: {said}"
