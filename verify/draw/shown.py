@@ -12,7 +12,7 @@ from verify.draw.style import STYLES, Look
 from verify.judge import JUDGES
 from verify.judge.base import Groups
 from verify.judge.predicted import PredictedCheck
-from verify.judge.rate import VARIABLES, RateCheck
+from verify.judge.rate import RateCheck, variables
 from verify.judge.upper import UpperCheck
 from verify.judge.verdict import Result
 from verify.measure.check import Check
@@ -103,7 +103,7 @@ def natural_checks(x: str, tolerance: float) -> tuple[Check, ...]:
         return (predicted, RateCheck("m"))
     if x == "B":
         return (predicted, RateCheck("B", upper=True))
-    return (RateCheck(x),) if x in VARIABLES else (predicted,)
+    return (RateCheck(x),) if x in variables() else (predicted,)
 
 
 def _part(experiment: Experiment | None) -> str:
