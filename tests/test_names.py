@@ -18,7 +18,7 @@ from verify.measure.features import Features
 from verify.measure.point import Point
 from verify.measure.series import series
 
-ALL = [e for full in EXPERIMENTS.values() for e in (full, full.quick())]
+ALL = [e for full in EXPERIMENTS.values() for e in full.forms]
 BASE = make_point(B=4, d=20)
 #: Points that differ from ``BASE`` in one property each, and the words for it.
 CHANGED = {

@@ -124,7 +124,7 @@ def test_a_setting_keeps_an_expression() -> None:
         Activation("z**2", lambda t: t**2, expr=Z**2),
         sp.Float("0.1", 40) * Z,
     ],
-    ids=str,
+    ids=["function", "foreign-gelu", "foreign-square", "long-number"],
 )
 def test_what_has_no_text_is_in_no_point(activation: Any) -> None:
     with pytest.raises(ValueError, match=r"activation must be one of relu.*expression in z, to be written"):
