@@ -8,6 +8,7 @@ import pytest
 
 from bounds import DEFENSES, Defense, Kind, Setting, TensorAttack, evaluate
 from verify.search.check_bound import check_bound
+from verify.search.claim import BrokenBound
 from verify.search.point_strategy import point_strategy
 from verify.search.result import CheckResult
 
@@ -55,9 +56,11 @@ def test_own_statements_survive_and_corrupted_ones_do_not(
     family: Family, kind: Kind, corruption: float
 ) -> None:
     """False alarms at most 1 % each by construction; the seed is fixed, so that the outcome is too."""
-    result = checked(family, kind, 1.0)
-    if not result.settings:
-        pytest.skip(f"nothing to test: {result}")
+    try:
+        result = checked(family, kind, 1.0)
+    except BrokenBound as nothing:
+        assert "it returned None, here and wherever it was asked" in str(nothing)
+        pytest.skip(f"nothing is proved or predicted of {family.name} in these settings")
     assert result.survived, result
     corrupted = checked(family, kind, corruption)
     assert corrupted.refuted, corrupted

@@ -122,7 +122,7 @@ def test_every_public_name_is_there() -> None:
 
 def test_the_list_of_commands_is_that_of_the_files() -> None:
     files = {p.stem for p in (ROOT / "verify" / "cli").glob("*.py")}
-    assert set(COMMANDS) == files - {"__init__", "app", "options", "tables", "report"}
+    assert set(COMMANDS) == files - {"__init__", "app", "finished", "options", "report", "screen", "tables"}
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -156,11 +156,16 @@ def test_every_defense_has_its_options(capsys: pytest.CaptureFixture[str], name:
     options = [
         text for p in NAMES[name].parameters() for text in (f"--{p.name.replace('_', '-')}", str(p.grid[0]))
     ]
-    code, out, _ = run(capsys, "bound", name, *options)
+    strength = NAMES[name].strength_parameter()
+    one = (
+        "--B",
+        str(strength.grid[0] if strength and strength.integer else 1),
+    )  # a feature for each client or step
+    code, out, _ = run(capsys, "bound", name, *one, *options)
     assert code == 0 and "predicted" in out
-    assert run(capsys, "bound", name, *options, "--latex")[1].count("% ") >= 1
+    assert run(capsys, "bound", name, *one, *options, "--latex")[1].count("% ") >= 1
     for chosen in (options, []):  # without options: off, which is infinity for some
-        code, out, err = run(capsys, "bound", name, *chosen, "--json")
+        code, out, err = run(capsys, "bound", name, *one, *chosen, "--json")
         assert code == 0, err
         assert json.loads(out, parse_constant=refuse_constant)["defense"] == NAMES[name].name
 

@@ -237,7 +237,7 @@ from verify import Features, Point, check_point, compare, experiment_of, own_exp
 from verify.judge.base import bound_at
 from verify.judge.predicted import ImprovementCheck
 from verify.measure.files import compact
-from verify.search.point_strategy import code
+from verify.search.again import code
 
 test_all_packages_are_shipped()
 spec = Echo(reach=math.inf, scales=(0.5, math.inf))
