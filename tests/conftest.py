@@ -5,13 +5,19 @@ from __future__ import annotations
 
 import os
 
-import torch
 from hypothesis import HealthCheck, settings
 from threadpoolctl import threadpool_limits
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
-torch.set_num_threads(1)
-threadpool_limits(1)
+
+
+def pytest_collection() -> None:
+    """Where tests are collected, which is not the process that hands them to others: that one starts these sooner."""
+    import torch
+
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+
 
 settings.register_profile(
     "reproducible",

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+#: A relative change of the objective below this is rounding.
+_ROUNDING = 1e-15
+
 
 @dataclass(frozen=True, eq=False)
 class Decomposition:
@@ -110,13 +113,16 @@ class _Fit:
             new_misfit = self.misfit(new_alpha, new_U)
             new_value = np.sum(new_misfit**2, axis=1)
             better = new_value <= value[live]
+            # Where the step promises no more than rounding, objectives are compared in vain, however it is damped.
+            settled = np.sum(slope[..., 0] * step, axis=1) <= _ROUNDING * value[live]
             small = np.linalg.norm(turn, axis=(1, 2)) < 1e-11
-            small |= value[live] - new_value <= 1e-15 * value[live]
+            small |= value[live] - new_value <= _ROUNDING * value[live]
             taken = live[better]
             alpha[taken], U[taken] = new_alpha[better], new_U[better]
             misfit[taken], value[taken] = new_misfit[better], new_value[better]
             damping[live] = np.where(better, np.maximum(damping[live] / 10, 1e-14), damping[live] * 4)
-            live = live[~(better & (small | (new_value <= floor))) & (damping[live] < 1e12)]
+            ended = settled | (better & (small | (new_value <= floor)))
+            live = live[~ended & (damping[live] < 1e12)]
             if not live.size:
                 break
         return value, alpha, U
