@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bounds.arrays import Array
-from bounds.kinds.pairs import _plane_moments, planes
+from bounds.kinds.pairs import pair_moments, planes
 from bounds.setting import Setting
 
 
@@ -42,7 +42,7 @@ def raw_gram(setting: Setting) -> Array:
     gram = np.zeros((setting.B, setting.B))
     for i, k, cosine, _ in planes(setting.directions):
         norms = (float(setting.norms[i]), float(setting.norms[k]))
-        gram[i, k] = gram[k, i] = _plane_moments(setting.activation, False, (2, 4), norms, round(cosine, 15))[
+        gram[i, k] = gram[k, i] = pair_moments(setting.activation, False, (2, 4), norms, round(cosine, 15))[
             1, 1, 0, 0
         ]
     return gram

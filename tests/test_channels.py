@@ -31,7 +31,7 @@ from bounds import (
 )
 from bounds.gaussian.quadrature import hermite
 from bounds.kinds.predicted.elementwise import elementwise_error
-from bounds.kinds.predicted.population_fit import _Limit
+from bounds.kinds.predicted.population_fit import FitLimit
 from bounds.kinds.predicted.unbiased import first_order
 from bounds.law import Elementwise, Pruned, Unbiased
 from bounds.wide_limits import clipped_residuals, gradient_norm, raw_gram
@@ -224,7 +224,7 @@ def test_slopes_of_the_fit_s_atoms(B: int, activation: str) -> None:
     """Against central differences, at directions of length one or not (seed 0)."""
     setting = Setting.orthonormal(8, 1000, B, activation, labels=[3.0] * B)
     order = setting.activation.core_order
-    limit = _Limit(setting, TensorAttack(), Elementwise(np.sign, np.square, unbiased=False), order)
+    limit = FitLimit(setting, TensorAttack(), Elementwise(np.sign, np.square, unbiased=False), order)
     v = np.random.default_rng(0).standard_normal((B, B))
     found, eps = limit.atom_slopes(v), 1e-6
     for b in range(B):
@@ -239,7 +239,7 @@ def test_what_a_pruned_fit_owes_to_the_quantile_and_to_the_residuals() -> None:
     for them. What they leave unexplained is .10 to .13 of the power (seeds 8 to 10; .25 allowed); without either term, or
     with the sign of one turned, it is 3 to 20 times that (2 asked for)."""
     setting = Setting.from_features(correlated(2, 2, cosine=0.3), [1.0, -1.0], 160_000, "relu")
-    limit = _Limit(setting, TensorAttack(), Pruned(0.9), 4)
+    limit = FitLimit(setting, TensorAttack(), Pruned(0.9), 4)
     rows = limit.motion.rows[2:]  # of the turns, behind the two weights
     r = setting.residuals
     tau = limit.threshold(limit.sigma @ r, 0.9)

@@ -17,7 +17,7 @@ from attack.tensor.contraction import _moments, _pairs, apply_contracted, contra
 from attack.tensor.fit import MANY_SIGNS, signs_by_fit
 from attack.tensor.moments import Response, first_moment
 from bounds import GradientNoise, NoDefense, Setting, TensorAttack, evaluate
-from bounds.kinds.pairs import _PairTable
+from bounds.kinds.pairs import PairTable
 from bounds.kinds.predicted.unbiased import first_order
 from bounds.law import Unbiased
 
@@ -277,7 +277,7 @@ def test_the_constants_on_a_full_grid(residualized: bool) -> None:
     attack = TensorAttack(moments="residualized" if residualized else "plain")
     found = first_order(setting, attack, Unbiased(setting.residuals, 0.7))
     np.testing.assert_allclose(found.orthogonal, expected, rtol=1e-6)
-    table = _PairTable.build(setting, residualized, (1, 3), u)
+    table = PairTable.build(setting, residualized, (1, 3), u)
     centred = np.tanh(t * norms) @ r
     basis = np.eye(2)
     np.testing.assert_allclose(
@@ -298,7 +298,7 @@ def test_a_slice_may_be_better_than_the_unfolding() -> None:
     dual = np.linalg.solve((u.T * (strength * (u @ a))) @ u, u.T).T
     Z = np.einsum("a,ib->iab", a, dual)
     Z = (Z + Z.swapaxes(1, 2)) / 2
-    table = _PairTable.build(setting, False, (1, 3), u)
+    table = PairTable.build(setting, False, (1, 3), u)
     quiet, loud = (
         first_order(setting, TensorAttack(moments="plain"), Unbiased(setting.residuals, s)).orthogonal
         for s in (0.0, 1.0)

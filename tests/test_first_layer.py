@@ -28,7 +28,7 @@ from attack.rows.tensor import hermite_moments
 from attack.tensor.decompose import decompose
 from bounds import ACTIVATIONS, Defense, GradientNoise, NoDefense, Setting, TensorAttack, UnsupportedBound
 from bounds.estimator import moment_orders
-from bounds.kinds.fit_model import _solution_map
+from bounds.kinds.fit_model import solution_map
 from bounds.kinds.predicted.first_layer import first_layer_constants, first_layer_prediction
 
 PLAIN, RESIDUALIZED = TensorAttack(moments="plain"), TensorAttack()
@@ -196,7 +196,7 @@ def test_the_constants_on_a_full_grid(activation: str, attack: TensorAttack) -> 
         return np.asarray(((raw - sum(below)) * r) @ u)
 
     c_low, c_core = (np.array([a.coefficient(k, x) for x in n]) for k in (low, order))
-    left, right = _solution_map(u, r * c_low, c_core / c_low, (low, order), attack.weight(order, low))
+    left, right = solution_map(u, r * c_low, c_core / c_low, (low, order), attack.weight(order, low))
     moves = [
         contracted(one, rows(low), z) + contracted(two, rows(order), z)
         for one, two in zip(left, right, strict=True)
@@ -222,7 +222,7 @@ def test_the_solution_map_with_a_first_moment(B: int) -> None:
     moments = [
         np.tensordot(alpha * s, np.stack([power(v, k) for v in u]), 1) for k, s in ((1, 1), (3, ratio))
     ]
-    left, right = _solution_map(u, alpha, ratio, (1, 3), omega)
+    left, right = solution_map(u, alpha, ratio, (1, 3), omega)
     for _ in range(3):
         change = [symmetric(B, 1, rng) / 10, symmetric(B, 3, rng) / 10]
         moved = [

@@ -31,8 +31,8 @@ from bounds import (
 )
 from bounds.gaussian.quadrature import gaussian_rule
 from bounds.gaussian.symmetric import symmetrised
-from bounds.kinds.fit_model import _solution_map, solution
-from bounds.kinds.pairs import _PairTable
+from bounds.kinds.fit_model import solution, solution_map
+from bounds.kinds.pairs import PairTable
 from bounds.kinds.predicted.elementwise import elementwise_error
 from bounds.kinds.predicted.unbiased import _activation_scatter, first_order
 from bounds.law import Unbiased
@@ -130,7 +130,7 @@ def test_second_moments_on_a_full_grid(residualized: bool, activation: str) -> N
     h = response(setting, z, residualized)
     rng = np.random.default_rng(0)
     for order in (3, 4):
-        table = _PairTable.build(setting, residualized, (2, order), setting.directions)
+        table = PairTable.build(setting, residualized, (2, order), setting.directions)
         tensors = {k: np.stack([symmetric(3, k, rng) for _ in range(2)]) for k in (1, 2, order)}
         for p, q, a, b in (
             (0, 0, 1, 1),
@@ -160,7 +160,7 @@ def test_second_moments_by_sampling(activation: str, B: int) -> None:
     z = spread * rng.standard_normal((200_000, B))
     density = spread**B * np.exp(-np.sum(z**2, axis=1) * (1 - spread**-2) / 2)
     h = response(setting, z, True)
-    table = _PairTable.build(setting, True, (2, order), setting.directions)
+    table = PairTable.build(setting, True, (2, order), setting.directions)
     powers = {k: np.stack([power(u, k) for u in setting.directions]) for k in (2, order)}
     for p, q, a, b in ((0, 0, 2, 2), (0, 1, 2, order), (1, 1, order, order)):
         right = 0 if a == b else 1
@@ -184,7 +184,7 @@ def test_the_constants_on_a_full_grid(activation: str, order: int, residualized:
     alpha = setting.residuals * c2
     a = u @ np.linalg.inv((u.T * alpha) @ u)
     orthogonal = [w @ ((h[0] ** 2 + 0.7) * (z @ row) ** 2) for row in a]
-    left, right = _solution_map(u, alpha, cq / c2, (2, order), attack.weight(order))
+    left, right = solution_map(u, alpha, cq / c2, (2, order), attack.weight(order))
     moves = [(wick(two, z), wick(core, z)) for two, core in zip(left, right, strict=True)]
     rows = [w @ ((h[0] * two + h[1] * core) ** 2 + 0.7 * (two + core) ** 2) for two, core in moves]
     found = first_order(setting, attack, noisy_channel(setting, 0.7))
@@ -205,7 +205,7 @@ def test_the_solution_map_is_the_derivative_of_the_fit(order: int, B: int) -> No
     ratio, omega, step = rng.uniform(0.6, 1.4, B), 0.4, 1e-4
     powers = [np.stack([power(v, k) for v in u]) for k in (2, order)]
     moments = [np.tensordot(alpha, powers[0], 1), np.tensordot(alpha * ratio, powers[1], 1)]
-    left, right = _solution_map(u, alpha, ratio, (2, order), omega)
+    left, right = solution_map(u, alpha, ratio, (2, order), omega)
     for _ in range(3):
         change = [symmetric(B, 2, rng) / 10, symmetric(B, order, rng) / 10]
         moved = []
@@ -222,7 +222,7 @@ def test_the_solution_map_gives_directions_too() -> None:
     """B = 2: there is one tangent direction, so the signed displacement can be compared."""
     u = Setting.from_features(correlated(2, 2, 1, 0.7), np.ones(2), 100).directions
     alpha, ratio = np.array([1.0, -0.6]), np.array([-0.9, -0.9])
-    left, right = _solution_map(u, alpha, ratio, (2, 4), 1 / 12)
+    left, right = solution_map(u, alpha, ratio, (2, 4), 1 / 12)
     turn = np.array([[0.0, -1.0], [1.0, 0.0]])
     eps = 1e-6  # turning the first direction changes the moments; the map must give that turn back
     turned = u[0] * math.cos(eps) + turn @ u[0] * math.sin(eps)

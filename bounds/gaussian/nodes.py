@@ -11,7 +11,7 @@ import scipy
 from bounds.arrays import Array
 from bounds.errors import UnsupportedBound
 from bounds.gaussian.quadrature import hermite
-from bounds.gaussian.symmetric import _indices
+from bounds.gaussian.symmetric import symmetric_indices
 
 #: Grid: how far out in standard deviations, and points per axis for B = 1, 2.
 _REACH, _POINTS = 8.5, {1: 20_001, 2: 501}
@@ -23,7 +23,7 @@ _SOBOL, _WIDE = 2**18, 1.3
 
 
 @lru_cache(maxsize=1)
-def _nodes(B: int) -> tuple[Array, Array]:
+def gaussian_nodes(B: int) -> tuple[Array, Array]:
     """Points (N, B) and weights of the standard normal distribution in B dimensions; read-only."""
     if B in _POINTS:
         z, w = _lattice(B)
@@ -57,9 +57,9 @@ def _lattice(B: int) -> tuple[Array, Array]:
 
 
 @lru_cache(maxsize=2)
-def _hermite_entries(size: int, order: int) -> Array:
+def hermite_entries(size: int, order: int) -> Array:
     """The weighted entries of ``He_order`` at the nodes and multi-indices: (n, N), read-only."""
-    z, (index, weight) = _nodes(size)[0], _indices(size, order)
+    z, (index, weight) = gaussian_nodes(size)[0], symmetric_indices(size, order)
     values = np.stack([hermite(order, z[:, b]) for b in range(size)])  # (B, order + 1, n)
     counts = np.stack([np.sum(index == k, axis=1) for k in range(size)], axis=1)
     out = np.broadcast_to(weight, (len(z), len(index))).copy()

@@ -19,7 +19,7 @@ from bounds.errors import UnsupportedBound
 TAIL = 12.0
 
 
-_NODES = 20
+PANEL_NODES = 20
 
 
 _PANEL = 2.0
@@ -38,7 +38,7 @@ _TAIL_COEFFICIENT = 1e-9
 IN_THE_PLANE, ON_THE_LINE = 400, 20_000
 
 
-def _grid(scale: float = 1.0) -> Array:
+def panel_edges(scale: float = 1.0) -> Array:
     """Edges of the panels, finer where functions vary ``scale`` times as fast as an activation at unit norm."""
     count = math.ceil(2 * TAIL / _PANEL * max(1.0, scale / _UNIFORM))
     return np.linspace(-TAIL, TAIL, count + 1)
@@ -59,10 +59,10 @@ def edges(
     """
     inside = [b for b in breaks if -TAIL < b < TAIL]
     if scale <= _UNIFORM:
-        return np.unique(np.concatenate([_grid(), np.asarray(inside, dtype=float)]))
+        return np.unique(np.concatenate([panel_edges(), np.asarray(inside, dtype=float)]))
     finest = _PANEL * _UNIFORM / scale
     graded = finest * 2.0 ** np.arange(math.ceil(math.log2(TAIL / finest)))
-    found = np.unique(np.concatenate([_grid(), -graded, graded, inside]))
+    found = np.unique(np.concatenate([panel_edges(), -graded, graded, inside]))
     transform = _legendre_tail()
     while True:
         half, centre = np.diff(found) / 2, (found[:-1] + found[1:]) / 2
@@ -83,9 +83,11 @@ def edges(
 def _legendre_tail() -> Array:
     """The map from values at the nodes of a panel to its last four Legendre coefficients: (nodes, 4)."""
     nodes, weights = _legendre()
-    degrees = np.arange(_NODES - 4, _NODES)
+    degrees = np.arange(PANEL_NODES - 4, PANEL_NODES)
     return (
-        np.polynomial.legendre.legvander(nodes, _NODES - 1)[:, degrees] * weights[:, None] * (degrees + 0.5)
+        np.polynomial.legendre.legvander(nodes, PANEL_NODES - 1)[:, degrees]
+        * weights[:, None]
+        * (degrees + 0.5)
     )
 
 
@@ -95,7 +97,7 @@ def _density(x: Array) -> Array:
 
 @lru_cache(maxsize=1)
 def _legendre() -> tuple[Array, Array]:
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    nodes, weights = np.polynomial.legendre.leggauss(PANEL_NODES)
     return nodes, weights
 
 
@@ -112,7 +114,7 @@ def gaussian_rule(
     if function is not None:
         return _rule(edges(function, scale, breaks))
     inside = [b for b in breaks if -TAIL < b < TAIL]
-    return _rule(np.unique(np.concatenate([_grid(scale), np.asarray(inside, dtype=float)])))
+    return _rule(np.unique(np.concatenate([panel_edges(scale), np.asarray(inside, dtype=float)])))
 
 
 def _rule(edges: Array) -> tuple[Array, Array]:
@@ -162,7 +164,8 @@ def plane_moments(
         return np.concatenate([line[..., None], np.zeros((*line.shape, order))], axis=-1)
     fast = scale > _UNIFORM
     f_edges, g_edges = (
-        edges(h, scale, kinks, IN_THE_PLANE) if fast else _grid() for h, kinks in ((f, f_kinks), (g, g_kinks))
+        edges(h, scale, kinks, IN_THE_PLANE) if fast else panel_edges()
+        for h, kinks in ((f, f_kinks), (g, g_kinks))
     )
     layers = [k / cosine for k in g_kinks] if abs(cosine) > 1e-6 else []
     graded = [c + side * sine * 2.0**j for c in layers for side in (-1, 1) for j in range(-2, 8)]
@@ -172,7 +175,7 @@ def plane_moments(
     z1, outer_weights = _rule(_union(*places))
     # Inner rule: panels on the grid plus one break per kink of g, and per panel of g where it has its own, at places that
     # move with z1.
-    grid = _grid()
+    grid = panel_edges()
     own = [*g_kinks, *(g_edges if fast else ())]
     moving = [np.clip((k - cosine * z1) / sine, -TAIL, TAIL) for k in own]
     inner_edges = np.sort(np.column_stack([np.broadcast_to(grid, (z1.size, grid.size)), *moving]), axis=1)
@@ -191,5 +194,5 @@ def plane_moments(
 
 def _union(*places: Array | Sequence[float]) -> Array:
     """All of these edges within reach, once each, with the uniform ones."""
-    found = np.concatenate([_grid(), *(np.asarray(p, dtype=float) for p in places)])
+    found = np.concatenate([panel_edges(), *(np.asarray(p, dtype=float) for p in places)])
     return np.unique(found[np.abs(found) <= TAIL])

@@ -10,7 +10,7 @@ import numpy as np
 from bounds.arrays import Array
 
 
-def _indices(size: int, order: int) -> tuple[Array, Array]:
+def symmetric_indices(size: int, order: int) -> tuple[Array, Array]:
     """Sorted multi-indices (N, order) of a symmetric tensor and the square roots of their multiplicities."""
     index = np.array(list(itertools.combinations_with_replacement(range(size), order)))
     counts = np.stack([np.sum(index == k, axis=1) for k in range(size)], axis=1)
@@ -20,7 +20,7 @@ def _indices(size: int, order: int) -> tuple[Array, Array]:
     return index, np.sqrt(multiplicity)
 
 
-def _slots(size: int, index: Array) -> tuple[Array, Array]:
+def slot_tables(size: int, index: Array) -> tuple[Array, Array]:
     """Of multi-indices (N, order): what is left without each slot, (N, order, order - 1), and the slot as a unit vector,
     (N, order, size)."""
     others = [np.delete(index, s, axis=1) for s in range(index.shape[1])]

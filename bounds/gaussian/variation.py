@@ -15,7 +15,7 @@ import numpy as np
 
 from bounds import checks
 from bounds.arrays import Array
-from bounds.gaussian.quadrature import _NODES, TAIL, _grid
+from bounds.gaussian.quadrature import PANEL_NODES, TAIL, panel_edges
 
 #: A declaration is probed on [-_PROBED, _PROBED] at this spacing.
 _PROBED, _SPACING = 40.0, 1e-3
@@ -56,14 +56,14 @@ class Variation:
         On a panel of half width a, a function that is at most M within ``y`` of it is integrated by n nodes up to
         ``(64/15) a M rho^(2 - 2n) / (1 - rho^-2)``, where the ellipse with ``(rho - 1/rho) / 2 = y / a`` fits in.
         """
-        half = float(np.max(np.diff(_grid(norm)))) / 2
+        half = float(np.max(np.diff(panel_edges(norm)))) / 2
         y = min(self.width / norm, _WIDEST)
         rho = y / half + math.hypot(y / half, 1.0)
         centres = np.arange(-TAIL + half, TAIL, 2 * half)
         far, near = np.abs(centres) + half + y, np.maximum(np.abs(centres) - half - y, 0.0)
         growth = (self.size * (1 + norm * far) ** self.degree) ** 2 * np.maximum(far, 1.0) ** 8
         density = np.exp((y**2 - near**2) / 2) / math.sqrt(2 * math.pi)
-        factor = 64 / 15 * half * rho ** (2.0 - 2 * _NODES) / (1 - rho**-2)
+        factor = 64 / 15 * half * rho ** (2.0 - 2 * PANEL_NODES) / (1 - rho**-2)
         return float(factor * np.sum(growth * density))
 
     def refuted(self, function: Callable[[Array], Array], kinks: Sequence[float]) -> str:

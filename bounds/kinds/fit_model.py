@@ -87,7 +87,7 @@ def solution(
     )
 
 
-def _solution_map(
+def solution_map(
     directions: Array, alpha: Array, ratio: Array, orders: tuple[int, int], weight: float
 ) -> tuple[Array, Array]:
     """The turns' rows of ``solution``: tensors (B (B - 1), B, ..., B) of both orders."""

@@ -18,12 +18,12 @@ from bounds.law import Unbiased
 from bounds.setting import Setting
 
 
-def _inner(left: Array, right: Array) -> Array:
+def inner_product(left: Array, right: Array) -> Array:
     return np.asarray(np.sum((left * right).reshape(left.shape[0], -1), axis=1))
 
 
 @lru_cache(maxsize=4096)
-def _plane_moments(
+def pair_moments(
     activation: Activation,
     residualized: bool,
     orders: tuple[int, int],
@@ -33,7 +33,7 @@ def _plane_moments(
     """Moments of the pair: index [p, q] with 0 the function that enters the low moment, 1 the one of the core, and, where
     the core is even and leaves signs to the first moment, 2 the one that enters that."""
     if activation.homogeneous and norms != (1.0, 1.0):
-        scaled = _plane_moments(activation, residualized, orders, (1.0, 1.0), cosine)
+        scaled = pair_moments(activation, residualized, orders, (1.0, 1.0), cosine)
         return norms[0] * norms[1] * scaled
     low, order = orders
 
@@ -56,7 +56,7 @@ def _plane_moments(
 
 
 @dataclass(frozen=True)
-class _PairTable:
+class PairTable:
     """``h_p h_q = sum_il r_i r_l tau_p,i tau_q,l`` split over pairs: (weight, basis of the pair's plane (B, 2), moments)."""
 
     pairs: tuple[tuple[float, Array, Array], ...]
@@ -68,17 +68,17 @@ class _PairTable:
         orders: tuple[int, int],
         directions: Array,
         weights: Array | None = None,
-    ) -> _PairTable:
+    ) -> PairTable:
         """weights (B, B) symmetric: of the pairs; ``r_i r_l`` unless given."""
         weights = np.outer(setting.residuals, setting.residuals) if weights is None else weights
         table = []
         for i, k, cosine, plane in planes(directions):
             norms = (float(setting.norms[i]), float(setting.norms[k]))
-            moments = _plane_moments(setting.activation, residualized, orders, norms, round(cosine, 15))
+            moments = pair_moments(setting.activation, residualized, orders, norms, round(cosine, 15))
             if i != k:
                 moments = moments + moments.swapaxes(0, 1)
             table.append((float(weights[i, k]), plane, moments))
-        return _PairTable(tuple(table))
+        return PairTable(tuple(table))
 
     def second_moment(self, p: int, q: int, left: Array, right: Array) -> Array:
         """``E[h_p h_q He_a(left_n) He_b(right_n)]`` for symmetric tensors stacked on axis 0: shape (n,)."""
@@ -99,31 +99,31 @@ class _PairTable:
 class _Moments:
     """Second moments of what the server sees, times Hermite polynomials of z: gradient, masking and noise."""
 
-    gradient: _PairTable
-    masking: _PairTable | None
+    gradient: PairTable
+    masking: PairTable | None
     variance: float
 
     @staticmethod
     def of(setting: Setting, residualized: bool, orders: tuple[int, int], channel: Unbiased) -> _Moments:
-        def table(residualized: bool, weights: Array) -> _PairTable:
-            return _PairTable.build(setting, residualized, orders, setting.directions, weights)
+        def table(residualized: bool, weights: Array) -> PairTable:
+            return PairTable.build(setting, residualized, orders, setting.directions, weights)
 
         gradient = table(residualized, np.outer(channel.residuals, channel.residuals))
         masking = None if channel.masking is None else table(False, channel.masking)
         return _Moments(gradient, masking, channel.variance)
 
     def second(self, p: int, q: int, left: Array, right: Array) -> Array:
-        """``E[h_p h_q He_a(left_n) He_b(right_n)]`` (n,), h with all its randomness; indices as in ``_PairTable``."""
+        """``E[h_p h_q He_a(left_n) He_b(right_n)]`` (n,), h with all its randomness; indices as in ``PairTable``."""
         total = self.gradient.second_moment(p, q, left, right)
         # The same random part enters both moments, whatever is taken off their mean.
         if self.masking is not None:
             total = total + self.masking.second_moment(1, 1, left, right)
         if self.variance and left.ndim == right.ndim:
-            total = total + self.variance * math.factorial(left.ndim - 1) * _inner(left, right)
+            total = total + self.variance * math.factorial(left.ndim - 1) * inner_product(left, right)
         return total
 
     def spread(self, *parts: Array) -> Array:
-        """``E[I_n^2]``, (n,), of ``I = sum_p h_p <parts_p, He(z)>``, p counting the functions of ``_plane_moments``."""
+        """``E[I_n^2]``, (n,), of ``I = sum_p h_p <parts_p, He(z)>``, p counting the functions of ``pair_moments``."""
         return sum(
             (self.second(p, q, a, b) for p, a in enumerate(parts) for q, b in enumerate(parts)),
             np.zeros(len(parts[0])),

@@ -17,7 +17,7 @@ from bounds.defense import Defense
 from bounds.errors import UnsupportedBound
 from bounds.estimator import TensorAttack
 from bounds.kinds.predicted.decisions import check_assignment, check_signs
-from bounds.kinds.predicted.population_fit import ElementwiseError, _Limit
+from bounds.kinds.predicted.population_fit import ElementwiseError, FitLimit
 from bounds.kinds.predicted.unbiased import first_order, scattered
 from bounds.kinds.predicted.wide import KEPT, Wide, read_only
 from bounds.kinds.supported import check_estimator, check_moments, check_norms, unequal_norms
@@ -80,7 +80,7 @@ def _elementwise_error(
     _, order = check_moments(setting, attack, channel)
     if unequal_norms(setting) and not channel.unbiased:
         raise UnsupportedBound("not proved: a biased channel with unequal norms")
-    return _Limit(setting, attack, channel, order).error
+    return FitLimit(setting, attack, channel, order).error
 
 
 @lru_cache(maxsize=64)

@@ -29,8 +29,8 @@ from bounds.errors import UnsupportedBound
 from bounds.estimator import EQUAL_NORMS, TensorAttack, moment_orders
 from bounds.gaussian.activations import ZERO, Activation
 from bounds.gaussian.quadrature import hermite, plane_moments
-from bounds.kinds.fit_model import _solution_map
-from bounds.kinds.pairs import _inner, planes, product_moment
+from bounds.kinds.fit_model import solution_map
+from bounds.kinds.pairs import inner_product, planes, product_moment
 from bounds.kinds.supported import ILL_POSED, check_independent
 from bounds.setting import Setting
 from bounds.statement import BoundValue
@@ -68,15 +68,15 @@ def first_layer_constants(setting: Setting, attack: TensorAttack) -> FirstLayerC
     square = np.sum(np.linalg.solve(covariance, directions.T) ** 2, axis=0)
     inplane, white = np.zeros(setting.B), np.zeros(setting.B)
     if setting.B > 1:
-        left, right = _solution_map(
-            directions, alpha, c_core / c_low, (low, order), attack.weight(order, low)
-        )
+        left, right = solution_map(directions, alpha, c_core / c_low, (low, order), attack.weight(order, low))
         variance = (
             _second_moment(table, setting, LOW, LOW, left, left)
             + 2 * _second_moment(table, setting, LOW, CORE, left, right)
             + _second_moment(table, setting, CORE, CORE, right, right)
         )
-        flat = math.factorial(low - 1) * _inner(left, left) + math.factorial(order - 1) * _inner(right, right)
+        flat = math.factorial(low - 1) * inner_product(left, left) + math.factorial(
+            order - 1
+        ) * inner_product(right, right)
         inplane, white = (v.reshape(setting.B, setting.B - 1).sum(axis=1) for v in (variance, flat))
     inplane, white, linear, square = (norms**2 * v for v in (inplane, white, linear, square))
     return FirstLayerConstants(inplane, white, linear, square, float(np.linalg.eigvalsh(covariance)[0]))

@@ -14,8 +14,8 @@ from bounds.arrays import Array
 from bounds.errors import UnsupportedBound
 from bounds.estimator import TensorAttack
 from bounds.gaussian.activations import ZERO
-from bounds.gaussian.nodes import _hermite_entries, _nodes
-from bounds.gaussian.symmetric import _indices, _slots
+from bounds.gaussian.nodes import gaussian_nodes, hermite_entries
+from bounds.gaussian.symmetric import slot_tables, symmetric_indices
 from bounds.kinds.predicted.decisions import second_over_first
 from bounds.law import Elementwise, Pruned
 from bounds.setting import Setting
@@ -70,7 +70,7 @@ def _products(directions: Array, index: Array) -> Array:
     return np.asarray(found.transpose(-1, *range(found.ndim - 1)))
 
 
-class _Limit:
+class FitLimit:
     """The population moments under the channel, the fit's limit, and how it moves with the moments."""
 
     def __init__(
@@ -87,12 +87,12 @@ class _Limit:
         self.c1, self.c2, self.cq = (np.array([c(k, n) for n in setting.norms]) for k in (1, 2, order))
         self.ratio = self.cq / self.c2
         self.root = math.sqrt(attack.weight(order))
-        self.z, self.w = _nodes(self.B)
+        self.z, self.w = gaussian_nodes(self.B)
         t = self.z @ self.directions.T
         self.sigma = np.asarray(setting.activation(t * setting.norms))
-        self.indices = [_indices(self.B, k) for k in (2, order)]
-        self.slots = [_slots(self.B, index) for index, _ in self.indices]
-        self.he2, self.heq = (_hermite_entries(self.B, k) for k in (2, order))
+        self.indices = [symmetric_indices(self.B, k) for k in (2, order)]
+        self.slots = [slot_tables(self.B, index) for index, _ in self.indices]
+        self.he2, self.heq = (hermite_entries(self.B, k) for k in (2, order))
 
     def seen(self, residuals: Array, ratio: float | None = None) -> tuple[Array, Array]:
         """``E[gtilde | z]`` and ``Var(gtilde | z)`` at the nodes. ``ratio``: in place of the channel's own."""

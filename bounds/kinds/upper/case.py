@@ -18,7 +18,7 @@ from bounds.errors import UnsupportedBound
 from bounds.estimator import EQUAL_NORMS, TensorAttack, core_order
 from bounds.gaussian.quadrature import gaussian_rule
 from bounds.gaussian.tails import Envelope, Sample, chi, hermite_norm, radius
-from bounds.kinds.pairs import _PairTable
+from bounds.kinds.pairs import PairTable
 from bounds.kinds.supported import check_independent, supported_orders
 from bounds.kinds.upper.envelopes import FARTHEST, envelope, mixed_envelope
 from bounds.setting import Setting
@@ -195,9 +195,9 @@ class SpanCase:
         return FeatureFunctions.of(self.setting, self.residualized)
 
     @cached_property
-    def table(self) -> _PairTable:
+    def table(self) -> PairTable:
         """Exact second moments of what enters P (index 0) and T (index 1), without noise."""
-        return _PairTable.build(self.setting, self.residualized, (2, self.order), self.setting.directions)
+        return PairTable.build(self.setting, self.residualized, (2, self.order), self.setting.directions)
 
     @cached_property
     def samples(self) -> Samples:

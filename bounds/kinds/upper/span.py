@@ -20,7 +20,7 @@ from bounds.errors import UnsupportedBound
 from bounds.estimator import MIN_GAP, RITZ_TOLERANCE, TensorAttack
 from bounds.gaussian.symmetric import symmetric_basis
 from bounds.gaussian.tails import covariance_deviation
-from bounds.kinds.pairs import _PairTable
+from bounds.kinds.pairs import PairTable
 from bounds.kinds.upper.budget import Known, Shape, Step, Tally, run, solved
 from bounds.kinds.upper.case import LEADING, RADII, SpanCase, check_supported
 from bounds.setting import Setting
@@ -90,7 +90,7 @@ def _linear_part(case: SpanCase, residual: float, tally: Tally) -> LinearPart:
             lambda s: case.nu * s**2 / 2, tally.spend(2 * B), second=case.noise_variance
         )
     slope += mean * tally.chi(B) / math.sqrt(m)
-    raw = _PairTable.build(case.setting, False, (2, case.order), case.setting.directions)
+    raw = PairTable.build(case.setting, False, (2, case.order), case.setting.directions)
     one = np.ones(1)
     expected = float(np.sum(target)) * case.setting.activation.coefficient(0, case.norm)
     variance = max(0.0, float(raw.second_moment(0, 0, one, one)[0]) - expected**2) + case.noise_variance
