@@ -176,7 +176,8 @@ def _require_law(family: type[Defense]) -> None:
     if family.law is Defense.law or not laws or not set(laws) <= set(get_args(Law)):
         known = ", ".join(law.__name__ for law in get_args(Law))
         raise TypeError(
-            f"{family.__name__}.law must be a function of (self, setting) whose return type is of the laws {known}; got {why}"
+            f"{family.__name__}.law must be a function of (self, setting) whose return type is of the laws {known}; "
+            f"got {why}"
         )
 
 

@@ -242,6 +242,10 @@ def test_a_finished_run_is_told_again_and_never_stale(
     kept = json.loads((out / NAME).read_text())
     assert {"one-feature-quick.png", "summary.png", "verdicts.md"} <= kept["files"].keys()
     assert read_finished(out, kept["made_from"]) is not None
+    kept["summary"]["results"][0]["verdict"] = "holds"
+    (out / NAME).write_text(json.dumps(kept))
+    assert read_finished(out, kept["made_from"]) is None
+    told()
     figure.write_bytes(b"")
     assert read_finished(out, kept["made_from"]) is None
     figure.unlink()
@@ -307,7 +311,8 @@ def test_what_changes_while_a_run_goes_on_is_not_told_as_its_own(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"made_from": 1}', '{"made_from": "", "files": {}, "summary": {}}']
+    "text",
+    ["", "{", "[]", "[" * 100_000, '{"made_from": 1}', '{"made_from": "", "files": {}, "summary": {}}'],
 )
 def test_what_is_no_manifest_is_not_believed(
     tmp_path: Path, judged: list[str], capsys: pytest.CaptureFixture[str], text: str

@@ -1,9 +1,9 @@
 """A finished run, kept with all that it was made from: to tell it again takes the time of reading it.
 
-``DIR/run.manifest`` holds what the run found, a digest of what that follows from (experiments and their checks, options,
-records, the code that judges and draws, the libraries under it), and one of every file that was written. Where anything of
-it has changed, everything is judged and drawn anew; nothing is kept in parts. A run may take hours, so each part is digested
-as it was when the run took it: the code before all else, records as soon as they are there.
+``DIR/run.manifest`` holds what the run found and digests: of what that follows from (experiments and their checks, options,
+records, the code that judges and draws, the libraries under it), of itself, and of every file that was written. Where
+anything of it has changed, everything is judged and drawn anew; nothing is kept in parts. A run may take hours, so each part
+is digested as it was when the run took it: the code before all else, records as soon as they are there.
 """
 
 from __future__ import annotations
@@ -68,18 +68,21 @@ def read_finished(out: Path, made: str) -> Summary | None:
     try:
         kept = json.loads((out / NAME).read_text(encoding="utf-8"))
         same = kept["made_from"] == made and kept["files"] == {n: _digest(out / n) for n in kept["files"]}
-        return Summary(**kept["summary"] | {"figures": str(out)}) if same else None
-    except (OSError, ValueError, LookupError, TypeError):  # not there, or not ours
+        whole = kept["told"] == _told(kept["summary"])
+        return Summary(**kept["summary"] | {"figures": str(out)}) if same and whole else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # not there, or not ours
         return None
 
 
 def write_finished(out: Path, made: str, summary: Summary, written: Sequence[str]) -> None:
     """Keep what a run found, beside the files that it has written: ``written`` has their names, with whatever suffixes."""
     files = [path for name in written for path in sorted(out.glob(f"{glob.escape(name)}.*"))]
+    told = asdict(summary)
     kept = {
         "made_from": made,
         "files": {path.name: _digest(path) for path in files},
-        "summary": asdict(summary),
+        "told": _told(told),
+        "summary": told,
     }
     write_whole(out / NAME, json.dumps(kept, indent=1, allow_nan=False) + "\n")
 
@@ -98,6 +101,11 @@ def _with_files(digest: hashlib._Hash, paths: Iterable[Path]) -> str:
     for path in paths:
         digest.update(f"{path.name} {_digest(path)} ".encode())
     return digest.hexdigest()
+
+
+def _told(summary: Mapping[str, Any]) -> str:
+    """A digest of what was found: a manifest that has been edited is none."""
+    return hashlib.sha256(json.dumps(summary, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:
