@@ -426,6 +426,8 @@ def test_what_is_no_attack_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"'tensor' is bounds.estimator.TensorAttack already"):
         register_attack(Tensor, ECHOED)
+    with pytest.raises(ValueError, match="TensorAttack must come from outside the tree"):
+        register_attack(TensorAttack, ECHOED)
     with pytest.raises(TypeError, match=r"Bare must be a frozen dataclass before"):
         register_attack(Bare, ECHOED)
     with pytest.raises(TypeError, match=r"must be a subclass of bounds.AttackSpec"):
