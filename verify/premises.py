@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import torch
 
 if TYPE_CHECKING:
     from attack.own.attack import GradientAttack
@@ -70,23 +69,27 @@ def _norms(known: Known, attacked: GradientAttack) -> Iterator[Premise]:
             text = "not known, and not told by this gradient: features are unit vectors"
             yield Premise("norms", text, "assumed")
         else:
-            yield Premise("norms", _listed(attacked.features.norm(dim=1)), "gradient", tested=True)
+            yield Premise("norms", _listed(attacked.features.norm(dim=1).tolist()), "gradient", tested=True)
         return
-    told = _listed(torch.tensor(known.norms))
+    told = _listed(known.norms)
     if fit is None or not fit.determined:
         yield Premise("norms", f"{told}, which this gradient does not test", "told")
         if not known.equal_norms:
             yield _labels(attacked)
         return
-    mine, found = attacked.frame.features(attacked.standard).norm(dim=1), fit.norms
-    given = torch.ldexp(torch.tensor(sorted(known.norms)), torch.tensor(-attacked.frame.units.norms)).to(mine)
+    mine, found, unit = (
+        attacked.frame.features(attacked.standard).norm(dim=1),
+        fit.norms,
+        attacked.frame.units.norms,
+    )
+    given = found.new_tensor([math.ldexp(norm, -unit) for norm in sorted(known.norms)])
     allowed = STANDARD_ERRORS * fit.norm_errors + LEAST * found
     as_told = (found.sort().values - given).abs() <= allowed[found.argsort()]
     as_given = known.equal_norms or bool((found.argsort() == mine.argsort()).all())
     if bool(as_told.all()) and as_given:
         yield Premise("norms", told, "told", tested=True)
     else:
-        says = _listed(torch.ldexp(found, torch.tensor(attacked.frame.units.norms)))
+        says = _listed(math.ldexp(norm, unit) for norm in found.tolist())
         text = f"norms: {told} told, but the gradient says {says}, or another model"
         yield Premise("norms", text, "told", doubtful=True)
 
@@ -122,5 +125,5 @@ def _loss(known: Known) -> Premise:
     return Premise("loss", text, "told", of_features=False)
 
 
-def _listed(values: torch.Tensor) -> str:
-    return ", ".join(f"{v:.4g}" for v in values.tolist())
+def _listed(values: Iterable[float]) -> str:
+    return ", ".join(f"{v:.4g}" for v in values)
