@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import torch
 
 from bounds import AttackSpec, Defense, checks
-from bounds.registry import whole_name
+from bounds.registry import from_outside, whole_name
 
 if TYPE_CHECKING:
     from attack.client import Client
@@ -136,7 +136,7 @@ def _in_the_tree(family: type[Defense]) -> Channel | None:
     """The channel of a defense of the tree lives in the file of the same name: bounds/defenses/foo.py and
     attack/channels/foo.py."""
     place = f"attack.channels.{family.name}"
-    if find_spec(place) is None:
+    if from_outside(family) or find_spec(place) is None:
         return None
     found: Channel = import_module(place).channel
     return found
@@ -145,5 +145,7 @@ def _in_the_tree(family: type[Defense]) -> Channel | None:
 def _code_in_the_tree(spec: type[AttackSpec], package: str) -> Code | None:
     """The function ``reconstruct`` of the module of ``package`` that has the specification's name."""
     place = f"{package}.{spec.name}"
-    found: Code | None = getattr(import_module(place), "reconstruct", None) if find_spec(place) else None
+    if from_outside(spec) or find_spec(place) is None:
+        return None
+    found: Code | None = getattr(import_module(place), "reconstruct", None)
     return found

@@ -45,6 +45,14 @@ def real(name: str, value: Any, lo: float = -math.inf, hi: float = math.inf, inf
     return result
 
 
+def inside(name: str, value: Any, hi: float = 1.0) -> float:
+    """``value`` as a float with 0 < value < hi; ``TypeError`` or ``ValueError`` otherwise."""
+    result = real(name, value)
+    if not 0 < result < hi:
+        raise ValueError(f"{name} must lie strictly between 0 and {hi:g}; got {shown(value)}")
+    return result
+
+
 def choice(name: str, value: Any, allowed: Collection[str]) -> str:
     """``value`` if it is one of ``allowed``, else ``ValueError``, which names the closest one."""
     if not isinstance(value, str) or value not in allowed:

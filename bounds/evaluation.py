@@ -85,8 +85,7 @@ def evaluate(
     """
     checks.instance("defense", defense, Defense, "GradientNoise(sigma=1.0)")
     checks.instance("setting", setting, Setting)
-    if not 0 < checks.real("delta", delta) < 1:
-        raise ValueError(f"delta must lie strictly between 0 and 1; got {delta}")
+    checks.inside("delta", delta)
     attack = TensorAttack() if attack is None else attack
     if type(attack) not in THEORY:
         known = " or a ".join(spec.__name__ for spec in THEORY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -133,6 +134,11 @@ def require_redefined(old: Any, new: Any) -> None:
         raise ValueError(f"{new.__name__}.name must be free; {new.name!r} is {whole_name(old)} already")
 
 
+def from_outside(one: type) -> bool:
+    """Whether a defense or an attack is specified outside the tree."""
+    return one.__module__.partition(".")[0] != __name__.partition(".")[0]
+
+
 def whole_name(one: Any) -> str:
     """Where a class or a function is defined, and as what."""
     return f"{getattr(one, '__module__', '?')}.{getattr(one, '__qualname__', type(one).__name__)}"
@@ -150,6 +156,8 @@ def _require_specification(family: Any) -> None:
     taken = sorted({p.name for p in family.parameters()} & set(SIZES))
     if taken:
         raise ValueError(f"{where}.{taken[0]} must not have the name of a size ({', '.join(SIZES)})")
+    if family.strength_name:
+        checks.choice(f"{where}.strength_name", family.strength_name, [p.name for p in family.parameters()])
     _require_law(family)
     _require_rate(family)
     family.grid()  # every member that a sweep tries by default has to exist
@@ -158,14 +166,18 @@ def _require_specification(family: Any) -> None:
 def _require_law(family: type[Defense]) -> None:
     try:
         laws = family.laws()
-    except (KeyError, NameError) as error:
-        laws, why = (), f"; {error} is not found"
+        inspect.signature(family.law).bind("self", "setting")
+    except KeyError:
+        laws, why = (), "no return type"
+    except Exception as error:  # an annotation is evaluated here, and may be anything
+        laws, why = (), f"{type(error).__name__}: {error}"
     else:
-        why = f"; got {', '.join(getattr(law, '__name__', str(law)) for law in laws)}"
+        why = ", ".join(getattr(law, "__name__", str(law)) for law in laws)
     if family.law is Defense.law or not laws or not set(laws) <= set(get_args(Law)):
         known = ", ".join(law.__name__ for law in get_args(Law))
         raise TypeError(
-            f"{family.__name__}.law must say by its return type which of the laws it is ({known}){why}"
+            f"{family.__name__}.law must be a function of (self, setting) whose return type is of the laws {known}; "
+            f"got {why}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -136,6 +137,15 @@ def test_axes_of_ones_own_get_the_errors_alone() -> None:
     assert hidden(figure) == []
     with pytest.raises(ValueError, match="width must be None where ax is given"):
         plot(records, ax=left, width="column")
+    for ax, error in ((figure, TypeError), (figure.add_subplot(projection="polar"), ValueError)):
+        with pytest.raises(error, match="ax must be"):
+            plot(records, ax=ax)
+
+
+@pytest.mark.parametrize("wrong", [{"level": 2.0}, {"level": 0}, {"tolerance": -1}, {"tolerance": math.nan}])
+def test_numbers_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must"):
+        plot(some(ALONE), **wrong)
 
 
 def test_points_alone_are_rows_with_their_names_and_what_failed() -> None:

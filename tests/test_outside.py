@@ -188,6 +188,7 @@ def test_the_shell_takes_it_by_its_module(folder: Path, capsys: pytest.CaptureFi
     [
         (None, "--plugin must name a module that can be imported; 'broken' raised ModuleNotFoundError"),
         ("1/0", "'broken' raised ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)", "'broken' raised SystemExit: 3"),
     ],
 )
 def test_a_module_that_cannot_be_imported_is_bad_input(
@@ -272,6 +273,14 @@ def other_law(self: Any, setting: Setting) -> float:
     return 0.0
 
 
+def law_of(stated: str) -> Any:
+    def law(self: Any, setting: Setting) -> None:
+        raise AssertionError("only its annotation is looked at")
+
+    law.__annotations__["return"] = stated
+    return law
+
+
 ANY = {"lo": 0.0, "hi": 1.0, "off": 0.0}
 
 
@@ -297,8 +306,13 @@ ANY = {"lo": 0.0, "hi": 1.0, "off": 0.0}
             ValueError,
             r"per_sample must be one of \(False, True\), as",
         ),
-        (lambda: family(law=no_law), TypeError, "Fog.law must say by its return type.*'return' is not found"),
-        (lambda: family(law=other_law), TypeError, "Fog.law must say .*Unbiased, Elementwise, Pruned.*float"),
+        (lambda: family(law=no_law), TypeError, "Fog.law must .* whose return type is .*got no return type"),
+        (lambda: family(law=other_law), TypeError, "Fog.law must .*Unbiased, Elementwise, Pruned; got float"),
+        (lambda: family(law=law_of("Unbiased |")), TypeError, "Fog.law must .*got SyntaxError"),
+        (lambda: family(law=law_of("np.nothing")), TypeError, "Fog.law must .*got (Name|Attribute)Error"),
+        (lambda: family(law=lambda self: None), TypeError, "Fog.law must .*got no return type"),
+        (lambda: family(law=0.5), TypeError, "Fog.law must .*got TypeError"),
+        (lambda: family(strength_name="depth"), ValueError, "Fog.strength_name must be one of .*got 'depth'"),
         (lambda: family(rate=SIZES["B"]), ValueError, "Fog.rate_source must say whose"),
         (lambda: family(rate=SYMBOLS["sigma"]), TypeError, "Fog.rate must be an expression.*got sigma"),
         (lambda: family(rate=2), TypeError, "Fog.rate must be an expression"),
@@ -387,6 +401,21 @@ def test_an_attack_goes_all_the_way(tmp_path: Path) -> None:
     assert one.measured == two.measured and one.predicted == two.predicted  # the same trials by either name
 
 
+def test_a_name_alone_is_given_no_code_of_the_tree() -> None:
+    @dataclass(frozen=True)
+    class Entrance(AttackSpec):
+        name: ClassVar[str] = (
+            "reconstruction"  # attack.reconstruction.reconstruct is the entrance to all attacks
+        )
+
+    net = TwoLayerNet.sample(8, 200, seed=0)
+    observation = observe(DEFENSES[0](), net, torch.eye(1, 8, dtype=torch.float64), torch.ones(1), seed=1)
+    with pytest.raises(TypeError, match="attack must be one that has code for this Observation"):
+        reconstruct(observation, net, 1, Entrance())
+    with pytest.raises(TypeError, match="defense must be one that has a channel"):
+        attack.registry.channel_of(family("dropout")())
+
+
 def test_what_is_no_attack_is_refused() -> None:
     @dataclass(frozen=True)
     class Tensor(AttackSpec):
@@ -397,6 +426,8 @@ def test_what_is_no_attack_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"'tensor' is bounds.estimator.TensorAttack already"):
         register_attack(Tensor, ECHOED)
+    with pytest.raises(ValueError, match="TensorAttack must come from outside the tree"):
+        register_attack(TensorAttack, ECHOED)
     with pytest.raises(TypeError, match=r"Bare must be a frozen dataclass before"):
         register_attack(Bare, ECHOED)
     with pytest.raises(TypeError, match=r"must be a subclass of bounds.AttackSpec"):

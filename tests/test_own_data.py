@@ -240,6 +240,7 @@ def test_the_shell_reads_features_and_expressions(tmp_path: Path, capsys: pytest
         ("a.npz", b"", "a.npz"),
         ("a.npy", pickle.dumps([1]), "a.npy: "),
         ("a.csv", b"1,x\n", "a.csv: could not convert string 'x'"),
+        ("a.csv", b"", "a.csv: loadtxt: input contained no data"),
         ("a.csv", b"1,2\n3\n", "a.csv: the number of columns changed"),
         ("a.txt", b"1,2\n", "the suffix of a file of features must be one of .npy, .npz, .csv"),
         ("a.npy", None, "No such file"),

@@ -18,7 +18,7 @@ import bounds
 from bounds import NoDefense
 from verify import EXPERIMENTS, cli, sweep
 from verify.cli import verify
-from verify.cli.finished import NAME, made_from, read_finished
+from verify.cli.finished import NAME, asked_digest, made_from, read_finished, records_digest
 from verify.cli.screen import Summary, show
 from verify.judge.predicted import PredictedCheck
 from verify.measure.experiment import Experiment, Reduced
@@ -179,8 +179,8 @@ def test_a_sweep_tells_the_run_that_it_is_a_part_of(tmp_path: Path) -> None:
 AGAIN = ["verify", "none", "--quick", "--only", "one-feature", "--jobs", "1"]
 
 
-def write_records(out: Path, experiment: Experiment, rmse: float) -> None:
-    lines = [make_record(p, trial, rmse).to_dict() for p in experiment.points for trial in range(2)]
+def write_records(out: Path, experiment: Experiment, rmse: float, trials: int = 2) -> None:
+    lines = [make_record(p, trial, rmse).to_dict() for p in experiment.points for trial in range(trials)]
     (out / "records").mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (out / "records" / f"{experiment.name}.jsonl").write_text(text)
@@ -242,6 +242,10 @@ def test_a_finished_run_is_told_again_and_never_stale(
     kept = json.loads((out / NAME).read_text())
     assert {"one-feature-quick.png", "summary.png", "verdicts.md"} <= kept["files"].keys()
     assert read_finished(out, kept["made_from"]) is not None
+    kept["summary"]["results"][0]["verdict"] = "holds"
+    (out / NAME).write_text(json.dumps(kept))
+    assert read_finished(out, kept["made_from"]) is None
+    told()
     figure.write_bytes(b"")
     assert read_finished(out, kept["made_from"]) is None
     figure.unlink()
@@ -251,23 +255,64 @@ def test_a_finished_run_is_told_again_and_never_stale(
 def test_what_a_run_is_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = [make_point(m=m) for m in (200, 400)]
     experiment, options = make_experiment(points), {"trials": 2, "seed": None, "format": "png"}
-    made = made_from([experiment], tmp_path, options)
+    asked = asked_digest([experiment], options)
     others = [
-        made_from([experiment], tmp_path, options | {"format": "svg"}),
-        made_from([experiment], tmp_path, options | {"seed": 0}),
-        made_from([make_experiment(points[:1])], tmp_path, options),
-        made_from([make_experiment(points, rules=(PredictedCheck(0.2),))], tmp_path, options),
-        made_from([make_experiment(points, title="Another")], tmp_path, options),
-        made_from([experiment, experiment], tmp_path, options),
+        asked_digest([experiment], options | {"format": "svg"}),
+        asked_digest([experiment], options | {"seed": 0}),
+        asked_digest([make_experiment(points[:1])], options),
+        asked_digest([make_experiment(points, rules=(PredictedCheck(0.2),))], options),
+        asked_digest([make_experiment(points, title="Another")], options),
+        asked_digest([experiment, experiment], options),
     ]
-    assert made == made_from([make_experiment(points)], tmp_path, options)
-    assert len({made, *others}) == 1 + len(others)
+    assert asked == asked_digest([make_experiment(points)], options)
+    assert len({asked, *others}) == 1 + len(others)
+    recorded = [records_digest(experiment, tmp_path)]
+    for suffix in (".jsonl", ".json"):
+        (tmp_path / f"{experiment.name}{suffix}").write_text("{}")
+        recorded.append(records_digest(experiment, tmp_path))
+    assert len({made_from(asked, [digest]) for digest in recorded}) == 3
     monkeypatch.setattr(NoDefense, "__module__", "mine")  # from outside: its code may change unseen
-    assert made_from([experiment], tmp_path, options) == ""
+    assert asked_digest([experiment], options) == made_from("", recorded) == ""
+
+
+@pytest.mark.parametrize("changed", ["code", "records"])
+def test_what_changes_while_a_run_goes_on_is_not_told_as_its_own(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    judged: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    changed: str,
+) -> None:
+    """Hours lie between the first figure and the manifest: what is edited, or recorded by another run, in between."""
+    counted = verify.judge_and_draw
+
+    def meanwhile(records: Any, experiment: Experiment, *rest: Any) -> Any:
+        found = counted(records, experiment, *rest)
+        if changed == "code":
+            (tmp_path / "bounds" / "errors.py").write_text("# edited\n")
+        else:
+            write_records(tmp_path / "out", experiment, 0.05, trials=3)
+        return found
+
+    def run() -> int | str | None:
+        judged.clear()
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*AGAIN, "--trials", "2", "--out", str(tmp_path / "out")])
+        capsys.readouterr()
+        return stop.value.code
+
+    monkeypatch.setattr("verify.cli.verify.judge_and_draw", meanwhile)
+    first = run()
+    assert judged and first in (0, 1)
+    if changed == "code":
+        assert run() == first and judged, "judged again by the code as it is now"
+    else:
+        assert run() == 2 and not judged, "there are more trials than were asked for"
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"made_from": 1}', '{"made_from": "", "files": {}, "summary": {}}']
+    "text",
+    ["", "{", "[]", "[" * 100_000, '{"made_from": 1}', '{"made_from": "", "files": {}, "summary": {}}'],
 )
 def test_what_is_no_manifest_is_not_believed(
     tmp_path: Path, judged: list[str], capsys: pytest.CaptureFixture[str], text: str

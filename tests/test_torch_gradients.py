@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -199,9 +200,31 @@ def deep() -> nn.Module:
     return nn.Sequential(nn.Linear(D, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 1))
 
 
+class Keeping(nn.Sequential):
+    """Keeps its last outputs, as networks whose features are looked at do."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last = super().forward(x)
+        return self.last
+
+
+def keeping() -> nn.Module:
+    net = Keeping(nn.Linear(D, 5), nn.ReLU(), nn.Linear(5, 1))
+    net(torch.ones(2, D)).sum().backward()
+    return net
+
+
+def not_finite() -> nn.Module:
+    net = network(m=50)
+    nn.init.constant_(net.get_parameter("0.bias"), math.nan)
+    return net
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (keeping, "one that copy.deepcopy copies; .*from_state_dict"),
+        (not_finite, "module must have finite outputs"),
         (without_gradient, "gradient of 0.weight or 2.weight must be given .loss.backward.. makes it.; got"),
         (deep, r"two linear layers .* got 0.weight \(5, 10\), 0.bias \(5,\), .*4.weight"),
         (lambda: nn.Linear(D, 1), r"two linear layers .* got weight \(1, 10\)"),
@@ -240,6 +263,10 @@ def test_a_state_dict_with_its_gradients() -> None:
         SharedGradient.from_state_dict(net.state_dict(), frozen, layer="first")
     with pytest.raises(TypeError, match="module must be"):
         SharedGradient.from_module(net.state_dict())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="gradients must be a Sequence"):
+        SharedGradient.from_state_dict(net.state_dict(), None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="state_dict must be a Mapping"):
+        SharedGradient.from_state_dict(net, named)  # type: ignore[arg-type]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -79,14 +79,14 @@ def _norms(known: Known, attacked: GradientAttack) -> Iterator[Premise]:
         return
     mine, found = attacked.frame.features(attacked.standard).norm(dim=1), fit.norms
     unit = attacked.frame.units.norms
-    given = mine.new_tensor([math.ldexp(norm, -unit) for norm in sorted(known.norms)])
+    given = found.new_tensor([math.ldexp(norm, -unit) for norm in sorted(known.norms)])
     allowed = STANDARD_ERRORS * fit.norm_errors + LEAST * found
     as_told = (found.sort().values - given).abs() <= allowed[found.argsort()]
     as_given = known.equal_norms or bool((found.argsort() == mine.argsort()).all())
     if bool(as_told.all()) and as_given:
         yield Premise("norms", told, "told", tested=True)
     else:
-        says = _listed([math.ldexp(norm, unit) for norm in found.tolist()])
+        says = _listed(math.ldexp(norm, unit) for norm in found.tolist())
         text = f"norms: {told} told, but the gradient says {says}, or another model"
         yield Premise("norms", text, "told", doubtful=True)
 
@@ -122,5 +122,5 @@ def _loss(known: Known) -> Premise:
     return Premise("loss", text, "told", of_features=False)
 
 
-def _listed(values: Sequence[float]) -> str:
+def _listed(values: Iterable[float]) -> str:
     return ", ".join(f"{v:.4g}" for v in values)

@@ -95,11 +95,14 @@ class SharedGradient:
         """From the parameters of such a module by name, and their gradients: by the same names, or one for each in the same
         order, as ``torch.autograd.grad`` gives them; None where there is none. ``layer`` as of ``from_module``.
 
-        Raises ``ValueError`` for parameters of another network and gradients that do not belong to them.
+        Raises ``ValueError`` for parameters of another network and gradients that do not belong to them, ``TypeError`` for
+        what holds neither.
         """
         if layer is not None:
             checks.choice("layer", layer, LAYERS)
+        checks.instance("state_dict", state_dict, Mapping)
         if not isinstance(gradients, Mapping):
+            checks.instance("gradients", gradients, Sequence)
             if len(gradients) != len(state_dict):
                 raise ValueError(
                     f"gradients must be one for each of the {len(state_dict)} parameters; got {len(gradients)}"

@@ -21,9 +21,16 @@ def told_activation(
     """The activation with which ``V sigma(W x + b) + c`` gives the module's own outputs: a built-in one, or the one given.
 
     Both are evaluated on a copy in double precision, in the mode (training or not) in which the module is. Raises
-    ``ValueError`` where the module takes no inputs (n, d), or no activation fits: another one, dropout, or another network.
+    ``ValueError`` where the module cannot be copied, takes no inputs (n, d), has outputs that are not finite, or no
+    activation fits: another one, dropout, or another network.
     """
-    probe = copy.deepcopy(module).to(device="cpu", dtype=torch.float64)
+    try:
+        probe = copy.deepcopy(module).to(device="cpu", dtype=torch.float64)
+    except RuntimeError as error:  # of a tensor that it keeps with the graph from which it came
+        raise ValueError(
+            f"module must be one that copy.deepcopy copies; it raised {' '.join(str(error).split())[:120]}: give its "
+            "state_dict() and gradients to from_state_dict"
+        ) from None
     state = {name: value.detach() for name, value in probe.state_dict().items()}
     W, V = state[layers.weight], state[layers.output_weight]
     generator = torch.Generator().manual_seed(0)
@@ -37,6 +44,8 @@ def told_activation(
             f"module must take inputs of shape (n, d) = (n, {W.shape[1]}) and return (n, C) = (n, {len(V)}); it raised "
             f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         ) from None
+    if not outputs.isfinite().all():
+        raise ValueError("module must have finite outputs; got others: its weights are zero, or not finite")
     inside = x @ W.T + (0.0 if layers.bias is None else state[layers.bias])
     shift = 0.0 if layers.output_bias is None else state[layers.output_bias]
     candidates: Mapping[str, Activation] = (

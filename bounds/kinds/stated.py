@@ -12,7 +12,7 @@ from bounds.kinds.predicted.elementwise import FLOOR, PREDICTED_ELEMENTWISE
 from bounds.kinds.predicted.unbiased import PREDICTED
 from bounds.kinds.rate import RATE
 from bounds.kinds.upper.theorem import UPPER
-from bounds.registry import require_named, require_redefined
+from bounds.registry import from_outside, require_named, require_redefined
 from bounds.statement import Bound, Kind
 
 #: The theory of every attack. A new attack of this tree is added here, with its code as ``reconstruct`` in
@@ -26,12 +26,16 @@ def register_attack(spec: type[AttackSpec], *bounds: Bound) -> None:
     """Add an attack from outside the tree, with what theory says of it; ``attack.register_reconstruct`` gives its code.
 
     Nothing is taken out; a class that is defined again (the same name in the same module) takes the place of its
-    predecessor. Raises ``TypeError`` or ``ValueError`` for a class that is no complete specification and a name that is
-    taken.
+    predecessor. Raises ``TypeError`` or ``ValueError`` for a class that is no complete specification, one of the tree, and a
+    name that is taken.
     """
     if not (isinstance(spec, type) and issubclass(spec, AttackSpec)):
         raise TypeError(f"an attack must be a subclass of bounds.AttackSpec; got {checks.shown(spec)}")
     require_named(spec, "an attack")
+    if not from_outside(spec):
+        raise ValueError(
+            f"{spec.__name__} must come from outside the tree; what is stated of its own is in THEORY"
+        )
     for bound in bounds:
         checks.instance("bounds", bound, Bound)
     alike = [other for other in THEORY if other.name == spec.name]

@@ -70,7 +70,7 @@ def _plugins(modules: list[str] | None) -> list[str] | None:
     for name in modules or ():
         try:
             import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(
                 f"--plugin must name a module that can be imported; {name!r} raised {type(error).__name__}: {error}"
             ) from error

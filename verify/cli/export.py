@@ -12,19 +12,21 @@ from verify import EXPERIMENTS
 from verify.cli.options import Json, new_directory
 from verify.cli.tables import print_json
 from verify.export import export_csv
-from verify.measure.files import compact_finished
+from verify.measure.files import compact_finished, records_directory
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def export(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="Directory with saved records.")],
-    out: Annotated[Path | None, typer.Option(help="Where the tables go; default: csv in DIR.")] = None,
+    source: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Directory that a run wrote to, or its records.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Where the tables go; default: csv beside them.")] = None,
     compact: Annotated[
         bool,
         typer.Option(
-            "--compact", help="No tables: bring finished runs into the compact form, in DIR itself."
+            "--compact", help="No tables: bring finished runs into the compact form, where they are."
         ),
     ] = False,
     as_json: Json = False,
@@ -36,7 +38,8 @@ def export(
     if not source.is_dir():
         raise ValueError(f"DIR must be a directory with records; got {source}")
     if compact and out is not None:
-        raise ValueError(f"--out must not be given with --compact, which writes in DIR; got {out}")
+        raise ValueError(f"--out must not be given with --compact, which writes where they are; got {out}")
+    source = records_directory(source)
     if compact:
         written, left = compact_finished(
             source, {e.name: e for full in EXPERIMENTS.values() for e in full.forms}

@@ -17,7 +17,7 @@ from verify import EXPERIMENTS
 from verify.cli.options import FORMATS, Format, Json, new_directory
 from verify.experiments.own import experiment_of
 from verify.judge.verdict import Result
-from verify.measure.files import read_records, record_files
+from verify.measure.files import read_records, record_files, records_directory
 from verify.measure.pictures import load_pictures
 from verify.measure.record import Record
 from verify.studies.catalogue import STUDIES
@@ -90,18 +90,17 @@ class _Saved:
 def _saved(source: Path) -> _Saved:
     """What is in a directory, or in the ``records`` that a run made in it, or the one that a file belongs to."""
     if source.is_file():
-        found = [_Saved.of(source.parent).only(source)]
+        saved = _Saved.of(source.parent).only(source)
     elif source.is_dir():
-        found = [_Saved.of(place) for place in (source, source / "records") if place.is_dir()]
+        saved = _Saved.of(records_directory(source))
     else:
         raise ValueError(f"--from must be a directory or a file with records; got {source}")
-    for saved in found:
-        if saved:
-            return saved
-    raise ValueError(
-        "--from must hold records (NAME.json, NAME.jsonl), pictures (pictures-*.json) or studies (study-*.json); "
-        f"got none in {source}"
-    )
+    if not saved:
+        raise ValueError(
+            "--from must hold records (NAME.json, NAME.jsonl), pictures (pictures-*.json) or studies (study-*.json); "
+            f"got none in {source}"
+        )
+    return saved
 
 
 def _redraw_pictures(path: Path, target: Path, suffix: str) -> None:

@@ -1,8 +1,9 @@
 """A finished run, kept with all that it was made from: to tell it again takes the time of reading it.
 
-``DIR/run.manifest`` holds what the run found, a digest of what that follows from (experiments and their checks, options,
-records, the code that judges and draws, the libraries under it), and one of every file that was written. Where anything of
-it has changed, everything is judged and drawn anew; nothing is kept in parts.
+``DIR/run.manifest`` holds what the run found and digests: of what that follows from (experiments and their checks, options,
+records, the code that judges and draws, the libraries under it), of itself, and of every file that was written. Where
+anything of it has changed, everything is judged and drawn anew; nothing is kept in parts. A run may take hours, so each part
+is digested as it was when the run took it: the code before all else, records as soon as they are there.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import glob
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import bounds
 import verify
+from bounds.registry import from_outside
 from verify.cli.screen import Summary
 from verify.measure.experiment import Experiment
 from verify.measure.files import records_path
@@ -31,9 +33,9 @@ NAME = "run.manifest"
 LIBRARIES = ("numpy", "scipy", "sympy", "mpmath", "matplotlib")
 
 
-def made_from(experiments: Sequence[Experiment], records: Path, options: Mapping[str, Any]) -> str:
-    """A digest of everything that verdicts and figures follow from; ``records``: the directory of the records. Empty where
-    that cannot be said: a defense or an attack is code that is not ours.
+def asked_digest(experiments: Sequence[Experiment], options: Mapping[str, Any]) -> str:
+    """What is asked, and the code that answers, to be taken before anything is measured. Empty where that cannot be said: a
+    defense or an attack is code that is not ours.
 
     The attack's code is no part of it: what is recorded is not measured again when that changes."""
     if any(_foreign(point) for e in experiments for point in e.points):
@@ -43,9 +45,20 @@ def made_from(experiments: Sequence[Experiment], records: Path, options: Mapping
     asked = [(e.name, e.title, e.rules, e.trials, e.seed, [p.key for p in e.points]) for e in experiments]
     for told in (asked, sorted(options.items()), sorted(versions.items())):
         digest.update(repr(told).encode())
-    for path in (*_sources(), *(path for e in experiments for path in _records(e, records))):
-        digest.update(f"{path.name} {_digest(path)} ".encode())
-    return digest.hexdigest()
+    return _with_files(digest, _sources())
+
+
+def records_digest(experiment: Experiment, directory: Path) -> str:
+    """The records of one experiment as they are now, in either form."""
+    running = records_path(experiment.name, directory)
+    paths = (running.with_suffix(".json"), running)
+    return _with_files(hashlib.sha256(), (path for path in paths if path.exists()))
+
+
+def made_from(asked: str, records: Iterable[str]) -> str:
+    """Everything that verdicts and figures follow from: ``asked_digest``, and ``records_digest`` of every experiment. Empty
+    where the first is."""
+    return hashlib.sha256(" ".join((asked, *records)).encode()).hexdigest() if asked else ""
 
 
 def read_finished(out: Path, made: str) -> Summary | None:
@@ -55,26 +68,28 @@ def read_finished(out: Path, made: str) -> Summary | None:
     try:
         kept = json.loads((out / NAME).read_text(encoding="utf-8"))
         same = kept["made_from"] == made and kept["files"] == {n: _digest(out / n) for n in kept["files"]}
-        return Summary(**kept["summary"] | {"figures": str(out)}) if same else None
-    except (OSError, ValueError, LookupError, TypeError):  # not there, or not ours
+        whole = kept["told"] == _told(kept["summary"])
+        return Summary(**kept["summary"] | {"figures": str(out)}) if same and whole else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # not there, or not ours
         return None
 
 
 def write_finished(out: Path, made: str, summary: Summary, written: Sequence[str]) -> None:
     """Keep what a run found, beside the files that it has written: ``written`` has their names, with whatever suffixes."""
     files = [path for name in written for path in sorted(out.glob(f"{glob.escape(name)}.*"))]
+    told = asdict(summary)
     kept = {
         "made_from": made,
         "files": {path.name: _digest(path) for path in files},
-        "summary": asdict(summary),
+        "told": _told(told),
+        "summary": told,
     }
     write_whole(out / NAME, json.dumps(kept, indent=1, allow_nan=False) + "\n")
 
 
 def _foreign(point: Point) -> bool:
     """Whether a defense or an attack comes from outside, where its code may change unseen."""
-    parts = (type(point.defense), *map(type, point.attacks))
-    return any(part.__module__.partition(".")[0] != bounds.__name__ for part in parts)
+    return any(map(from_outside, (type(point.defense), *map(type, point.attacks))))
 
 
 def _sources() -> Iterator[Path]:
@@ -82,9 +97,15 @@ def _sources() -> Iterator[Path]:
         yield from sorted(Path(str(package.__file__)).parent.rglob("*.py"))
 
 
-def _records(experiment: Experiment, directory: Path) -> Iterator[Path]:
-    running = records_path(experiment.name, directory)
-    yield from (path for path in (running.with_suffix(".json"), running) if path.exists())
+def _with_files(digest: hashlib._Hash, paths: Iterable[Path]) -> str:
+    for path in paths:
+        digest.update(f"{path.name} {_digest(path)} ".encode())
+    return digest.hexdigest()
+
+
+def _told(summary: Mapping[str, Any]) -> str:
+    """A digest of what was found: a manifest that has been edited is none."""
+    return hashlib.sha256(json.dumps(summary, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from bounds import TensorAttack, checks
 from verify import EXPERIMENTS
-from verify.cli.finished import made_from, read_finished, write_finished
+from verify.cli.finished import asked_digest, made_from, read_finished, records_digest, write_finished
 from verify.cli.options import (
     FORMATS,
     NAMES,
@@ -101,22 +101,27 @@ def verify(
     chosen = [_own_experiment(defense, given, quick, only, seed)] if given else _chosen(defense, only, quick)
     if trials is not None:
         checks.integer("trials", trials, 1)
+    checks.integer("jobs", jobs, 1)
     new_directory("out", out)
-    options = {"trials": trials, "seed": seed, "format": format}
-    summary = read_finished(out, made_from(chosen, out / "records", options))
+    asked = asked_digest(chosen, {"trials": trials, "seed": seed, "format": format})
+    summary = read_finished(out, made_from(asked, (records_digest(e, out / "records") for e in chosen)))
     if summary is None:
-        summary = _measured(
+        summary, digests = _measured(
             chosen, out, format, {"trials": trials, "seed": seed, "jobs": jobs, "device": device}
         )
         written = (*(e.name for e in chosen), "summary", "side-by-side", "verdicts")
-        write_finished(out, made_from(chosen, out / "records", options), summary, written)
+        write_finished(out, made_from(asked, digests), summary, written)
     show(summary, format, as_json, verbose=verbose, foot=SAMPLE if quick else "")
     if summary.fails:
         raise typer.Exit(1)
 
 
-def _measured(chosen: Sequence[Experiment], out: Path, suffix: str, how: Mapping[str, Any]) -> Summary:
-    """Every experiment measured, judged and drawn. ``how``: further arguments of ``sweep``."""
+def _measured(
+    chosen: Sequence[Experiment], out: Path, suffix: str, how: Mapping[str, Any]
+) -> tuple[Summary, list[str]]:
+    """Every experiment measured, judged and drawn; the digests of the records that were. ``how``: further arguments of
+    ``sweep``."""
+    digests: list[str] = []
     results: list[Result] = []
     records: list[Record] = []
     # Entries of W drawn: what a trial's time goes with.
@@ -124,10 +129,11 @@ def _measured(chosen: Sequence[Experiment], out: Path, suffix: str, how: Mapping
     with Progress(costs) as progress:
         for experiment in chosen:
             found = sweep(experiment, out / "records", progress=progress, **how)
+            digests.append(records_digest(experiment, out / "records"))
             records += found
             results += judge_and_draw(found, experiment, out, suffix)
         progress.end("common figures")
-        return concluded(results, records, out, suffix)
+        return concluded(results, records, out, suffix), digests
 
 
 def _chosen(defense: str, only: Sequence[str], quick: bool) -> list[Experiment]:
@@ -159,6 +165,8 @@ def _own_experiment(
     if quick or only:
         raise ValueError(f"quick and only belong to the catalogue; got them with --{next(iter(given))}")
     if Path(left.get("features", "")).suffix:
+        if "cosine" in left:
+            raise ValueError(f"cosine must not be given with a file of features; got {left['cosine']:g}")
         left["X"] = read_rows(left.pop("features"))
     elif "cosine" in left or "features" in left:
         kind = checks.choice("features", left.pop("features", "cosine"), FEATURE_KINDS)

@@ -15,6 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bounds import checks
 from verify.draw.caption import write_caption
 from verify.draw.key import key_handles
 from verify.draw.panels import draw_errors, draw_ratios
@@ -52,10 +53,13 @@ def plot(
     read at that size. ax: draw the errors alone into these axes, a legend below them, and return their figure.
 
     Verdicts are those of ``compare``, by the experiment's rules, if one is given, else by those natural to ``x``. Raises
-    ``ValueError`` for an unknown ``x`` or suffix, a ``width`` out of range or beside ``ax``, or no records, and whatever
-    ``compare`` raises.
+    ``ValueError`` for an unknown ``x`` or suffix, a number out of range, a ``width`` beside ``ax``, axes that are not
+    rectilinear, or no records, ``TypeError`` for an ``ax`` that is no axes, and whatever ``compare`` raises.
     """
     _checked(path, width, ax)
+    checks.inside("level", level)
+    if tolerance is not None:
+        checks.real("tolerance", tolerance, 0.0)
     x = x or natural_axis(experiment)
     if x not in AXES:
         raise ValueError(f"x must be one of {', '.join(AXES)}; got {x!r}")
@@ -108,6 +112,9 @@ def _checked(path: str | Path | None, width: float | str | None, ax: Axes | None
         return Look.of(width)
     if width is not None:
         raise ValueError(f"width must be None where ax is given, whose figure has one; got {width!r}")
+    checks.instance("ax", ax, Axes, "those of matplotlib.pyplot.subplots()")
+    if ax.name != "rectilinear":
+        raise ValueError(f"ax must be rectilinear axes; got {ax.name} ones")
     return Look.inside(ax)
 
 

@@ -139,8 +139,7 @@ def natural_checks(points: Sequence[Point], tolerance: float = TOLERANCE) -> tup
     """What can be asked of these points: PREDICTED at every one, within ``tolerance`` of 1; RATE in m where there are
     several widths, its exponent within ``tolerance``; of every other kind, what is asked of it by default. All but the
     first where they are stated."""
-    if not 0 < checks.real("tolerance", tolerance) < 1:
-        raise ValueError(f"tolerance must lie strictly between 0 and 1; got {tolerance}")
+    checks.inside("tolerance", tolerance)
     asked: list[Check] = [PredictedCheck(tolerance, largest_m_only=False)]
     for kind, judge in JUDGES.items():
         if kind is Kind.RATE and any(len(s) > 1 for s in series(points, "m")) and _stated(points, kind):

@@ -38,8 +38,7 @@ def compare(
     Raises ``ValueError`` if none or several of the three are given, on values out of range, and for records that
     contradict their own points.
     """
-    if not 0 < checks.real("level", level) < 1:
-        raise ValueError(f"level must lie strictly between 0 and 1; got {level}")
+    checks.inside("level", level)
     named = sum(way is not None for way in (check, kind))
     if named > 1 or (named == 0 and experiment is None):
         raise ValueError(

@@ -28,8 +28,7 @@ class UpperCheck(Check):
 
     def __post_init__(self) -> None:
         checks.choice("part", self.part, ("error", "span"))
-        if not 0 < checks.real("delta", self.delta) < 1:
-            raise ValueError(f"delta must lie strictly between 0 and 1; got {self.delta}")
+        checks.inside("delta", self.delta)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -53,8 +54,10 @@ def read_rows(path: str | Path) -> Any:
     path = Path(path)
     read = _READERS[checks.choice("the suffix of a file of features", path.suffix.lower(), tuple(_READERS))]
     try:
-        return read(path)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # a file without numbers
+            return read(path)
+    except (ValueError, EOFError, zipfile.BadZipFile, UserWarning) as error:
         raise ValueError(f"{path}: {error}") from None
 
 

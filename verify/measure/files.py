@@ -117,6 +117,13 @@ def records_path(experiment: str, directory: str | Path) -> Path:
     return Path(directory) / f"{experiment}.jsonl"
 
 
+def records_directory(directory: Path) -> Path:
+    """Where records are: in the directory, or, where it holds none, in the ``records`` that a run made in it."""
+    inner = directory / "records"
+    here = any(path.suffix in (".json", ".jsonl") for path in directory.iterdir())
+    return inner if inner.is_dir() and not here else directory
+
+
 def record_files(directory: str | Path) -> list[Path]:
     """One path for each experiment that has records in ``directory``, in either form, by name."""
     found: dict[str, Path] = {}

@@ -23,7 +23,6 @@ from verify.search.claim import (
     Skipped,
     Terms,
     case_of,
-    open_interval,
 )
 from verify.search.point_strategy import default_sizes, point_strategy
 from verify.search.result import CheckResult, Counterexample
@@ -241,7 +240,7 @@ def check_bound(
     wanted = Kind(checks.choice("kind", str(kind), tuple(Kind)))
     checks.integer("max_examples", max_examples, 1)
     checks.integer("max_shrinks", max_shrinks, 0)
-    open_interval("alpha", alpha)
+    checks.inside("alpha", alpha)
     significance = alpha / (max_examples + max_shrinks)
     search = _Search(
         Terms.of(
@@ -385,7 +384,7 @@ def check_point(
     checks.instance("point", point, Point)
     checks.integer("trials", trials, 2)
     checks.integer("first_trial", first_trial, 0)
-    open_interval("significance", significance, 0.5)
+    checks.inside("significance", significance, 0.5)
     terms = Terms.of(my_bound, wanted, delta=delta, tolerance=tolerance, variable=variable, ladder=ladder)
     try:
         case = case_of(terms, point)

@@ -190,7 +190,7 @@ class Terms:
         name: str | None = None,
     ) -> Terms:
         """The arguments of a search, checked. name: None: that by which the bound can be imported."""
-        open_interval("delta", delta)
+        checks.inside("delta", delta)
         if tolerance is not None:
             checks.real("tolerance", tolerance, 0.0)
         checks.choice("variable", variable, ("m", "d"))
@@ -283,9 +283,3 @@ def _of_first_order(points: Sequence[Point], value: float, reach: float) -> bool
 def _scaled(point: Point, variable: str, factor: int) -> Point:
     size = factor * getattr(point, variable)
     return replace(point, d=size) if variable == "d" else replace(point, m=size)
-
-
-def open_interval(name: str, value: float, hi: float = 1.0) -> None:
-    """``ValueError`` unless 0 < value < hi."""
-    if not 0 < checks.real(name, value) < hi:
-        raise ValueError(f"{name} must lie strictly between 0 and {hi:g}; got {value}")
