@@ -151,7 +151,7 @@ def test_names_that_do_not_exist_are_found_out() -> None:
         with pytest.raises(error):
             resolve(name)
     page = ROOT / "README.md"
-    assert dead_links(page, "[a](LICENSE) [b](nothing.md) [c](#layout) [d](#nothing)") == [
+    assert dead_links(page, "[a](LICENSE) [b](nothing.md) [c](#from-the-shell) [d](#nothing)") == [
         "nothing.md",
         "#nothing",
     ]
