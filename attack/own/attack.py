@@ -49,7 +49,8 @@ _FAR = 4.0
 @dataclass(frozen=True)
 class RowNoise:
     """Root mean square of the entries of dL/dW outside the features' span: of the gradient as it was given, and as posed
-    (``standard``), where entries have the size of 1/m. squares: R as posed that the noise's squares make (``second_order``)."""
+    (``standard``), where entries have the size of 1/m. squares: R as posed that the noise's squares make, see
+    ``second_order``."""
 
     given: float
     standard: float
