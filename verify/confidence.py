@@ -211,8 +211,8 @@ def _of_tensor(attacked: GradientAttack, known: Known, attack: TensorAttack) -> 
         seen = _of_output_weights(attacked, setting, attack)
     else:
         seen = _of_rows(attacked.noise, setting, attack)
-        misplaced = _misplaced(attacked, seen.error.value)
-        seen = dataclasses.replace(seen, reasons=misplaced, other_model=bool(misplaced))
+        misplaced, uneven = _misplaced(attacked, seen.error.value), _uneven(attacked.noise, seen.error.value)
+        seen = dataclasses.replace(seen, reasons=misplaced + uneven, other_model=bool(misplaced + uneven))
     if attacked.unexplained <= max(1e-6, EXCESS * seen.expected):
         return seen
     return _unexplained(attacked, seen)
@@ -270,6 +270,14 @@ def _misplaced(attacked: GradientAttack, predicted: float | None) -> tuple[str, 
         return ()
     text = f"the coordinate of a feature that the biases make known is off by {off:.2g}, {known:.2g} long: "
     return (text + "public norms that are not the features' own, or another model",)
+
+
+def _uneven(noise: RowNoise, predicted: float | None) -> tuple[str, ...]:
+    """Theory is of first order in noise of one size: a warning where a few rows hold enough of it that squares count."""
+    if predicted is None or noise.squares <= predicted:
+        return ()
+    text = f"the squares of the noise may make an error of {noise.squares:.2g} where theory has {predicted:.2g}: "
+    return (text + "few rows hold most of the noise, as those of small output weights do",)
 
 
 def _judged(

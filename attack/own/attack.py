@@ -24,7 +24,7 @@ from attack.own.models import Arrays, Outputs
 from attack.own.precision import Precision
 from attack.own.problem import output_problem, row_problem
 from attack.own.rivals import rivals
-from attack.own.rows import explained_rows, outside, reconstruct_rows
+from attack.own.rows import explained_rows, outside, reconstruct_rows, second_order
 from attack.reconstruction import Reconstruction, ReconstructionError
 from attack.tensor.attack import tensor_attack
 from attack.units import shift
@@ -49,10 +49,12 @@ _FAR = 4.0
 @dataclass(frozen=True)
 class RowNoise:
     """Root mean square of the entries of dL/dW outside the features' span: of the gradient as it was given, and as posed
-    (``standard``), where entries have the size of 1/m."""
+    (``standard``), where entries have the size of 1/m. squares: R as posed that the noise's squares make, see
+    ``second_order``."""
 
     given: float
     standard: float
+    squares: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -301,7 +303,7 @@ def _from_rows(
         structure=0.0,
         neurons=problem.net.m,
         error=None if result.inexact else max(share.error, result.rounding) / frame.posed.scale,
-        noise=RowNoise(noise, outside(gradient, found.features)),
+        noise=RowNoise(noise, outside(gradient, found.features), second_order(gradient, found.features)),
         inexact=result.inexact,
         precision=problem.precision,
     )

@@ -141,3 +141,23 @@ def outside(gradient: torch.Tensor, features: torch.Tensor) -> float:
         rows = g.double()
         power += float((rows - rows @ V @ V.T).square().sum())
     return math.sqrt(power / (len(gradient) * (d - B)))
+
+
+def second_order(gradient: torch.Tensor, features: torch.Tensor) -> float:
+    """R that the squares of the rows' noise make: ``sum_j e_j (e_j.x)`` beside the rows' own second moment, at least that of
+    the features' weakest direction. Of independent noise of one size on many rows it is far below what is linear in the
+    noise; not where few rows hold most of it, as those divided by small output weights do."""
+    B, d = features.shape
+    if d == B:
+        return 0.0
+    V = torch.linalg.qr(features.T)[0]
+    fourth = 0.0
+    moment = torch.zeros(B, B, dtype=torch.float64)
+    for g in gradient.split(_BLOCK):
+        rows = g.double()
+        inside = rows @ V
+        moment += inside.T @ inside
+        fourth += float((rows - inside @ V.T).square().sum(dim=1).square().sum())
+    weakest = float(torch.linalg.eigvalsh(moment)[0])
+    size = math.sqrt(float(features.square().sum(dim=1).mean()))
+    return size * math.sqrt(fourth) / weakest if weakest > 0 else math.inf

@@ -35,11 +35,22 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
 
 def _power(base: Any, exponent: Any) -> Any:
     """Refused before it is computed where it would fill the memory."""
-    if base.is_number and exponent.is_number and base != 0:
-        size = abs(float(sp.re(exponent)) * math.log10(abs(complex(base))))
+    if exponent.is_number:
+        size = abs(float(sp.re(exponent))) * _digits(base)
         if not size <= _LARGEST_POWER:
             raise ValueError(f"numbers must be below 1e{_LARGEST_POWER}")
     return base**exponent
+
+
+def _digits(base: Any) -> float:
+    """Of the numbers that sympy raises to a power of ``base``: a factor's, and of fractions near 1 those of their terms."""
+    if base.is_Rational:
+        return math.log10(max(abs(base.p), base.q))
+    if base.is_Mul:
+        return sum(map(_digits, base.args))
+    if base.is_Pow and base.exp.is_number:
+        return abs(float(sp.re(base.exp))) * _digits(base.base)
+    return abs(math.log10(abs(complex(base)))) if base.is_number and base != 0 else 0.0
 
 
 _OPERATORS: Mapping[type, Callable[..., Any]] = MappingProxyType(
