@@ -92,6 +92,10 @@ def test_the_text_of_an_expression_gives_it_back(text: str) -> None:
         "z" + " + z" * LONGEST,
         "(" * 400 + "z" + ")" * 400,
         "log()",
+        "max() + z",
+        "max(" + "z, " * 20 + "1)",
+        "abs(1 - " * 33 + "z" + ")" * 33,
+        "exp(exp(exp(exp(10)))) + z",
     ],
 )
 def test_no_other_text_is_read(text: str) -> None:

@@ -329,7 +329,7 @@ def _from_expression(expr: sp.Expr) -> Activation:
 def _of(expr: sp.Expr) -> Activation:
     kinks = _symbolic_kinks(expr)
     try:
-        slope = sp.diff(expr, Z)
+        text, slope = written(expr), sp.diff(expr, Z)
         function, derivative = (sp.lambdify(Z, e, modules=["scipy", "numpy"]) for e in (expr, slope))
     except Exception as error:  # sympy raises many kinds
         reason = " ".join(str(error).split())
@@ -337,9 +337,7 @@ def _of(expr: sp.Expr) -> Activation:
             f"activation must be an expression that can be computed; got {expr}: {reason}"
         ) from error
     jumps = slope.has(sp.DiracDelta, sp.Derivative)  # no derivative to compute with
-    return _checked(
-        Activation(written(expr), function, None if jumps else derivative, kinks=kinks, expr=expr)
-    )
+    return _checked(Activation(text, function, None if jumps else derivative, kinks=kinks, expr=expr))
 
 
 #: Functions are probed on [-REACH, REACH].

@@ -15,8 +15,8 @@ from sympy.printing.str import StrPrinter
 #: The variable of every symbolic activation.
 Z = sp.Symbol("z", real=True)
 
-#: The longest text that is read, in characters.
-LONGEST = 1000
+#: The longest text that is read, in characters; the deepest nesting and the most arguments of a function in it.
+LONGEST, DEEPEST, MOST = 400, 32, 8
 
 #: Numbers are read up to this power of ten, powers of them too.
 _LARGEST_POWER = 300
@@ -82,7 +82,11 @@ def read_expression(text: str, more: Mapping[str, Callable[..., Any]] = MappingP
     if len(text) > LONGEST:
         raise ValueError(f"an expression must have at most {LONGEST} characters; got {len(text)}")
     try:
-        found = _read(ast.parse(text.strip(), mode="eval").body, {**_FUNCTIONS, **more})
+        tree = ast.parse(text.strip(), mode="eval").body
+        if _depth(tree) > DEEPEST:
+            raise ValueError(f"it must be nested at most {DEEPEST} deep")
+        found = _read(tree, {**_FUNCTIONS, **more})
+        _require_floats(found)
     except ValueError as error:
         raise ValueError(f"{text!r} must be an expression in z: {error}") from None
     except Exception as error:  # of the text, or what sympy says to arguments that make no sense
@@ -92,14 +96,34 @@ def read_expression(text: str, more: Mapping[str, Callable[..., Any]] = MappingP
     return found
 
 
+def _require_floats(found: Any) -> None:
+    """``ValueError``, or what computing it raises, for a number that no float is near."""
+    for part in sp.preorder_traversal(found):
+        if isinstance(part, sp.Expr) and part.is_number and not math.isfinite(abs(complex(part))):
+            raise ValueError(f"numbers must be below 1e{_LARGEST_POWER}")
+
+
+def _depth(tree: ast.AST) -> int:
+    """Of calls and operations inside each other: what makes of them takes far longer than reading them."""
+    deepest, level = 0, [tree]
+    while level:
+        deepest += any(isinstance(node, ast.Call | ast.BinOp | ast.UnaryOp) for node in level)
+        level = [inner for node in level for inner in ast.iter_child_nodes(node)]
+    return deepest
+
+
 def written(expr: sp.Expr) -> str:
-    """The text of an expression, with as many digits as ``read_expression`` needs to give it back."""
+    """The text of an expression, with as many digits as ``read_expression`` needs to give it back. ``ValueError`` where a
+    number in it is no float."""
     return str(_Printer().doprint(expr))
 
 
 class _Printer(StrPrinter):
     def _print_Float(self, expr: sp.Float) -> str:
-        return repr(float(expr))
+        value = float(expr)
+        if not math.isfinite(value) or (value == 0) != (expr == 0):
+            raise ValueError(f"numbers must be floats; got {expr}")
+        return repr(value)
 
 
 def _read(node: ast.AST, functions: Mapping[str, Callable[..., Any]]) -> Any:
@@ -121,6 +145,8 @@ def _read(node: ast.AST, functions: Mapping[str, Callable[..., Any]]) -> Any:
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _OPERATORS:
             return _OPERATORS[type(op)](_read(left, functions), _read(right, functions))
         case ast.Call(func=ast.Name(id=name), args=given, keywords=[]) if name in functions:
+            if not 0 < len(given) <= MOST:
+                raise ValueError(f"{name} must have 1 to {MOST} arguments; got {len(given)}")
             return functions[name](*(_read(one, functions) for one in given))
         case ast.Tuple(elts=parts):
             return tuple(_read(one, functions) for one in parts)
