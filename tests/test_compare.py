@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -45,7 +46,7 @@ from verify.judge.predicted import (
 )
 from verify.judge.rate import RateCheck, RateResult, judge_rate, rate_exponent
 from verify.judge.statistics import Measured
-from verify.judge.upper import UpperCheck, UpperResult, judge_upper
+from verify.judge.upper import UpperCheck, UpperResult, bound_of, judge_upper
 from verify.measure.check import Check
 from verify.measure.series import series, value_of
 
@@ -234,6 +235,40 @@ def test_too_little_to_judge(errors: list[float], failed: int, bound: BoundValue
     assert [r.verdict for r in results] == wanted, [r.text for r in results]
     for r in results:
         json.dumps(r.to_dict(), allow_nan=False)
+
+
+WHY = "not proved: the reason"
+
+
+@pytest.mark.parametrize("value", [None, 0.0, RMS])
+@pytest.mark.parametrize(
+    ("errors", "failed"), [([], 0), ([], 7), ([0.0] * 5, 0), ([RMS], 1), ([RMS, 0.11] * 9, 0)]
+)
+def test_no_line_of_a_verdict_has_a_number_that_is_none(
+    value: float | None, errors: list[float], failed: int
+) -> None:
+    m, bound = Measured.of(errors, failed), stated(value, "" if value else WHY)
+    unproved = WHY if value is None else ""
+    results = [
+        judge_predicted(m, bound),
+        judge_improvement(m, m, value or math.nan, unproved=unproved),
+        judge_rate({1e4: m, 2e4: m}, math.nan if value is None else -0.5, unproved=unproved),
+        judge_upper(errors, failed, bound, 0.05),
+        judge_lower(m, bound),
+        judge_floor(m, bound, math.inf if value is None else 0.01),
+    ]
+    for r in results:
+        assert not re.search(r"\bnan\b", r.text), r.text
+        assert (r.verdict == "uninformative") <= (r.why != "" and r.why in r.text), r
+        if value is None:
+            assert (r.verdict, r.why) == ("uninformative", WHY), r.text
+            assert isinstance(r, RateResult) or "not stated" in r.text, r.text
+
+
+def test_a_span_of_which_nothing_is_said_is_not_judged() -> None:
+    found = judge_upper([0.1] * 99, 0, bound_of(stated(RMS), "span"), 0.3, part="span")
+    assert found.text == "span: bound not stated: uninformative: not stated of the span, n = 99"
+    assert bound_of(stated(None, WHY), "span").why == WHY
 
 
 # --- improvement, RATE, UPPER, LOWER ------------------------------------------------------------------------
@@ -540,7 +575,7 @@ def test_no_rate_is_judged_where_none_is_stated(changes: dict[str, Any]) -> None
     assert math.isnan(found.exponent) and why and why in found.text
     figure = plot(records)
     texts = [t.get_text() for legend in figure.legends for t in legend.get_texts()]
-    assert texts and not any(t.startswith("RATE") for t in texts)  # no guide of a slope
+    assert "RATE: 1 uninformative" in texts and not any("slope" in t for t in texts)  # no guide of one
 
 
 def test_every_parameter_of_a_defense_can_be_varied() -> None:

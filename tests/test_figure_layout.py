@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from dataclasses import replace
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,38 @@ def test_legends_of_all_defenses_hide_nothing() -> None:
         for t in range(2)
     ]
     assert hidden(plot_side_by_side(records)) == []
+
+
+def test_labels_of_few_measured_defenses_are_whole_and_side_by_side() -> None:
+    """As a quick run measures them: one at several widths, the others at two strengths and one width."""
+    common = EXPERIMENTS["undefended"].points[0]
+    points = [replace(common, m=m) for m in (20_000, 80_000)]
+    for defenses in ((GradientNoise(0.5), GradientNoise(1.0)), (DPSGD(1.0, 0.001), DPSGD(1.0, 0.002))):
+        points += [replace(common, m=40_000, defense=defense) for defense in defenses]
+    figure = plot_side_by_side(some(points))
+    figure.draw_without_rendering()
+    assert hidden(figure) == [] and len(figure.axes) == 3
+    assert not any(t.get_text() for axes in figure.axes for t in axes.texts)
+    words = [text for axes in figure.axes for text in (axes.xaxis.label, axes.title)]
+    assert "noise multiplier (m = 40 000, max norm = 1, per sample)" in [
+        text.get_text().replace("\n", " ") for text in words
+    ]
+    boxes = [text.get_window_extent() for text in words]
+    whole = figure.bbox
+    assert all(whole.x0 <= b.x0 and b.x1 <= whole.x1 and whole.y0 <= b.y0 and b.y1 <= whole.y1 for b in boxes)
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
+@pytest.mark.parametrize("width", ["page", "column"])
+def test_the_long_name_of_an_axis_is_whole(width: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = " ".join(["standard deviation"] * 8)
+    monkeypatch.setattr("verify.draw.curves.AXES", {"m": name})
+    figure = plot(some(MANY[:2]), width=width)
+    figure.draw_without_rendering()
+    label = figure.axes[-1].xaxis.label
+    box = label.get_window_extent()
+    assert label.get_text().replace("\n", " ") == name
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0
 
 
 @pytest.mark.parametrize("width", ["column", "page"])

@@ -313,7 +313,9 @@ def test_from_the_shell(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(app, "load", functools.cache(app.load))  # options are made anew for every call, which takes longest
+    monkeypatch.setattr(
+        app, "load", functools.cache(app.load)
+    )  # options are made anew for every call, which takes longest
     with pytest.raises(SystemExit):
         main(["verify", "nothing"])  # imports
     capsys.readouterr()

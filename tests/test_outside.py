@@ -145,7 +145,7 @@ def test_it_is_measured_judged_kept_and_drawn(
     assert (
         {r.point for r in read_records(kept)} == set(experiment.points) == set(experiment_of(records).points)
     )
-    assert "sparsification (dropped = 0.5)" in experiment.title
+    assert experiment.title == "Sparsification, a setting of your own"
     again = ("figures", "--from", "out/records", "--out", "again", "--format", "svg", "--json")
     code, out, err = shell(capsys, "--plugin", "sparsification", *again)
     assert code in (0, 1) and len(json.loads(out)["results"]) == 2, err

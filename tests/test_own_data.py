@@ -194,7 +194,7 @@ def test_a_run_with_both_is_continued_and_kept(tmp_path: Path) -> None:
     asked = own_experiment(X=X, activation=module, m=(2_000, 4_000), labels=(2, -2), trials=1)
     said: dict[str, Any] = {"d": 5, "B": 2, "m": (2_000, 4_000), "labels": (2, -2)}
     assert own_experiment(X=X.tolist(), activation=module.name, **said).points == asked.points
-    assert asked.title.startswith("0.5*exp(Min(0, z))") and {p.d for p in asked.points} == {5}
+    assert {p.activation for p in asked.points} == {module.name} and {p.d for p in asked.points} == {5}
     first = sweep(asked, tmp_path, progress=False)
     both = sweep(asked, tmp_path, trials=2, progress=False)
     path = records_path(asked.name, tmp_path)

@@ -16,11 +16,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from synthetic_records import make_experiment, make_point, make_record, simulated_records
 
-from bounds import Dropout, Evaluation, GradientNoise, Kind, evaluate
+from bounds import Dropout, Evaluation, GradientNoise, Kind, StochasticRounding, evaluate
 from verify import EXPERIMENTS, plot, plot_summary
 from verify.draw.side_by_side import plot_side_by_side
+from verify.experiments.own import own_experiment
 from verify.judge.base import bound_at
 from verify.judge.compare import compare
+from verify.judge.floor import FloorCheck
 from verify.judge.predicted import ImprovementCheck, PredictedCheck
 from verify.judge.rate import RateCheck
 from verify.judge.upper import UpperCheck
@@ -68,6 +70,8 @@ def test_the_suffix_chooses_the_format_and_equal_records_give_equal_bytes(
         files.append((tmp_path / f"{name}.{suffix}").read_bytes())
     assert files[0] == files[1]
     assert files[0].startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix])
+    if suffix == "pdf":
+        assert b"/Type3" not in files[0] and b"/FontFile2" in files[0], "letters, not drawings of them"
     if suffix == "png":
         with Image.open(tmp_path / "a.png") as picture:
             assert picture.format == "PNG" and 800 < picture.width < 1300
@@ -187,6 +191,32 @@ def test_verdicts_are_counted_in_the_figure_and_told_in_full_in_its_caption(tmp_
         f"PREDICTED m = 80 000, {name}: {r.text}"
         for name, r in zip(("residualized", "plain"), results, strict=True)
     ]
+
+
+def test_verdicts_without_a_line_are_counted_in_the_key_too() -> None:
+    """Of a bound that is vacuous there; of a floor of zero, which no logarithm has."""
+    points = [make_point(m=m, d=20, defense=StochasticRounding(1.0)) for m in (20_000, 40_000)]
+    assert [bound_at(p, Kind.FLOOR).value for p in points] == [0, 0]
+    rules = (PredictedCheck(), UpperCheck(), FloorCheck())
+    figure = plot(simulated_records(points, 3), experiment=make_experiment(points, rules=rules))
+    told = {t.get_text().replace("\n", " ") for t in figure.legends[0].get_texts()}
+    assert {
+        "UPPER: 2 uninformative",
+        "FLOOR = 0 (not drawn): 1 uninformative",
+        "PREDICTED: inconclusive",
+        "tolerance: 1 ± 0.03",
+    } <= told
+    unasked = words(plot(simulated_records(points, 3), experiment=make_experiment(points)))
+    assert "FLOOR = 0 (not drawn)\n" in unasked and "UPPER" not in unasked
+
+
+def test_a_setting_of_ones_own_is_said_once() -> None:
+    own = own_experiment(GradientNoise(0.7), d=40, activation="gelu", m=(2_000, 4_000))
+    figure = plot([make_record(p, t) for p in own.points for t in range(3)], experiment=own)
+    title, setting = figure.get_suptitle().split("\n", 1)
+    assert title == "Gradient noise, a setting of your own"
+    assert setting.startswith("gelu, random, d = 40, B = 2, gradient noise (sigma = 0.7)")
+    assert own_experiment().title == "No defense, a setting of your own"
 
 
 def test_an_experiment_about_another_variable_is_drawn_against_it() -> None:

@@ -34,20 +34,33 @@ RESULT = {
     "failed": 0,
 }
 RATIO = RESULT | {"kind": "predicted", "ratio": 1.0}
+RATE = RESULT | {
+    "kind": "rate",
+    "variable": "m",
+    "slope": -0.5074,
+    "exponent": -0.5,
+    "upper": False,
+    "tightness": "",
+}
 
 #: Longest words and greatest numbers of the quick run, and what a library for terminals could take for its own.
 RESULTS = [
     RATIO | {"experiment": "undefended-quick", "ratio": 0.8764},
     RATIO | {"experiment": "undefended-quick", "ratio": 1.1236},
     RATIO | {"experiment": "relu-quick", "ratio": 7.0, "verdict": "uninformative"},  # speaks of nothing
-    RESULT | {"kind": "rate", "slope": -0.5074, "exponent": -0.5},
-    RESULT | {"kind": "rate", "slope": None, "exponent": -0.5, "verdict": "inconclusive"},
+    RATE,
+    RATE | {"slope": None, "verdict": "inconclusive"},
+    RATE | {"variable": "B", "slope": 0.4678, "exponent": 1.0, "upper": True, "tightness": "not tight"},
     RESULT | {"kind": "upper", "bound": 0.0366, "rms": 0.02},
     RESULT | {"kind": "upper", "bound": 0.0313, "rms": 0.02},
     RATIO | {"experiment": "strength-local-aggregation-quick", "defense": "local_aggregation", "ratio": 1.0345},
     RATIO | {"defense": "gradient_pruning", "verdict": "fails", "experiment": "strength-pruning"},
     RESULT | {"kind": "floor", "defense": "gradient_pruning", "limit": 0.1493, "floor": 0.148},
-    RESULT | {"kind": "lower", "defense": "sign_compression", "verdict": "uninformative", "bound": 0.1, "measured": 1.0},
+    RESULT | {"kind": "floor", "defense": "local_aggregation",
+              "experiment": "strength-local-aggregation-quick", "limit": 0.1, "floor": 0.0, "verdict": "uninformative",
+              "why": "vacuous, floor 0: no error lies below it"},
+    RESULT | {"kind": "lower", "defense": "sign_compression", "verdict": "uninformative", "bound": 0.1, "measured": 1.0,
+              "why": "not proved: the fit diverges"},
     RATIO | {"defense": "[bold]mine[/bold]", "experiment": "[link]", "series": ":smile: [/]", "ratio": None,
              "text": "ratio nan [nan, nan]", "verdict": "inconclusive"},
 ]  # fmt: skip
@@ -67,17 +80,19 @@ def test_one_screen_of_a_row_for_each_defense(
     assert max(map(len, out.splitlines())) <= width
     rows = out[out.index("──") : out.index("measured / predicted: median")]
     for words in (
-        r"no defense +1\.000 +upper 1\.56–1\.83 +5 holds",
-        r"undefended-quick\.png and 2 more +0\.876–1\.124 +rate ±0\.007 +1 inconclusive",
-        r"local aggregation +1\.034 +— +1 holds\s+strength-local-aggregation-quick\.png",
+        r"no defense +1\.000 +upper 1\.56–1\.83 +6 holds",
+        r"undefended-quick\.png and 2 more +0\.876–1\.124 +rate in m −0\.51 +1 inconclusive",
+        r"rate in m −0\.51 +1 inconclusive\s+for −0\.5, tight +1 uninformative",
+        r"\s+order in B 0\.47\s+≤ 1 holds, not\s+tight",
+        r"local aggregation +1\.034 +floor 0 +1 holds\s+strength-local-aggregation-quick\.png +1 uninf\w+\s+gr",
         r"gradient pruning +1\.000 +floor 1\.01 +1 holds\s+strength-pruning\.png and 1 more +1 fails",
-        r"sign compression +— +— +1 uninformative\s+a\.png",
+        r"sign compression +— +— +1 uninformative\s+a\.png +\(not proved\)",
         r"\[bold\]mine\[/bold\] +— +— +1 inconclusive\s+\[link\]\.png",
     ):
         assert re.search(words, rows), words
     told = " ".join(out.split())
     assert "fails: strength-pruning inconclusive: a, [link]" in told
-    assert "7 holds; 1 fails; 2 inconclusive; 2 uninformative; 46 trials, 1 failed" in told
+    assert "8 holds; 1 fails; 2 inconclusive; 3 uninformative; 46 trials, 1 failed" in told
     assert "results/quick/verdicts.md" in told
     assert len(out.splitlines()) <= 24, "a screen"
 

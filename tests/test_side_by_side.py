@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from synthetic_records import make_record, simulated_records
@@ -20,6 +21,7 @@ from bounds import (
     evaluate,
 )
 from verify import EXPERIMENTS
+from verify.cli.report import concluded
 from verify.draw.side_by_side import PANELS, Panel, SideBySide, is_common, plot_side_by_side
 from verify.experiments.defenses import SIDE_BY_SIDE_WIDTH
 from verify.judge.base import bound_at
@@ -88,10 +90,21 @@ def test_panels_say_what_is_missing_and_what_failed() -> None:
     assert "Not drawn: 3 trials" in told and f"One attack against 1 of {len(PANELS)} defenses" in told
     assert len(figure.axes) == 2, "a defense that was not measured has no panels"
     without = plot_side_by_side(simulated_records(both, 3))
-    empty = [axes for axes in without.axes if any(t.get_text() == "not measured" for t in axes.texts)]
-    assert len(without.axes) == 2 and len(empty) == 1, "but one at a single strength says so"
+    assert len(without.axes) == 1, "nor has one at a single strength a panel of strengths"
+    assert without.axes[0].get_xlabel() == "width m (sigma = 1)"
+    assert [t.get_text() for t in without.axes[0].get_xticklabels()] == ["20 000", "80 000"]
+    assert without.get_suptitle().endswith("Error against width")
     nothing = plot_side_by_side(simulated_records(both[:1], 3))
     assert not nothing.axes and "Not drawn: 3 trials" in nothing.get_suptitle().replace("\n", " ")
+
+
+def test_the_command_draws_it_where_there_is_something_to_compare(tmp_path: Path) -> None:
+    for points, drawn in (
+        (WIDTHS, False),
+        ([*WIDTHS, *(replace(p, defense=GradientNoise(1.0)) for p in WIDTHS)], True),
+    ):
+        concluded([], simulated_records(points, 2), tmp_path, "svg")
+        assert (tmp_path / "side-by-side.svg").exists() == drawn
 
 
 def test_every_trial_drawn_is_inside_the_frame() -> None:

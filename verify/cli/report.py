@@ -47,15 +47,15 @@ def report(
 
 def concluded(results: Sequence[Result], records: Sequence[Record], out: Path, suffix: str) -> Summary:
     """Draw what all experiments share, and keep the verdicts as a table in words."""
-    from verify.draw.side_by_side import is_common, plot_side_by_side
+    from verify.draw.side_by_side import SideBySide, draw_side_by_side
     from verify.draw.summary import plot_summary
 
     groups = group_records(records)
     if any(isinstance(r, RatioResult) for r in results):
         plot_summary(results, out / f"summary.{suffix}")
-    common = [r for r in records if is_common(r.point)]
-    if common:
-        plot_side_by_side(common, out / f"side-by-side.{suffix}")
+    chosen = SideBySide.of(records)
+    if chosen.compares:
+        draw_side_by_side(chosen, out / f"side-by-side.{suffix}")
     if results:
         out.mkdir(parents=True, exist_ok=True)
         text = verdict_table(results) + "\n" + label_table(label_rows(groups))

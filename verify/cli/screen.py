@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from verify.cli.tables import console, print_json, say, table
+from verify.judge.rate import TIGHTNESS
 from verify.judge.verdict import Verdict
 
 #: A judged statement as ``Result.to_dict`` has it: numbers that are not finite are None.
@@ -41,11 +44,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class _Shown:
-    """How a kind is told in a row beside the ratio to PREDICTED: a number of each result, all of them in words, and what
-    the number is."""
+    """How a kind is told in a row beside the ratio to PREDICTED: lines about all of its results, and what their numbers
+    are."""
 
-    number: Callable[[Judged], float | None]
-    words: Callable[[Sequence[float]], str]
+    lines: Callable[[Sequence[Judged]], list[str]]
     what: str
 
 
@@ -91,10 +93,10 @@ def overview(results: Sequence[Judged], suffix: str) -> tuple[Table, str]:
         made.add_row(
             Text.assemble((name, "bold"), f"\n{figure}"),
             _spread(ratios, ".3f"),
-            "\n".join(_others(own)) or "—",
-            "\n".join(_verdicts(own)),
+            _narrow(_others(own)) or "—",
+            "\n".join([*_verdicts(own), *filter(None, [_narrow(_reasons(own))])]),
         )
-    kinds = [shown.what for kind, shown in _OTHERS.items() if _numbers(kind, results)]
+    kinds = [s.what for k, s in _OTHERS.items() if s.lines([r for r in results if r["kind"] == k])]
     return made, "; ".join(("measured / predicted: median, range", *kinds))
 
 
@@ -105,13 +107,11 @@ def _speaks(result: Judged) -> bool:
 
 def _others(results: Sequence[Judged]) -> list[str]:
     return [
-        f"{kind} {shown.words(own)}" for kind, shown in _OTHERS.items() if (own := _numbers(kind, results))
+        line
+        for kind, shown in _OTHERS.items()
+        if (own := [r for r in results if r["kind"] == kind])
+        for line in shown.lines(own)
     ]
-
-
-def _numbers(kind: str, results: Sequence[Judged]) -> list[float]:
-    found = [_OTHERS[kind].number(r) for r in results if r["kind"] == kind and _speaks(r)]
-    return [x for x in found if x is not None]
 
 
 def _spread(values: Sequence[float], form: str) -> str:
@@ -127,26 +127,76 @@ def _range(values: Sequence[float], form: str) -> str:
     return "–".join(ends)
 
 
-def _over(above: str, below: str) -> Callable[[Judged], float | None]:
-    def ratio(result: Judged) -> float | None:
-        over, under = result[above], result[below]
-        return None if over is None or not under else float(over / under)
-
-    return ratio
+def _signed(values: Sequence[float]) -> str:
+    """Their range, with signs that no hyphen is taken for."""
+    ends = dict.fromkeys(f"{v:.2f}" for v in (min(values), max(values)))
+    return " to ".join(ends).replace("-", "−")
 
 
-def _off(result: Judged) -> float | None:
-    slope, exponent = result["slope"], result["exponent"]
-    return None if slope is None or exponent is None else abs(slope - exponent)
+def _quotients(kind: str, above: str, below: str) -> Callable[[Sequence[Judged]], list[str]]:
+    """The range of one number over another, where the statement says anything."""
+
+    def lines(results: Sequence[Judged]) -> list[str]:
+        pairs = [(r[above], r[below]) for r in results if _speaks(r)]
+        found = [over / under for over, under in pairs if over is not None and under]
+        return [f"{kind} {_range(found, '.2f')}"] if found else []
+
+    return lines
+
+
+def _floors(results: Sequence[Judged]) -> list[str]:
+    """A floor of zero says nothing of an error, but that is what it is."""
+    zero = ["floor 0"] if any(r["floor"] == 0 for r in results) else []
+    return [*_quotients("floor", "limit", "floor")(results), *zero]
+
+
+def _rates(results: Sequence[Judged]) -> list[str]:
+    """What was measured of each stated exponent. An order that the error does not exceed may hold without being its own;
+    one that is asked from both sides is tight where it holds."""
+    asked: dict[tuple[str, float, bool], list[Judged]] = {}
+    for r in results:
+        if r["slope"] is not None and r["exponent"] is not None:
+            asked.setdefault((r["variable"], r["exponent"], r["upper"]), []).append(r)
+    lines = []
+    for (variable, exponent, upper), found in asked.items():
+        slopes, stated = _signed([r["slope"] for r in found]), f"{exponent:g}".replace("-", "−")
+        words = [_order(r) for r in found]
+        said = (
+            words[0] if len(words) == 1 else ", ".join(f"{words.count(w)} {w}" for w in dict.fromkeys(words))
+        )
+        lines.append(
+            f"order in {variable} {slopes} ≤ {stated} {said}"
+            if upper
+            else f"rate in {variable} {slopes} for {stated}, {said}"
+        )
+    return lines
+
+
+def _order(result: Judged) -> str:
+    """A verdict on a rate in words."""
+    verdict = str(result["verdict"])
+    if result["upper"]:
+        return f"{verdict}, {result['tightness']}" if result["tightness"] else verdict
+    return TIGHTNESS["holds"] if verdict == "holds" else verdict
 
 
 _OTHERS: Mapping[str, _Shown] = {
-    "floor": _Shown(_over("limit", "floor"), lambda v: _range(v, ".2f"), "floor: measured limit / floor"),
-    "upper": _Shown(_over("bound", "rms"), lambda v: _range(v, ".2f"), "upper: bound / measured rms"),
-    "rate": _Shown(
-        _off, lambda v: f"±{max(v):.3f}", "rate: farthest that an exponent lies from the stated one"
-    ),
+    "floor": _Shown(_floors, "floor: measured limit / floor"),
+    "upper": _Shown(_quotients("upper", "bound", "rms"), "upper: bound / measured rms"),
+    "rate": _Shown(_rates, "rate, order: measured exponent, and the stated one"),
 }
+
+
+def _reasons(results: Sequence[Judged]) -> list[str]:
+    """Why nothing can be said, in short: the head of each reason. The verdicts in words have all of it; that a floor is
+    zero is said beside them."""
+    told = [r.get("why") for r in results if not _speaks(r) and r.get("floor") != 0]
+    return list(dict.fromkeys(f"({re.split(r': | [(]', why)[0]})" for why in told if why))
+
+
+def _narrow(lines: Sequence[str]) -> str:
+    """Each over as many lines as a narrow column needs: 80 letters hold a row of the longest words."""
+    return "\n".join(textwrap.fill(line, 15, break_long_words=False) for line in lines)
 
 
 def _verdicts(results: Sequence[Judged], zeros: bool = False) -> list[str]:

@@ -6,9 +6,9 @@ import textwrap
 from pathlib import Path
 
 from bounds import Kind
+from verify.draw.curves import drawn_kinds
 from verify.draw.key import guides
 from verify.draw.shown import Shown
-from verify.draw.style import STYLES
 
 #: How theory is drawn, for the kinds that come with this project; another one's line is told by the figure's key.
 MEANINGS = {
@@ -26,11 +26,10 @@ def caption_path(path: str | Path) -> Path:
 
 def caption(shown: Shown) -> str:
     """The caption, then a line for each verdict."""
-    drawn = [k for k in STYLES if any(v == v for c in shown.curves for v in c.values(k))]
     told = [
         f"{shown.title}. {', '.join(shown.wording.shared)}.",
         f"Dots: one trial each, {shown.error}; large marks: their root mean square with its {shown.level:.0%} interval.",
-        *(MEANINGS[kind] for kind in drawn if kind in MEANINGS),
+        *(MEANINGS[kind] for kind in drawn_kinds(shown.curves) if kind in MEANINGS),
         *(
             ["RATE: a slope without a height, raised above all that is drawn; never a bound."]
             if guides(shown)

@@ -71,6 +71,11 @@ class Curve:
         return [math.nan if v is None or v.value is None or v.trivial else v.value for v in stated]
 
 
+def drawn_kinds(curves: Sequence[Curve]) -> list[Kind]:
+    """The kinds of statement that have a line: a height above zero, which alone is on a logarithmic axis."""
+    return [k for k in STYLES if any(v > 0 for c in curves for v in c.values(k))]
+
+
 def _statements(point: Point, part: str, kinds: Sequence[Kind]) -> dict[Kind, BoundValue]:
     """Theory about that part: only UPPER speaks of the span."""
     stated = bounds_at(point)

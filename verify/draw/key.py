@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -12,8 +12,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from bounds import Kind
+from verify.draw.curves import drawn_kinds
 from verify.draw.shown import Shown
 from verify.draw.style import GUESS, GUIDE, STYLES, TURNED, VERDICTS, wrapped
+from verify.judge import JUDGES
 from verify.judge.rate import RateResult
 from verify.judge.verdict import Result
 
@@ -31,7 +33,7 @@ def key_handles(shown: Shown, wrap: int, guessed: bool) -> list[Artist]:
         for c in named
     ]  # fmt: skip
     bar = "_" if shown.rows else "|"
-    drawn = [k for k in STYLES if any(v == v for c in shown.curves for v in c.values(k))]
+    drawn = drawn_kinds(shown.curves)
     marks: list[Artist] = [
         Line2D([], [], color="0.3", marker=".", linestyle="", markersize=4, alpha=0.6, label="one trial"),
         Line2D(
@@ -49,8 +51,22 @@ def key_handles(shown: Shown, wrap: int, guessed: bool) -> list[Artist]:
         *([Line2D([], [], **GUESS, label="guessing zero, R = 1")] if guessed else []),
     ]  # fmt: skip
     if shown.compared is Kind.PREDICTED and Kind.PREDICTED in drawn:
-        marks.append(Patch(color="0.88", label=f"1 ± {shown.tolerance:g}"))
-    return [*series, *marks]
+        marks.append(Patch(color="0.88", label=f"tolerance: 1 ± {shown.tolerance:g}"))
+    told = (Line2D([], [], linestyle="", label=wrapped(text, wrap)) for text in _undrawn(shown, drawn))
+    return [*series, *marks, *told]
+
+
+def _undrawn(shown: Shown, drawn: Sequence[Kind]) -> list[str]:
+    """Kinds without a line, in words: those judged, with their verdicts, and those of height 0, which no logarithm has."""
+    guided = [id(r) for found in guides(shown).values() for r in found]
+    told = []
+    for kind in JUDGES:
+        found = [r for r in shown.results if r.kind is kind and id(r) not in guided]
+        zero = any(v == 0 for c in shown.curves for v in c.values(kind))
+        if kind not in drawn and (found or zero):
+            name = f"{kind.name} = 0 (not drawn)" if zero else kind.name
+            told.append(f"{name}: {_numbers(found)}" if found else name)
+    return told
 
 
 def _style(kind: Kind, shown: Shown) -> Mapping[str, Any]:
@@ -71,11 +87,16 @@ def guides(shown: Shown) -> dict[float, list[RateResult]]:
     return found
 
 
-def counted(results: Iterable[Result]) -> str:
+def counted(results: Collection[Result]) -> str:
     """How many came out how: "holds"; "5 hold, 1 inconclusive"."""
+    verdicts = [r.verdict for r in results]
+    return verdicts[0] if len(verdicts) == 1 else _numbers(results)
+
+
+def _numbers(results: Collection[Result]) -> str:
     verdicts: list[str] = [r.verdict for r in results]
     if len(verdicts) == 1:
-        return verdicts[0]
+        return f"1 {verdicts[0]}"
     plural = {"holds": "hold", "fails": "fail"}
     return ", ".join(f"{n} {plural.get(v, v)}" for v in VERDICTS if (n := verdicts.count(v)))
 

@@ -13,7 +13,16 @@ from bounds import Kind
 from verify.draw.curves import Curve, draw_curves, shown_interval
 from verify.draw.key import guides
 from verify.draw.shown import Shown
-from verify.draw.style import GUESS, GUIDE, GUIDE_SHIFT, even_ticks, label_errors, label_values, span_of
+from verify.draw.style import (
+    GUESS,
+    GUIDE,
+    GUIDE_SHIFT,
+    even_ticks,
+    fitting,
+    label_errors,
+    label_values,
+    span_of,
+)
 from verify.judge.base import errors_of
 
 
@@ -75,7 +84,8 @@ def _label(axes: Axes, shown: Shown) -> None:
     ticks = sorted({at for c in shown.curves for at in c.x})
     label_values(axes, ticks)
     axes.set_xlim(shown.axis.moved(ticks[0], -0.07), shown.axis.moved(ticks[-1], 0.07))
-    axes.set_xlabel(shown.axis.label, fontsize=shown.look.text)
+    inches = axes.get_window_extent().width / axes.figure.dpi
+    axes.set_xlabel(fitting(shown.axis.label, inches, shown.look.text), fontsize=shown.look.text)
     even_ticks(axes, "x", shown.look)
 
 

@@ -24,11 +24,12 @@ from bounds import (
     TensorAttack,
 )
 from bounds.setting import alternating
-from verify.draw.curves import Axis, Curve, curve_of, draw_curves
+from verify.draw.curves import Axis, Curve, curve_of, draw_curves, drawn_kinds
 from verify.draw.names import Wording
 from verify.draw.style import (
     STYLES,
     checked_path,
+    fitting,
     label_errors,
     label_values,
     legend_below,
@@ -59,8 +60,15 @@ PANELS: Mapping[type[Defense], str] = {
 
 COLUMNS = 4
 
+LABEL = 2.6  # inches that the name of an axis may take: a panel without the values at its side
 
-WIDTHS = (20_000, 80_000, 320_000, 1_280_000)  # the marks of the width's axis, and what it shows at least
+
+WIDTHS = (
+    20_000,
+    80_000,
+    320_000,
+    1_280_000,
+)  # the marks of the width's axis, as far as any width was measured
 
 
 @dataclass(frozen=True)
@@ -103,87 +111,152 @@ class SideBySide:
     panels: tuple[Panel, ...]
     not_drawn: int
 
+    @property
+    def measured(self) -> list[Panel]:
+        """The panels that have something to show."""
+        return [p for p in self.panels if p.measured]
+
+    @property
+    def compares(self) -> bool:
+        """Whether there are defenses to be compared: at least two."""
+        return len(self.measured) > 1
+
     @staticmethod
     def of(records: Iterable[Record]) -> SideBySide:
         """Of all records those in the common setting (``is_common``): of a defense that was measured at several widths, or
         at the width at which most of its members were; of others the number is given."""
         groups: dict[Point, list[TrialOutcome]] = {}
-        for point, found in group_records(records).items():
-            if is_common(point):
-                groups.setdefault(replace(point, experiment="side-by-side"), []).extend(found)
+        for point, found in group_records(r for r in records if is_common(r.point)).items():
+            groups.setdefault(replace(point, experiment="side-by-side"), []).extend(found)
         panels = tuple(_panel(family, title, groups) for family, title in PANELS.items())
         drawn = {p for panel in panels for p in panel.measured}
         return SideBySide(panels, sum(len(found) for p, found in groups.items() if p not in drawn))
 
 
 def plot_side_by_side(records: Iterable[Record], path: str | Path | None = None) -> Figure:
-    """Two panels for each defense, all on one scale: error against width, and error against strength. Measured: dots and
-    root mean squares with intervals; predicted: lines; dotted: two features without a defense.
+    """Two panels for each defense, all on one scale: error against width, and error against strength; one where it was
+    measured along one of them alone. Measured: dots and root mean squares with intervals; predicted: lines; dotted: two
+    features without a defense.
 
     Drawn are the trials that ``SideBySide`` chooses; a defense without any has no panels, and the title counts those that
     have. Returns the figure, and writes it to ``path`` if one is given. ``ValueError`` for a suffix that is no format.
     """
     if path is not None:
         checked_path(path)
-    chosen = SideBySide.of(records)
-    panels = [p for p in chosen.panels if p.measured]
-    columns = max(1, min(COLUMNS, len(panels)))
-    rows = -(-len(panels) // columns)
+    return draw_side_by_side(SideBySide.of(records), path)
+
+
+def draw_side_by_side(chosen: SideBySide, path: str | Path | None = None) -> Figure:
+    """``plot_side_by_side`` for trials that are chosen already."""
+    cells = _cells(chosen.measured)
+    columns = 1 + max((c.column for c in cells), default=0)
+    rows = 1 + max((c.row for c in cells), default=0)
     width = 3.3 * max(columns, 2)
-    figure = Figure(figsize=(width, 7 * rows + 1.2), layout="constrained")
-    if panels:
-        _draw_panels(figure, panels, columns)
+    figure = Figure(figsize=(width, 3.5 * rows + 1.2), layout="constrained")
+    _draw_cells(figure, cells, rows, columns)
     figure.legend(
-        handles=_key(), loc="outside lower center", ncols=5 if columns > 2 else 2, fontsize=9, frameon=False
+        handles=_key(cells),
+        loc="outside lower center",
+        ncols=5 if columns > 2 else 2,
+        fontsize=9,
+        frameon=False,
     )
-    figure.suptitle(
-        "\n".join(wrapped(line, int(11 * width)) for line in _title(chosen, len(panels))), fontsize=11
-    )
+    figure.suptitle("\n".join(wrapped(line, int(11 * width)) for line in _title(chosen, cells)), fontsize=11)
     if path is not None:
         save_figure(figure, path)
     return figure
 
 
-def _draw_panels(figure: Figure, panels: Sequence[Panel], columns: int) -> None:
-    """A pair of axes for each, one above the other, all of one scale."""
-    grid = figure.add_gridspec(2 * -(-len(panels) // columns), columns, wspace=0.06)
+@dataclass(frozen=True)
+class _Cell:
+    """One pair of axes' place, what is drawn there against ``variable``, and its heading."""
+
+    row: int
+    column: int
+    curves: tuple[Curve, ...]
+    variable: str
+    heading: str
+
+
+def _cells(panels: Sequence[Panel]) -> list[_Cell]:
+    """Where everything is drawn, without gaps: defenses measured along both, a column of two axes for each; below them those
+    measured along one."""
+    pairs = [p for p in panels if p.widths and p.strengths]
+    alone = [p for p in panels if not (p.widths and p.strengths)]
+    columns = _columns(max(len(pairs), len(alone)))
+    cells = []
+    for k, p in enumerate(pairs):
+        row, column = 2 * (k // columns), k % columns
+        cells.append(_Cell(row, column, p.widths, "m", p.heading))
+        cells.append(_Cell(row + 1, column, p.strengths, p.variable, ""))
+    above = 2 * -(-len(pairs) // columns)
+    for k, p in enumerate(alone):
+        row, column = above + k // columns, k % columns
+        cells.append(_Cell(row, column, p.widths or p.strengths, "m" if p.widths else p.variable, p.heading))
+    return cells
+
+
+def _columns(count: int) -> int:
+    """At most ``COLUMNS``, as many as fill their rows best."""
+    rows = max(1, -(-count // COLUMNS))
+    return max(1, -(-count // rows))
+
+
+def _draw_cells(figure: Figure, cells: Sequence[_Cell], rows: int, columns: int) -> None:
+    """All of one scale."""
+    grid = figure.add_gridspec(rows, columns, wspace=0.06)
     first: Axes | None = None
     heights: list[float] = []
-    for k, panel in enumerate(panels):
-        row, column = 2 * (k // columns), k % columns
-        for below, (curves, variable) in enumerate(((panel.widths, "m"), (panel.strengths, panel.variable))):
-            axes = figure.add_subplot(grid[row + below, column], sharey=first)
-            first = first or axes
-            heights += _draw(axes, curves, variable)
-            if not below:
-                axes.set_title(panel.heading, fontsize=10)
-            if column:
-                axes.tick_params(labelleft=False, which="both")
-            else:
-                axes.set_ylabel("error R")
+    marks = _marks([at for cell in cells if cell.variable == "m" for c in cell.curves for at in c.x])
+    for cell in cells:
+        axes = figure.add_subplot(grid[cell.row, cell.column], sharey=first)
+        first = first or axes
+        heights += _draw(axes, cell.curves, cell.variable, marks)
+        axes.set_title(cell.heading, fontsize=10)
+        if cell.column:
+            axes.tick_params(labelleft=False, which="both")
+        else:
+            axes.set_ylabel("error R")
     if first and heights:
         first.set_ylim(0.75 * min(heights), 1.35 * max(heights))
         label_errors(first, "y")
 
 
-def _key() -> list[Line2D]:
+def _marks(widths: Sequence[float]) -> list[float]:
+    """On every panel's axis of widths: those of ``WIDTHS`` in the range measured; where they are too few, its ends."""
+    ends = (min(widths, default=0.0), max(widths, default=0.0))
+    inside = [float(m) for m in WIDTHS if ends[0] <= m <= ends[1]]
+    return inside if len(inside) > 1 else list(ends)
+
+
+def _key(cells: Sequence[_Cell]) -> list[Line2D]:
+    drawn = drawn_kinds([c for cell in cells for c in cell.curves])
     return [
         Line2D([], [], color="0.3", marker=".", linestyle="", markersize=4, alpha=0.6, label="one trial"),
         Line2D([], [], color="0.3", marker="|", linestyle="", markersize=11, label="rms, 99% interval"),
-        *(Line2D([], [], color="0.3", label=k.name, **STYLES[k]) for k in (Kind.PREDICTED, Kind.FLOOR)),
+        *(Line2D([], [], color="0.3", label=k.name, **STYLES[k]) for k in drawn),
         Line2D([], [], color="0.3", linestyle=":", label="PREDICTED, no defense, two features"),
     ]
 
 
-def _title(chosen: SideBySide, drawn: int) -> list[str]:
+def _title(chosen: SideBySide, cells: Sequence[_Cell]) -> list[str]:
     """Its lines: how many defenses, in which setting, and what is not drawn."""
+    drawn = len(chosen.measured)
     how_many = "eight" if drawn == len(PANELS) == 8 else f"{drawn} of {len(PANELS)}"
     lost = f". Not drawn: {chosen.not_drawn} trials at single widths" if chosen.not_drawn else ""
     return [
         f"One attack against {how_many} defenses (ReLU, random features, d = 50, residualized moments; two features, or two "
         "for each client or local batch)",
-        f"Upper of each pair: error against width. Lower: against strength{lost}",
+        f"{_which(cells)}{lost}",
     ]
+
+
+def _which(cells: Sequence[_Cell]) -> str:
+    """What the horizontal axes are, in a sentence."""
+    if any(not cell.heading for cell in cells):
+        return "Upper of each pair: error against width. Lower: against strength"
+    along = {"width" if cell.variable == "m" else "strength" for cell in cells}
+    return f"Error against {' or '.join(sorted(along, reverse=True))}" if along else "Nothing is drawn"
 
 
 def is_common(point: Point) -> bool:
@@ -224,26 +297,22 @@ def _curves(together: Sequence[Sequence[Point]], groups: Groups, x: str) -> tupl
     )
 
 
-def _draw(axes: Axes, curves: Sequence[Curve], variable: str) -> list[float]:
-    """One panel; returns the heights that have to be in the frame."""
-    if not curves:
-        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="0.4")
-        axes.set_xticks([])
-        return []
+def _draw(axes: Axes, curves: Sequence[Curve], variable: str, marks: Sequence[float]) -> list[float]:
+    """One panel, ``marks`` on its axis if that is the width; returns the heights that have to be in the frame."""
     points = [p for c in curves for p in c.points]
     axis = Axis.of(variable, points)
     heights = draw_curves(axes, curves, axis)
-    ticks = sorted({at for c in curves for at in c.x} | set(WIDTHS if variable == "m" else ()))
+    ticks = sorted({at for c in curves for at in c.x} | set(marks if variable == "m" else ()))
     axes.set_xlim(axis.moved(ticks[0], -0.07), axis.moved(ticks[-1], 0.07))
     widths = ticks if variable == "m" else [points[0].m] * len(ticks)
     stated = [bound_at(Point("", RANDOM, d=50, m=int(m), B=2), Kind.PREDICTED).value for m in widths]
     axes.plot(ticks, [v for v in stated if v], color="0.3", linestyle=":", linewidth=1.2, zorder=1)
-    label_values(axes, WIDTHS if variable == "m" else _readable(ticks, axis))
+    label_values(axes, marks if variable == "m" else _readable(ticks, axis))
     axes.tick_params(axis="x", labelsize=7.5)
     at = [] if variable == "m" else [points[0].describe()["m"]]
     at += Wording.of([c.points for c in curves], variable).parameters
     name = axis.label.split(": ")[-1]
-    axes.set_xlabel(f"{name} ({', '.join(at)})" if at else name, fontsize=8.5)
+    axes.set_xlabel(fitting(f"{name} ({', '.join(at)})" if at else name, LABEL, 8.5), fontsize=8.5)
     if any(c.name for c in curves):
         legend_below(
             axes,

@@ -148,6 +148,11 @@ def wrapped(text: str, width: int) -> str:
     return textwrap.fill(glued, width, break_long_words=False).replace("\0", " ")
 
 
+def fitting(text: str, inches: float, points: float) -> str:
+    """The same over as many lines as letters of this size need in this width."""
+    return wrapped(text, int(inches * 72 / (0.55 * points)))
+
+
 def even_ticks(axes: Axes, axis: Literal["x", "y"], look: Look) -> None:
     """Ticks and their labels of one size, so that labels of minor ones stand in a line with the others."""
     axes.tick_params(axis=axis, which="both", labelsize=look.small, length=3 * look.scale, pad=3 * look.scale)
@@ -185,7 +190,8 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 110) -> None:
     """Write a figure in the format that its suffix names (``FORMATS``), making its directory where there is none."""
     path = checked_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context({"svg.hashsalt": "reconbound"}):
+    # Letters that can be searched and edited, as journals ask, and no dates: equal records give equal bytes.
+    with rc_context({"svg.hashsalt": "reconbound", "pdf.fonttype": 42, "ps.fonttype": 42}):
         figure.savefig(path, dpi=dpi, metadata=dict(FORMATS[path.suffix.lower()]))
 
 

@@ -28,7 +28,7 @@ from verify.measure.experiment import Experiment
 from verify.measure.features import Features
 from verify.measure.point import Point, point_key
 from verify.measure.record import Record, distinct
-from verify.measure.series import label, series
+from verify.measure.series import series
 
 #: Of the ratio to PREDICTED, and of the exponent in m. A few dozen trials tell a deviation of this size; the catalogue's
 #: experiments, with hundreds, ask for more.
@@ -123,11 +123,12 @@ def experiment_of(records: Iterable[Record]) -> Experiment:
 def _experiment(
     points: tuple[Point, ...], *, trials: int, seed: int = 0, tolerance: float = TOLERANCE
 ) -> Experiment:
-    several = ("m",) if len({p.m for p in points}) > 1 else ()
-    title = label(points[0], several)
+    # Defenses alone: a figure says of the setting beneath its title.
+    names = dict.fromkeys(p.describe()["defense"].partition(" (")[0] for p in points)
+    title = " and ".join(names)
     return Experiment(
         points[0].experiment,
-        title[:1].upper() + title[1:] if points[0].activation.isidentifier() else title,
+        f"{title[:1].upper()}{title[1:]}, a setting of your own",
         points,
         natural_checks(points, tolerance),
         trials=trials,

@@ -21,7 +21,7 @@ from verify.judge.base import (
     named,
 )
 from verify.judge.statistics import BASELINE, Measured
-from verify.judge.verdict import Result, noted, place, settled, within
+from verify.judge.verdict import Result, noted, place, settled, theory_words, within
 from verify.measure.check import Check
 from verify.measure.series import largest
 
@@ -69,7 +69,11 @@ def judge_floor(
     """
     value = math.nan if bound.value is None else bound.value
     unstated = (
-        bound.why if bound.value is None else "vacuous, floor 0: no error lies below it" if value <= 0 else ""
+        bound.why or "not stated"
+        if bound.value is None
+        else "vacuous, floor 0: no error lies below it"
+        if value <= 0
+        else ""
     )
     told = random <= math.sqrt(2 * tolerance) * value
     limit, low, high = (_without(x, random) for x in (m.rms, m.low, m.high)) if told else (m.rms, 0.0, m.high)
@@ -80,9 +84,11 @@ def judge_floor(
     left = f", random part {random:.4f}" if math.isfinite(random) else ", random part unknown"
     if not (told or unstated or nothing or verdict == "fails"):
         note += "; the random part hides the limit, larger m would show it"
-    text = f"rms {m.rms:.4f}{left}, limit {limit:.4f} [{low:.4f}, {high:.4f}], floor {value:.4f} ± {tolerance:.0%}: {note}"
+    found = f"{left}, limit {limit:.4f} [{low:.4f}, {high:.4f}]" if m.n and bound.value is not None else ""
+    floor = theory_words("floor", bound.value) + ("" if bound.value is None else f" ± {tolerance:.0%}")
+    text = f"{m.words}{found}, {floor}: {note}"
     return FloorResult(
-        kind=Kind.FLOOR, **place(where), verdict=verdict, text=text, n=m.n, failed=m.failed,
+        kind=Kind.FLOOR, **place(where), verdict=verdict, text=text, n=m.n, failed=m.failed, why=unstated or nothing,
         floor=value, measured=m.rms, random=random, limit=limit, low=low, high=high, tolerance=tolerance,
     )  # fmt: skip
 
@@ -100,10 +106,10 @@ def random_part(predicted: BoundValue) -> float:
 
 def _floor(check: FloorCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
     for point in largest(groups):
-        stated = bound_at(point, Kind.FLOOR)
-        random = random_part(bound_at(point, Kind.PREDICTED)) if stated.value else math.inf
+        floor = bound_at(point, Kind.FLOOR)
+        random = random_part(bound_at(point, Kind.PREDICTED)) if floor.value else math.inf
         found = measured(groups[point], conduct.level)
-        bound = corrupted(stated, conduct.factor)
+        bound = corrupted(floor, conduct.factor)
         yield judge_floor(found, bound, random, check.tolerance, conduct.baseline, **named(point))
 
 

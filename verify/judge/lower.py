@@ -21,7 +21,7 @@ from verify.judge.base import (
     named,
 )
 from verify.judge.statistics import BASELINE, Measured
-from verify.judge.verdict import Result, noted, place, settled, within
+from verify.judge.verdict import Result, noted, place, settled, theory_words, within
 from verify.measure.check import Check
 
 
@@ -46,12 +46,13 @@ def judge_lower(m: Measured, bound: BoundValue, baseline: float = BASELINE, **wh
     """LOWER, a bound on the root mean square, holds iff the whole interval of the measured one lies at or
     above it; fails iff wholly below. A bound of zero is vacuous."""
     value = math.nan if bound.value is None else bound.value
-    unstated = bound.why if bound.value is None else "vacuous, bound 0" if value <= 0 else ""
+    unstated = bound.why or "not stated" if bound.value is None else "vacuous, bound 0" if value <= 0 else ""
     nothing = m.learns_nothing(baseline)
     verdict = settled(within(m.low, m.high, value, math.inf), m.failed, unstated, nothing)
     nothing = unstated or nothing
     note = noted(verdict, m.n, m.failed, nothing)
-    text = f"rms {m.rms:.4f} [{m.low:.4f}, {m.high:.4f}], bound {value:.4f}: {note}"
+    interval = f" [{m.low:.4f}, {m.high:.4f}]" if m.n else ""
+    text = f"{m.words}{interval}, {theory_words('bound', bound.value)}: {note}"
     return LowerResult(
         kind=Kind.LOWER,
         **place(where),
@@ -59,6 +60,7 @@ def judge_lower(m: Measured, bound: BoundValue, baseline: float = BASELINE, **wh
         text=text,
         n=m.n,
         failed=m.failed,
+        why=nothing,
         bound=value,
         measured=m.rms,
         low=m.low,

@@ -21,7 +21,7 @@ from verify.judge.base import (
     named,
 )
 from verify.judge.statistics import BASELINE, LEVEL, Measured, half_width
-from verify.judge.verdict import Result, Verdict, noted, place, settled, within
+from verify.judge.verdict import Result, Verdict, noted, place, settled, theory_words, within
 from verify.measure.check import Check
 from verify.measure.series import has_value, largest, series
 
@@ -77,21 +77,19 @@ def judge_predicted(
     judged."""
     predicted = bound.value or math.nan
     ratio, low, high = (x / predicted for x in (m.rms, m.low, m.high))
-    unstated = "" if bound.value else f"no prediction ({bound.why})"
+    unstated = "" if bound.value else bound.why or "no prediction"
     # What has to be small is the random part; a floor is not an approximation.
     random = math.sqrt(max(0.0, predicted**2 - bound.details.get("floor", 0.0) ** 2))
     if random > reach or bound.details.get("noise_over_signal", 0.0) >= 1:
-        unstated = (
-            f"a predicted random error above {reach:g}, or noise above the signal, is beyond first order"
-        )
+        unstated = f"beyond first order: a predicted random error above {reach:g}, or noise above the signal"
     nothing = m.learns_nothing(baseline)
     all_failed = m.n == 0 and m.failed > 0
     verdict: Verdict = "fails" if all_failed else within(low, high, 1 - tolerance, 1 + tolerance)
     verdict = settled(verdict, m.failed, unstated, nothing)
     nothing = unstated or nothing
     text = (
-        f"rms {m.rms:.4f}, predicted {predicted:.4f}, ratio {ratio:.3f} [{low:.3f}, {high:.3f}] "
-        f"for 1 ± {tolerance:g}: {noted(verdict, m.n, m.failed, nothing)}"
+        f"{m.words}, {theory_words('predicted', bound.value)}{_ratio(ratio, low, high, tolerance)}: "
+        f"{noted(verdict, m.n, m.failed, nothing)}"
     )
     return RatioResult(
         kind=Kind.PREDICTED,
@@ -100,6 +98,7 @@ def judge_predicted(
         text=text,
         n=m.n,
         failed=m.failed,
+        why=nothing,
         measured=m.rms,
         predicted=predicted,
         ratio=ratio,
@@ -109,6 +108,13 @@ def judge_predicted(
     )
 
 
+def _ratio(ratio: float, low: float, high: float, tolerance: float) -> str:
+    """In words, where there is one."""
+    if math.isnan(ratio):
+        return ""
+    return f", ratio {ratio:.3f} [{low:.3f}, {high:.3f}] for 1 ± {tolerance:g}"
+
+
 def judge_improvement(
     plain: Measured,
     better: Measured,
@@ -116,11 +122,12 @@ def judge_improvement(
     tolerance: float = 0.05,
     level: float = LEVEL,
     baseline: float = BASELINE,
+    unproved: str = "",
     **where: str,
 ) -> RatioResult:
     """The factor plain / residualized against the predicted one. Holds iff it is above 1 with confidence and
     its ratio to the predicted factor has its whole interval in [1 - tolerance, 1 + tolerance] (Welch's t for
-    the logarithms). An error of exactly zero has no factor."""
+    the logarithms). An error of exactly zero has no factor. ``unproved``: why none is predicted."""
     factor = plain.rms / better.rms if better.rms else math.nan
     half = half_width((1.0, -1.0), (plain, better), level)
     ratio = factor / predicted
@@ -128,19 +135,17 @@ def judge_improvement(
         (0.0, math.inf) if not math.isfinite(half) else (ratio * math.exp(-half), ratio * math.exp(half))
     )
     failed, n = plain.failed + better.failed, min(plain.n, better.n)
-    nothing = plain.learns_nothing(baseline) or better.learns_nothing(baseline)
-    nothing = nothing or ("" if predicted > 0 else "no prediction")
+    nothing = "" if predicted > 0 else unproved or "no prediction"
+    nothing = nothing or plain.learns_nothing(baseline) or better.learns_nothing(baseline)
     if not nothing and plain.rms > FIRST_ORDER:
-        nothing = f"a plain error above {FIRST_ORDER:g} is beyond first order"
+        nothing = f"beyond first order: a plain error above {FIRST_ORDER:g}"
     verdict = within(low, high, 1 - tolerance, 1 + tolerance)
     if verdict == "holds" and low * predicted <= 1:
         verdict = "inconclusive"
     verdict = settled(verdict, failed, nothing)
-    text = (
-        f"residualized better by {factor:.3f}, predicted {predicted:.3f}, "
-        f"ratio {ratio:.3f} [{low:.3f}, {high:.3f}] for 1 ± {tolerance:g}: "
-        f"{noted(verdict, n, failed, nothing)}"
-    )
+    found = "no factor" if math.isnan(factor) else f"residualized better by {factor:.3f}"
+    asked = f"predicted {predicted:.3f}" if predicted > 0 else "predicted not stated"
+    text = f"{found}, {asked}{_ratio(ratio, low, high, tolerance)}: {noted(verdict, n, failed, nothing)}"
     return RatioResult(
         kind=Kind.PREDICTED,
         **place(where),
@@ -148,6 +153,7 @@ def judge_improvement(
         text=text,
         n=n,
         failed=failed,
+        why=nothing,
         measured=factor,
         predicted=predicted,
         ratio=ratio,
@@ -175,7 +181,8 @@ def _improvement(check: ImprovementCheck, groups: Groups, conduct: Conduct) -> I
             "an ImprovementCheck needs points that differ in plain and residualized moments alone; got none"
         )
     for plain, better in pairs:
-        above, below = (bound_at(p, Kind.PREDICTED).value for p in (plain, better))
+        bounds = [bound_at(p, Kind.PREDICTED) for p in (plain, better)]
+        above, below = (b.value for b in bounds)
         yield judge_improvement(
             measured(groups[plain], conduct.level),
             measured(groups[better], conduct.level),
@@ -183,6 +190,7 @@ def _improvement(check: ImprovementCheck, groups: Groups, conduct: Conduct) -> I
             check.tolerance,
             conduct.level,
             conduct.baseline,
+            next((b.why for b in bounds if b.value is None), ""),
             **named(plain, ("attack",)),
         )
 

@@ -127,6 +127,7 @@ def judge_rate(
         text=text,
         n=n,
         failed=failed,
+        why=nothing,
         variable=variable,
         slope=slope,
         low=low,

@@ -46,6 +46,11 @@ class Measured:
         low, high = math.sqrt(max(0.0, mean - half)), math.sqrt(mean + half)
         return Measured(n, failed, math.sqrt(mean), low, high, se / (2 * mean) if mean > 0 else math.inf)
 
+    @property
+    def words(self) -> str:
+        """The root mean square, as a verdict's line begins."""
+        return f"rms {self.rms:.4f}" if self.n else "no rms"
+
     def learns_nothing(self, baseline: float) -> str:
         """Why nothing can be learnt from these trials; empty if something can."""
         if self.n == 0 and self.failed:

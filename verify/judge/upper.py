@@ -13,7 +13,7 @@ import scipy
 from bounds import BoundValue, Kind, checks
 from verify.judge.base import Claim, Conduct, Groups, Judge, Rule, Sample, bound_at, corrupted, named
 from verify.judge.statistics import BASELINE, LEVEL, Measured
-from verify.judge.verdict import Result, Verdict, noted, place, settled
+from verify.judge.verdict import Result, Verdict, noted, place, settled, theory_words
 from verify.measure.check import Check
 
 
@@ -63,7 +63,7 @@ def judge_upper(
     p_value = float(scipy.special.betainc(violations, n - violations + 1, delta)) if violations else 1.0
     limit = float(scipy.special.betaincinv(violations + 1, n - violations, level)) if violations < n else 1.0
     unstated = (
-        bound.why
+        bound.why or "not stated"
         if bound.value is None or bound.trivial
         else f"vacuous, bound {value:.3g} >= 1"
         if value >= 1
@@ -74,9 +74,10 @@ def judge_upper(
     verdict = settled(verdict, 0, unstated, nothing)  # failed trials are violations already
     nothing = unstated or nothing
     rms = math.sqrt(sum(e * e for e in errors) / len(errors)) if errors else math.nan
-    over = value / rms if rms else math.inf
+    over = f" = {value / rms:.2f} rms" if rms > 0 else ""
+    counted = f"{violations} of {n} above {value:.4f}{over}, allowed {delta:g}"
     text = (
-        f"{part}: {violations} of {n} above {value:.4f} = {over:.2f} rms, allowed {delta:g}: "
+        f"{part}: {theory_words('bound', bound.value) if bound.value is None else counted}: "
         f"{noted(verdict, n, failed, nothing)}"
     )
     return UpperResult(
@@ -86,6 +87,7 @@ def judge_upper(
         text=text,
         n=n,
         failed=failed,
+        why=nothing,
         bound=value,
         rms=rms,
         violations=violations,
@@ -94,19 +96,23 @@ def judge_upper(
     )
 
 
-def bound_of(stated: BoundValue, part: str) -> BoundValue:
+def bound_of(whole: BoundValue, part: str) -> BoundValue:
     """An UPPER as it stands, or (``part`` "span") what its details say of the span."""
-    return stated if part == "error" else replace(stated, value=stated.details.get("span"), trivial=False)
+    if part == "error":
+        return whole
+    span = whole.details.get("span")
+    silent = span is None and whole.value is not None and not whole.trivial
+    return replace(whole, value=span, trivial=False, why="not stated of the span" if silent else whole.why)
 
 
 def _upper(check: UpperCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
     for point, records in groups.items():
-        stated = bound_at(point, Kind.UPPER, check.delta)
+        bound = bound_of(bound_at(point, Kind.UPPER, check.delta), check.part)
         found = Sample.of(records, check.part)
         yield judge_upper(
             found.errors,
             found.failed,
-            corrupted(bound_of(stated, check.part), conduct.factor),
+            corrupted(bound, conduct.factor),
             check.delta,
             conduct.level,
             conduct.baseline,

@@ -22,7 +22,8 @@ Verdict: TypeAlias = Literal["holds", "fails", "inconclusive", "uninformative"]
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One statement judged. ``defense`` (its name) and ``series`` say of which points, ``text`` says it all in one line."""
+    """One statement judged. ``defense`` (its name) and ``series`` say of which points, ``text`` says it all in one line;
+    ``why`` no statement applies or nothing is learnt, its head before a colon (empty: neither)."""
 
     kind: Kind
     experiment: str
@@ -32,6 +33,7 @@ class Result:
     text: str
     n: int
     failed: int
+    why: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As strict JSON: infinite ends of an interval, and what could not be computed, become None."""
@@ -59,6 +61,11 @@ def noted(verdict: Verdict, n: int, failed: int, nothing: str) -> str:
     note = f"{verdict}: {nothing}" if nothing else verdict
     note += f"; consistent, n = {n}" if verdict == "inconclusive" else f", n = {n}"
     return note + (f", {failed} FAILED" if failed else "")
+
+
+def theory_words(name: str, value: float | None) -> str:
+    """What theory says, in words; the reason, where it says nothing, is in the verdict's note."""
+    return f"{name} not stated" if value is None or math.isnan(value) else f"{name} {value:.4f}"
 
 
 def place(where: Mapping[str, str]) -> dict[str, str]:
