@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bounds.words import counted
+
 if TYPE_CHECKING:
     from attack.own.attack import GradientAttack
     from attack.own.findings import Finding
@@ -44,10 +46,12 @@ def premises_of(
     explained: bool,
 ) -> tuple[Premise, ...]:
     """Of a result; explained: whether it leaves no more of the gradient than it should."""
-    counted = [f for f in findings if f.name in ("count", "rank")]
+    checks = [f for f in findings if f.name in ("count", "rank")]
     return (
         _activation(known, attacked, explained=explained),
-        Premise("batch size", f"{known.B} features", "told", tested=all(f.level == "ok" for f in counted)),
+        Premise(
+            "batch size", counted(known.B, "feature"), "told", tested=all(f.level == "ok" for f in checks)
+        ),
         *_norms(known, attacked),
         _output_weight(shared, explained=explained),
         _loss(known),
