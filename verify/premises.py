@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bounds.words import counted
+from bounds.words import how_many
 
 if TYPE_CHECKING:
     from attack.own.attack import GradientAttack
@@ -46,11 +46,11 @@ def premises_of(
     explained: bool,
 ) -> tuple[Premise, ...]:
     """Of a result; explained: whether it leaves no more of the gradient than it should."""
-    checks = [f for f in findings if f.name in ("count", "rank")]
+    counted = [f for f in findings if f.name in ("count", "rank")]
     return (
         _activation(known, attacked, explained=explained),
         Premise(
-            "batch size", counted(known.B, "feature"), "told", tested=all(f.level == "ok" for f in checks)
+            "batch size", how_many(known.B, "feature"), "told", tested=all(f.level == "ok" for f in counted)
         ),
         *_norms(known, attacked),
         _output_weight(shared, explained=explained),

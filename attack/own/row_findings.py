@@ -20,7 +20,7 @@ from attack.own.problem import carrying, negligible, no_bias_gradient, scaled_ro
 from attack.own.rows import RANK_TOLERANCE
 from attack.own.units import root_mean_square
 from bounds import Activation
-from bounds.words import counted
+from bounds.words import how_many
 
 #: Points of the average over Gaussian preactivations.
 _POINTS = 4001
@@ -32,7 +32,7 @@ def row_findings(shared: SharedGradient, known: Known, frame: Frame) -> tuple[Fi
     left = int(keep.sum())
     if left <= B:
         text = (
-            f"{counted(left, 'neuron')} with an output weight other than zero; more than B = {B} are needed"
+            f"{how_many(left, 'neuron')} with an output weight other than zero; more than B = {B} are needed"
         )
         return (Finding("output weights", "error", text, float(left), float(B)),)
     there = frame.posed

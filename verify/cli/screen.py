@@ -12,7 +12,7 @@ from rich.box import Box
 from rich.table import Table
 from rich.text import Text
 
-from bounds.words import counted
+from bounds.words import how_many
 from verify.cli.tables import console, print_json, say, table
 from verify.judge.verdict import Verdict
 
@@ -68,7 +68,7 @@ def show(summary: Summary, suffix: str, as_json: bool, *, verbose: bool = False,
             say(f"{verdict}: {', '.join(counts)}")
     out = Path(summary.figures)
     verdicts = "; ".join(_verdicts(summary.results, zeros=True))
-    say(f"{verdicts}; {counted(summary.trials, 'trial')}, {summary.failed_trials} failed")
+    say(f"{verdicts}; {how_many(summary.trials, 'trial')}, {summary.failed_trials} failed")
     if summary.results:
         say(f"every comparison in words: {out / 'verdicts.md'}, or --verbose; figures: {out}")
     else:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from bounds.words import counted
+from bounds.words import how_many
 from verify.measure.compact import read_compact, write_compact
 from verify.measure.experiment import Experiment
 from verify.measure.lines import LedgerError, RecordError, only_writer, read_lines
@@ -102,7 +102,7 @@ def _unfinished(records: Iterable[Record], points: Iterable[Point]) -> str:
     missing = sum(rounds - len(found) for found in trials.values())
     if not rounds:
         return "it holds no trial"
-    asked = counted(rounds * len(trials), "trial")
+    asked = how_many(rounds * len(trials), "trial")
     return f"it is not finished: {missing} of {asked} missing" if missing else ""
 
 

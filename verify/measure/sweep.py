@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from bounds import checks
-from bounds.words import counted
+from bounds.words import how_many
 from verify.measure.conditions import present, resolved
 from verify.measure.experiment import Experiment
 from verify.measure.files import read_records, records_path
@@ -89,7 +89,7 @@ def _ledger(experiment: Experiment, path: Path, seed: int, trials: int) -> Ledge
             raise LedgerError(f"{path}: recorded with seed {record.seed}, not {seed}. Use another directory")
         if record.trial >= trials:
             raise LedgerError(
-                f"{path}: holds more than the {counted(trials, 'trial')} asked for. "
+                f"{path}: holds more than the {how_many(trials, 'trial')} asked for. "
                 f"Ask for at least {1 + max(r.trial for r in read())}, or use another directory"
             )
         return record.point.key, record.trial
