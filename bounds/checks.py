@@ -71,7 +71,11 @@ def nearest(value: Any, allowed: Iterable[str]) -> str:
 
 def several(name: str, value: Any) -> tuple[Any, ...]:
     """``value`` as a tuple; ``TypeError`` for a single one, such as a text, whose letters are nothing that was meant."""
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes) and getattr(value, "ndim", 1):
+    if (
+        isinstance(value, Iterable)
+        and not isinstance(value, str | bytes)
+        and getattr(value, "ndim", None) != 0
+    ):
         return tuple(value)
     raise TypeError(f"{name} must be several values; got {shown(value)} ({type(value).__name__})")
 

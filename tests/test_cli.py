@@ -295,7 +295,7 @@ def test_what_is_no_whole_number_is_refused(text: str) -> None:
         (["study", "odd", "--format", "png", "--format", "svg"], ["--format must be given once"]),
         (["export", "tests", "--out", "x", "--out", "y"], ["--out must be given once"]),
         (["bench", "--repeats", "1", "--repeats", "2"], ["--repeats must be given once"]),
-        (["bound", "local-aggregation", "--fresh", "--no-fresh"], ["--fresh must be given once"]),
+        (["bound", "dropout", "--per-sample", "--no-per-sample"], ["--per-sample must be given once"]),
         (["verify", "none", "--d", "30", "--quick"], ["quick", "--d"]),
         (["verify", "none", "--m", "0"], ["m", "0"]),
         (["verify", "none", "--activation", "spline"], ["activation", "'spline'"]),

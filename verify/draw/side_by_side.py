@@ -24,6 +24,7 @@ from bounds import (
     TensorAttack,
 )
 from bounds.setting import alternating
+from bounds.words import how_many
 from verify.draw.curves import Axis, Curve, curve_of, draw_curves
 from verify.draw.names import Wording
 from verify.draw.style import (
@@ -177,10 +178,10 @@ def _key() -> list[Line2D]:
 
 def _title(chosen: SideBySide, drawn: int) -> list[str]:
     """Its lines: how many defenses, in which setting, and what is not drawn."""
-    how_many = "eight" if drawn == len(PANELS) == 8 else f"{drawn} of {len(PANELS)}"
+    share = "eight" if drawn == len(PANELS) == 8 else f"{drawn} of {len(PANELS)}"
     lost = f". Not drawn: {how_many(chosen.not_drawn, 'trial')} at single widths" if chosen.not_drawn else ""
     return [
-        f"One attack against {how_many} defenses (ReLU, random features, d = 50, residualized moments; two features, or two "
+        f"One attack against {share} defenses (ReLU, random features, d = 50, residualized moments; two features, or two "
         "for each client or local batch)",
         f"Upper of each pair: error against width. Lower: against strength{lost}",
     ]
