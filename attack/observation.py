@@ -137,12 +137,13 @@ def _checked_gradient(gradient: Any, axes: tuple[str, ...]) -> torch.Tensor:
 
 def _public_norms(norms: Sequence[float], batch_size: int) -> tuple[float, ...]:
     """The norms sorted; ``ValueError`` or ``TypeError`` unless they are B numbers up to ``LARGEST_NORM``, above 0."""
-    if len(norms) != batch_size:
-        raise ValueError(f"norms must have batch_size = {batch_size} entries; got {len(norms)}")
-    for norm in norms:
+    given = checks.several("norms", norms)
+    if len(given) != batch_size:
+        raise ValueError(f"norms must have batch_size = {batch_size} entries; got {len(given)}")
+    for norm in given:
         if checks.real("norms", norm, 0.0, LARGEST_NORM) == 0.0:
             raise ValueError("norms must be positive; got 0")
-    return tuple(sorted(float(n) for n in norms))
+    return tuple(sorted(float(n) for n in given))
 
 
 def _shape(axes: tuple[str, ...]) -> str:

@@ -77,6 +77,17 @@ def nearest(value: Any, allowed: Iterable[str]) -> str:
     return f"; did you mean {names[close[0]]!r}?" if close else ""
 
 
+def several(name: str, value: Any) -> tuple[Any, ...]:
+    """``value`` as a tuple; ``TypeError`` for a single one, such as a text, whose letters are nothing that was meant."""
+    if (
+        isinstance(value, Iterable)
+        and not isinstance(value, str | bytes)
+        and getattr(value, "ndim", None) != 0
+    ):
+        return tuple(value)
+    raise TypeError(f"{name} must be several values; got {shown(value)} ({type(value).__name__})")
+
+
 def array(name: str, value: Any, shape: tuple[int | None, ...]) -> Array:
     """``value`` as a finite float64 array of the given shape (None: any positive size). Copies.
 

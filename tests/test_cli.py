@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import typer
 from synthetic_records import make_record
 
 from bounds import DEFENSES, GradientNoise, Kind, Setting, TensorAttack, evaluate
+from bounds.words import how_many
 from verify import (
     EXPERIMENTS,
     Features,
@@ -28,15 +30,19 @@ from verify import (
     experiment_of,
     own_experiment,
     plot,
+    point_strategy,
     read_records,
     sweep,
 )
 from verify.cli.app import COMMANDS, load
 from verify.cli.options import LARGEST, NAMES, count
 from verify.cli.tables import print_rows
+from verify.draw.shown import natural_axis
 from verify.judge import JUDGES
 from verify.judge.base import bound_at
+from verify.judge.rate import RateCheck
 from verify.measure.experiment import Reduced
+from verify.measure.saved import Saved
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--quick", "--trials", "2", "--jobs", "1", "--only", "one-feature"]
@@ -98,10 +104,15 @@ def test_nothing_heavy_is_imported_before_a_command_is_called(code: str) -> None
     assert done.stdout.splitlines()[-1].strip() == "loaded:"
 
 
-def test_a_bound_needs_neither_torch_nor_matplotlib() -> None:
+def test_a_bound_and_the_help_of_commands_need_neither_torch_nor_matplotlib() -> None:
+    asked = [
+        ["bound", "none", "--json"],
+        ["attack", "gradient", "--help"],
+        *([name, "--help"] for name in COMMANDS),
+    ]
     code = (
-        "import sys, bounds\nfrom verify.cli import main\n"
-        "try: main(['bound', 'none', '--json'])\nexcept SystemExit as done: assert done.code == 0\n"
+        f"import sys, bounds\nfrom verify.cli import main\nfor asked in {asked}:\n"
+        "    try: main(asked)\n    except SystemExit as done: assert done.code == 0\n"
         "print({'torch', 'matplotlib', 'sklearn', 'hypothesis'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -122,7 +133,7 @@ def test_every_public_name_is_there() -> None:
 
 def test_the_list_of_commands_is_that_of_the_files() -> None:
     files = (ROOT / "verify" / "cli").glob("*.py")
-    assert {*COMMANDS, "app"} == {p.stem for p in files if "\napp = typer.Typer(" in p.read_text()}
+    assert {*COMMANDS, "app"} == {p.stem for p in files if "\napp = " in p.read_text()}
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -240,7 +251,42 @@ def test_what_is_no_whole_number_is_refused(text: str) -> None:
         (["verify", "all", "--only", "fog"], ["only", "'fog'"]),
         (["verify", "all", "--trials", "0"], ["trials", "at least 1", "0"]),
         (["verify", "all", "--format", "gif"], ["format", "svg", "'gif'"]),
-        (["verify", "all", "--d", "30"], ["DEFENSE", "'all'"]),
+        (["verify", "all", "--d", "30"], ["DEFENSE", "one defense", "of your own", "--d", "'all'"]),
+        (["verify", "all", "--sigma", "1"], ["DEFENSE", "one defense", "of your own", "--sigma", "'all'"]),
+        (
+            ["verify", "noise", "--b", ".4"],
+            ["DEFENSE", "'noise'; did you mean 'gradient-noise'?", "--plugin MODULE"],
+        ),
+        (["verify", "--b", ".4", "laplace"], ["DEFENSE", "'laplace'", "--plugin MODULE"]),
+        (["verify", "laplace"], ["DEFENSE", "'laplace'", "--plugin MODULE"]),
+        (["bound", "laplace", "--b", ".4"], ["DEFENSE", "'laplace'", "--plugin MODULE"]),
+        (
+            ["attack", "tensor", "--defense", "laplace", "--b", ".4"],
+            ["DEFENSE", "'laplace'", "--plugin MODULE"],
+        ),
+        (
+            ["check", "math:sqrt", "--kind", "upper", "--defense", "laplace", "--b", ".4"],
+            ["'laplace'", "--plugin"],
+        ),
+        (["check", "math:sqrt", "--kind", "upper", "--defense", "laplace"], ["'laplace'", "--plugin MODULE"]),
+        (["verify", "--fog", ".4", "none"], ["No such option", "--fog"]),
+        (["verify", "none", "--fog"], ["No such option", "--fog"]),
+        (["verify", "all", "--fog", "x"], ["No such option", "--fog"]),
+        (
+            ["verify", "gradient-noise", "--sigma", "1", "--sigma", "2"],
+            ["--sigma must be given once", "2 times"],
+        ),
+        (["verify", "none", "--trials", "3", "--trials=4", "--trials", "5"], ["--trials", "once", "3 times"]),
+        (["verify", "none", "--B", "1", "--B", "2", "--labels", "1,-1"], ["labels", "B is several (1, 2)"]),
+        (["verify", "none", "--B", "2", "--B", "101"], ["B", "at most d", "101"]),
+        (["verify", "none", "--B", "2", "--B", "4", "--cosine", "-0.5"], ["cosine", "B = 4", "-0.5"]),
+        (["verify", "none", "--features", "nofile.npy"], ["nofile.npy: No such file or directory"]),
+        (["attack", "gradient", "--file", "x.npz", "--B", "2", "--B", "3"], ["--B must be given once"]),
+        (["bound", "none", "--d", "30", "--d", "40"], ["--d must be given once"]),
+        (["study", "odd", "--format", "png", "--format", "svg"], ["--format must be given once"]),
+        (["export", "tests", "--out", "x", "--out", "y"], ["--out must be given once"]),
+        (["bench", "--repeats", "1", "--repeats", "2"], ["--repeats must be given once"]),
+        (["bound", "dropout", "--per-sample", "--no-per-sample"], ["--per-sample must be given once"]),
         (["verify", "none", "--d", "30", "--quick"], ["quick", "--d"]),
         (["verify", "none", "--m", "0"], ["m", "0"]),
         (["verify", "none", "--activation", "spline"], ["activation", "'spline'"]),
@@ -410,6 +456,114 @@ def test_a_setting_of_one_s_own(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert code == 0 and table == records.parent / "csv" / f"{records.stem}.csv"
     assert len(table.read_text(encoding="utf-8").splitlines()) == 1 + summary["trials"]
     assert experiment_of(read_records(records)).rules == own_experiment(GradientNoise(0.7), d=12, B=1).rules
+
+
+def test_a_grid_of_sizes_is_asked_for_the_rate_in_each(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeated, ``--B`` is no longer dropped: every batch is measured, and the exponent in B is asked as an upper order."""
+    monkeypatch.setattr("verify.cli.verify.judge_and_draw", lambda *_: [])
+    sizes = ("--d", "10", "--m", "2000", "--B", "1", "--B", "2", "--B", "4", "--trials", "1", "--jobs", "1")
+    code, told, _ = run(capsys, "verify", "none", *sizes, "--out", str(tmp_path), "--json")
+    assert code == 0 and json.loads(told)["trials"] == 3
+    (path,) = (tmp_path / "records").iterdir()
+    experiment = own_experiment(d=10, m=2_000, B=(1, 2, 4))
+    assert [r.point for r in read_records(path)] == list(experiment.points)
+    assert experiment_of(read_records(path)).rules == experiment.rules
+    assert [c for c in experiment.rules if isinstance(c, RateCheck)] == [RateCheck("B", 0.1, upper=True)]
+    assert natural_axis(experiment) == "B" and "B =" not in experiment.title
+
+
+def test_several_sizes_are_every_combination() -> None:
+    whole = own_experiment(d=(10, 20), B=[1, 2, 1], m=range(3_000, 5_000, 1_000))
+    sizes = [(p.d, p.B, p.m) for p in whole.points]
+    assert sizes == [(d, B, m) for d in (10, 20) for B in (1, 2) for m in (3_000, 4_000)]
+    rates = [c for c in whole.rules if isinstance(c, RateCheck)]
+    assert rates == [RateCheck("m", 0.1), RateCheck("B", 0.1, upper=True), RateCheck("d", 0.1)]
+    assert natural_axis(own_experiment(d=(10, 20), m=3_000)) == "d"
+    drawn = own_experiment(d=(10, 20), m=3_000, attack=TensorAttack(contraction="random"), activation="tanh")
+    assert [c.kind for c in drawn.rules] == [Kind.PREDICTED] and natural_axis(
+        drawn
+    ) == "d"  # no rate, yet an axis
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: own_experiment(m="4000"), r"m must be an integer; got '4000' \(str\)"),  # type: ignore[arg-type]
+        (lambda: own_experiment(B=(2, "x")), r"B must be an integer; got 'x' \(str\)"),  # type: ignore[arg-type]
+        (lambda: own_experiment(d=()), "d must hold at least one size"),
+        (lambda: own_experiment(d=(20, 0)), "d must be at least 1; got 0"),
+        (lambda: own_experiment(labels="1,-1"), r"labels must be several values; got '1,-1' \(str\)"),  # type: ignore[arg-type]
+        (lambda: Point("e", Features("random"), 5, 200, 2, labels=3.0), "labels must be several values; got 3.0"),  # type: ignore[arg-type]
+        (lambda: point_strategy(m="4000"), "m must be several values; got '4000'"),  # type: ignore[arg-type]
+        (lambda: point_strategy(d=(1, 2, 3)), r"d must be a range \(lo, hi\); got \(1, 2, 3\)"),  # type: ignore[arg-type]
+        (lambda: point_strategy(activations="relu"), "activations must be several values; got 'relu'"),
+    ],
+)  # fmt: skip
+def test_a_text_is_one_value_and_named_as_a_whole(call: Callable[[], object], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+def test_one_is_no_plural() -> None:
+    assert [how_many(n, "trial") for n in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]
+
+
+def test_records_are_found_from_wherever_they_are_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's directory, its records, or one file of them, for both commands; without any, nothing is made."""
+    point = Point("one", Features("random"), 20, 2_000, 1)
+    (tmp_path / "records").mkdir()
+    for name in ("one", "two"):
+        append_record(tmp_path / "records" / f"{name}.jsonl", make_record(replace(point, experiment=name), 0))
+    records, csv = tmp_path / "records", tmp_path / "records" / "csv"
+    for source, names in (
+        (tmp_path, ["one", "two"]),
+        (records, ["one", "two"]),
+        (records / "two.jsonl", ["two"]),
+    ):
+        code, told, err = run(capsys, "export", str(source), "--json")
+        assert code == 0 and json.loads(told) == [str(csv / f"{name}.csv") for name in names], err
+        assert Saved.find("x", source).home == tmp_path
+    monkeypatch.chdir(records)
+    assert Saved.find("x", Path(".")).home.resolve() == tmp_path  # not the working directory itself
+    code, told, _ = run(capsys, "export", "two.jsonl", "--compact", "--json")
+    assert code == 0 and json.loads(told) == ["two.json"] and (records / "one.jsonl").exists()
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "torn.jsonl").write_text('{"schema_version": 1}\n')
+    for command, source, flag in (
+        ("export", tmp_path / "none", ()),
+        ("figures", tmp_path / "none", ("--from",)),
+    ):
+        code, _, err = run(capsys, command, *flag, str(source), "--out", str(tmp_path / "new"))
+        assert code == 2 and "torn.jsonl" in err
+    (tmp_path / "none" / "torn.jsonl").unlink()
+    assert run(capsys, "export", str(tmp_path / "none"))[0] == 2 and not list((tmp_path / "none").iterdir())
+
+
+def test_figures_of_records_that_python_wrote_lie_beside_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``sweep(experiment, "t2")`` writes t2/NAME.jsonl: what is above t2 is nobody's to write to."""
+    (tmp_path / "t2").mkdir()
+    drawn: list[Path] = []
+    monkeypatch.setattr("verify.cli.report.judge_and_draw", lambda *told: drawn.append(told[2]) or [])
+    append_record(
+        tmp_path / "t2" / "one.jsonl", make_record(Point("one", Features("random"), 20, 2_000, 1), 0)
+    )
+    code, told, err = run(capsys, "figures", "--from", str(tmp_path / "t2"), "--json")
+    assert code == 0 and json.loads(told)["figures"] == str(tmp_path / "t2"), err
+    assert drawn == [tmp_path / "t2"] and [p.name for p in tmp_path.iterdir()] == ["t2"]
+
+
+@pytest.mark.parametrize(
+    "command", [("attack", "gradient"), ("check",), ("verify",)], ids=lambda command: " ".join(command)
+)
+def test_exit_codes_are_in_the_help(capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
+    code, told, _ = run(capsys, *command, "--help")
+    assert code == 0 and re.search(r"Exit code: 0.* 1 if .* 2 for bad input", " ".join(told.split()))
 
 
 def test_a_setting_of_one_s_own_from_python(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ from bounds import (
 from bounds.setting import MEANINGS, SIZES
 from verify import append_record, cli
 from verify.cli.app import COMMANDS
-from verify.cli.figures import _saved
 from verify.cli.options import count, span
 from verify.measure.files import compact
+from verify.measure.saved import Saved
 from verify.studies.deep import NAMES as DEEP_ACTIVATIONS
 from verify.studies.deep import activation_of
 
@@ -227,7 +227,7 @@ def test_figures_come_from_whatever_a_run_has_left(tmp_path: Path, form: str) ->
     (made / "verdicts.md").write_text("old")
     kept = lines.with_suffix(form)
     for source in (made, lines.parent, kept):
-        saved = _saved(source)
+        saved = Saved.find("--from", source)
         assert (saved.directory, list(saved.records)) == (lines.parent, [kept])
 
 
@@ -247,9 +247,9 @@ def test_one_file_is_redrawn_alone(tmp_path: Path) -> None:
     for name in ("one", "other"):
         append_record(tmp_path / f"{name}.jsonl", make_record(make_point(name)))
     (tmp_path / "study-odd.json").write_text("{}")
-    saved = _saved(tmp_path / "one.jsonl")
+    saved = Saved.find("--from", tmp_path / "one.jsonl")
     assert [p.name for p in saved.records] == ["one.jsonl"] and not saved.studies
-    assert [p.name for p in _saved(tmp_path / "study-odd.json").studies] == ["study-odd.json"]
+    assert [p.name for p in Saved.find("--from", tmp_path / "study-odd.json").studies] == ["study-odd.json"]
 
 
 def test_what_holds_nothing_to_draw_is_refused(tmp_path: Path) -> None:
@@ -259,6 +259,6 @@ def test_what_holds_nothing_to_draw_is_refused(tmp_path: Path) -> None:
         with pytest.raises(
             ValueError, match=rf"--from must hold records .* got none in {re.escape(str(source))}$"
         ):
-            _saved(source)
+            Saved.find("--from", source)
     with pytest.raises(ValueError, match=r"^--from must be a directory or a file"):
-        _saved(tmp_path / "nowhere")
+        Saved.find("--from", tmp_path / "nowhere")

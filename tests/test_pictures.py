@@ -231,7 +231,7 @@ def test_a_stopped_run_goes_on_with_the_widths_that_are_missing(
         ({"batch": load_images("digits", 2, 5)}, "of other pictures"),
         ({"seed": 4}, "m = 60000 was attacked with other settings"),
         ({"defense": NoDefense()}, "with other settings. It is what a stopped run has left"),
-        ({"widths": WIDTHS[:1]}, "holds 1 trials beyond those asked for"),
+        ({"widths": WIDTHS[:1]}, "holds 1 trial beyond those asked for"),
     ):
         with pytest.raises(LedgerError, match=message):
             reconstruct_pictures(**{"batch": digits, "widths": WIDTHS} | ask | other)

@@ -300,12 +300,12 @@ def test_finished_runs_are_brought_into_the_compact_form(tmp_path: Path) -> None
     known = {"begun": make_experiment([replace(p, experiment="begun") for p in points])}
     whole = sorted(read_records(tmp_path / "whole.jsonl"), key=lambda r: r.point.m)
     with only_writer(tmp_path / "written.jsonl"):
-        made, left = compact_finished(tmp_path, known)
+        made, left = compact_finished(record_files(tmp_path), known)
     assert made == [tmp_path / "whole.json"] and not (tmp_path / "whole.jsonl").exists()
     assert [r.outcome.rmse for r in read_records(made[0])] == [r.outcome.rmse for r in whole]
     told = {path.stem: why for path, why in left.items()}
-    assert told["stopped"] == "it is not finished: 1 trials are missing of 4"
-    assert told["begun"] == "it is not finished: 1 trials are missing of 2"
+    assert told["stopped"] == "it is not finished: 1 of 4 trials missing"
+    assert told["begun"] == "it is not finished: 1 of 2 trials missing"
     assert "another run is writing this file" in told["written"]
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "begun.jsonl",

@@ -124,7 +124,7 @@ def test_only_what_is_missing_is_measured(
 @pytest.mark.parametrize(
     ("changed", "trials", "message"),
     [
-        ({}, 4, "holds trial 4 where 4 trials are asked for. Ask for at least 10"),
+        ({}, 4, "holds more than the 4 trials asked for. Ask for at least 10"),
         ({"seed": 4}, 10, "holds seed 3, not 4"),
         (
             {"conditions": ({"scale": 1.0},)},

@@ -147,11 +147,13 @@ def test_records_of_another_sweep_are_not_mixed_in(
     assert records_path("demo", tmp_path).read_bytes() == before
 
 
-@pytest.mark.parametrize(("trial", "seed"), [(3, 0), (999_999, 0)])
-def test_more_trials_than_asked_for_are_not_counted_in(tmp_path: Path, trial: int, seed: int) -> None:
-    append_record(records_path("demo", tmp_path), make_record(EXPERIMENT.points[0], trial, seed=seed))
+@pytest.mark.parametrize("recorded", [[3], [999_999], [3, 19, 10]])
+def test_more_trials_than_asked_for_are_not_counted_in(tmp_path: Path, recorded: list[int]) -> None:
+    """What has to be asked for is said at once: the next try is not told another number."""
+    for number in recorded:
+        append_record(records_path("demo", tmp_path), make_record(EXPERIMENT.points[0], number))
     with pytest.raises(
-        LedgerError, match=rf"holds trial {trial} where 3 trials are asked for .* at least {trial + 1}"
+        LedgerError, match=f"holds more than the 3 trials asked for. Ask for at least {max(recorded) + 1},"
     ):
         sweep(EXPERIMENT, tmp_path, run=fake_run)
 

@@ -7,24 +7,25 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bounds import serial
 from verify.measure.failure import Failure
-from verify.measure.files import read_records, record_files
+from verify.measure.files import read_records
 from verify.measure.flat import Cell, flat
 from verify.measure.lines import write_whole
 from verify.measure.outcome import MEASURED
 from verify.measure.pictures import load_pictures
 from verify.measure.point import attack_name
 from verify.measure.record import Record
+from verify.measure.saved import Saved
 from verify.origin import DISTRIBUTION
 from verify.studies.kept import load_trials
 
 if TYPE_CHECKING:
     import pandas
 
-Rows = Iterable[Mapping[str, Cell]]
+Row: TypeAlias = Mapping[str, Cell]
 
 
 def to_rows(records: Iterable[Record]) -> list[dict[str, Cell]]:
@@ -45,38 +46,36 @@ def to_frame(records: Iterable[Record]) -> pandas.DataFrame:
 
 
 def export_csv(source: Path, out: Path) -> list[Path]:
-    """Write what is kept in the directory ``source`` as CSV files in ``out``, one for each experiment, study and set of
-    pictures, finished or not; returns their paths.
+    """Write what ``source`` holds (a directory that a run wrote to, its records, or one file of them) as CSV files in
+    ``out``, one for each experiment, study and set of pictures, finished or not; returns their paths.
 
     A row is a trial and an attack, of an experiment as ``to_rows`` has it; a cell is empty where there is no number, and
     ``reason`` then says why. Floats have all their digits.
 
-    Raises ``ValueError`` if ``source`` is no directory or holds nothing, ``RecordError`` for what cannot be read.
+    Raises ``ValueError`` if ``source`` holds nothing, ``RecordError`` for what cannot be read, before anything is written.
     """
-    if not source.is_dir():
-        raise ValueError(f"source must be a directory with records; got {source}")
-    tables: dict[str, Rows] = {path.stem: to_rows(read_records(path)) for path in record_files(source)}
-    tables |= {name: _study(source / f"{name}.json") for name in _names(source, "study-", ".json", ".jsonl")}
-    tables |= {name: _pictures(source / f"{name}.json") for name in _names(source, "pictures-", ".json")}
-    if not tables:
-        raise ValueError(
-            f"source must hold records of experiments, studies or pictures; got none in {source}"
-        )
+    return write_tables(tables_of(Saved.find("source", Path(source))), Path(out))
+
+
+def tables_of(saved: Saved) -> dict[str, Sequence[Row]]:
+    """The rows of ``export_csv`` by the name of what they are of. ``RecordError`` for what cannot be read."""
+    tables: dict[str, Sequence[Row]] = {path.stem: to_rows(read_records(path)) for path in saved.records}
+    tables |= {path.stem: list(_study(path)) for path in saved.studies}
+    return tables | {path.stem: list(_pictures(path)) for path in saved.pictures}
+
+
+def write_tables(tables: Mapping[str, Sequence[Row]], out: Path) -> list[Path]:
+    """One CSV file in ``out`` for each; their paths."""
     return [_write(out / f"{name}.csv", rows) for name, rows in tables.items()]
 
 
-def _names(source: Path, prefix: str, *endings: str) -> list[str]:
-    return sorted({p.stem for p in source.glob(f"{prefix}*") if p.suffix in endings and p.stat().st_size})
-
-
-def _write(path: Path, rows: Rows) -> Path:
+def _write(path: Path, rows: Sequence[Row]) -> Path:
     """The columns are those of all rows, in the order in which they first come."""
-    found = list(rows)
-    columns = list(dict.fromkeys(name for row in found for name in row))
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(found)
+    writer.writerows(rows)
     write_whole(path, text.getvalue())
     return path
 
@@ -98,7 +97,7 @@ def _of_record(record: Record) -> Iterator[dict[str, Cell]]:
         }
 
 
-def _study(path: Path) -> Rows:
+def _study(path: Path) -> Iterator[Row]:
     for trial in load_trials(path):
         failure = trial.outcome if isinstance(trial.outcome, Failure) else None
         numbers: Mapping[str, float] = {} if isinstance(trial.outcome, Failure) else trial.outcome
@@ -114,7 +113,7 @@ def _study(path: Path) -> Rows:
         }
 
 
-def _pictures(path: Path) -> Rows:
+def _pictures(path: Path) -> Iterator[Row]:
     _, rows = load_pictures(path)
     for row in rows:
         yield {

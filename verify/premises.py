@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bounds.words import how_many
+
 if TYPE_CHECKING:
     from attack.own.attack import GradientAttack
     from attack.own.findings import Finding
@@ -47,7 +49,9 @@ def premises_of(
     counted = [f for f in findings if f.name in ("count", "rank")]
     return (
         _activation(known, attacked, explained=explained),
-        Premise("batch size", f"{known.B} features", "told", tested=all(f.level == "ok" for f in counted)),
+        Premise(
+            "batch size", how_many(known.B, "feature"), "told", tested=all(f.level == "ok" for f in counted)
+        ),
         *_norms(known, attacked),
         _output_weight(shared, explained=explained),
         _loss(known),

@@ -20,6 +20,7 @@ from attack.own.problem import carrying, negligible, no_bias_gradient, scaled_ro
 from attack.own.rows import RANK_TOLERANCE
 from attack.own.units import root_mean_square
 from bounds import Activation
+from bounds.words import how_many
 
 #: Points of the average over Gaussian preactivations.
 _POINTS = 4001
@@ -30,7 +31,9 @@ def row_findings(shared: SharedGradient, known: Known, frame: Frame) -> tuple[Fi
     keep, B = carrying(shared), known.B
     left = int(keep.sum())
     if left <= B:
-        text = f"{left} neurons have an output weight other than zero; more than B = {B} are needed"
+        text = (
+            f"{how_many(left, 'neuron')} with an output weight other than zero; more than B = {B} are needed"
+        )
         return (Finding("output weights", "error", text, float(left), float(B)),)
     there = frame.posed
     if there.bias_scale and shared.bias_gradient is None:

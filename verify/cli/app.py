@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UsageError as error:
         code = _said(error.format_message(), 2)  # type: ignore[attr-defined]
     except BAD_INPUT as error:
-        code = _said(str(error) or type(error).__name__, 2)
+        code = _said(_worded(error), 2)
     sys.exit(code)
 
 
@@ -131,6 +131,13 @@ def _run(arguments: Sequence[str]) -> None:
     with command.make_context(DISTRIBUTION, list(arguments) or ["--help"]) as context:
         command.invoke(context)
     sys.stdout.flush()
+
+
+def _worded(error: Exception) -> str:
+    """Of a file that cannot be opened, its name and why, without the number that a system has for that."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def _said(message: str, code: int) -> int:

@@ -11,6 +11,7 @@ import typer
 
 from bounds import TensorAttack, checks
 from bounds.losses import explained
+from verify.cli.command import App
 from verify.cli.options import (
     NAMES,
     Activation,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from attack import GradientAttack
     from attack.image.datasets import ImageBatch
 
-app = typer.Typer(add_completion=False, help="Run an attack and draw what it reconstructs.")
+app = App(help="Run an attack and draw what it reconstructs.")
 
 #: Pictures that come with scikit-learn, and those that the user has as files.
 BUILT_IN, FROM_FILES = ("digits", "patches"), ("mnist", "cifar10")
@@ -153,7 +154,7 @@ def gradient(
 ) -> None:
     """Check a gradient of your own, reconstruct the features in it, and say how far the result can be trusted.
 
-    Exits with 1 when the status is failed."""
+    Exit code: 0 if the status is ok or suspect, 1 if it is failed, 2 for bad input."""
     from attack.own.files import read_gradient
     from attack.own.known import Known
 

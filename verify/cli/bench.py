@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from verify import bench as measure
+from verify.cli.command import App
 from verify.cli.options import Json, count
 from verify.cli.tables import cell, print_json, print_rows, say
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 @app.command()

@@ -21,6 +21,7 @@ from bounds import (
     expression,
 )
 from bounds.setting import MEANINGS
+from verify.cli.command import App
 from verify.cli.options import (
     Activation,
     Batch,
@@ -35,7 +36,7 @@ from verify.cli.options import (
 )
 from verify.cli.tables import console, print_json, say, table
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 @app.command()

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bounds import DEFENSES, Defense, Kind, TensorAttack, checks
+from verify.cli.command import App
 from verify.cli.options import (
-    NAMES,
     Json,
     Moments,
     Parameters,
     Seed,
     count,
     defense_of,
+    family_of,
     span,
     with_defense_options,
 )
@@ -28,7 +29,7 @@ from verify.search.point_strategy import default_sizes, point_strategy
 if TYPE_CHECKING:
     from hypothesis import strategies as st
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 def _range(name: str, text: str) -> Any:
@@ -66,8 +67,9 @@ def check(
     as_json: Json = False,
     parameters: Parameters | None = None,
 ) -> None:
-    """Search for a small setting in which the attack refutes a bound of yours. Exit code 1 if there is one, and if no
-    setting could have refuted it; 2 if it is no bound."""
+    """Search for a small setting in which the attack refutes a bound of yours.
+
+    Exit code: 0 if it is not refuted, 1 if it is or no setting could have refuted it, 2 for bad input."""
     wanted = Kind(checks.choice("kind", kind, tuple(Kind)))
     sizes = {name: span(name, text) for name, text in {"d": d, "m": m, "B": B}.items() if text is not None}
     result = check_bound(
@@ -121,7 +123,7 @@ def _defenses(names: Sequence[str], parameters: Parameters) -> Sequence[type[Def
                 f"defense must be one, whose parameters are given; got {', '.join(names) or 'none'}"
             )
         return (defense_of(names[0], parameters),)
-    return [NAMES[checks.choice("defense", name, NAMES)] for name in names] or DEFENSES
+    return [family_of(name, argument="defense") for name in names] or DEFENSES
 
 
 def _loaded(name: str) -> Any:

@@ -9,20 +9,28 @@ from typing import Annotated
 import typer
 
 from verify import EXPERIMENTS
+from verify.cli.command import App
 from verify.cli.options import Json, new_directory
 from verify.cli.tables import print_json
-from verify.export import export_csv
-from verify.measure.files import compact_finished, records_directory
+from verify.export import tables_of, write_tables
+from verify.measure.files import compact_finished
+from verify.measure.saved import Saved
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 @app.command()
 def export(
     source: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Directory that a run wrote to, or its records.")
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="Directory that a run wrote to, its records, or one file of them (NAME.json, NAME.jsonl).",
+        ),
     ],
-    out: Annotated[Path | None, typer.Option(help="Where the tables go; default: csv beside them.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the tables go; default: csv beside the records.")
+    ] = None,
     compact: Annotated[
         bool,
         typer.Option(
@@ -35,19 +43,20 @@ def export(
 
     The compact form takes the place of the lines. It keeps every number that figures and verdicts use, and no times or
     diagnostics."""
-    if not source.is_dir():
-        raise ValueError(f"DIR must be a directory with records; got {source}")
+    saved = Saved.find("DIR", source)
     if compact and out is not None:
-        raise ValueError(f"--out must not be given with --compact, which writes where they are; got {out}")
-    source = records_directory(source)
+        raise ValueError(
+            f"--out must not be given with --compact, which writes where the records are; got {out}"
+        )
     if compact:
         written, left = compact_finished(
-            source, {e.name: e for full in EXPERIMENTS.values() for e in full.forms}
+            saved.records, {e.name: e for full in EXPERIMENTS.values() for e in full.forms}
         )
         for path, why in left.items():
             print(f"{path}: left as it is: {why}", file=sys.stderr)
     else:
-        written = export_csv(source, new_directory("out", source / "csv" if out is None else out))
+        tables = tables_of(saved)
+        written = write_tables(tables, new_directory("out", saved.directory / "csv" if out is None else out))
     if as_json:
         print_json([str(path) for path in written])
     else:

@@ -5,8 +5,6 @@ What draws is imported where something is drawn: matplotlib takes longer than ev
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,16 +12,18 @@ import typer
 
 from bounds import checks
 from verify import EXPERIMENTS
+from verify.cli.command import App
 from verify.cli.options import FORMATS, Format, Json, new_directory
 from verify.experiments.own import experiment_of
 from verify.judge.verdict import Result
-from verify.measure.files import read_records, record_files, records_directory
+from verify.measure.files import read_records
 from verify.measure.pictures import load_pictures
 from verify.measure.record import Record
+from verify.measure.saved import Saved
 from verify.studies.catalogue import STUDIES
 from verify.studies.study import load
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 @app.command()
@@ -36,15 +36,16 @@ def figures(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Where the figures go; default: the directory above the records.")
+        Path | None,
+        typer.Option(help="Where the figures go; default: DIR, be it given as such or as DIR/records."),
     ] = None,
     format: Format = "png",
     as_json: Json = False,
 ) -> None:
     """Redraw every figure from saved records, pictures and studies, running no attack."""
     checks.choice("format", format, FORMATS)
-    saved = _saved(source)
-    target = new_directory("out", saved.directory.parent if out is None else out)
+    saved = Saved.find("--from", source)
+    target = new_directory("out", saved.home if out is None else out)
     for path in saved.pictures:
         _redraw_pictures(path, target, format)
     for path in saved.studies:
@@ -58,49 +59,6 @@ def figures(
     from verify.cli.report import report
 
     report(results, records, target, format, as_json)
-
-
-@dataclass(frozen=True)
-class _Saved:
-    """What can be redrawn, one path for each, all in ``directory``."""
-
-    directory: Path
-    records: Sequence[Path]
-    pictures: Sequence[Path]
-    studies: Sequence[Path]
-
-    @staticmethod
-    def of(directory: Path) -> _Saved:
-        studies = {p.with_suffix(".json") for p in directory.glob("study-*.json*")}
-        return _Saved(
-            directory, record_files(directory), sorted(directory.glob("pictures-*.json")), sorted(studies)
-        )
-
-    def only(self, path: Path) -> _Saved:
-        """Of all this the one that ``path`` is a file of."""
-        kept = (
-            [p for p in found if p.stem == path.stem] for found in (self.records, self.pictures, self.studies)
-        )
-        return _Saved(self.directory, *kept)
-
-    def __bool__(self) -> bool:
-        return bool(self.records or self.pictures or self.studies)
-
-
-def _saved(source: Path) -> _Saved:
-    """What is in a directory, or in the ``records`` that a run made in it, or the one that a file belongs to."""
-    if source.is_file():
-        saved = _Saved.of(source.parent).only(source)
-    elif source.is_dir():
-        saved = _Saved.of(records_directory(source))
-    else:
-        raise ValueError(f"--from must be a directory or a file with records; got {source}")
-    if not saved:
-        raise ValueError(
-            "--from must hold records (NAME.json, NAME.jsonl), pictures (pictures-*.json) or studies (study-*.json); "
-            f"got none in {source}"
-        )
-    return saved
 
 
 def _redraw_pictures(path: Path, target: Path, suffix: str) -> None:

@@ -72,15 +72,23 @@ NAMES: Mapping[str, type[Defense]] = Live(lambda: {cls.name.replace("_", "-"): c
 DefenseName = Annotated[str, typer.Argument(metavar="DEFENSE", help=f"One of {', '.join(NAMES)}.")]
 
 
+def family_of(name: str, *more: str, argument: str = "DEFENSE") -> type[Defense]:
+    """The family of that name. ``ValueError`` if there is none; ``more``: what else the argument may be."""
+    try:
+        return NAMES[checks.choice(argument, name, (*more, *NAMES))]
+    except ValueError as error:
+        raise ValueError(f"{error} (one of your own needs --plugin MODULE before the command)") from None
+
+
 def defense_of(name: str, parameters: Parameters) -> Defense:
     """The defense that the options describe. ``ValueError`` or ``TypeError`` for one that is none."""
-    family = NAMES[checks.choice("DEFENSE", name, tuple(NAMES))]
+    family = family_of(name)
     own = _declared(family)
     given: dict[str, Any] = {k: v for k, v in parameters.items() if v is not None}
     foreign = sorted(set(given) - own)
     if foreign:
-        allowed = ", ".join(_spelled(p) for p in sorted(own)) or "no parameter"
-        raise ValueError(f"{name} takes {allowed}; got {_spelled(foreign[0])}")
+        allowed = ", ".join(spelled(p) for p in sorted(own)) or "no parameter"
+        raise ValueError(f"{name} takes {allowed}; got {spelled(foreign[0])}")
     return family(**given)
 
 
@@ -138,22 +146,22 @@ def _defense_options() -> dict[str, Any]:
     return options
 
 
-def _spelled(name: str) -> str:
+def spelled(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
 def _of_parameter(p: Param) -> Any:
     text = f"In [{p.lo:g}, {p.hi:g}], off at {p.off:g}."
     if p.integer:
-        return Annotated[int | None, _counted(_spelled(p.name), text)]
-    return Annotated[float | None, typer.Option(_spelled(p.name), help=text)]
+        return Annotated[int | None, _counted(spelled(p.name), text)]
+    return Annotated[float | None, typer.Option(spelled(p.name), help=text)]
 
 
 def _of_choice(name: str, allowed: tuple[bool | str, ...]) -> Any:
     if isinstance(allowed[0], bool):
-        switch = f"{_spelled(name)}/{_spelled(f'no-{name}')}"
+        switch = f"{spelled(name)}/{spelled(f'no-{name}')}"
         return Annotated[bool | None, typer.Option(switch, help="Yes or no.")]
-    return Annotated[str | None, typer.Option(_spelled(name), help=f"One of {', '.join(map(str, allowed))}.")]
+    return Annotated[str | None, typer.Option(spelled(name), help=f"One of {', '.join(map(str, allowed))}.")]
 
 
 def numbers(name: str, text: str) -> tuple[float, ...]:

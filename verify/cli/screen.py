@@ -14,6 +14,7 @@ from rich.box import Box
 from rich.table import Table
 from rich.text import Text
 
+from bounds.words import how_many
 from verify.cli.tables import console, print_json, say, table
 from verify.judge.rate import TIGHTNESS
 from verify.judge.verdict import Verdict
@@ -64,13 +65,12 @@ def show(summary: Summary, suffix: str, as_json: bool, *, verbose: bool = False,
         console().print(shown)
         say(notes)
     for verdict in ("fails", "inconclusive"):
-        counts = _counted(r["experiment"] for r in summary.results if r["verdict"] == verdict)
+        counts = _named(r["experiment"] for r in summary.results if r["verdict"] == verdict)
         if counts:
             say(f"{verdict}: {', '.join(counts)}")
     out = Path(summary.figures)
-    say(
-        f"{'; '.join(_verdicts(summary.results, zeros=True))}; {summary.trials} trials, {summary.failed_trials} failed"
-    )
+    verdicts = "; ".join(_verdicts(summary.results, zeros=True))
+    say(f"{verdicts}; {how_many(summary.trials, 'trial')}, {summary.failed_trials} failed")
     if summary.results:
         say(f"every comparison in words: {out / 'verdicts.md'}, or --verbose; figures: {out}")
     else:
@@ -204,7 +204,7 @@ def _verdicts(results: Sequence[Judged], zeros: bool = False) -> list[str]:
     return [f"{n} {v}" for v, n in counts.items() if n or zeros]
 
 
-def _counted(names: Any) -> list[str]:
+def _named(names: Any) -> list[str]:
     """Every name once, with how often it is there where that is more than once."""
     found = list(names)
     return [name + (f" ({n})" if (n := found.count(name)) > 1 else "") for name in dict.fromkeys(found)]

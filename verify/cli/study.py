@@ -8,12 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from bounds import checks
+from bounds.words import how_many
+from verify.cli.command import App
 from verify.cli.options import FORMATS, Format, Jobs, Json, Out, Trials, new_directory
 from verify.cli.tables import print_json, print_rows, say
 from verify.studies.catalogue import STUDIES
 from verify.studies.study import Study, run
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 @app.command()
@@ -40,7 +42,7 @@ def study(
         print_json(reports)
         return
     for report in reports:
-        told = f"{report['title']}; {report['trials']} trials each, {report['failed']} failed"
+        told = f"{report['title']}; {how_many(report['trials'], 'trial')} each, {report['failed']} failed"
         say(f"{report['study']}: {told}")
         print_rows(report["rows"])
 

@@ -10,6 +10,7 @@ import typer
 
 from bounds import TensorAttack, checks
 from verify import EXPERIMENTS
+from verify.cli.command import App
 from verify.cli.finished import asked_digest, made_from, read_finished, records_digest, write_finished
 from verify.cli.options import (
     FORMATS,
@@ -21,11 +22,12 @@ from verify.cli.options import (
     Out,
     Parameters,
     Trials,
-    Widths,
     count,
     defense_of,
+    family_of,
     new_directory,
     numbers,
+    spelled,
     with_defense_options,
 )
 from verify.cli.report import concluded, judge_and_draw
@@ -38,7 +40,7 @@ from verify.measure.progress import Progress
 from verify.measure.record import Record
 from verify.measure.sweep import sweep
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 OWN = "A setting of your own"
 
@@ -51,6 +53,10 @@ SAMPLE = (
 
 def _own(name: str, text: str, **more: Any) -> Any:
     return typer.Option(name, help=text, rich_help_panel=OWN, **more)
+
+
+def _sizes(name: str, text: str) -> Any:
+    return _own(name, f"{text} (may be repeated).", parser=count, metavar="INTEGER")
 
 
 @app.command()
@@ -72,9 +78,9 @@ def verify(
     format: Format = "png",
     as_json: Json = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Also every comparison in words.")] = False,
-    m: Widths = None,
-    d: Annotated[int | None, _own("--d", "Feature dimension.", parser=count)] = None,
-    B: Annotated[int | None, _own("--B", "Number of features.", parser=count)] = None,
+    m: Annotated[list[int] | None, _sizes("--m", "Hidden width")] = None,
+    d: Annotated[list[int] | None, _sizes("--d", "Feature dimension")] = None,
+    B: Annotated[list[int] | None, _sizes("--B", "Number of features")] = None,
     activation: Annotated[str | None, _own("--activation", "Its name, or an expression in z.")] = None,
     features: Annotated[
         str | None,
@@ -84,16 +90,19 @@ def verify(
     labels: Annotated[str | None, _own("--labels", "Such as 1,-1,1; default: alternating.")] = None,
     moments: Annotated[str | None, _own("--moments", "residualized or plain.")] = None,
     tolerance: Annotated[
-        float | None, _own("--tolerance", "Of the ratio to theory and of the exponent in m; default: 0.1.")
+        float | None, _own("--tolerance", "Of the ratio to theory and of exponents; default: 0.1.")
     ] = None,
     parameters: Parameters | None = None,
 ) -> None:
     """Measure DEFENSE, compare it with theory, draw the figures: the experiments of the catalogue, or, as soon as an option
-    says something about the setting, that one. Interrupted, it resumes when called again with the same arguments; finished,
-    it tells again what it found, and judges and draws anew only if records, figures or this program have changed."""
+    says something about the setting, that one (several sizes: every combination of them). Interrupted, it resumes when
+    called again with the same arguments; finished, it tells again what it found, and judges and draws anew only if records,
+    figures or this program have changed.
+
+    Exit code: 0, or 1 if a statement fails, 2 for bad input."""
     checks.choice("format", format, FORMATS)
     own = {
-        "m": m or None, "d": d, "B": B, "activation": activation, "features": features, "cosine": cosine,
+        "m": m or None, "d": d or None, "B": B or None, "activation": activation, "features": features, "cosine": cosine,
         "labels": labels, "moments": moments, "tolerance": tolerance, **(parameters or {}),
     }  # fmt: skip
     given = {name: value for name, value in own.items() if value is not None}
@@ -138,12 +147,12 @@ def _measured(
 
 def _chosen(defense: str, only: Sequence[str], quick: bool) -> list[Experiment]:
     """Experiments of the catalogue, or their quick versions."""
-    checks.choice("DEFENSE", defense, ("all", *NAMES))
+    family = () if defense == "all" else family_of(defense, "all")
     for name in only:
         checks.choice("only", name, tuple(EXPERIMENTS))
     wanted = list(EXPERIMENTS.values())
     if defense != "all":
-        wanted = [e for e in wanted if any(isinstance(p.defense, NAMES[defense]) for p in e.points)]
+        wanted = [e for e in wanted if any(isinstance(p.defense, family) for p in e.points)]
     chosen = [e for e in wanted if not only or e.name in only]
     if not chosen:
         raise ValueError(
@@ -161,9 +170,11 @@ def _own_experiment(
     defense: str, given: Mapping[str, Any], quick: bool, only: Sequence[str], seed: int | None
 ) -> Experiment:
     """The experiment that the options describe, with defaults for what they leave open."""
-    left = dict(given)
+    left, told = dict(given), spelled(next(iter(given)))
+    if defense == "all":
+        raise ValueError(f"DEFENSE must be one defense for a setting of your own ({told}); got 'all'")
     if quick or only:
-        raise ValueError(f"quick and only belong to the catalogue; got them with --{next(iter(given))}")
+        raise ValueError(f"quick and only belong to the catalogue; got them with {told}")
     if Path(left.get("features", "")).suffix:
         if "cosine" in left:
             raise ValueError(f"cosine must not be given with a file of features; got {left['cosine']:g}")

@@ -85,8 +85,9 @@ def natural_axis(experiment: Experiment | None) -> str:
     if len({p.m for p in points}) == 1 and len({type(p.defense) for p in points}) == 1:
         if points[0].defense.strength_parameter() and len({value_of(p, "strength") for p in points}) > 1:
             return "strength"
-        if len({p.B for p in points}) > 1:
-            return "B"
+        for size in ("B", "d"):
+            if len({getattr(p, size) for p in points}) > 1:
+                return size
     return "m"
 
 

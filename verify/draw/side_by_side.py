@@ -24,6 +24,7 @@ from bounds import (
     TensorAttack,
 )
 from bounds.setting import alternating
+from bounds.words import how_many
 from verify.draw.curves import Axis, Curve, curve_of, draw_curves, drawn_kinds
 from verify.draw.names import Wording
 from verify.draw.style import (
@@ -242,10 +243,10 @@ def _key(cells: Sequence[_Cell]) -> list[Line2D]:
 def _title(chosen: SideBySide, cells: Sequence[_Cell]) -> list[str]:
     """Its lines: how many defenses, in which setting, and what is not drawn."""
     drawn = len(chosen.measured)
-    how_many = "eight" if drawn == len(PANELS) == 8 else f"{drawn} of {len(PANELS)}"
-    lost = f". Not drawn: {chosen.not_drawn} trials at single widths" if chosen.not_drawn else ""
+    share = "eight" if drawn == len(PANELS) == 8 else f"{drawn} of {len(PANELS)}"
+    lost = f". Not drawn: {how_many(chosen.not_drawn, 'trial')} at single widths" if chosen.not_drawn else ""
     return [
-        f"One attack against {how_many} defenses (ReLU, random features, d = 50, residualized moments; two features, or two "
+        f"One attack against {share} defenses (ReLU, random features, d = 50, residualized moments; two features, or two "
         "for each client or local batch)",
         f"{_which(cells)}{lost}",
     ]

@@ -28,6 +28,7 @@ import numpy as np
 import sympy as sp
 
 from bounds import DEFENSES, SYMBOLS, Kind, UnsupportedBound, checks, expression
+from bounds.words import how_many
 from verify.judge.base import Claim, Conduct, Groups, Judge, Rule, Sample, bound_at, measured, named
 from verify.judge.statistics import BASELINE, LEVEL, Measured, weighted_slope
 from verify.judge.verdict import Result, noted, place, settled, within
@@ -116,7 +117,7 @@ def judge_rate(
     asked = "" if unproved else f"for {'at most ' if upper else ''}{exponent:+.3g} ± {tolerance:g} "
     text = (
         f"exponent of {variable} {found} {asked}"
-        f"over {len(usable)} of {len(points)} values: {noted(verdict, n, failed, nothing)}"
+        f"over {len(usable)} of {how_many(len(points), 'value')}: {noted(verdict, n, failed, nothing)}"
     )
     text += f"; {tightness} as an order" if tightness else ""
     text += f"; not a straight line (p = {fit_p:.1g})" if fit_p < 1 - level else ""

@@ -54,7 +54,7 @@ class Measured:
     def learns_nothing(self, baseline: float) -> str:
         """Why nothing can be learnt from these trials; empty if something can."""
         if self.n == 0 and self.failed:
-            return f"all {self.failed} trials failed"
+            return "the only trial failed" if self.failed == 1 else f"all {self.failed} trials failed"
         if self.rms >= baseline:
             return f"rms {self.rms:.3g} is no better than guessing zero (baseline {baseline:g})"
         return ""

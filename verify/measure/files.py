@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from bounds.words import how_many
 from verify.measure.compact import read_compact, write_compact
 from verify.measure.experiment import Experiment
 from verify.measure.lines import LedgerError, RecordError, only_writer, read_lines
@@ -66,10 +67,10 @@ def compact(path: str | Path) -> Path:
 
 
 def compact_finished(
-    directory: Path, known: Mapping[str, Experiment] = MappingProxyType({})
+    paths: Iterable[Path], known: Mapping[str, Experiment] = MappingProxyType({})
 ) -> tuple[list[Path], dict[Path, str]]:
-    """``compact`` for every finished run that has lines in ``directory``: the compact files made, and the lines that were
-    left as they are, each with the reason.
+    """``compact`` for every finished run that has lines among ``paths`` (as of ``record_files``): the compact files made,
+    and the lines that were left as they are, each with the reason.
 
     A run is finished if nobody writes it and every one of its points has the same trials, from 0 on without a gap: trials go
     round all points, those of the experiment of its name where that is ``known``. (One that was stopped exactly at the end
@@ -77,7 +78,7 @@ def compact_finished(
     """
     made: list[Path] = []
     left: dict[Path, str] = {}
-    for path in record_files(directory):
+    for path in paths:
         running = path.with_suffix(".jsonl")
         if not running.exists():
             continue
@@ -101,7 +102,8 @@ def _unfinished(records: Iterable[Record], points: Iterable[Point]) -> str:
     missing = sum(rounds - len(found) for found in trials.values())
     if not rounds:
         return "it holds no trial"
-    return f"it is not finished: {missing} trials are missing of {rounds * len(trials)}" if missing else ""
+    asked = how_many(rounds * len(trials), "trial")
+    return f"it is not finished: {missing} of {asked} missing" if missing else ""
 
 
 def _same_numbers(one: Record, other: Record) -> bool:
@@ -115,13 +117,6 @@ def _same_numbers(one: Record, other: Record) -> bool:
 def records_path(experiment: str, directory: str | Path) -> Path:
     """Where a run of an experiment of that name keeps its lines."""
     return Path(directory) / f"{experiment}.jsonl"
-
-
-def records_directory(directory: Path) -> Path:
-    """Where records are: in the directory, or, where it holds none, in the ``records`` that a run made in it."""
-    inner = directory / "records"
-    here = any(path.suffix in (".json", ".jsonl") for path in directory.iterdir())
-    return inner if inner.is_dir() and not here else directory
 
 
 def record_files(directory: str | Path) -> list[Path]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from bounds import checks
+from bounds.words import how_many
 from verify.measure.conditions import Conditions, OtherConditionsWarning, differences
 from verify.measure.lines import LedgerError, append_line, only_writer, repair
 from verify.measure.progress import Progress, Tried
@@ -105,7 +106,8 @@ def _missing(
     strangers = done - tasks.keys()
     if strangers:
         raise LedgerError(
-            f"{ledger.path}: holds {len(strangers)} trials beyond those asked for; ask for as many, or use another directory"
+            f"{ledger.path}: holds {how_many(len(strangers), 'trial')} beyond those asked for; "
+            "ask for as many, or use another directory"
         )
     return {identity: task for identity, task in tasks.items() if identity not in done}
 
@@ -129,4 +131,4 @@ def _warn(ledger: Ledger[R], records: Sequence[R], now: Conditions) -> None:
 def _how_to_go_on(ledger: Ledger[R], total: int) -> str:
     repair(ledger.path)
     recorded = len(ledger.read())  # a record may have been written whose writing did not come to its end here
-    return f"stopped with {recorded} of {total} trials recorded in {ledger.path}; run it again to continue"
+    return f"stopped with {recorded} of {how_many(total, 'trial')} recorded in {ledger.path}; run it again to continue"

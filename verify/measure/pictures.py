@@ -122,7 +122,10 @@ def reconstruct_pictures(
     checks.instance("attack", attack, AttackSpec, "TensorAttack()")
     checks.integer("seed", seed, 0)
     place = resolved(device)
-    settings = [Setting.from_features(batch.features, batch.labels, m, activation) for m in widths]
+    settings = [
+        Setting.from_features(batch.features, batch.labels, m, activation)
+        for m in checks.several("widths", widths)
+    ]
     if not settings:
         raise ValueError("widths must hold at least one width; got none")
     if isinstance(attack, TensorAttack):

@@ -60,7 +60,8 @@ class Point:
         object.__setattr__(self, "activation", activation_text(self.activation))
         checks.choice("dtype", self.dtype, DTYPES)
         labels = tuple(
-            checks.real("labels", y, -LARGEST_LABEL, LARGEST_LABEL) for y in self.labels
+            checks.real("labels", y, -LARGEST_LABEL, LARGEST_LABEL)
+            for y in checks.several("labels", self.labels)
         ) or alternating(self.B)
         if len(labels) != self.B:
             raise ValueError(f"labels must have B = {self.B} entries; got {len(labels)}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from bounds import checks
+from bounds.words import how_many
 from verify.measure.conditions import present, resolved
 from verify.measure.experiment import Experiment
 from verify.measure.files import read_records, records_path
@@ -32,7 +33,10 @@ def sweep(
     *,
     threads: int = 1,
 ) -> list[Record]:
-    """Run every trial of ``experiment`` that is not yet recorded under ``out_dir``; return all its records, trial by trial.
+    """Run every trial of ``experiment`` that is not yet recorded in ``out_dir``; return all its records, trial by trial.
+
+    out_dir: the directory of the records themselves. What the command line has begun with ``--out DIR`` is in DIR/records:
+    ``sweep(experiment, "DIR/records")`` continues it.
 
     trials, seed: None means the experiment's own. jobs: processes. threads: of each trial, whatever ``jobs`` is, so that its
     last bits do not depend on it. progress: whether it tells on stderr how far it has come, or the progress of the run that
@@ -85,8 +89,8 @@ def _ledger(experiment: Experiment, path: Path, seed: int, trials: int) -> Ledge
             raise LedgerError(f"{path}: recorded with seed {record.seed}, not {seed}. Use another directory")
         if record.trial >= trials:
             raise LedgerError(
-                f"{path}: holds trial {record.trial} where {trials} trials are asked for (0 to {trials - 1}). "
-                f"Ask for at least {record.trial + 1}, or use another directory"
+                f"{path}: holds more than the {how_many(trials, 'trial')} asked for. "
+                f"Ask for at least {1 + max(r.trial for r in read())}, or use another directory"
             )
         return record.point.key, record.trial
 

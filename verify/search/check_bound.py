@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bounds import Kind, UnsupportedBound, checks
+from bounds.words import how_many
 from verify.judge.verdict import Result
 from verify.measure.point import Point
 from verify.measure.series import label
@@ -166,7 +167,7 @@ class _Search:
         if not tally.nothing or set(tally.counts) - {"unsupported", "excluded", "untried"}:
             return
         if len(tally.nothing) == tally.counts["unsupported"]:
-            said = f"it returned None, here and wherever it was asked ({len(tally.nothing)} settings)"
+            said = f"it returned None, here and wherever it was asked ({how_many(len(tally.nothing), 'setting')})"
             raise BrokenBound(self.terms.name, "nothing", said, point=tally.nothing[0])
 
 
@@ -408,8 +409,8 @@ def _progress(wanted: bool | None, kind: Kind, max_examples: int) -> Iterator[Ca
         def advance(tally: _Tally) -> None:
             doing = "searching" if tally.found is None else "a counterexample: making it smaller"
             status.update(
-                f"checking {kind}: {tally.counts.get('settings', 0)} settings (search: at most {max_examples}), "
-                f"{tally.counts.get('trials', 0)} trials; {doing}"
+                f"checking {kind}: {how_many(tally.counts.get('settings', 0), 'setting')} (search: at most {max_examples}), "
+                f"{how_many(tally.counts.get('trials', 0), 'trial')}; {doing}"
             )
 
         yield advance

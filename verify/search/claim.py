@@ -194,7 +194,7 @@ class Terms:
         if tolerance is not None:
             checks.real("tolerance", tolerance, 0.0)
         checks.choice("variable", variable, ("m", "d"))
-        steps = tuple(checks.integer("ladder", factor, 1) for factor in ladder)
+        steps = tuple(checks.integer("ladder", factor, 1) for factor in checks.several("ladder", ladder))
         if len(steps) < 2 or len(set(steps)) != len(steps):
             raise ValueError(f"ladder must be at least two distinct factors; got {tuple(ladder)}")
         chosen = JUDGES[kind].tolerance if tolerance is None else tolerance

@@ -63,18 +63,21 @@ def point_strategy(
     from hypothesis import strategies as st
 
     activations = even_activations() if activations is None else activations
-    for name, (lo, hi), least in (("d", d, 1), ("m", m, 2), ("B", B, 1)):
+    for name, ends, least in (("d", d, 1), ("m", m, 2), ("B", B, 1)):
+        if len(checks.several(name, ends)) != 2:
+            raise ValueError(f"{name} must be a range (lo, hi); got {ends!r}")
+        lo, hi = ends
         checks.integer(f"lower end of {name}", lo, least)
         checks.integer(f"upper end of {name}", hi, lo)
     checks.integer("upper end of B", B[1], 1, d[1], "at most the upper end of d")
     for name, values in (("defenses", defenses), ("activations", activations), ("labels", labels)):
-        if not values:
+        if not checks.several(name, values):
             raise ValueError(f"{name} must have at least one entry; got {values!r}")
     for activation in activations:
         _require_known(activation)
     for choice in labels:
         checks.choice("labels", choice, LABELS)
-    for cosine in cosines:
+    for cosine in checks.several("cosines", cosines):
         checks.real("cosines", cosine, -1.0, 1.0)
     estimator = TensorAttack() if attack is None else attack
     checks.instance("attack", estimator, AttackSpec, "TensorAttack()")

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bounds import Kind, serial
+from bounds.words import how_many
 from verify.measure.point import Point
 from verify.measure.series import label
 
@@ -109,7 +110,8 @@ class CheckResult:
             if n
         )
         tried = (
-            f"tried {self.settings} settings, {self.informative} of them informative, {self.trials} trials"
+            f"tried {how_many(self.settings, 'setting')}, {self.informative} of them informative, "
+            + how_many(self.trials, "trial")
             + (f", {self.failed_trials} FAILED" if self.failed_trials else "")
             + (f"; {self.unconfirmed} looked refuted and were not confirmed" if self.unconfirmed else "")
             + (f"; not run: {skipped}" if skipped else "")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bounds import checks
+from bounds.words import how_many
 from verify.measure.conditions import Conditions
 from verify.measure.failure import Failure
 from verify.measure.ledger import Ledger
@@ -102,8 +103,8 @@ def ledger(
                 raise LedgerError(f"{path}: holds {name} {kept!r}, not {asked!r}. Use another directory")
         if trial.trial >= trials:
             raise LedgerError(
-                f"{path}: holds trial {trial.trial} where {trials} trials are asked for. Ask for at least "
-                f"{trial.trials}, or use another directory"
+                f"{path}: holds more than the {how_many(trials, 'trial')} asked for. Ask for at least "
+                f"{1 + max(t.trial for t in read())}, or use another directory"
             )
         if trial.identity not in tasks:
             raise LedgerError(
