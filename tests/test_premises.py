@@ -317,3 +317,36 @@ def test_noise_that_small_output_weights_enlarge_is_seen() -> None:
             assert_honest(X.numpy(), found)
             claimed.append(found.confidence.status == "ok")
     assert not any(claimed[:6]) and all(claimed[6:]), claimed
+
+
+@pytest.mark.parametrize(
+    ("slope", "told", "bias"),
+    [(0.0101, "leaky_relu", False), (0.0101, "leaky_relu", True), (1e-4, "relu", False)],
+)
+def test_another_slope_is_seen_below_half_the_digits(slope: float, told: str, bias: bool) -> None:
+    """It leaves 6e-9 of the power in float32, whose rounding leaves 2e-13; directions are then off by 25 times what rounding
+    makes of them. The right slope is exact."""
+    net = Net("W", told, bits=32, bias=bias, norms=(1.0, 1.0))
+    made, X = net.built(1)
+    made[1] = torch.nn.LeakyReLU(slope)
+    net.backward(made, X)
+    shared = net.shared(made, {n: p.grad for n, p in made.named_parameters() if p.grad is not None})
+    right = assess(shared, Known.of(2, made[1]))
+    assert right.confidence.status == ("ok" if bias else "directions only"), right.confidence
+    assert_honest(X.double().numpy(), right)
+    assert assess(shared, Known.of(2, told)).confidence.status == "suspect"
+
+
+def test_a_full_explanation_outranks_a_count() -> None:
+    """The uniform weights of a torch layer, 20 000 of them, lift eigenvalues of the second moment above the noise that
+    Gaussian ones leave: the gradient is explained to its rounding all the same (seed 0). One feature fewer explains less."""
+    torch.manual_seed(0)
+    made = torch.nn.Sequential(torch.nn.Linear(D, 20_000), torch.nn.GELU(), torch.nn.Linear(20_000, 1))
+    X = torch.nn.functional.normalize(torch.randn(2, D))
+    Net("a", "gelu", loss="mean").backward(made, X)
+    shared = SharedGradient.from_module(made, "output")
+    found = assess(shared, Known.of(2, "gelu"))
+    assert any(f.name == "count" and f.level == "warning" for f in found.findings)
+    assert found.confidence.status == "ok"
+    assert_honest(X.double().numpy(), found)
+    assert assess(shared, Known.of(1, "gelu")).confidence.status == "suspect"

@@ -146,11 +146,7 @@ def confidence(
 
     exact = attacked.error is not None
     seen = _of_exact(shared, attacked) if exact else _of_tensor(attacked, known, attack)
-    # Least squares and exact recovery do without the weights' distribution.
-    idle = OF_THE_WEIGHTS if exact else ()
-    if attacked.method == "sparse_recovery":  # of one binary feature rows are of one size
-        idle = (*idle, "one size")
-    warnings = tuple(f for f in findings if f.level == "warning" and f.name not in idle)
+    warnings = _standing(shared, known, attacked, findings)
     unread = attacked.directions_only and tells_norms(shared, known)
     more = any(f.name in COUNTS and (f.value or 0) > known.B for f in warnings)
     reasons = [
@@ -160,13 +156,33 @@ def confidence(
         *seen.reasons,
         *((UNREAD,) if unread else ()),
     ]
-    premises = premises_of(shared, known, attacked, findings=findings, explained=not seen.reasons)
+    premises = premises_of(shared, known, attacked, warnings=warnings, explained=not seen.reasons)
     reasons += [p.text for p in premises if p.doubtful]
     # what a fit makes of pruned entries, or of a flat part that the activation lacks, is no feature
     fitted = attacked.method == "least_squares" and any(f.name in ENTRIES for f in warnings)
     other = seen.other_model or fitted or any(f.name == "one size" for f in warnings)
     meaningless = more or unread or other or any(p.doubtful for p in premises)
     return _judged(attacked, seen, premises, reasons, meaningless=meaningless)
+
+
+def _standing(
+    shared: SharedGradient, known: Known, attacked: GradientAttack, findings: Sequence[Finding]
+) -> tuple[Finding, ...]:
+    """The warnings that this result rests on and does not refute."""
+    from attack.own.leftover import rounding
+
+    warnings = tuple(f for f in findings if f.level == "warning")
+    if attacked.error is None:
+        return warnings
+    idle = OF_THE_WEIGHTS  # exact methods do without their distribution
+    if attacked.method == "sparse_recovery":  # of one binary feature rows are of one size
+        idle = (*idle, "one size")
+    elif attacked.unexplained <= EXCESS * rounding(shared):
+        # Every entry is explained to its rounding: moments and sizes say nothing against that. Less than the features that
+        # are told would explain it too, and what of dL/dW lies outside their span is not in this share.
+        idle = (*idle, *ENTRIES)
+        warnings = tuple(f for f in warnings if f.name != "count" or (f.value or 0) <= known.B)
+    return tuple(f for f in warnings if f.name not in idle)
 
 
 @dataclass(frozen=True)
@@ -194,8 +210,13 @@ def _of_exact(shared: SharedGradient, attacked: GradientAttack) -> _Seen:
         "attack/own/least_squares.py",
     )
     least = rounding(shared)
-    if attacked.method == "sparse_recovery":  # which has held every row against two values
-        return _Seen(value, least)
+    if (
+        attacked.method == "sparse_recovery"
+    ):  # to half the digits every row has one of two values: no noise, but a slope
+        noise = 0.0 if attacked.noise is None else attacked.noise.standard**2 / attacked.power
+        seen = _Seen(value, max(least, noise))
+        fits = attacked.unexplained <= max(SMALL, EXCESS * seen.expected)
+        return seen if fits else _unexplained(attacked, seen)
     outside = 0.0 if attacked.fit is None or attacked.fit.outside is None else attacked.fit.outside
     expected = max(least, outside)
     size = math.sqrt(attacked.unexplained * attacked.power)

@@ -40,14 +40,15 @@ def premises_of(
     known: Known,
     attacked: GradientAttack,
     *,
-    findings: Sequence[Finding],
+    warnings: Sequence[Finding],
     explained: bool,
 ) -> tuple[Premise, ...]:
-    """Of a result; explained: whether it leaves no more of the gradient than it should."""
-    counted = [f for f in findings if f.name in ("count", "rank")]
+    """Of a result; warnings: findings that stand against it; explained: whether it leaves no more of the gradient than it
+    should."""
+    counted = any(f.name in ("count", "rank") for f in warnings)
     return (
         _activation(known, attacked, explained=explained),
-        Premise("batch size", f"{known.B} features", "told", tested=all(f.level == "ok" for f in counted)),
+        Premise("batch size", f"{known.B} features", "told", tested=not counted),
         *_norms(known, attacked),
         _output_weight(shared, explained=explained),
         _loss(known),
