@@ -344,9 +344,46 @@ def test_a_full_explanation_outranks_a_count() -> None:
     made = torch.nn.Sequential(torch.nn.Linear(D, 20_000), torch.nn.GELU(), torch.nn.Linear(20_000, 1))
     X = torch.nn.functional.normalize(torch.randn(2, D))
     Net("a", "gelu", loss="mean").backward(made, X)
-    shared = SharedGradient.from_module(made, "output")
+    shared = SharedGradient.from_module(made, layer="output")
     found = assess(shared, Known.of(2, "gelu"))
     assert any(f.name == "count" and f.level == "warning" for f in found.findings)
     assert found.confidence.status == "ok"
     assert_honest(X.double().numpy(), found)
     assert assess(shared, Known.of(1, "gelu")).confidence.status == "suspect"
+
+
+@pytest.mark.parametrize("layer", ["a", "W"])
+def test_the_scale_of_an_activation_is_told_from_norms_by_biases_only(layer: str) -> None:
+    """Softplus(beta = 1.001) is softplus of features longer by 1.001: norms rest on what is told, and it is said; biases,
+    or a module that brings its activation, tell."""
+    net = Net(layer, "softplus", "normal", bits=32)
+    made, X = net.built(1)
+    made[1] = torch.nn.Softplus(beta=1.001)
+    net.backward(made, X)
+    shared = net.shared(made, {n: p.grad for n, p in made.named_parameters() if p.grad is not None})
+    found = assess(shared, Known.of(2, "softplus"))
+    premises = {p.name: p for p in found.confidence.premises}
+    assert found.confidence.status == "ok" and found.confidence.untested == ("activation",)
+    assert premises["norms"].text.endswith(", if the activation is exactly the told one")
+    assert not premises["norms"].tested
+    assert true_error(1.001 * X.double().numpy(), found) < 1e-6 < true_error(X.double().numpy(), found)
+    right = Known.of(2, made[1])
+    brought = SharedGradient.from_module(made, right.activation, {"a": "output", "W": "first"}[layer])
+    itself = assess(brought, right)
+    assert itself.confidence.status == "ok" and itself.confidence.untested == ()
+    assert_honest(X.double().numpy(), itself)
+    biased, _ = Net(layer, "softplus", "default", bias=True).made(1)
+    assert assess(biased, Known.of(2, "softplus")).confidence.untested == ()
+
+
+def test_what_is_not_explained_tests_nothing() -> None:
+    """A quarter of dL/da is left by errors of about the predicted size (few neurons, told norms): no premise of the
+    activation's shape is tested then."""
+    seen = []
+    for seed in range(8):
+        shared, _ = Net("a", "gelu", "normal", norms=(1.0, 1.0)).made(seed)
+        few = SharedGradient.from_arrays(shared.weight[:500], shared.gradient[:500])
+        found = assess(few, Known.of(2, "gelu", (1.0, 1.0)))
+        if found.attacked is not None and found.attacked.unexplained > 0.05:
+            seen.append([p.tested for p in found.confidence.premises if p.name in ("activation", "norms")])
+    assert seen and not any(any(tested) for tested in seen), seen

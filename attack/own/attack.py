@@ -84,8 +84,8 @@ class GradientAttack:
     off by nothing else (exact methods). noise: for dL/dW. fit: the least squares that tested told norms or found them; None
     where the gradient does not tell norms or there are too many unknowns. rivals: activations that would explain it as well,
     with other norms than those found; none where the activation came with the gradient. assignment: of unequal norms that
-    were told and that this gradient does not tell; None where the loss is not known either. inexact: why dL/dW was not solved
-    exactly, None where it was; precision: of its entries.
+    were told and that this gradient does not tell; None where the loss is not known either. inexact: why dL/dW was not
+    solved exactly, None where it was; precision: of its entries.
     """
 
     features: torch.Tensor
