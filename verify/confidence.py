@@ -234,9 +234,26 @@ def _of_tensor(attacked: GradientAttack, known: Known, attack: TensorAttack) -> 
         seen = _of_rows(attacked.noise, setting, attack)
         misplaced, uneven = _misplaced(attacked, seen.error.value), _uneven(attacked.noise, seen.error.value)
         seen = dataclasses.replace(seen, reasons=misplaced + uneven, other_model=bool(misplaced + uneven))
+    seen = dataclasses.replace(seen, error=_at_least(seen.error, _apart(attacked)))
     if attacked.unexplained <= max(1e-6, EXCESS * seen.expected):
         return seen
     return _unexplained(attacked, seen)
+
+
+def _apart(attacked: GradientAttack) -> float:
+    """R as posed by which the features are off at least: their distance to those that least squares finds from them, less
+    what these may be off."""
+    if attacked.fit is None or not attacked.fit.determined:
+        return 0.0
+    off = attacked.frame.features(attacked.standard) - attacked.fit.features
+    square = float(off.square().sum()) / len(off) - attacked.fit.error**2
+    return attacked.frame.posed.scale * math.sqrt(max(0.0, square))
+
+
+def _at_least(error: BoundValue, least: float) -> BoundValue:
+    if error.value is None or error.value >= least:
+        return error
+    return dataclasses.replace(error, value=least, why="distance to the features of least squares")
 
 
 def _unexplained(attacked: GradientAttack, seen: _Seen, fitted: bool = False) -> _Seen:
