@@ -403,3 +403,25 @@ def test_told_norms_cost_what_least_squares_sees_of_them() -> None:
             assert true_error(X, found) <= found.confidence.predicted * (1 + 1e-6)
             below.append(true_error(X, found) > 0.999 * found.confidence.predicted)
     assert any(below) and not all(below), below
+
+
+def test_any_slopes_leave_norms_open() -> None:
+    """A kink at zero and two slopes, whichever is steeper: sigma(c z) = c sigma(z), so that no gradient without biases tells
+    norms, and directions are all that is claimed (seed 1)."""
+    kinked = (
+        torch.nn.LeakyReLU(2.0),
+        torch.nn.PReLU(init=3.0),
+        torch.nn.Identity(),
+        torch.nn.LeakyReLU(-1.0),
+    )
+    assert all(Known.of(2, activation).homogeneous for activation in kinked)
+    curved = [name for name, activation in ACTIVATIONS.items() if Known.of(2, activation).homogeneous]
+    assert curved == ["relu", "leaky_relu"] and not Known.of(2, torch.nn.ReLU6()).homogeneous
+    net = Net("W", "leaky_relu", "normal")
+    made, X = net.built(1)
+    made[1] = kinked[0]
+    net.backward(made, X)
+    shared = net.shared(made, {n: p.grad for n, p in made.named_parameters() if p.grad is not None})
+    found = assess(shared, Known.of(2, kinked[0]))
+    assert found.confidence.status == "directions only"
+    assert_honest(X.numpy(), found)

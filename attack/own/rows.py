@@ -11,7 +11,7 @@ import torch
 from attack.networks.activation import apply_derivative
 from attack.networks.two_layer import TwoLayerNet
 from attack.own.frame import Frame
-from attack.own.known import homogeneous
+from attack.own.known import recoverable
 from attack.own.problem import RowProblem
 from attack.reconstruction import Reconstruction, ReconstructionError
 from attack.rows.sparse_recovery import recover
@@ -56,7 +56,7 @@ def reconstruct_rows(problem: RowProblem, frame: Frame, attack: TensorAttack | N
 
 def _attacked(problem: RowProblem, attack: TensorAttack | None, seed: int) -> RowResult:
     net, observation, precision = problem.net, problem.observation, problem.precision
-    if not homogeneous(net.activation):
+    if not recoverable(net.activation):
         why = f"exact recovery is for ReLU and leaky ReLU; the activation is {net.activation.name}"
     else:
         samples = min(_MOST_SAMPLES, _SAMPLES * 2 ** (observation.batch_size - 1))
