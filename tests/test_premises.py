@@ -425,3 +425,18 @@ def test_any_slopes_leave_norms_open() -> None:
     found = assess(shared, Known.of(2, kinked[0]))
     assert found.confidence.status == "directions only"
     assert_honest(X.numpy(), found)
+
+
+@pytest.mark.parametrize("layer", ["a", "W"])
+@pytest.mark.parametrize("activation", ["relu", "gelu", "softplus"])
+def test_biases_of_a_diverged_training_fail_with_the_reason(layer: str, activation: str) -> None:
+    """Near 400, or -400, with a few neurons that still bend: no exception, but what is wrong with the biases."""
+    for centre in (-400.0, 400.0):
+        net = Net(layer, activation, "normal", bias=True)
+        made, X = net.built(1)
+        made[0].bias.data.copy_(centre + torch.randn(M))  # type: ignore[operator,union-attr]
+        made[0].bias.data[:200] = 0.0  # type: ignore[index,union-attr]
+        net.backward(made, X)
+        shared = net.shared(made, {n: p.grad for n, p in made.named_parameters() if p.grad is not None})
+        sure = assess(shared, Known.of(2, activation)).confidence
+        assert sure.status == "failed" and "biases of mean" in sure.reasons[0], sure
