@@ -440,3 +440,16 @@ def test_biases_of_a_diverged_training_fail_with_the_reason(layer: str, activati
         shared = net.shared(made, {n: p.grad for n, p in made.named_parameters() if p.grad is not None})
         sure = assess(shared, Known.of(2, activation)).confidence
         assert sure.status == "failed" and "biases of mean" in sure.reasons[0], sure
+
+
+def test_a_result_is_shown_in_a_few_lines() -> None:
+    """Status, reasons and premises, and no arrays (seed 1)."""
+    net = Net("W", "relu")
+    shared, _ = net.made(1)
+    for told in (Known.of(2, norms=(1.0, 1.0)), Known.of(2), Known.of(2, "gelu"), Known.of(3000)):
+        found = assess(shared, told)
+        lines = str(found).split("\n")
+        assert repr(found) == str(found) and len(lines) <= 14 and "tensor(" not in str(found)
+        assert lines[0].startswith(found.confidence.status)
+        assert all(f"  {text}" in lines for text in (*found.confidence.reasons, *found.confidence.premises))
+        assert found.attacked is None or len(repr(found.attacked)) < 100

@@ -90,6 +90,27 @@ class Confidence:
         """Names of what the user told, this gradient does not test, and features depend on."""
         return tuple(p.name for p in self.premises if p.source == "told" and p.of_features and not p.tested)
 
+    @property
+    def verdict(self) -> str:
+        """The status, and what a result that is claimed rests on untested."""
+        if not self.untested or self.status not in ("ok", "directions only"):
+            return self.status
+        return f"{self.status}, if what is told of {' and '.join(self.untested)} is right"
+
+    def __str__(self) -> str:
+        """Status and reasons, the numbers, and what it rests on, a line each."""
+        lines = [self.verdict, *(f"  {reason}" for reason in self.reasons)]
+        if self.predicted is not None and self.relative is not None:
+            what = "directions" if self.directions_only else "features"
+            lines.append(
+                f"  predicted error of the {what} {self.predicted:.2g} ({self.relative:.2g} of their norm), by {self.method}"
+            )
+        if self.unexplained is not None and self.expected is not None:
+            lines.append(
+                f"  {self.unexplained:.2g} of the gradient's power not explained, {self.expected:.2g} expected"
+            )
+        return "\n".join((*lines, *(f"  {premise}" for premise in self.premises)))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self) | {
@@ -106,6 +127,11 @@ class Assessed:
     findings: tuple[Finding, ...]
     attacked: GradientAttack | None
     confidence: Confidence
+
+    def __repr__(self) -> str:
+        """A few lines without arrays: warnings by name, their texts are in ``findings``."""
+        warned = ", ".join(f.name for f in self.findings if f.level != "ok")
+        return f"{self.confidence}\n  findings: {warned or 'nothing against the model'}"
 
 
 def assess(

@@ -37,6 +37,10 @@ class Premise:
     doubtful: bool = False
     of_features: bool = True
 
+    def __str__(self) -> str:
+        tested = "doubtful" if self.doubtful else "tested" if self.tested else "not tested"
+        return f"{self.name} ({self.source}, {tested}): {self.text.removeprefix(f'{self.name}: ')}"
+
 
 def premises_of(
     shared: SharedGradient,

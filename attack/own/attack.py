@@ -107,6 +107,10 @@ class GradientAttack:
     inexact: str | None = None
     precision: Precision | None = None
 
+    def __repr__(self) -> str:
+        B, d = self.features.shape
+        return f"GradientAttack(method={self.method!r}, features=({B}, {d}), norms={self.norms!r})"
+
     @property
     def coordinates(self) -> Coordinates:
         """Those in which weights and biases, as they were given, are standard Gaussian."""
