@@ -200,7 +200,7 @@ def _standing(
     warnings = tuple(f for f in findings if f.level == "warning")
     if attacked.error is None:
         return warnings
-    idle = OF_THE_WEIGHTS  # exact methods do without their distribution
+    idle: tuple[str, ...] = OF_THE_WEIGHTS  # exact methods do without their distribution
     if attacked.method == "sparse_recovery":  # of one binary feature rows are of one size
         idle = (*idle, "one size")
     elif attacked.unexplained <= EXCESS * rounding(shared):
