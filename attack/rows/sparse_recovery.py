@@ -156,14 +156,21 @@ def _moved(rows: torch.Tensor, left: torch.Tensor, solved: _Solved, rounding: fl
     """Standard deviations (B,) of the lengths by which rounding moves ``r_i x_i``, which least squares takes from the rows.
 
     A row is off by what the fit leaves of it (``left``), or by its own rounding where that is more; rows that are the same,
-    as those of one pattern are where output weights are, are off by the same.
+    as those of one pattern are where output weights are, are off by the same. What rows of one pattern have in common of
+    what is left, as another slope leaves it, may hide in ``r_i x_i`` as much again.
     """
     off = torch.linalg.vector_norm(left, dim=1)
     off = torch.maximum(off, rounding * torch.linalg.vector_norm(rows, dim=1)).cpu().numpy()
     _, same = np.unique(rows[:, :_COLUMNS].cpu().numpy(), axis=0, return_inverse=True)
-    weights = np.abs(np.linalg.pinv(solved.design)) * off
+    _, index, counts = np.unique(solved.design, axis=0, return_inverse=True, return_counts=True)
+    sums = left.new_zeros(len(counts), left.shape[1]).index_add_(
+        0, torch.from_numpy(index.ravel()).to(left.device), left
+    )
+    common = float(np.sum(sums.square().sum(dim=1).cpu().numpy() / counts))
+    inverse = np.linalg.pinv(solved.design)
+    weights = np.abs(inverse) * off
     groups = np.stack([np.bincount(same.ravel(), weights=w) for w in weights])
-    return np.asarray(np.sqrt(np.sum(groups**2, axis=1)))
+    return np.asarray(np.sqrt(np.sum(groups**2, axis=1) + common * np.sum(inverse**2, axis=1)))
 
 
 def slopes(activation: Activation) -> tuple[float, float]:
