@@ -90,6 +90,27 @@ class Confidence:
         """Names of what the user told, this gradient does not test, and features depend on."""
         return tuple(p.name for p in self.premises if p.source == "told" and p.of_features and not p.tested)
 
+    @property
+    def verdict(self) -> str:
+        """The status, and what a result that is claimed rests on untested."""
+        if not self.untested or self.status not in ("ok", "directions only"):
+            return self.status
+        return f"{self.status}, if what is told of {' and '.join(self.untested)} is right"
+
+    def __str__(self) -> str:
+        """Status and reasons, the numbers, and what it rests on, a line each."""
+        lines = [self.verdict, *(f"  {reason}" for reason in self.reasons)]
+        if self.predicted is not None and self.relative is not None:
+            what = "directions" if self.directions_only else "features"
+            lines.append(
+                f"  predicted error of the {what} {self.predicted:.2g} ({self.relative:.2g} of their norm), by {self.method}"
+            )
+        if self.unexplained is not None and self.expected is not None:
+            lines.append(
+                f"  {self.unexplained:.2g} of the gradient's power not explained, {self.expected:.2g} expected"
+            )
+        return "\n".join((*lines, *(f"  {premise}" for premise in self.premises)))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self) | {
@@ -106,6 +127,11 @@ class Assessed:
     findings: tuple[Finding, ...]
     attacked: GradientAttack | None
     confidence: Confidence
+
+    def __repr__(self) -> str:
+        """A few lines without arrays: warnings by name, their texts are in ``findings``."""
+        warned = ", ".join(f.name for f in self.findings if f.level != "ok")
+        return f"{self.confidence}\n  findings: {warned or 'nothing against the model'}"
 
 
 def assess(
@@ -146,11 +172,7 @@ def confidence(
 
     exact = attacked.error is not None
     seen = _of_exact(shared, attacked) if exact else _of_tensor(attacked, known, attack)
-    # Least squares and exact recovery do without the weights' distribution.
-    idle = OF_THE_WEIGHTS if exact else ()
-    if attacked.method == "sparse_recovery":  # of one binary feature rows are of one size
-        idle = (*idle, "one size")
-    warnings = tuple(f for f in findings if f.level == "warning" and f.name not in idle)
+    warnings = _standing(shared, known, attacked, findings)
     unread = attacked.directions_only and tells_norms(shared, known)
     more = any(f.name in COUNTS and (f.value or 0) > known.B for f in warnings)
     reasons = [
@@ -160,13 +182,33 @@ def confidence(
         *seen.reasons,
         *((UNREAD,) if unread else ()),
     ]
-    premises = premises_of(shared, known, attacked, findings=findings, explained=not seen.reasons)
+    premises = premises_of(shared, known, attacked, warnings=warnings, explained=not seen.reasons)
     reasons += [p.text for p in premises if p.doubtful]
     # what a fit makes of pruned entries, or of a flat part that the activation lacks, is no feature
     fitted = attacked.method == "least_squares" and any(f.name in ENTRIES for f in warnings)
     other = seen.other_model or fitted or any(f.name == "one size" for f in warnings)
     meaningless = more or unread or other or any(p.doubtful for p in premises)
     return _judged(attacked, seen, premises, reasons, meaningless=meaningless)
+
+
+def _standing(
+    shared: SharedGradient, known: Known, attacked: GradientAttack, findings: Sequence[Finding]
+) -> tuple[Finding, ...]:
+    """The warnings that this result rests on and does not refute."""
+    from attack.own.leftover import rounding
+
+    warnings = tuple(f for f in findings if f.level == "warning")
+    if attacked.error is None:
+        return warnings
+    idle: tuple[str, ...] = OF_THE_WEIGHTS  # exact methods do without their distribution
+    if attacked.method == "sparse_recovery":  # of one binary feature rows are of one size
+        idle = (*idle, "one size")
+    elif attacked.unexplained <= EXCESS * rounding(shared):
+        # Every entry is explained to its rounding: moments and sizes say nothing against that. Less than the features that
+        # are told would explain it too, and what of dL/dW lies outside their span is not in this share.
+        idle = (*idle, *ENTRIES)
+        warnings = tuple(f for f in warnings if f.name != "count" or (f.value or 0) <= known.B)
+    return tuple(f for f in warnings if f.name not in idle)
 
 
 @dataclass(frozen=True)
@@ -194,8 +236,13 @@ def _of_exact(shared: SharedGradient, attacked: GradientAttack) -> _Seen:
         "attack/own/least_squares.py",
     )
     least = rounding(shared)
-    if attacked.method == "sparse_recovery":  # which has held every row against two values
-        return _Seen(value, least)
+    if (
+        attacked.method == "sparse_recovery"
+    ):  # to half the digits every row has one of two values: no noise, but a slope
+        noise = 0.0 if attacked.noise is None else attacked.noise.standard**2 / attacked.power
+        seen = _Seen(value, max(least, noise))
+        fits = attacked.unexplained <= max(SMALL, EXCESS * seen.expected)
+        return seen if fits else _unexplained(attacked, seen)
     outside = 0.0 if attacked.fit is None or attacked.fit.outside is None else attacked.fit.outside
     expected = max(least, outside)
     size = math.sqrt(attacked.unexplained * attacked.power)
@@ -213,9 +260,26 @@ def _of_tensor(attacked: GradientAttack, known: Known, attack: TensorAttack) -> 
         seen = _of_rows(attacked.noise, setting, attack)
         misplaced, uneven = _misplaced(attacked, seen.error.value), _uneven(attacked.noise, seen.error.value)
         seen = dataclasses.replace(seen, reasons=misplaced + uneven, other_model=bool(misplaced + uneven))
+    seen = dataclasses.replace(seen, error=_at_least(seen.error, _apart(attacked)))
     if attacked.unexplained <= max(1e-6, EXCESS * seen.expected):
         return seen
     return _unexplained(attacked, seen)
+
+
+def _apart(attacked: GradientAttack) -> float:
+    """R as posed by which the features are off at least: their distance to those that least squares finds from them, less
+    what these may be off."""
+    if attacked.fit is None or not attacked.fit.determined:
+        return 0.0
+    off = attacked.frame.features(attacked.standard) - attacked.fit.features
+    square = float(off.square().sum()) / len(off) - attacked.fit.error**2
+    return attacked.frame.posed.scale * math.sqrt(max(0.0, square))
+
+
+def _at_least(error: BoundValue, least: float) -> BoundValue:
+    if error.value is None or error.value >= least:
+        return error
+    return dataclasses.replace(error, value=least, why="distance to the features of least squares")
 
 
 def _unexplained(attacked: GradientAttack, seen: _Seen, fitted: bool = False) -> _Seen:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: A norm that is told is doubtful if it is off by more than this many standard errors and this fraction of itself.
 STANDARD_ERRORS, LEAST = 5.0, 1e-3
 
+#: A gradient of which a larger share is not explained tests no shape and no size.
+TESTED = 0.05
+
 #: Labels further than this from +-1, or than this fraction of what they would be with two norms exchanged, do not tell which
 #: feature has which of unequal norms.
 LABEL_DOUBT, CLEAR = 0.25, 0.25
@@ -36,44 +39,67 @@ class Premise:
     doubtful: bool = False
     of_features: bool = True
 
+    def __str__(self) -> str:
+        tested = "doubtful" if self.doubtful else "tested" if self.tested else "not tested"
+        return f"{self.name} ({self.source}, {tested}): {self.text.removeprefix(f'{self.name}: ')}"
+
 
 def premises_of(
     shared: SharedGradient,
     known: Known,
     attacked: GradientAttack,
     *,
-    findings: Sequence[Finding],
+    warnings: Sequence[Finding],
     explained: bool,
 ) -> tuple[Premise, ...]:
-    """Of a result; explained: whether it leaves no more of the gradient than it should."""
-    counted = [f for f in findings if f.name in ("count", "rank")]
+    """Of a result; warnings: findings that stand against it; explained: whether it leaves no more of the gradient than it
+    should. What leaves much all the same, by errors or noise, tests nothing but the number of features."""
+    uncounted = explained
+    explained = explained and attacked.unexplained <= TESTED
+    counted = any(f.name in ("count", "rank") for f in warnings)
     return (
-        _activation(known, attacked, explained=explained),
-        Premise(
-            "batch size", how_many(known.B, "feature"), "told", tested=all(f.level == "ok" for f in counted)
-        ),
-        *_norms(known, attacked),
+        _activation(shared, known, attacked, explained=explained),
+        Premise("batch size", how_many(known.B, "feature"), "told", tested=uncounted and not counted),
+        *_norms(shared, known, attacked, explained=explained),
         _output_weight(shared, explained=explained),
         _loss(known),
     )
 
 
-def _activation(known: Known, attacked: GradientAttack, *, explained: bool) -> Premise:
+def _scales(shared: SharedGradient, attacked: GradientAttack) -> bool:
+    """Whether norms are read off the scale of the activation's argument alone: sigma(c z) with features shorter by c has the
+    same gradient. Biases would tell, and dL/db, and a module tells its activation itself."""
+    biased = shared.bias is not None and bool(shared.bias.any())
+    told = shared.activation is None and not biased and shared.bias_gradient is None
+    return told and attacked.norms == "gradient"
+
+
+def _activation(
+    shared: SharedGradient, known: Known, attacked: GradientAttack, *, explained: bool
+) -> Premise:
     name, others = known.activation.name, ", ".join(attacked.rivals)
     if others:
         text = f"activation: {name} told, but with other norms {others} would explain this gradient as well"
         return Premise("activation", text, "told", doubtful=True)
+    if _scales(shared, attacked):
+        text = f"{name}; sigma(c z) with features shorter by c would explain this gradient as well"
+        return Premise("activation", text, "told")
     return Premise("activation", name, "told", tested=explained)
 
 
-def _norms(known: Known, attacked: GradientAttack) -> Iterator[Premise]:
+def _norms(
+    shared: SharedGradient, known: Known, attacked: GradientAttack, *, explained: bool
+) -> Iterator[Premise]:
     fit = attacked.fit
     if known.norms is None:
         if attacked.directions_only:
             text = "not known, and not told by this gradient: features are unit vectors"
             yield Premise("norms", text, "assumed")
         else:
-            yield Premise("norms", _listed(attacked.features.norm(dim=1).tolist()), "gradient", tested=True)
+            scales = _scales(shared, attacked)
+            text = _listed(attacked.features.norm(dim=1).tolist())
+            text += ", if the activation is exactly the told one" if scales else ""
+            yield Premise("norms", text, "gradient", tested=explained and not scales)
         return
     told = _listed(known.norms)
     if fit is None or not fit.determined:
@@ -88,7 +114,7 @@ def _norms(known: Known, attacked: GradientAttack) -> Iterator[Premise]:
     as_told = (found.sort().values - given).abs() <= allowed[found.argsort()]
     as_given = known.equal_norms or bool((found.argsort() == mine.argsort()).all())
     if bool(as_told.all()) and as_given:
-        yield Premise("norms", told, "told", tested=True)
+        yield Premise("norms", told, "told", tested=explained)
     else:
         says = _listed(math.ldexp(norm, unit) for norm in found.tolist())
         text = f"norms: {told} told, but the gradient says {says}, or another model"

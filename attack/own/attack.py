@@ -78,14 +78,14 @@ class GradientAttack:
     method: which function gave the result, "tensor_attack" for dL/da, "sparse_recovery" (exact) or "first_layer_attack" for
     dL/dW, "least_squares" where norms are free and the attack was the start. standard: what the attack returned, in
     ``frame``. power: mean of g^2 as posed, or of a squared entry of the rows; unexplained: share of it that least squares on
-    sigma(W xhat + b), or on sigma'(w.xhat) xhat, leaves; structure: share of what is left that depends on the features'
-    preactivations, which noise does not (of dL/dW only by "least_squares"); neurons: how many were used. error: R that what
-    is left makes, in the frame's units, where features are off by nothing else (exact methods). noise: for dL/dW. fit: the
-    least squares that tested told norms or found them; None where the gradient does not tell norms or there are too many
-    unknowns. rivals: activations that would explain the gradient as well, with other norms than those found; none where the
-    activation came with the gradient. assignment: of unequal norms that were told and that this gradient does not tell; None
-    where the loss is not known either. inexact: why dL/dW was not solved exactly, None where it was; precision: of its
-    entries.
+    sigma(W xhat + b), or on sigma'(w.xhat) xhat, leaves (of exact recovery, with neurons on the sides that their rows show);
+    structure: share of what is left that depends on the features' preactivations, which noise does not (of dL/dW only by
+    "least_squares"); neurons: how many were used. error: R that what is left makes, in the frame's units, where features are
+    off by nothing else (exact methods). noise: for dL/dW. fit: the least squares that tested told norms or found them; None
+    where the gradient does not tell norms or there are too many unknowns. rivals: activations that would explain it as well,
+    with other norms than those found; none where the activation came with the gradient. assignment: of unequal norms that
+    were told and that this gradient does not tell; None where the loss is not known either. inexact: why dL/dW was not
+    solved exactly, None where it was; precision: of its entries.
     """
 
     features: torch.Tensor
@@ -106,6 +106,10 @@ class GradientAttack:
     assignment: Assignment | None = None
     inexact: str | None = None
     precision: Precision | None = None
+
+    def __repr__(self) -> str:
+        B, d = self.features.shape
+        return f"GradientAttack(method={self.method!r}, features=({B}, {d}), norms={self.norms!r})"
 
     @property
     def coordinates(self) -> Coordinates:
@@ -215,6 +219,7 @@ def _fitted(shared: SharedGradient, known: Known, found: GradientAttack) -> Grad
             found, features=unit, residuals=strengths, labels=None, norms="unknown", fit=fit
         )
     features, residuals, labels = _given(shared, known, frame, fit.features, known.to_model * fit.residuals)
+    exact = found.method == "sparse_recovery"
     allowed = _ALIKE * max(rounding(shared), fit.unexplained)
     least = fit.error / float(fit.norms.max())
     return dataclasses.replace(
@@ -223,8 +228,8 @@ def _fitted(shared: SharedGradient, known: Known, found: GradientAttack) -> Grad
         residuals=residuals,
         labels=labels,
         norms="gradient",
-        method="sparse_recovery" if found.method == "sparse_recovery" else "least_squares",
-        unexplained=fit.unexplained,
+        method="sparse_recovery" if exact else "least_squares",
+        unexplained=max(found.unexplained, fit.unexplained) if exact else fit.unexplained,
         structure=fit.structure,
         error=max(fit.error, found.error or 0.0),
         fit=fit,
@@ -299,10 +304,10 @@ def _from_rows(
         found,
         frame,
         power=share.power,
-        unexplained=share.unexplained,
+        unexplained=share.unexplained if result.inexact else result.unexplained,
         structure=0.0,
         neurons=problem.net.m,
-        error=None if result.inexact else max(share.error, result.rounding) / frame.posed.scale,
+        error=None if result.inexact else result.rounding / frame.posed.scale,
         noise=RowNoise(noise, outside(gradient, found.features), second_order(gradient, found.features)),
         inexact=result.inexact,
         precision=problem.precision,

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from attack.own.coordinates import Coordinates
+from attack.own.coordinates import Coordinates, shifted
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
 from attack.own.units import Units, exponent, root_mean_square
 from attack.reconstruction import Reconstruction
+from bounds import Activation
+from bounds.estimator import moment_orders
 
 #: Exponents of two that results may have in a double, and that sizes may have where labels of +-1 have to be recognised.
 _LARGEST, _ORDINARY = 1000, 100
@@ -117,4 +119,24 @@ def _unfit_problem(shared: SharedGradient, known: Known, there: Coordinates) -> 
             f"gradient, weight and norms must be of ordinary size, 2^-{_ORDINARY} to 2^{_ORDINARY}, where norms differ: "
             "labels of +-1 then tell which feature has which",
         )
-    return ()
+    return _straight(known, Frame(there, units if known.equal_norms else Units()))
+
+
+def _straight(known: Known, frame: Frame) -> tuple[str, ...]:
+    """Far from its bend an activation is a straight line, of which no moment tells a direction."""
+    mean = frame.posed.bias_mean
+    if not mean or not _bends(known.activation) or _bends(shifted(known.activation, mean)):
+        return ()
+    where = f"biases of mean {frame.coordinates.bias_mean:.4g} beside weights of size {frame.coordinates.scale:.3g}"
+    return (
+        f"{where} put every neuron where {known.activation.name} is a straight line, as far as moments tell, and directions "
+        "cannot be read off: a network whose training has diverged?",
+    )
+
+
+def _bends(activation: Activation) -> bool:
+    try:
+        moment_orders(activation)
+    except ValueError:
+        return False
+    return True

@@ -73,7 +73,18 @@ class Known:
 
 
 def homogeneous(activation: Activation) -> bool:
-    """Whether ``sigma(c z) = c sigma(z)`` for c > 0: ReLU, leaky ReLU and their like."""
+    """Whether ``sigma(c z) = c sigma(z)`` for c > 0: ReLU, leaky ReLU of any slope, and their like."""
+    if activation.kinks not in ((), (0.0,)):
+        return False
+    points, function = np.linspace(0.0, 30.0, 301), activation.function
+    return all(
+        np.allclose(function(side * points), points * function(np.array([side])), rtol=1e-12, atol=0.0)
+        for side in (-1.0, 1.0)
+    )
+
+
+def recoverable(activation: Activation) -> bool:
+    """Whether ``sparse_recovery`` covers it."""
     try:
         slopes(activation)
     except ValueError:

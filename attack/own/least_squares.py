@@ -39,9 +39,9 @@ _ROUNDING = 1e-30
 class LeastSquares:
     """features (B, d) and residuals (B,), float64, in the units of the frame, residuals of the gradient as it is given.
 
-    norm_errors (B,): standard errors of the features' norms. unexplained: share of the power that is left; structure: share
-    of that which depends on the features' preactivations, as noise and rounding seldom do; error: what R is to stay below,
-    infinite where the gradient does not determine the features.
+    norm_errors (B,): standard errors of the features' norms. unexplained: share of the power that is left (``Model.share``);
+    structure: share of that which depends on the features' preactivations, as noise and rounding seldom do; error: what R
+    is to stay below, infinite where the gradient does not determine the features.
     outside: for dL/dW, the share that noise of the size found outside the features' span would leave, else None.
     """
 
@@ -111,15 +111,9 @@ def _judged(
     left = whole.left(found.features, found.residuals)
     structure = whole.structure(found.features, found.residuals)
     errors = _errors(whole, found.features, found.residuals, hidden=structure * left)
-    return LeastSquares(
-        features,
-        found.residuals,
-        errors.norms,
-        left / whole.power,
-        structure,
-        math.sqrt((errors.square + more) / len(features)),
-        outside,
-    )
+    error = math.sqrt((errors.square + more) / len(features))
+    unexplained = whole.share(found.features, found.residuals, error)
+    return LeastSquares(features, found.residuals, errors.norms, unexplained, structure, error, outside)
 
 
 def _affordable(m: int, *, unknowns: int, columns: int) -> tuple[int, ...]:

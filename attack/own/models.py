@@ -24,6 +24,9 @@ from bounds import Activation
 #: Entries of a Jacobian, or of the weights, that are held at a time; half the step of central differences.
 _ENTRIES, _STEP = 4_000_000, 1e-5
 
+#: Standard errors of a preactivation within which a kink leaves a neuron's side open.
+_SIDES = 5.0
+
 #: Neurons, the first ones, on which the structure of what is left is looked for.
 _ENOUGH = 10_000
 
@@ -97,6 +100,10 @@ class Model(Protocol):
         """Sum of the squares."""
         ...
 
+    def share(self, features: torch.Tensor, residuals: torch.Tensor, error: float) -> float:
+        """The same over the data's, where features are off by less than ``error``."""
+        ...
+
     def structure(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
         """Share of it that depends on the features' preactivations."""
         ...
@@ -125,6 +132,9 @@ class Outputs:
 
     def left(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
         return float(self._remainder(self.arrays.everywhere(features), residuals).square().sum())
+
+    def share(self, features: torch.Tensor, residuals: torch.Tensor, error: float) -> float:
+        return self.left(features, residuals) / self.power
 
     def structure(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
         some = Outputs(self.arrays.first(_ENOUGH), self.activation)
@@ -189,6 +199,18 @@ class Rows:
 
     def left(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
         return float(self._remainder(features, residuals).square().sum())
+
+    def share(self, features: torch.Tensor, residuals: torch.Tensor, error: float) -> float:
+        """Of the neurons whose sides of the kinks the features tell: one on the wrong side leaves all of its row. Of all
+        where these are fewer than half of them."""
+        Z, rows = self.inside(features), self._remainder(features, residuals).square().sum(dim=1)
+        near = _SIDES * error * torch.linalg.vector_norm(self.neurons, dim=1)[:, None]
+        clear = torch.ones(len(Z), dtype=torch.bool)
+        for kink in self.activation.kinks:
+            clear &= ((Z - kink).abs() > near).all(dim=1)
+        if 2 * int(clear.sum()) < len(clear):
+            return float(rows.sum()) / self.power
+        return float(rows[clear].sum() / self.data[clear].square().sum())
 
     def structure(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
         some = Rows(self.arrays.first(_ENOUGH), self.activation, self.V)

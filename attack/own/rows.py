@@ -11,7 +11,7 @@ import torch
 from attack.networks.activation import apply_derivative
 from attack.networks.two_layer import TwoLayerNet
 from attack.own.frame import Frame
-from attack.own.known import homogeneous
+from attack.own.known import recoverable
 from attack.own.problem import RowProblem
 from attack.reconstruction import Reconstruction, ReconstructionError
 from attack.rows.sparse_recovery import recover
@@ -33,12 +33,14 @@ _SAMPLES, _MOST_SAMPLES = 512, 200_000
 @dataclass(frozen=True, eq=False)
 class RowResult:
     """The reconstruction as posed, and the name of the function that gave it; inexact: why it was not exact recovery, None
-    where it was; rounding: R as posed to which rounding of the gradient's entries leaves exact recovery open."""
+    where it was; of exact recovery, rounding: R as posed to which rounding of the gradient's entries leaves it open, and
+    unexplained: share of the rows' power that it leaves."""
 
     reconstruction: Reconstruction
     method: str
     inexact: str | None = None
     rounding: float = 0.0
+    unexplained: float = 0.0
 
 
 def reconstruct_rows(problem: RowProblem, frame: Frame, attack: TensorAttack | None, seed: int) -> RowResult:
@@ -54,13 +56,18 @@ def reconstruct_rows(problem: RowProblem, frame: Frame, attack: TensorAttack | N
 
 def _attacked(problem: RowProblem, attack: TensorAttack | None, seed: int) -> RowResult:
     net, observation, precision = problem.net, problem.observation, problem.precision
-    if not homogeneous(net.activation):
+    if not recoverable(net.activation):
         why = f"exact recovery is for ReLU and leaky ReLU; the activation is {net.activation.name}"
     else:
         samples = min(_MOST_SAMPLES, _SAMPLES * 2 ** (observation.batch_size - 1))
         try:
             found = recover(observation, net, seed=seed, max_samples=samples, rounding=precision.rounding)
-            return RowResult(found.reconstruction, "sparse_recovery", rounding=found.error)
+            return RowResult(
+                found.reconstruction,
+                "sparse_recovery",
+                rounding=found.error,
+                unexplained=found.unexplained,
+            )
         except ReconstructionError as error:  # noise, or too many features: the tensor attack may still serve
             why = f"exact recovery, tried in double on entries of precision {precision.name}, has no result: {error}"
     return RowResult(

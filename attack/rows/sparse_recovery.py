@@ -79,10 +79,13 @@ def sparse_recovery(
 
 @dataclass(frozen=True, eq=False)
 class Recovered:
-    """error: how far rounding of the rows' entries may have moved the features, as an R; 0 without rounding."""
+    """error: how far rounding of the rows' entries may have moved the features, as an R; 0 without rounding. unexplained:
+    share of the rows' power that is left where every neuron is on the side of a feature on which its row shows it: features
+    that are off by rounding have a neuron near the kink on the other side, which would leave all of its row."""
 
     reconstruction: Reconstruction
     error: float
+    unexplained: float
 
 
 def recover(
@@ -140,25 +143,34 @@ def recover(
         torch.from_numpy(norms * outputs - residuals).to(net.device),
         _diagnostics(space, "suspect" if warnings else "ok", B, samples, warnings),
     )
+    gradient = net.m * observation.gradient.to(net.device)
+    left = gradient - torch.from_numpy(search.solved.design @ scaled).to(space.V) @ space.V.T
+    unexplained = float(left.square().sum() / gradient.square().sum())
     if not rounding:
-        return Recovered(found, 0.0)
-    moved = _moved(net.m * observation.gradient.to(net.device), space.V, search.solved, rounding)
-    return Recovered(found, math.sqrt(float(np.mean((moved / residuals) ** 2))))
+        return Recovered(found, 0.0, unexplained)
+    moved = _moved(gradient, left, search.solved, rounding)
+    return Recovered(found, math.sqrt(float(np.mean((moved / residuals) ** 2))), unexplained)
 
 
-def _moved(rows: torch.Tensor, V: torch.Tensor, solved: _Solved, rounding: float) -> np.ndarray:
+def _moved(rows: torch.Tensor, left: torch.Tensor, solved: _Solved, rounding: float) -> np.ndarray:
     """Standard deviations (B,) of the lengths by which rounding moves ``r_i x_i``, which least squares takes from the rows.
 
-    A row is off by what the fit leaves of it, or by its own rounding where that is more; rows that are the same, as those of
-    one pattern are where output weights are, are off by the same.
+    A row is off by what the fit leaves of it (``left``), or by its own rounding where that is more; rows that are the same,
+    as those of one pattern are where output weights are, are off by the same. What rows of one pattern have in common of
+    what is left, as another slope leaves it, may hide in ``r_i x_i`` as much again.
     """
-    fitted = torch.from_numpy(solved.design @ solved.scaled).to(V) @ V.T
-    off = torch.linalg.vector_norm(rows - fitted, dim=1)
+    off = torch.linalg.vector_norm(left, dim=1)
     off = torch.maximum(off, rounding * torch.linalg.vector_norm(rows, dim=1)).cpu().numpy()
     _, same = np.unique(rows[:, :_COLUMNS].cpu().numpy(), axis=0, return_inverse=True)
-    weights = np.abs(np.linalg.pinv(solved.design)) * off
+    _, index, counts = np.unique(solved.design, axis=0, return_inverse=True, return_counts=True)
+    sums = left.new_zeros(len(counts), left.shape[1]).index_add_(
+        0, torch.from_numpy(index.ravel()).to(left.device), left
+    )
+    common = float(np.sum(sums.square().sum(dim=1).cpu().numpy() / counts))
+    inverse = np.linalg.pinv(solved.design)
+    weights = np.abs(inverse) * off
     groups = np.stack([np.bincount(same.ravel(), weights=w) for w in weights])
-    return np.asarray(np.sqrt(np.sum(groups**2, axis=1)))
+    return np.asarray(np.sqrt(np.sum(groups**2, axis=1) + common * np.sum(inverse**2, axis=1)))
 
 
 def slopes(activation: Activation) -> tuple[float, float]:

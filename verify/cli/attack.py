@@ -216,8 +216,7 @@ def _print_assessed(found: Assessed, target: Path | None) -> None:
         for p in sure.premises:
             rests.add_row(p.name, p.source, "doubtful" if p.doubtful else "yes" if p.tested else "no", p.text)
         console().print(rests)
-    told = f", if what is told of {' and '.join(sure.untested)} is right" if sure.untested else ""
-    say(f"status: {sure.status}{told}")
+    say(f"status: {sure.verdict}")
     for reason in sure.reasons:
         say(reason, 2)
     if found.attacked is not None:
