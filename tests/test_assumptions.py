@@ -71,7 +71,8 @@ def test_weights_are_what_they_are_called() -> None:
 
 def test_servers_face_the_same_world() -> None:
     np.testing.assert_array_equal(build(100, 7).weights, build(100, 7, bias="gaussian").weights)
-    assert attacked(small("norms taken for 1"), 1)["span"] == attacked(small("norms known"), 1)["span"]
+    spans = [attacked(small(server), 1)["span"] for server in ("norms taken for 1", "norms known")]
+    assert spans[0] == pytest.approx(spans[1], rel=1e-12)  # another order of the features is another sum
 
 
 @pytest.mark.parametrize(

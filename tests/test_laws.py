@@ -479,7 +479,7 @@ def measured_members(family: Family) -> list[Defense]:
 def law_point(defense: Defense, m: int) -> Point:
     """Labels of size 3 make the signal strong."""
     features = Features("cosine", 1, 0.3)
-    return Point("laws", features, 16, m, 2, labels=(3.0, -3.0), defense=defense, dtype="float32")
+    return Point("laws", features, 16, m, 2, labels=(3.0, -3.0), defense=defense)
 
 
 @cache
