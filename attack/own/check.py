@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attack.own.entries import entry_findings, size_finding
+from attack.own.entries import entry_findings, size_finding, step_finding
 from attack.own.findings import Finding, errors
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
@@ -24,6 +24,8 @@ def check_gradient(shared: SharedGradient, known: Known, seed: int = 2) -> tuple
     frame, rows = Frame.of(shared, known), shared.gradient.ndim == 2
     findings += (row_findings if rows else output_findings)(shared, known, frame)
     findings += (size_finding(shared), *weight_findings(shared, known))
-    if errors(findings) or rows:
+    if errors(findings):
         return findings
+    if rows:
+        return (*findings, step_finding(shared))
     return (*findings, count_finding(shared, known, frame, seed=seed))

@@ -8,9 +8,13 @@ from attack.own.findings import Finding, judged
 from attack.own.frame import unfit_sizes
 from attack.own.gradient import SharedGradient, misfits
 from attack.own.known import Known
+from attack.own.precision import Precision
 
-#: Entries are of one size within this fraction of it.
-_ONE_SIZE = 0.01
+#: Entries are of one size within this fraction of it, and multiples of a step within this fraction of the step.
+_ONE_SIZE = _ON_STEP = 0.01
+
+#: The largest multiple that counts as rounding to a step, and how many different ones there have to be.
+_LEVELS, _DIFFERENT = 2**11, 30
 
 
 def entry_findings(shared: SharedGradient, known: Known) -> tuple[Finding, ...]:
@@ -46,6 +50,27 @@ def size_finding(shared: SharedGradient) -> Finding:
         "beyond half"
     )
     return judged("one size", share, 0.5, text)
+
+
+def step_finding(shared: SharedGradient) -> Finding:
+    """Quantised entries (eight bits, say) are multiples of one step. Its error is no noise: in rows of dL/dW a small
+    coordinate is rounded alike by every neuron, and does not average out. What a floating-point type does is known."""
+    sizes = torch.unique(shared.gradient.abs().double())
+    sizes = sizes[sizes > 0]
+    text = "the gradient's entries are no multiples of one step"
+    if len(sizes) < _DIFFERENT or Precision.of(shared.gradient).name in ("float16", "bfloat16"):
+        return Finding("step", "ok", text)
+    levels = float((sizes[-1] / torch.diff(sizes, prepend=sizes.new_zeros(1)).min()).round())
+    multiples = (
+        sizes / sizes[-1] * levels
+    )  # the largest tells the step best: a gap has lost digits to float32
+    if levels > _LEVELS or bool(((multiples - multiples.round()).abs() > _ON_STEP).any()):
+        return Finding("step", "ok", text)
+    text = (
+        f"the gradient's entries are multiples of one step, up to {levels:.0f} of them: they have been rounded, small "
+        "coordinates alike by every neuron, and no prediction knows of that"
+    )
+    return Finding("step", "warning", text, levels, float(_LEVELS))
 
 
 def _shapes(shared: SharedGradient, B: int) -> tuple[Finding, ...]:
