@@ -8,7 +8,7 @@ from attack.own.findings import Finding, judged
 from attack.own.frame import unfit_sizes
 from attack.own.gradient import SharedGradient, misfits
 from attack.own.known import Known
-from attack.own.precision import Precision
+from attack.own.precision import FIRST, Precision
 
 #: Entries are of one size within this fraction of it, and multiples of a step within this fraction of the step.
 _ONE_SIZE = _ON_STEP = 0.01
@@ -55,12 +55,14 @@ def size_finding(shared: SharedGradient) -> Finding:
 def step_finding(shared: SharedGradient) -> Finding:
     """Quantised entries (eight bits, say) are multiples of one step. Its error is no noise: in rows of dL/dW a small
     coordinate is rounded alike by every neuron, and does not average out. What a floating-point type does is known."""
-    sizes = torch.unique(shared.gradient.abs().double())
-    sizes = sizes[sizes > 0]
     text = "the gradient's entries are no multiples of one step"
+    # Of all entries there are no fewer levels than of some: with few, most gradients show that they have no step.
+    if _levels(_distinct(shared.gradient.reshape(-1)[:FIRST])) > _LEVELS:
+        return Finding("step", "ok", text)
+    sizes = _distinct(shared.gradient)
     if len(sizes) < _DIFFERENT or Precision.of(shared.gradient).name in ("float16", "bfloat16"):
         return Finding("step", "ok", text)
-    levels = float((sizes[-1] / torch.diff(sizes, prepend=sizes.new_zeros(1)).min()).round())
+    levels = _levels(sizes)
     multiples = (
         sizes / sizes[-1] * levels
     )  # the largest tells the step best: a gap has lost digits to float32
@@ -71,6 +73,19 @@ def step_finding(shared: SharedGradient) -> Finding:
         "coordinates alike by every neuron, and no prediction knows of that"
     )
     return Finding("step", "warning", text, levels, float(_LEVELS))
+
+
+def _distinct(values: torch.Tensor) -> torch.Tensor:
+    """Sizes other than zero, ascending."""
+    sizes = torch.unique(values.abs().double())
+    return sizes[sizes > 0]
+
+
+def _levels(sizes: torch.Tensor) -> float:
+    """The largest size as a multiple of the smallest gap between them; 0 of none."""
+    if not len(sizes):
+        return 0.0
+    return float((sizes[-1] / torch.diff(sizes, prepend=sizes.new_zeros(1)).min()).round())
 
 
 def _shapes(shared: SharedGradient, B: int) -> tuple[Finding, ...]:

@@ -12,7 +12,7 @@ from attack.own.units import root_mean_square
 _TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 #: Entries that are looked at first: most arrays show with few that they are not of a coarse type.
-_FIRST = 4096
+FIRST = 4096
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Precision:
         kinds = [
             kind
             for kind in _TYPES
-            if all(_holds(kind, array[:_FIRST]) for array in arrays) and all(_holds(kind, a) for a in arrays)
+            if all(_holds(kind, array[:FIRST]) for array in arrays) and all(_holds(kind, a) for a in arrays)
         ]
         size = root_mean_square(values)
         return max((_of(kind, size) for kind in kinds), key=lambda p: p.rounding)
