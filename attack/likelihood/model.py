@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 
 from attack.likelihood.entries import Entries, Local
-from attack.networks.activation import apply_activation, apply_derivative
+from attack.networks.activation import apply_activation, slopes_of
 from attack.networks.two_layer import TwoLayerNet
 from attack.stream import gathered, total
 
@@ -120,7 +120,7 @@ class Place:
     @cached_property
     def slopes(self) -> torch.Tensor:
         """Derivatives (m, B) of the terms by the preactivations."""
-        return apply_derivative(self.model.net.activation, self.inside) * self.residuals
+        return slopes_of(self.model.net.activation, self.inside) * self.residuals
 
     @cached_property
     def eliminated(self) -> Eliminated:
@@ -183,13 +183,13 @@ class Place:
         matrix = full.reshape(B * d, B * d)
         flat = across.reshape(B * d, B)
         matrix = matrix - flat @ self.eliminated.inverse @ flat.T
+        return self.projected(matrix)
+
+    def projected(self, matrix: torch.Tensor) -> torch.Tensor:
+        """A matrix (B d, B d), a tensor on features in both axes, in the tangent spaces."""
         if self.model.radii is None:
             return matrix
-        return self._projected(matrix)
-
-    def _projected(self, matrix: torch.Tensor) -> torch.Tensor:
         B, d = self.features.shape
-        assert self.model.radii is not None
         unit = self.features / self.model.radii[:, None]
 
         def left(M: torch.Tensor) -> torch.Tensor:

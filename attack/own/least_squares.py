@@ -1,10 +1,11 @@
-"""Least squares of a shared gradient on the model itself, every feature free: what the gradient tells of the norms, and how
-well.
+"""Least squares of a shared gradient on the model itself: what the gradient tells of features and norms, and how well.
 
-The moments of a gradient say little of a norm; the activation's shape does, and so do biases. From the features that an
-attack has found, Levenberg and Marquardt's method minimises the squares of ``g_j - sum_i r_i sigma(w_j.x_i + b_j)``, or of
-the rows ``G_j - a_j sum_i r_i sigma'(w_j.x_i + b_j) x_i`` in the coordinates of their span, with dL/db as one more column.
-Weights may have any distribution. Without noise the features are exact wherever the gradient determines them.
+The moments of a gradient say little of a norm; the activation's shape does, and so do biases. From features that an attack
+has found, or that a search has (``attack.own.outputs``), the steps of ``attack.likelihood`` minimise the squares of
+``g_j - sum_i r_i sigma(w_j.x_i + b_j)``, which is maximum likelihood for noise of unknown size; those of Levenberg and
+Marquardt here the squares of the rows ``G_j - a_j sum_i r_i sigma'(w_j.x_i + b_j) x_i`` in the coordinates of their span,
+with dL/db as one more column. Weights may have any distribution. Without noise the features are exact wherever the gradient
+determines them.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from dataclasses import dataclass
 
 import torch
 
+from attack.likelihood.errors import SINGULAR, errors
+from attack.likelihood.model import Place
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
-from attack.own.models import Arrays, Model, Outputs, Rows
+from attack.own.leftover import explained_by_cells
+from attack.own.models import ENOUGH, Arrays, Model, Rows
+from attack.own.outputs import Outputs
 from attack.rows.space import row_space
 
 #: Steps at most, from a start and with more neurons, and the damping beyond which none makes the squares smaller.
@@ -27,9 +32,6 @@ STEPS, POLISH, STUCK = 60, 8, 1e4
 #: Multiplications in one pass: where all neurons would take more, the first ones serve, down to ``LEAST`` values for each
 #: unknown. The valley is found with ``FIRST`` values for each.
 WORK, LEAST, FIRST = 1e9, 4, 25
-
-#: Combinations of unknowns that change the gradient by less than this fraction of what each of them does are not determined.
-SINGULAR = 1e-13
 
 #: Squares below this share of the gradient's power are rounding in double precision.
 _ROUNDING = 1e-30
@@ -75,14 +77,26 @@ def least_squares(
 def _outputs_fit(
     shared: SharedGradient, known: Known, frame: Frame, start: torch.Tensor
 ) -> LeastSquares | None:
-    B, d = start.shape
-    arrays = Arrays.of(shared, frame)
-    counts = _affordable(shared.m, unknowns=B * (d + 1), columns=1)
-    if not counts:
+    outputs = Outputs.of(shared, known, frame)
+    if shared.m <= outputs.unknowns(len(start), None) + len(start):
         return None
-    found = _staged([Outputs(arrays.first(count), known.activation) for count in counts], start.double())
-    whole = Outputs(arrays, known.activation)
-    return _judged(found, whole, found.features)
+    return ended(outputs, outputs.polished(start.double(), None))
+
+
+def ended(outputs: Outputs, place: Place) -> LeastSquares:
+    """What a place of dL/da says, with all neurons."""
+    left = outputs.gradient - place.parts.sum(dim=1)
+    structure = explained_by_cells(left[:ENOUGH, None], place.inside[:ENOUGH])
+    power = float(outputs.gradient.square().sum())
+    off = errors(place, hidden=structure * float(left.square().sum()))
+    return LeastSquares(
+        place.features,
+        outputs.scale * place.residuals,
+        off.norms,
+        float(left.square().sum()) / power,
+        structure,
+        math.sqrt(off.square / len(place.features)),
+    )
 
 
 def _rows_fit(shared: SharedGradient, known: Known, frame: Frame, start: torch.Tensor) -> LeastSquares | None:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import torch
 
-from attack.networks.activation import apply_activation, apply_derivative
+from attack.networks.activation import slopes_of
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.leftover import explained_by_cells
@@ -28,7 +28,7 @@ _ENTRIES, _STEP = 4_000_000, 1e-5
 _SIDES = 5.0
 
 #: Neurons, the first ones, on which the structure of what is left is looked for.
-_ENOUGH = 10_000
+ENOUGH = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,46 +116,6 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Outputs:
-    """dL/da."""
-
-    arrays: Arrays
-    activation: Activation
-
-    @cached_property
-    def power(self) -> float:
-        return float(self.arrays.gradient.square().sum())
-
-    def residuals(self, features: torch.Tensor) -> torch.Tensor:
-        hidden = apply_activation(self.activation, self.arrays.everywhere(features))
-        return _regressed(hidden, self.arrays.gradient)
-
-    def left(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
-        return float(self._remainder(self.arrays.everywhere(features), residuals).square().sum())
-
-    def share(self, features: torch.Tensor, residuals: torch.Tensor, error: float) -> float:
-        return self.left(features, residuals) / self.power
-
-    def structure(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
-        some = Outputs(self.arrays.first(_ENOUGH), self.activation)
-        Z = some.arrays.everywhere(features)
-        return explained_by_cells(some._remainder(Z, residuals)[:, None], Z)
-
-    def _remainder(self, Z: torch.Tensor, residuals: torch.Tensor) -> torch.Tensor:
-        return self.arrays.gradient - apply_activation(self.activation, Z) @ residuals
-
-    def blocks(
-        self, features: torch.Tensor, residuals: torch.Tensor
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for rows in _blocks(self.arrays.count, features.numel() + len(residuals)):
-            Z = self.arrays.inside(rows, features)
-            hidden = apply_activation(self.activation, Z)
-            slopes = residuals * derivative(self.activation, Z)
-            moved = (slopes[:, :, None] * self.arrays.weight[rows, None, :].double()).flatten(1)
-            yield self.arrays.gradient[rows] - hidden @ residuals, torch.cat([moved, hidden], dim=1)
-
-
-@dataclass(frozen=True, eq=False)
 class Rows:
     """dL/dW and dL/db in the coordinates of a span V (d, B)."""
 
@@ -185,7 +145,7 @@ class Rows:
 
     def slopes(self, features: torch.Tensor) -> torch.Tensor:
         """``a_j sigma'(w_j.x_i + b_j)`` (count, B)."""
-        return self.arrays.output_weight[:, None] * derivative(self.activation, self.inside(features))
+        return self.arrays.output_weight[:, None] * slopes_of(self.activation, self.inside(features))
 
     def columns(self, features: torch.Tensor) -> torch.Tensor:
         """What each entry of a slope is multiplied with: features (B, B), and a one for dL/db."""
@@ -213,7 +173,7 @@ class Rows:
         return float(rows[clear].sum() / self.data[clear].square().sum())
 
     def structure(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
-        some = Rows(self.arrays.first(_ENOUGH), self.activation, self.V)
+        some = Rows(self.arrays.first(ENOUGH), self.activation, self.V)
         left = some._remainder(features, residuals)
         return explained_by_cells(left, some.inside(features), some.arrays.output_weight)
 
@@ -251,16 +211,9 @@ def _blocks(count: int, width: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, count, size))
 
 
-def derivative(activation: Activation, t: torch.Tensor) -> torch.Tensor:
-    """Of any activation, by central differences where it has none of its own."""
-    if activation.derivative is not None:
-        return apply_derivative(activation, t)
-    return (apply_activation(activation, t + _STEP) - apply_activation(activation, t - _STEP)) / (2 * _STEP)
-
-
 def _second_derivative(activation: Activation, t: torch.Tensor) -> torch.Tensor:
     """By central differences; zero at kinks, where the derivative jumps."""
-    bend = (derivative(activation, t + _STEP) - derivative(activation, t - _STEP)) / (2 * _STEP)
+    bend = (slopes_of(activation, t + _STEP) - slopes_of(activation, t - _STEP)) / (2 * _STEP)
     for kink in activation.kinks:
         bend = torch.where((t - kink).abs() <= 2 * _STEP, 0.0, bend)
     return bend

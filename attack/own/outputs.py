@@ -1,0 +1,329 @@
+"""dL/da of one's own as a problem of ``attack.likelihood``: noise of unknown size, any weights, biases and activation.
+
+From starts at random, in the plane of the second moment and, where these leave too much, at the tensor attack's result, the
+first neurons are fitted, then all of them. Nothing but rounding left, also at neurons that were not fitted, is what exact
+features show and others do not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from attack.likelihood.entries import entries_of
+from attack.likelihood.model import DENSE, Model, Place
+from attack.likelihood.solve import Effort, minimised
+from attack.likelihood.starts import has_plane, random_starts, spectral_starts
+from attack.networks.two_layer import TwoLayerNet
+from attack.own.frame import Frame
+from attack.own.gradient import SharedGradient
+from attack.own.known import Known
+from attack.own.leftover import rounding
+from attack.own.models import Arrays
+from attack.own.problem import output_problem
+from attack.reconstruction import ReconstructionError
+from attack.tensor.attack import tensor_attack
+from attack.tensor.fit import signs_by_fit
+from bounds import LikelihoodAttack, NoDefense
+
+#: Neurons that are fitted first, for each unknown, and at least; of all, one in so many is kept out, up to ``_HELD``.
+FIRST, _ENOUGH, _ONE_OF, _HELD = 10, 500, 20, 16
+
+#: Steps from a start, and with more neurons.
+_STEPS, _POLISH = 100, 10
+
+#: Multiplications in one step with all neurons, and in all starts: where they would take more, the first ones serve, and
+#: fewer starts are made, down to two.
+_WORK, _STARTS = 1e11, 4e11
+
+#: So many starts that end at the same misfit, to this fraction, end the search.
+_AGREEING, _ALIKE = 3, 1e-3
+
+#: A share of the power that is rounding in double precision.
+_DOUBLE = 1e-22
+
+#: What rounding leaves at neurons that were not fitted, over what it may leave.
+_LOOSE = 3.0
+
+#: Norms at which free ones start: as they are, and over the scale of the weights.
+_GUESSES = (1.0, 0.5, 2.0)
+
+#: One more feature explains of noise at most so many times what its unknowns are a share of the values.
+_BY_CHANCE = 4.0
+
+#: Fits of one feature to what is left.
+_SINGLE = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """In the frame's units: weights (m, d), biases (m,) and gradient (m,) in float64, the gradient over its root mean square
+    ``scale``. least: share of its power that rounding may leave."""
+
+    shared: SharedGradient
+    known: Known
+    frame: Frame
+    net: TwoLayerNet
+    bias: torch.Tensor | None
+    gradient: torch.Tensor
+    scale: float
+    least: float
+
+    @staticmethod
+    def of(shared: SharedGradient, known: Known, frame: Frame) -> Outputs:
+        arrays = Arrays.of(shared, frame)
+        scale = float(arrays.gradient.square().mean().sqrt())
+        net = TwoLayerNet.from_weights(arrays.weight.double(), known.activation)
+        least = max(rounding(shared), _DOUBLE)
+        return Outputs(shared, known, frame, net, arrays.bias, arrays.gradient / scale, scale, least)
+
+    @property
+    def m(self) -> int:
+        return self.net.m
+
+    def unknowns(self, B: int, radii: torch.Tensor | None) -> int:
+        return B * (self.net.d + (radii is None))
+
+    def model(self, count: int, radii: torch.Tensor | None) -> Model:
+        """Of the first neurons."""
+        bias = None if self.bias is None else self.bias[:count]
+        return _model(self.net, bias, self.gradient[:count], radii)
+
+    def affordable(self, unknowns: int) -> int:
+        """How many neurons are fitted in the end."""
+        return min(self.m, max(FIRST * unknowns, int(_WORK / unknowns**2)))
+
+    def fitted(self, unknowns: int) -> int:
+        """How many neurons are fitted first: not all, where there are more than unknowns."""
+        held = min(_HELD, self.m // _ONE_OF, max(0, self.m - unknowns - 2))
+        return min(self.m - held, max(_ENOUGH, FIRST * unknowns))
+
+    def share(self, place: Place) -> float:
+        """Of the power of its neurons, that which the place leaves."""
+        power = float(self.gradient[: len(place.inside)].square().sum())
+        return 2 * place.loss / power if power else 0.0
+
+    def settled(self, place: Place) -> bool:
+        """Whether nothing but rounding is left."""
+        return self.share(place) <= self.least
+
+    def polished(self, features: torch.Tensor, radii: torch.Tensor | None) -> Place:
+        """From features, with all neurons that are affordable; held against all of them."""
+        count = self.affordable(self.unknowns(len(features), radii))
+        place = minimised(self.model(count, radii), features, self.effort(count, _POLISH)).place
+        return place if count == self.m else self.model(self.m, radii).at(place.features, 0.0)
+
+    def effort(self, count: int, steps: int = _STEPS, precision: float = 1e-6) -> Effort:
+        return Effort(steps, precision, near=1e-10 * count, rounding=1e-3 * self.least * count)
+
+
+def _model(
+    net: TwoLayerNet, bias: torch.Tensor | None, gradient: torch.Tensor, radii: torch.Tensor | None
+) -> Model:
+    count = len(gradient)
+    assert net.weights is not None
+    first = dataclasses.replace(net, m=count, weights=net.weights[:count])
+    entries = entries_of(NoDefense().density(), gradient, 1.0, 1, torch.ones_like(gradient))
+    return Model(first, entries, radii, bias=bias)
+
+
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """Where the best start ended, with all neurons; losses: what each start left; exact: whether nothing but rounding was
+    left, also of neurons that were not fitted, None where there were none; sign_free: each feature is known up to its sign."""
+
+    place: Place
+    losses: tuple[float, ...]
+    exact: bool | None
+    sign_free: bool
+
+    @property
+    def agreeing(self) -> int:
+        """Starts that ended where the best one did."""
+        return _agreeing(self.losses)
+
+
+def search(
+    outputs: Outputs,
+    radii: torch.Tensor | None,
+    attack: LikelihoodAttack,
+    seed: int,
+    more: torch.Tensor | None = None,
+) -> Searched:
+    """From starts until one leaves nothing but rounding, or several end at the same misfit; more (B, d): one more start."""
+    B = outputs.known.B
+    unknowns = outputs.unknowns(B, radii)
+    count = outputs.fitted(unknowns)
+    model = outputs.model(count, radii)
+    effort = outputs.effort(count, precision=attack.precision)
+    best: Place | None = None
+    losses: list[float] = []
+    given = () if more is None else (more,)
+    drawn = _starts(outputs, model, attack, seed)
+    for start in itertools.chain(given, itertools.islice(drawn, _affordable_starts(attack, outputs, count))):
+        place = _signed(outputs, minimised(model, start, effort).place, effort)
+        losses.append(place.loss)
+        if best is None or place.loss < best.loss:
+            best = place
+        if outputs.settled(best) or _agreeing(losses) >= _AGREEING:
+            break
+    if best is None or (not outputs.settled(best) and _agreeing(losses) < _AGREEING):
+        best = min([p for p in (best, _from_moments(outputs, model, seed, effort)) if p], key=lambda p: p.loss)
+        losses.append(best.loss)
+    exact = _exact(outputs, best, unknowns)
+    polished = outputs.polished(best.features, radii)
+    return Searched(polished, tuple(losses), exact, _sign_free(outputs, polished))
+
+
+def _agreeing(losses: list[float] | tuple[float, ...]) -> int:
+    best = min(losses)
+    return sum(loss <= (1 + _ALIKE) * best for loss in losses)
+
+
+def _affordable_starts(attack: LikelihoodAttack, outputs: Outputs, count: int) -> int:
+    size = outputs.known.B * outputs.net.d
+    step = count * size**2 / 2 if size <= DENSE else 100.0 * count * size
+    return max(min(2, attack.starts), min(attack.starts, int(_STARTS / (50 * step))))
+
+
+def _exact(outputs: Outputs, place: Place, unknowns: int) -> bool | None:
+    count = len(place.inside)
+    if count == outputs.m or count <= unknowns + len(place.features):
+        return None
+    whole = outputs.model(outputs.m, place.model.radii).at(place.features, 0.0)
+    held = outputs.gradient[count:] - whole.hidden[count:] @ place.residuals
+    allowed = _LOOSE * outputs.least * (1 + unknowns / (count - unknowns))
+    power = float(outputs.gradient[count:].square().sum())
+    return outputs.settled(place) and float(held.square().sum()) <= allowed * power
+
+
+# --- starts -----------------------------------------------------------------------------------------------------------
+
+
+def _starts(outputs: Outputs, model: Model, attack: LikelihoodAttack, seed: int) -> Iterator[torch.Tensor]:
+    B = outputs.known.B
+    drawn = _random(outputs, model, seed) if attack.start in ("auto", "random") else iter(())
+    spectral = _spectral(outputs, model, seed) if attack.start in ("auto", "spectral") and B > 1 else iter(())
+    while True:
+        given = [*itertools.islice(drawn, 2)]
+        yield from given
+        one = [*itertools.islice(spectral, 1)]
+        yield from one
+        if not given and not one:
+            return
+
+
+def _random(outputs: Outputs, model: Model, seed: int) -> Iterator[torch.Tensor]:
+    scale = outputs.frame.posed.scale
+    sizes = itertools.cycle(n * k for n in _GUESSES for k in (1.0, 1.0 / scale))
+    for start, size in zip(random_starts(model, outputs.known.B, seed), sizes, strict=False):
+        yield start if model.radii is not None else size * start
+
+
+def _spectral(outputs: Outputs, model: Model, seed: int) -> Iterator[torch.Tensor]:
+    """In coordinates where weights and biases are standard Gaussian, with all neurons."""
+    known, frame = outputs.known, outputs.frame
+    problem = output_problem(outputs.shared.double(), known, frame)
+    net = problem.net
+    if not has_plane(net) or net.d <= known.B:
+        return
+    radii = None if model.radii is None else torch.tensor(frame.norms(known), dtype=torch.float64)
+    posed = _model(net, None, outputs.gradient, radii)
+    effort = outputs.effort(outputs.m)
+    for start in spectral_starts(posed, outputs.gradient, known.B, seed, effort):
+        yield _unposed(frame, start)
+
+
+def _unposed(frame: Frame, features: torch.Tensor) -> torch.Tensor:
+    there = frame.posed
+    return (features[:, :-1] if there.bias_scale else features) / there.scale
+
+
+def _from_moments(outputs: Outputs, model: Model, seed: int, effort: Effort) -> Place | None:
+    """From the tensor attack's result, where it has one."""
+    known, frame = outputs.known, outputs.frame
+    problem = output_problem(outputs.shared, known, frame)
+    try:
+        found = tensor_attack(problem.observation, problem.net, known.B, seed=seed)
+    except (ReconstructionError, ValueError):  # no gap, or an activation without the moments
+        return None
+    return minimised(model, frame.features(found).double(), effort).place
+
+
+# --- signs ------------------------------------------------------------------------------------------------------------
+
+
+def _signed(outputs: Outputs, place: Place, effort: Effort) -> Place:
+    """Where an activation is odd up to a constant: with the signs that explain most."""
+    net = place.model.net
+    if has_plane(net) or outputs.bias is not None or outputs.settled(place):
+        return place
+    signs, _ = signs_by_fit(net, outputs.gradient[: net.m], place.features)
+    if bool((signs > 0).all()):
+        return place
+    turned = minimised(place.model, signs[:, None] * place.features, effort).place
+    return turned if turned.loss < place.loss else place
+
+
+def _sign_free(outputs: Outputs, place: Place) -> bool:
+    """Whether features with other signs explain as much."""
+    net = place.model.net
+    if has_plane(net):
+        return False
+    if outputs.bias is None:
+        return signs_by_fit(net, outputs.gradient, place.features)[1]
+    for i in range(len(place.features)):
+        signs = torch.ones(len(place.features), 1, dtype=torch.float64)
+        signs[i] = -1.0
+        turned = place.model.at(signs * place.features, 0.0)
+        if outputs.settled(turned) or turned.loss <= 2 * place.loss:
+            return True
+    return False
+
+
+# --- the number of features -------------------------------------------------------------------------------------------
+
+
+def one_more(outputs: Outputs, place: Place, seed: int) -> Place | None:
+    """The place with one more feature, fitted to what this one leaves; None where it explains no more of that than it
+    would of noise."""
+    B, d = place.features.shape
+    net, radii = place.model.net, place.model.radii
+    unknowns = outputs.unknowns(B + 1, radii)
+    if outputs.settled(place) or unknowns + B + 1 >= len(place.inside) or B == d:
+        return None
+    count = outputs.affordable(unknowns)
+    left = (outputs.gradient - place.parts.sum(dim=1))[:count]
+    own = None if radii is None else radii.mean().reshape(1)
+    alone = _model(net, None if outputs.bias is None else outputs.bias[:count], left, own)
+    size = 1.0 if radii is not None else float(torch.linalg.vector_norm(place.features, dim=1).mean())
+    starts = itertools.islice(random_starts(alone, 1, seed + 1), _SINGLE)
+    effort = outputs.effort(count, precision=1e-4)
+    ended = [minimised(alone, start * size, effort).place for start in starts]
+    new = min(ended, key=lambda one: one.loss).features
+    joined = None if radii is None or own is None else torch.cat([radii, own])
+    start = torch.cat([place.features, new])
+    moved = minimised(outputs.model(count, joined), start, outputs.effort(count)).place
+    by_chance = _BY_CHANCE * (d + 1) / (count - unknowns)
+    before = outputs.model(count, radii).at(place.features, 0.0)
+    gain = 1 - moved.loss / before.loss
+    return moved if outputs.settled(moved) or gain > by_chance else None
+
+
+def one_less(outputs: Outputs, place: Place) -> Place | None:
+    """The place with one feature fewer that leaves nothing but rounding too; None where there is none near."""
+    B = len(place.features)
+    if B == 1 or not outputs.settled(place):
+        return None
+    for dropped in range(B):
+        kept = [i for i in range(B) if i != dropped]
+        radii = None if place.model.radii is None else place.model.radii[kept]
+        fewer = outputs.polished(place.features[kept], radii)
+        if outputs.settled(fewer):
+            return fewer
+    return None
