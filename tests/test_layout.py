@@ -125,6 +125,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "channels reconstruction",
         "tensor",
         "rows",
+        "likelihood",
         "own image",
         "__init__",
     ),

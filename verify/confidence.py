@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bounds import GradientNoise, Kind, Setting, TensorAttack, evaluate
 from bounds.errors import UnsupportedBound
+from bounds.estimator import AttackSpec
 from bounds.kinds.predicted.first_layer import first_layer_prediction
 from bounds.statement import BoundValue
 from verify.premises import Premise, premises_of
@@ -40,9 +41,18 @@ ENTRIES = ("zeros", "zero rows", "outliers")
 #: Findings that count the features.
 COUNTS = ("count", "rank")
 
+#: Methods that fit the features themselves.
+FITS = ("likelihood", "least_squares")
+
 UNREAD = (
     "norms are not known, and least squares did not find them, though activation or biases should tell them: another model, "
     "or too many unknowns"
+)
+
+
+UNDETERMINED = (
+    "the gradient does not determine the features: others nearby explain it as well. Fewer features than told, or too few "
+    "neurons"
 )
 
 
@@ -52,14 +62,15 @@ class Confidence:
     reasons. It speaks of the features under the ``premises`` that this gradient does not test; labels and residuals follow
     from more of them.
 
-    method: the function that gave the result, "tensor_attack", "sparse_recovery", "first_layer_attack" or "least_squares".
+    method: the function that gave the result, "likelihood", "tensor_attack", "sparse_recovery", "first_layer_attack" or
+    "least_squares".
     predicted: PREDICTED R of the features, in their own units, at the reconstruction in place of the truth, the power that
     is not explained taken for noise; relative: over the root mean square norm of the features; both speak of unit vectors
     where ``directions_only``. unexplained: share of the gradient's power that the reconstruction leaves; expected: the share
     that errors of the predicted size leave without noise; noise: standard deviation of independent noise on the entries
     that would make up the difference. For dL/dW noise is what lies outside the features' span and ``expected`` contains
-    it. Of exact methods, sparse recovery and least squares, predicted is what is left of the gradient carried over to the
-    features, and expected what rounding leaves. None where there is no such number, nor a meaning for one: another model
+    it. Of exact methods (likelihood, sparse recovery, least squares) predicted is what is left of the gradient carried over
+    to the features, and expected what rounding leaves. None where there is no such number, nor a meaning for one: another model
     than the one assumed, or errors as large as the features. diagnostics: the attack's own.
     """
 
@@ -91,6 +102,11 @@ class Confidence:
         return tuple(p.name for p in self.premises if p.source == "told" and p.of_features and not p.tested)
 
     @property
+    def exact(self) -> bool:
+        """Whether dL/da is explained to its rounding, also at neurons that were not fitted."""
+        return self.diagnostics is not None and self.diagnostics.exact is True
+
+    @property
     def verdict(self) -> str:
         """The status, and what a result that is claimed rests on untested."""
         if not self.untested or self.status not in ("ok", "directions only"):
@@ -117,6 +133,7 @@ class Confidence:
             "assumed": self.assumed,
             "untested": self.untested,
             "sign_free": self.sign_free,
+            "exact": self.exact,
         }
 
 
@@ -134,36 +151,40 @@ class Assessed:
         return f"{self.confidence}\n  findings: {warned or 'nothing against the model'}"
 
 
-def assess(
-    shared: SharedGradient, known: Known, attack: TensorAttack | None = None, seed: int = 2
-) -> Assessed:
+def assess(shared: SharedGradient, known: Known, attack: AttackSpec | None = None, seed: int = 2) -> Assessed:
     """Check the gradient, attack it, and say how far the result can be trusted. Arguments as of ``attack_gradient``.
 
     A finding of level error, or an attack without result, gives the status "failed" and no reconstruction. Raises
     ``ValueError`` on an activation that is not covered.
     """
     from attack import ReconstructionError
-    from attack.own.attack import attack_gradient
+    from attack.own.attack import attack_gradient, estimator, with_count
     from attack.own.check import check_gradient
     from attack.own.findings import errors
 
-    estimator = TensorAttack() if attack is None else attack
+    chosen = estimator(shared, attack)
+    if not known.B:
+        alone = check_gradient(shared, dataclasses.replace(known, B=1), seed)
+        wrong = tuple(f.text for f in errors(alone))
+        if wrong:
+            return Assessed(alone, None, Confidence("failed", wrong))
+        known = with_count(shared, known, seed)
     findings = check_gradient(shared, known, seed)
     wrong = tuple(f.text for f in errors(findings))
     if wrong:
         return Assessed(findings, None, Confidence("failed", wrong))
     try:
-        attacked = attack_gradient(shared, known, estimator, seed)
+        attacked = attack_gradient(shared, known, chosen, seed)
     except ReconstructionError as error:
         return Assessed(findings, None, Confidence("failed", (str(error),), diagnostics=error.diagnostics))
-    return Assessed(findings, attacked, confidence(shared, known, attacked, estimator, findings=findings))
+    return Assessed(findings, attacked, confidence(shared, known, attacked, chosen, findings=findings))
 
 
 def confidence(
     shared: SharedGradient,
     known: Known,
     attacked: GradientAttack,
-    attack: TensorAttack,
+    attack: AttackSpec | None = None,
     *,
     findings: Sequence[Finding] = (),
 ) -> Confidence:
@@ -171,13 +192,16 @@ def confidence(
     from attack.own.attack import tells_norms
 
     exact = attacked.error is not None
-    seen = _of_exact(shared, attacked) if exact else _of_tensor(attacked, known, attack)
+    if exact:
+        seen = _of_exact(shared, attacked)
+    else:
+        seen = _of_tensor(attacked, known, attack if isinstance(attack, TensorAttack) else TensorAttack())
     warnings = _standing(shared, known, attacked, findings)
     unread = attacked.directions_only and tells_norms(shared, known)
     more = any(f.name in COUNTS and (f.value or 0) > known.B for f in warnings)
     reasons = [
         # of what the attack was in doubt of nothing is left where all is explained, nor where it was only the start
-        *(() if exact else attacked.standard.diagnostics.warnings),
+        *(() if exact and attacked.method != "likelihood" else attacked.standard.diagnostics.warnings),
         *(f"{f.name}: {f.text}" for f in warnings),
         *seen.reasons,
         *((UNREAD,) if unread else ()),
@@ -185,7 +209,7 @@ def confidence(
     premises = premises_of(shared, known, attacked, warnings=warnings, explained=not seen.reasons)
     reasons += [p.text for p in premises if p.doubtful]
     # what a fit makes of pruned entries, or of a flat part that the activation lacks, is no feature
-    fitted = attacked.method == "least_squares" and any(f.name in ENTRIES for f in warnings)
+    fitted = attacked.method in FITS and any(f.name in ENTRIES for f in warnings)
     other = seen.other_model or fitted or any(f.name == "one size" for f in warnings)
     meaningless = more or unread or other or any(p.doubtful for p in premises)
     return _judged(attacked, seen, premises, reasons, meaningless=meaningless)
@@ -203,6 +227,10 @@ def _standing(
     idle: tuple[str, ...] = OF_THE_WEIGHTS  # exact methods do without their distribution
     if attacked.method == "sparse_recovery":  # of one binary feature rows are of one size
         idle = (*idle, "one size")
+    elif (
+        attacked.standard.diagnostics.exact
+    ):  # with no fewer features: one that explains nothing is not determined
+        idle = (*idle, *ENTRIES, *COUNTS)
     elif attacked.unexplained <= EXCESS * rounding(shared):
         # Every entry is explained to its rounding: moments and sizes say nothing against that. Less than the features that
         # are told would explain it too, and what of dL/dW lies outside their span is not in this share.
@@ -247,6 +275,8 @@ def _of_exact(shared: SharedGradient, attacked: GradientAttack) -> _Seen:
     expected = max(least, outside)
     size = math.sqrt(attacked.unexplained * attacked.power)
     seen = _Seen(value, expected, math.ldexp(size, attacked.frame.units.gradient))
+    if not math.isfinite(attacked.error) and not attacked.directions_only:
+        seen = dataclasses.replace(seen, reasons=(UNDETERMINED,), other_model=True)
     if attacked.unexplained <= max(least, SMALL):
         return seen
     return _unexplained(attacked, seen, fitted=True)

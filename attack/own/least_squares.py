@@ -21,8 +21,7 @@ from attack.likelihood.model import Place
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
-from attack.own.leftover import explained_by_cells
-from attack.own.models import ENOUGH, Arrays, Model, Rows
+from attack.own.models import Arrays, Model, Rows
 from attack.own.outputs import Outputs
 from attack.rows.space import row_space
 
@@ -80,23 +79,16 @@ def _outputs_fit(
     outputs = Outputs.of(shared, known, frame)
     if shared.m <= outputs.unknowns(len(start), None) + len(start):
         return None
-    return ended(outputs, outputs.polished(start.double(), None))
+    return ended(outputs, outputs.refined(start, None))
 
 
 def ended(outputs: Outputs, place: Place) -> LeastSquares:
     """What a place of dL/da says, with all neurons."""
-    left = outputs.gradient - place.parts.sum(dim=1)
-    structure = explained_by_cells(left[:ENOUGH, None], place.inside[:ENOUGH])
-    power = float(outputs.gradient.square().sum())
-    off = errors(place, hidden=structure * float(left.square().sum()))
-    return LeastSquares(
-        place.features,
-        outputs.scale * place.residuals,
-        off.norms,
-        float(left.square().sum()) / power,
-        structure,
-        math.sqrt(off.square / len(place.features)),
-    )
+    structure = outputs.structure(place)
+    off = errors(place, hidden=structure * 2 * place.loss)
+    residuals = outputs.scale * place.residuals
+    error = math.sqrt(off.square / len(place.features))
+    return LeastSquares(place.features, residuals, off.norms, outputs.share(place), structure, error)
 
 
 def _rows_fit(shared: SharedGradient, known: Known, frame: Frame, start: torch.Tensor) -> LeastSquares | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,8 +22,8 @@ from attack.networks.two_layer import TwoLayerNet
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
-from attack.own.leftover import rounding
-from attack.own.models import Arrays
+from attack.own.leftover import explained_by_cells, rounding
+from attack.own.models import ENOUGH, Arrays
 from attack.own.problem import output_problem
 from attack.reconstruction import ReconstructionError
 from attack.tensor.attack import tensor_attack
@@ -52,12 +51,6 @@ _LOOSE = 3.0
 
 #: Norms at which free ones start: as they are, and over the scale of the weights.
 _GUESSES = (1.0, 0.5, 2.0)
-
-#: One more feature explains of noise at most so many times what its unknowns are a share of the values.
-_BY_CHANCE = 4.0
-
-#: Fits of one feature to what is left.
-_SINGLE = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +85,7 @@ class Outputs:
     def model(self, count: int, radii: torch.Tensor | None) -> Model:
         """Of the first neurons."""
         bias = None if self.bias is None else self.bias[:count]
-        return _model(self.net, bias, self.gradient[:count], radii)
+        return restricted(self.net, bias, self.gradient[:count], radii)
 
     def affordable(self, unknowns: int) -> int:
         """How many neurons are fitted in the end."""
@@ -112,19 +105,31 @@ class Outputs:
         """Whether nothing but rounding is left."""
         return self.share(place) <= self.least
 
+    def refined(self, features: torch.Tensor, radii: torch.Tensor | None) -> Place:
+        """From any features, with the first neurons, then with all."""
+        count = self.fitted(self.unknowns(len(features), radii))
+        place = minimised(self.model(count, radii), features.double(), self.effort(count)).place
+        return self.polished(place.features, radii)
+
     def polished(self, features: torch.Tensor, radii: torch.Tensor | None) -> Place:
-        """From features, with all neurons that are affordable; held against all of them."""
+        """From features near a minimum, with all neurons that are affordable; held against all of them."""
         count = self.affordable(self.unknowns(len(features), radii))
         place = minimised(self.model(count, radii), features, self.effort(count, _POLISH)).place
         return place if count == self.m else self.model(self.m, radii).at(place.features, 0.0)
+
+    def structure(self, place: Place) -> float:
+        """Share of what a place of all neurons leaves that depends on the features' preactivations."""
+        left = self.gradient[:ENOUGH] - place.parts[:ENOUGH].sum(dim=1)
+        return explained_by_cells(left[:, None], place.inside[:ENOUGH])
 
     def effort(self, count: int, steps: int = _STEPS, precision: float = 1e-6) -> Effort:
         return Effort(steps, precision, near=1e-10 * count, rounding=1e-3 * self.least * count)
 
 
-def _model(
+def restricted(
     net: TwoLayerNet, bias: torch.Tensor | None, gradient: torch.Tensor, radii: torch.Tensor | None
 ) -> Model:
+    """The model of the first neurons, as many as the gradient has entries."""
     count = len(gradient)
     assert net.weights is not None
     first = dataclasses.replace(net, m=count, weights=net.weights[:count])
@@ -135,7 +140,7 @@ def _model(
 @dataclass(frozen=True, eq=False)
 class Searched:
     """Where the best start ended, with all neurons; losses: what each start left; exact: whether nothing but rounding was
-    left, also of neurons that were not fitted, None where there were none; sign_free: each feature is known up to its sign."""
+    left, also of neurons that were not fitted, None where there were none; sign_free: features are known up to signs."""
 
     place: Place
     losses: tuple[float, ...]
@@ -173,7 +178,9 @@ def search(
         if outputs.settled(best) or _agreeing(losses) >= _AGREEING:
             break
     if best is None or (not outputs.settled(best) and _agreeing(losses) < _AGREEING):
-        best = min([p for p in (best, _from_moments(outputs, model, seed, effort)) if p], key=lambda p: p.loss)
+        best = min(
+            [p for p in (best, _from_moments(outputs, model, seed, effort)) if p], key=lambda p: p.loss
+        )
         losses.append(best.loss)
     exact = _exact(outputs, best, unknowns)
     polished = outputs.polished(best.features, radii)
@@ -233,7 +240,7 @@ def _spectral(outputs: Outputs, model: Model, seed: int) -> Iterator[torch.Tenso
     if not has_plane(net) or net.d <= known.B:
         return
     radii = None if model.radii is None else torch.tensor(frame.norms(known), dtype=torch.float64)
-    posed = _model(net, None, outputs.gradient, radii)
+    posed = restricted(net, None, outputs.gradient, radii)
     effort = outputs.effort(outputs.m)
     for start in spectral_starts(posed, outputs.gradient, known.B, seed, effort):
         yield _unposed(frame, start)
@@ -284,46 +291,3 @@ def _sign_free(outputs: Outputs, place: Place) -> bool:
         if outputs.settled(turned) or turned.loss <= 2 * place.loss:
             return True
     return False
-
-
-# --- the number of features -------------------------------------------------------------------------------------------
-
-
-def one_more(outputs: Outputs, place: Place, seed: int) -> Place | None:
-    """The place with one more feature, fitted to what this one leaves; None where it explains no more of that than it
-    would of noise."""
-    B, d = place.features.shape
-    net, radii = place.model.net, place.model.radii
-    unknowns = outputs.unknowns(B + 1, radii)
-    if outputs.settled(place) or unknowns + B + 1 >= len(place.inside) or B == d:
-        return None
-    count = outputs.affordable(unknowns)
-    left = (outputs.gradient - place.parts.sum(dim=1))[:count]
-    own = None if radii is None else radii.mean().reshape(1)
-    alone = _model(net, None if outputs.bias is None else outputs.bias[:count], left, own)
-    size = 1.0 if radii is not None else float(torch.linalg.vector_norm(place.features, dim=1).mean())
-    starts = itertools.islice(random_starts(alone, 1, seed + 1), _SINGLE)
-    effort = outputs.effort(count, precision=1e-4)
-    ended = [minimised(alone, start * size, effort).place for start in starts]
-    new = min(ended, key=lambda one: one.loss).features
-    joined = None if radii is None or own is None else torch.cat([radii, own])
-    start = torch.cat([place.features, new])
-    moved = minimised(outputs.model(count, joined), start, outputs.effort(count)).place
-    by_chance = _BY_CHANCE * (d + 1) / (count - unknowns)
-    before = outputs.model(count, radii).at(place.features, 0.0)
-    gain = 1 - moved.loss / before.loss
-    return moved if outputs.settled(moved) or gain > by_chance else None
-
-
-def one_less(outputs: Outputs, place: Place) -> Place | None:
-    """The place with one feature fewer that leaves nothing but rounding too; None where there is none near."""
-    B = len(place.features)
-    if B == 1 or not outputs.settled(place):
-        return None
-    for dropped in range(B):
-        kept = [i for i in range(B) if i != dropped]
-        radii = None if place.model.radii is None else place.model.radii[kept]
-        fewer = outputs.polished(place.features[kept], radii)
-        if outputs.settled(fewer):
-            return fewer
-    return None

@@ -11,6 +11,7 @@ import typer
 
 from bounds import TensorAttack, checks
 from bounds.losses import explained
+from bounds.words import how_many
 from verify.cli.command import App
 from verify.cli.options import (
     NAMES,
@@ -36,6 +37,12 @@ from verify.measure.pictures import PictureRow, reconstruct_pictures
 if TYPE_CHECKING:
     from attack import GradientAttack
     from attack.image.datasets import ImageBatch
+
+#: Why nothing but rounding left means that the features are those of the gradient.
+EXACT = (
+    "exact: nothing but rounding is left, also at neurons that were not fitted. Other features than the true ones would "
+    "have to meet more equations than they have unknowns, which for weights in general position none do"
+)
 
 app = App(help="Run an attack and draw what it reconstructs.")
 
@@ -137,7 +144,7 @@ def gradient(
             "output_bias; or a PyTorch state dict, with the gradient of NAME as grad.NAME."
         ),
     ],
-    B: Batch,
+    B: Annotated[int | None, typer.Option(help="Number of features; default: not known, and found.")] = None,
     activation: Activation = "relu",
     norms: Annotated[
         str | None,
@@ -147,6 +154,12 @@ def gradient(
     loss: Annotated[
         str | None, typer.Option(help=f"{explained()}. Default: not known, and no labels.")
     ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="auto: maximum likelihood of dL/da, exact recovery from dL/dW where it applies; tensor: the tensor attack."
+        ),
+    ] = "auto",
     moments: Moments = "residualized",
     seed: Seed = 2,
     out: Annotated[Path | None, typer.Option(help="Directory for the reconstruction.")] = None,
@@ -160,11 +173,12 @@ def gradient(
 
     known_norms = None if norms is None else numbers("norms", norms)
     known_scale = None if scale == "auto" else number("scale", scale)
-    estimator = TensorAttack(moments=moments)
+    checks.choice("method", method, ("auto", "tensor"))
+    chosen = TensorAttack(moments=moments) if method == "tensor" or moments != "residualized" else None
     if out is not None:
         new_directory("out", out)
     known = Known.of(B, activation, known_norms, scale=known_scale, loss=loss)
-    found = assess(read_gradient(file), known, estimator, seed)
+    found = assess(read_gradient(file), known, chosen, seed)
     target = None
     if out is not None and found.attacked is not None:
         target = out / "reconstruction.npz"
@@ -241,6 +255,10 @@ def _print_numbers(found: Assessed, sure: Confidence) -> None:
         say(f"predicted error of {what}: {sure.predicted:.4g} ({sure.relative:.2%} of their norm)")
     say(f"unexplained share of the gradient: {sure.unexplained:.2g}, predicted {sure.expected:.2g}")
     seen = sure.diagnostics
+    if seen is not None and sure.method == "likelihood":
+        say(f"{seen.agreeing} of {how_many(seen.starts or 0, 'start')} ended there")
+    if sure.exact:
+        say(EXACT)
     if seen is not None and sure.method in ("tensor_attack", "first_layer_attack"):
         misfit = "none" if seen.misfit is None else f"{seen.misfit:.2g}"
         say(f"gap: {seen.gap:.3g}, misfit: {misfit}, {seen.agreeing} of {seen.starts} starts agree")
