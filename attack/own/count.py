@@ -23,7 +23,10 @@ MOST = 16
 _BY_CHANCE, _HALF = 4.0, 0.5
 
 #: Fits of one feature to what is left, and starts for all of them anew.
-_SINGLE, _ANEW = 6, 4
+_SINGLE, _ANEW = 4, 4
+
+#: Steps, and neurons for each unknown, with which features are counted.
+_STEPS, _COUNTED = 40, 200
 
 
 def by_chance(unknowns: int, values: int) -> float:
@@ -37,31 +40,31 @@ def one_more(outputs: Outputs, place: Place, seed: int) -> Place | None:
     B, d = place.features.shape
     radii = place.model.radii
     unknowns = outputs.unknowns(B + 1, radii)
-    count = outputs.affordable(unknowns)
+    count = min(outputs.affordable(unknowns), _COUNTED * unknowns)
     if outputs.settled(place) or unknowns + B + 1 >= count or d == B:
         return None
     norms = outputs.known.norms
     own = None if radii is None else radii.mean().reshape(1)
     joined = None if radii is None or own is None else torch.cat([radii, own])
-    new = _single(outputs, place, count, own, seed)
-    moved = minimised(
-        outputs.model(count, joined), torch.cat([place.features, new]), outputs.effort(count)
-    ).place
+    new = _single(outputs, place, own, seed)
+    start = torch.cat([place.features, new])
+    moved = minimised(outputs.model(count, joined), start, outputs.effort(count, _STEPS)).place
     before = outputs.model(count, radii).at(place.features, 0.0)
     if outputs.settled(moved) or 1 - moved.loss / before.loss > by_chance(d + 1, count - unknowns):
         return moved
     told = None if norms is None else (*norms, sum(norms) / B)
     larger = dataclasses.replace(outputs, known=dataclasses.replace(outputs.known, B=B + 1, norms=told))
-    anew = search(larger, joined, LikelihoodAttack(starts=_ANEW), seed).place
+    anew = search(larger, joined, LikelihoodAttack(starts=_ANEW, start="random"), seed).place
     return anew if outputs.settled(anew) else None
 
 
-def _single(outputs: Outputs, place: Place, count: int, own: torch.Tensor | None, seed: int) -> torch.Tensor:
+def _single(outputs: Outputs, place: Place, own: torch.Tensor | None, seed: int) -> torch.Tensor:
     """The feature (1, d) that explains most of what a place leaves, of its norm where norms are known."""
+    count = outputs.fitted(outputs.unknowns(1, own))
     left = (outputs.gradient - place.parts.sum(dim=1))[:count]
     alone = restricted(outputs.net, None if outputs.bias is None else outputs.bias[:count], left, own)
     size = 1.0 if own is not None else float(torch.linalg.vector_norm(place.features, dim=1).mean())
-    effort = outputs.effort(count, precision=1e-4)
+    effort = outputs.effort(count, _STEPS, precision=1e-3)
     starts = itertools.islice(random_starts(alone, 1, seed + 1), _SINGLE)
     return min((minimised(alone, size * s, effort).place for s in starts), key=lambda p: p.loss).features
 
@@ -93,7 +96,7 @@ def counted(
     while True:
         outputs = Outputs.of(shared, dataclasses.replace(known, B=B), frame)
         radii = None if free else torch.ones(B, dtype=torch.float64)
-        place = search(outputs, radii, attack, seed, more).place
+        place = search(outputs, radii, attack, seed, more=more).place
         larger = None if min(MOST, shared.d) == B else one_more(outputs, place, seed)
         if larger is None:
             return B

@@ -39,23 +39,25 @@ def most_likely(
     """free: whether the gradient tells norms. Raises ``ReconstructionError`` where nothing of features shows."""
     outputs = Outputs.of(shared, known, frame)
     radii = _radii(known, frame, free=free)
-    found = search(outputs, radii, attack, seed)
+    found = search(outputs, radii, attack, seed, free=free)
     place = found.place
     unknowns = outputs.unknowns(known.B, radii)
-    explained = 1 - outputs.share(place)
+    # a constant is explained by any features
+    explained = 1 - 2 * place.loss / float((outputs.gradient - outputs.gradient.mean()).square().sum())
     if explained <= by_chance(unknowns, shared.m):
         reason = (
-            f"{how_many(known.B, 'feature')} explain {explained:.2g} of the gradient's power, and of noise they would "
+            f"{how_many(known.B, 'feature')} explain {max(0.0, explained):.2g} of the variance, and of noise they would "
             f"explain up to {by_chance(unknowns, shared.m):.2g}: nothing of features shows"
         )
         seen = Diagnostics("failed", (reason,), starts=len(found.losses), agreeing=found.agreeing)
         raise ReconstructionError(reason, seen)
-    if known.norms is not None and radii is None:
+    if known.norms is not None and place.model.radii is None and not outputs.settled(place):
         place = outputs.polished(place.features, _nearest(known, frame, place.features))
     seen = ended(outputs, place)
     loose = None
     if free:
-        loose = seen if known.norms is None else ended(outputs, outputs.polished(place.features, None))
+        known_ones = place.model.radii is not None
+        loose = ended(outputs, outputs.polished(place.features, None)) if known_ones else seen
     other = one_less(outputs, place) if outputs.settled(place) else one_more(outputs, place, seed)
     better = None if other is None else len(other.features)
     return Likely(seen, loose, better, _standard(outputs, found, place, unknowns))

@@ -31,7 +31,7 @@ from attack.tensor.fit import signs_by_fit
 from bounds import LikelihoodAttack, NoDefense
 
 #: Neurons that are fitted first, for each unknown, and at least; of all, one in so many is kept out, up to ``_HELD``.
-FIRST, _ENOUGH, _ONE_OF, _HELD = 10, 500, 20, 16
+FIRST, _ENOUGH, _ONE_OF, _HELD = 10, 2000, 20, 16
 
 #: Steps from a start, and with more neurons.
 _STEPS, _POLISH = 100, 10
@@ -45,6 +45,12 @@ _AGREEING, _ALIKE = 3, 1e-3
 
 #: A share of the power that is rounding in double precision.
 _DOUBLE = 1e-22
+
+#: A share of the power below which a fit has found its valley, and norms that were told may be off by their own rounding.
+_NEAR = 1e-6
+
+#: Neurons for the starts in the plane, for each of those that are fitted first.
+_IN_PLANE = 2
 
 #: What rounding leaves at neurons that were not fitted, over what it may leave.
 _LOOSE = 3.0
@@ -158,9 +164,14 @@ def search(
     radii: torch.Tensor | None,
     attack: LikelihoodAttack,
     seed: int,
+    *,
+    free: bool = False,
     more: torch.Tensor | None = None,
 ) -> Searched:
-    """From starts until one leaves nothing but rounding, or several end at the same misfit; more (B, d): one more start."""
+    """From starts until one leaves nothing but rounding, or several end at the same misfit.
+
+    radii: norms (B,) that are known, which a fit that comes near lets go where the gradient tells them (``free``); more
+    (B, d): one more start."""
     B = outputs.known.B
     unknowns = outputs.unknowns(B, radii)
     count = outputs.fitted(unknowns)
@@ -172,18 +183,23 @@ def search(
     drawn = _starts(outputs, model, attack, seed)
     for start in itertools.chain(given, itertools.islice(drawn, _affordable_starts(attack, outputs, count))):
         place = _signed(outputs, minimised(model, start, effort).place, effort)
+        if free and radii is not None and outputs.share(place) < _NEAR:
+            place = minimised(outputs.model(count, None), place.features, effort).place
         losses.append(place.loss)
         if best is None or place.loss < best.loss:
             best = place
         if outputs.settled(best) or _agreeing(losses) >= _AGREEING:
             break
-    if best is None or (not outputs.settled(best) and _agreeing(losses) < _AGREEING):
+    if attack.start == "auto" and (
+        best is None or not (outputs.settled(best) or _agreeing(losses) >= _AGREEING)
+    ):
         best = min(
             [p for p in (best, _from_moments(outputs, model, seed, effort)) if p], key=lambda p: p.loss
         )
         losses.append(best.loss)
+    assert best is not None  # there are at least two starts
     exact = _exact(outputs, best, unknowns)
-    polished = outputs.polished(best.features, radii)
+    polished = outputs.polished(best.features, best.model.radii)
     return Searched(polished, tuple(losses), exact, _sign_free(outputs, polished))
 
 
@@ -233,16 +249,17 @@ def _random(outputs: Outputs, model: Model, seed: int) -> Iterator[torch.Tensor]
 
 
 def _spectral(outputs: Outputs, model: Model, seed: int) -> Iterator[torch.Tensor]:
-    """In coordinates where weights and biases are standard Gaussian, with all neurons."""
+    """In coordinates where weights and biases are standard Gaussian."""
     known, frame = outputs.known, outputs.frame
     problem = output_problem(outputs.shared.double(), known, frame)
     net = problem.net
     if not has_plane(net) or net.d <= known.B:
         return
     radii = None if model.radii is None else torch.tensor(frame.norms(known), dtype=torch.float64)
-    posed = restricted(net, None, outputs.gradient, radii)
-    effort = outputs.effort(outputs.m)
-    for start in spectral_starts(posed, outputs.gradient, known.B, seed, effort):
+    count = min(outputs.m, _IN_PLANE * len(model.entries.values()))
+    gradient = outputs.gradient[:count]
+    posed = restricted(net, None, gradient, radii)
+    for start in spectral_starts(posed, gradient, known.B, seed, outputs.effort(count)):
         yield _unposed(frame, start)
 
 
