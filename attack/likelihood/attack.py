@@ -80,6 +80,22 @@ def likelihood_attack(
     return _result(posed, best, tries)
 
 
+def refine(reconstruction: Reconstruction, observation: Observation, net: TwoLayerNet) -> Reconstruction:
+    """The likelihood attack from one start, the features of a reconstruction by any attack: maximum likelihood near them.
+
+    Diagnostics as of ``likelihood_attack``, with one start. Raises ``ValueError`` or ``TypeError`` on bad input and features
+    (B, d) that do not fit, and what ``likelihood_attack`` raises.
+    """
+    checks.instance("reconstruction", reconstruction, Reconstruction)
+    checks.instance("observation", observation, Observation)
+    checks.instance("net", net, TwoLayerNet)
+    start = net.features(reconstruction.features).double()
+    posed = _Posed.of(observation, net, observation.expected_batch(net, len(start)))
+    place = minimised(posed.model, start, _effort(posed, LikelihoodAttack())).place
+    fit = posed.model.entries.fit(place.parts, posed.unknowns)
+    return _result(posed, place, _Tries((place.loss,), fit, _settled(posed, fit)))
+
+
 @dataclass(frozen=True, eq=False)
 class _Posed:
     """The problem in units of the gradient's root mean square ``scale``; held (m,): neurons that are not fitted."""
@@ -169,8 +185,7 @@ class _Tries:
 
 
 def _best(posed: _Posed, attack: LikelihoodAttack, seed: int) -> tuple[Place, _Tries]:
-    rounding = posed.rounding
-    effort = Effort(_STEPS, attack.precision, near=1e-10 * posed.power, rounding=0.01 * rounding)
+    effort = _effort(posed, attack)
     best: Place | None = None
     fit, losses, settled = Fit(math.inf, 0.0, 0.0), [], False
     for start in itertools.islice(_starts(posed, attack, seed, effort), attack.starts):
@@ -178,13 +193,22 @@ def _best(posed: _Posed, attack: LikelihoodAttack, seed: int) -> tuple[Place, _T
         losses.append(place.loss)
         if best is None or place.loss < best.loss:
             best, fit = place, posed.model.entries.fit(place.parts, posed.unknowns)
-        settled = fit.left <= fit.expected + _CLEAR * fit.spread + fit.allowed + rounding + posed.drift
+        settled = _settled(posed, fit)
         if settled:
             break
     if best is None:
         reason = f"no start: the attack's are {attack.start}"
         raise ReconstructionError(reason, Diagnostics("failed", (reason,), starts=0))
     return best, _Tries(tuple(losses), fit, settled)
+
+
+def _effort(posed: _Posed, attack: LikelihoodAttack) -> Effort:
+    return Effort(_STEPS, attack.precision, near=1e-10 * posed.power, rounding=0.01 * posed.rounding)
+
+
+def _settled(posed: _Posed, fit: Fit) -> bool:
+    """Whether no more is left than the density lets expect."""
+    return fit.left <= fit.expected + _CLEAR * fit.spread + fit.allowed + posed.rounding + posed.drift
 
 
 def _starts(posed: _Posed, attack: LikelihoodAttack, seed: int, effort: Effort) -> Iterator[torch.Tensor]:
