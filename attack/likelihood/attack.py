@@ -6,6 +6,7 @@ until one explains what is seen as well as the density lets expect.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import torch
 from attack.likelihood.entries import Fit, entries_of
 from attack.likelihood.model import DENSE, Model, Place
 from attack.likelihood.solve import Effort, minimised
-from attack.likelihood.starts import has_plane, random_starts, spectral_starts
+from attack.likelihood.starts import starts
 from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
@@ -27,7 +28,7 @@ from attack.tensor.fit import LABEL_DOUBT, signs_by_fit
 from attack.units import gradient_unit, shift
 from bounds import LikelihoodAttack, checks
 from bounds.density import Clamped, Erased, Plain, Signs, Thresholded
-from bounds.estimator import EQUAL_NORMS
+from bounds.estimator import EQUAL_NORMS, moment_orders
 
 #: Standard deviations above its expectation up to which a misfit is what the density lets expect.
 _CLEAR = 5.0
@@ -173,7 +174,7 @@ def _best(posed: _Posed, attack: LikelihoodAttack, seed: int) -> tuple[Place, _T
     effort = Effort(_STEPS, attack.precision, near=1e-10 * posed.power, rounding=0.01 * rounding)
     best: Place | None = None
     fit, losses, settled = Fit(math.inf, 0.0, 0.0), [], False
-    for start in itertools.islice(_starts(posed, attack, seed, effort), attack.starts):
+    for start in itertools.islice(_starts(posed, attack, seed), attack.starts):
         place = minimised(posed.model, start, effort).place
         losses.append(place.loss)
         if best is None or place.loss < best.loss:
@@ -187,30 +188,18 @@ def _best(posed: _Posed, attack: LikelihoodAttack, seed: int) -> tuple[Place, _T
     return best, _Tries(tuple(losses), fit, settled)
 
 
-def _starts(posed: _Posed, attack: LikelihoodAttack, seed: int, effort: Effort) -> Iterator[torch.Tensor]:
-    net, B = posed.net, posed.B
+def _starts(posed: _Posed, attack: LikelihoodAttack, seed: int) -> Iterator[torch.Tensor]:
     if attack.start == "tensor":
-        yield tensor_attack(posed.observation, net, B, seed=seed).features
-        return
-    shows = has_plane(net) and net.d > B
-    spectral = (
-        spectral_starts(posed.model, posed.gradient, B, seed, effort)
-        if attack.start != "random" and shows
-        else iter(())
-    )
-    drawn = iter(()) if attack.start == "spectral" else random_starts(posed.model, B, seed)
-    while True:
-        given = [*itertools.islice(spectral, 1), *itertools.islice(drawn, 2)]
-        if not given:
-            return
-        yield from given
+        return iter((tensor_attack(posed.observation, posed.net, posed.B, seed=seed).features,))
+    crude = dataclasses.replace(posed.model, entries=posed.model.entries.crude, scale_free=False)
+    return starts(crude, posed.B, seed, attack.start)
 
 
 def _result(posed: _Posed, best: Place, tries: _Tries) -> Reconstruction:
     net, power = posed.net, posed.power
     features, residuals, notes = _assigned(posed, best)
     sign_free = False
-    if has_plane(net) is False:
+    if moment_orders(net.activation)[0] == 1:
         signs, sign_free = signs_by_fit(net, posed.gradient, features)
         features = signs[:, None] * features
         residuals = posed.model.at(features, best.blur).residuals

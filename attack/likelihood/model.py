@@ -8,6 +8,7 @@ applied to vectors, two passes over W each.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,6 +49,15 @@ class Model:
         preactivations = gathered(self.net, inside)
         hidden = apply_activation(self.net.activation, preactivations)
         return self._refitted(features, preactivations, hidden, blur, residuals)
+
+    def of(self, count: int) -> Model:
+        """The same with so many features."""
+        radii = None if self.radii is None else self.radii[:1].expand(count)
+        return dataclasses.replace(self, radii=radii)
+
+    def on(self, net: TwoLayerNet) -> Model:
+        """The same on other weights."""
+        return dataclasses.replace(self, net=net)
 
     def retracted(self, features: torch.Tensor) -> torch.Tensor:
         """On the spheres, where norms are known."""
