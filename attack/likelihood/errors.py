@@ -87,12 +87,7 @@ def _inverse(place: Place) -> torch.Tensor | None:
 def _scores(place: Place) -> torch.Tensor:
     """``sum_j left_j^2 p_j p_j^T``, p_j the derivative of entry j by the features, less what residuals make up for."""
     slopes, hidden, squares = place.slopes, place.hidden, place.local.score.square()
-
-    def across(rows: slice, W: torch.Tensor) -> torch.Tensor:
-        moved = (slopes[rows][:, :, None] * W.double()[:, None, :]).flatten(1)
-        return moved.T @ hidden[rows]
-
-    made_up = total(place.model.net, across) @ place.eliminated.inverse
+    made_up = place.coupling.flatten(0, 1) @ place.inverse
 
     def kernel(rows: slice, W: torch.Tensor) -> torch.Tensor:
         moved = (slopes[rows][:, :, None] * W.double()[:, None, :]).flatten(1)

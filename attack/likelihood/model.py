@@ -3,11 +3,12 @@
 Terms are ``c_ij = r_i sigma(w_j.x_i + b_j)``. Residuals are fitted anew at every features; what is expanded is the loss with
 the residuals eliminated (variable projection, Golub and Pereyra 1973, in Kaufman's form): a quadratic in the features alone,
 on the tangent spaces of the spheres where norms are known. Small ones are written out (B^2 blocks d x d); large ones are
-applied to vectors, two passes over W each.
+applied to vectors, one pass over W each.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,12 +43,27 @@ class Model:
         guesses, bias = features.to(self.net.dtype), self.bias
 
         def inside(rows: slice, W: torch.Tensor) -> torch.Tensor:
-            found = W @ guesses.T
+            found = (guesses @ W.T).T
             return (found if bias is None else found + bias[rows, None]).double()
 
         preactivations = gathered(self.net, inside)
         hidden = apply_activation(self.net.activation, preactivations)
         return self._refitted(features, preactivations, hidden, blur, residuals)
+
+    @cached_property
+    def size(self) -> float:
+        """Mean square of the weights."""
+        net = self.net
+        return float(total(net, lambda rows, W: W.double().square().sum())) / (net.m * net.d)
+
+    def of(self, count: int) -> Model:
+        """The same with so many features."""
+        radii = None if self.radii is None else self.radii[:1].expand(count)
+        return dataclasses.replace(self, radii=radii)
+
+    def on(self, net: TwoLayerNet) -> Model:
+        """The same on other weights."""
+        return dataclasses.replace(self, net=net)
 
     def retracted(self, features: torch.Tensor) -> torch.Tensor:
         """On the spheres, where norms are known."""
@@ -123,11 +139,6 @@ class Place:
         return slopes_of(self.model.net.activation, self.inside) * self.residuals
 
     @cached_property
-    def eliminated(self) -> Eliminated:
-        gram = _gram(self.hidden, self.local.curvature)
-        return Eliminated(self.hidden, self.local.curvature, torch.linalg.pinv(gram, hermitian=True))
-
-    @cached_property
     def descent(self) -> torch.Tensor:
         """Minus the gradient (B, d) of the loss by the features, in the tangent spaces."""
         return self.tangent(self.pulled(_each(self.local.score, self.slopes)))
@@ -145,44 +156,63 @@ class Place:
         return total(self.model.net, lambda rows, W: given[rows].T @ W)
 
     def curved(self, vectors: torch.Tensor) -> torch.Tensor:
-        """The quadratic's matrix times tangent vectors (B, d): two passes."""
-        given = vectors.to(self.model.net.dtype)
-        inside = gathered(self.model.net, lambda rows, W: W @ given.T).double()
-        moved = self.eliminated.applied(inside * self.slopes)
-        return self.tangent(self.pulled(_each(moved, self.slopes)))
+        """The quadratic's matrix times tangent vectors (B, d): one pass."""
+        net, slopes, curvature = self.model.net, self.slopes, self.local.curvature
+        given = vectors.to(net.dtype)
+
+        def kernel(rows: slice, W: torch.Tensor) -> torch.Tensor:
+            moved = _bent(curvature[rows], (given @ W.T).T.double() * slopes[rows])
+            return _each(moved, slopes[rows]).to(W.dtype).T @ W
+
+        through = torch.einsum("idk,id->k", self.coupling, vectors)
+        return self.tangent(total(net, kernel) - self.coupling @ (self.inverse @ through))
+
+    @cached_property
+    def coupling(self) -> torch.Tensor:
+        """The loss's mixed derivatives (B, d, B) by features and residuals."""
+        B, d = self.features.shape
+        slopes, curvature, hidden, dtype = (
+            self.slopes,
+            self.local.curvature,
+            self.hidden,
+            self.model.net.dtype,
+        )
+
+        def kernel(rows: slice, W: torch.Tensor) -> torch.Tensor:
+            columns = [_row(curvature[rows], i, B) * slopes[rows, i, None] * hidden[rows] for i in range(B)]
+            return torch.cat(columns, dim=1).to(dtype).T @ W
+
+        return total(self.model.net, kernel).reshape(B, B, d).transpose(1, 2)
+
+    @cached_property
+    def inverse(self) -> torch.Tensor:
+        """That of the residuals' own second derivatives (B, B)."""
+        return torch.linalg.pinv(_gram(self.hidden, self.local.curvature), hermitian=True)
 
     @cached_property
     def mixing(self) -> torch.Tensor:
         """The matrix (B, B) whose product with the identity (d, d) the quadratic is where W is isotropic."""
-        size = total(self.model.net, lambda rows, W: W.double().square().sum()) / (
-            self.model.net.m * self.model.net.d
-        )
-        return size * _gram(self.slopes, self.local.curvature)
+        return self.model.size * _gram(self.slopes, self.local.curvature)
 
     @cached_property
     def matrix(self) -> torch.Tensor:
         """The quadratic's matrix (B d, B d), written out."""
         B, d = self.features.shape
-        slopes, curvature, hidden = self.slopes, self.local.curvature, self.hidden
+        slopes, curvature = self.slopes, self.local.curvature
         pairs = [(i, k) for i in range(B) for k in range(i, B)]
 
-        def kernel(rows: slice, W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            W, D = W.double(), slopes[rows]
-            bent = curvature[rows]
-            blocks = torch.stack(
+        def kernel(rows: slice, W: torch.Tensor) -> torch.Tensor:
+            W, D, bent = W.double(), slopes[rows], curvature[rows]
+            return torch.stack(
                 [W.T @ ((_pair(bent, i, k) * D[:, i] * D[:, k])[:, None] * W) for i, k in pairs]
             )
-            across = torch.stack([W.T @ (_row(bent, i, B) * D[:, i, None] * hidden[rows]) for i in range(B)])
-            return blocks, across
 
-        blocks, across = total(self.model.net, kernel)
-        full = across.new_zeros(B, d, B, d)
-        for (i, k), block in zip(pairs, blocks, strict=True):
+        full = slopes.new_zeros(B, d, B, d)
+        for (i, k), block in zip(pairs, total(self.model.net, kernel), strict=True):
             full[i, :, k, :] = block
             full[k, :, i, :] = block.T
-        matrix = full.reshape(B * d, B * d)
-        flat = across.reshape(B * d, B)
-        matrix = matrix - flat @ self.eliminated.inverse @ flat.T
+        flat = self.coupling.reshape(B * d, B)
+        matrix = full.reshape(B * d, B * d) - flat @ self.inverse @ flat.T
         return self.projected(matrix)
 
     def projected(self, matrix: torch.Tensor) -> torch.Tensor:
@@ -198,21 +228,6 @@ class Place:
             return (shaped - unit[:, :, None] * along[:, None, :]).reshape(B * d, B * d)
 
         return left(left(matrix).T).T
-
-
-@dataclass(frozen=True, eq=False)
-class Eliminated:
-    """The curvature of the loss by the terms with the residuals eliminated; inverse (B, B): of the residuals' own."""
-
-    hidden: torch.Tensor
-    curvature: torch.Tensor
-    inverse: torch.Tensor
-
-    def applied(self, parts: torch.Tensor) -> torch.Tensor:
-        """On changes (m, B) of the terms: (m,) or (m, B), as the curvature is."""
-        first = _bent(self.curvature, parts)
-        moved = self.inverse @ _pulled(self.hidden, first)
-        return first - _bent(self.curvature, self.hidden * moved)
 
 
 def _bent(curvature: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:

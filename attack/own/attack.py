@@ -352,7 +352,7 @@ def _from_outputs(
     found = tensor_attack(problem.observation, problem.net, known.B, attack, seed)
     X = frame.features(found)
     outputs = Outputs.of(shared, known, frame)
-    place = outputs.model(shared.m, None).at(X.double(), 0.0)
+    place = outputs.model(shared.m, None).at(outputs.size * X.double(), 0.0)
     features, residuals, labels = given(shared, known, frame, X, found.residuals)
     return GradientAttack(
         features,

@@ -79,16 +79,16 @@ def _outputs_fit(
     outputs = Outputs.of(shared, known, frame)
     if shared.m <= outputs.unknowns(len(start), None) + len(start):
         return None
-    return ended(outputs, outputs.refined(start, None))
+    return ended(outputs, outputs.refined(outputs.size * start, None))
 
 
 def ended(outputs: Outputs, place: Place) -> LeastSquares:
-    """What a place of dL/da says, with all neurons."""
+    """What a place of dL/da says, with all neurons, in the frame's units."""
     structure = outputs.structure(place)
     off = errors(place, hidden=structure * 2 * place.loss)
-    residuals = outputs.scale * place.residuals
-    error = math.sqrt(off.square / len(place.features))
-    return LeastSquares(place.features, residuals, off.norms, outputs.share(place), structure, error)
+    features, residuals = place.features / outputs.size, outputs.scale * place.residuals
+    error = math.sqrt(off.square / len(features)) / outputs.size
+    return LeastSquares(features, residuals, off.norms / outputs.size, outputs.share(place), structure, error)
 
 
 def _rows_fit(shared: SharedGradient, known: Known, frame: Frame, start: torch.Tensor) -> LeastSquares | None:

@@ -67,11 +67,14 @@ def _radii(known: Known, frame: Frame, *, free: bool) -> torch.Tensor | None:
     """On which spheres features are searched; None where norms are free."""
     if known.equal_norms and (known.norms is not None or not free):
         return _told(known, frame)
-    return None if free else torch.ones(known.B, dtype=torch.float64)
+    return None if free else torch.full((known.B,), frame.posed.scale, dtype=torch.float64)
 
 
 def _told(known: Known, frame: Frame) -> torch.Tensor:
-    return torch.tensor([math.ldexp(n, -frame.units.norms) for n in known.posed_norms], dtype=torch.float64)
+    size = frame.posed.scale
+    return torch.tensor(
+        [size * math.ldexp(n, -frame.units.norms) for n in known.posed_norms], dtype=torch.float64
+    )
 
 
 def _nearest(known: Known, frame: Frame, features: torch.Tensor) -> torch.Tensor:
@@ -82,7 +85,7 @@ def _nearest(known: Known, frame: Frame, features: torch.Tensor) -> torch.Tensor
 
 def _standard(outputs: Outputs, found: Searched, place: Place, unknowns: int) -> Reconstruction:
     there = outputs.frame.posed
-    features = there.scale * place.features
+    features = place.features
     if there.bias_scale:
         features = torch.cat([features, torch.full_like(features[:, :1], there.bias_scale)], dim=1)
     residuals = outputs.known.to_model * outputs.scale * place.residuals

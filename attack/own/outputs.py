@@ -1,7 +1,7 @@
 """dL/da of one's own as a problem of ``attack.likelihood``: noise of unknown size, any weights, biases and activation.
 
-From starts at random, in the plane of the second moment and, where these leave too much, at the tensor attack's result, the
-first neurons are fitted, then all of them. Nothing but rounding left, also at neurons that were not fitted, is what exact
+From starts of ``attack.likelihood`` and, where these leave too much, from the tensor attack's result, the first neurons are
+fitted, then all of them. Nothing but rounding left, also at neurons that were not fitted, is what exact
 features show and others do not.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ import torch
 from attack.likelihood.entries import entries_of
 from attack.likelihood.model import DENSE, Model, Place
 from attack.likelihood.solve import Effort, minimised
-from attack.likelihood.starts import has_plane, random_starts, spectral_starts
+from attack.likelihood.starts import grown, reduced, starts
 from attack.networks.two_layer import TwoLayerNet
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
@@ -28,7 +27,8 @@ from attack.own.problem import output_problem
 from attack.reconstruction import ReconstructionError
 from attack.tensor.attack import tensor_attack
 from attack.tensor.fit import signs_by_fit
-from bounds import LikelihoodAttack, NoDefense
+from bounds import Activation, LikelihoodAttack, NoDefense
+from bounds.gaussian.activations import ZERO
 
 #: Neurons that are fitted first, for each unknown, and at least; of all, one in so many is kept out, up to ``_HELD``.
 FIRST, _ENOUGH, _ONE_OF, _HELD = 10, 2000, 20, 16
@@ -49,20 +49,17 @@ _DOUBLE = 1e-22
 #: A share of the power below which a fit has found its valley, and norms that were told may be off by their own rounding.
 _NEAR = 1e-6
 
-#: Neurons for the starts in the plane, for each of those that are fitted first.
-_IN_PLANE = 2
+#: How often a feature is given up for another one, and the least decrease of the loss for which.
+_MENDED, _GAIN = 3, 0.01
 
 #: What rounding leaves at neurons that were not fitted, over what it may leave.
 _LOOSE = 3.0
 
-#: Norms at which free ones start: as they are, and over the scale of the weights.
-_GUESSES = (1.0, 0.5, 2.0)
-
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """In the frame's units: weights (m, d), biases (m,) and gradient (m,) in float64, the gradient over its root mean square
-    ``scale``. least: share of its power that rounding may leave."""
+    """In the frame's units and float64: weights (m, d) over their scale ``size``, by which features are longer, biases (m,),
+    and gradient (m,) over its root mean square ``scale``. least: share of its power that rounding may leave."""
 
     shared: SharedGradient
     known: Known
@@ -71,15 +68,18 @@ class Outputs:
     bias: torch.Tensor | None
     gradient: torch.Tensor
     scale: float
+    size: float
     least: float
 
     @staticmethod
     def of(shared: SharedGradient, known: Known, frame: Frame) -> Outputs:
         arrays = Arrays.of(shared, frame)
         scale = float(arrays.gradient.square().mean().sqrt())
-        net = TwoLayerNet.from_weights(arrays.weight.double(), known.activation)
+        size = frame.posed.scale
+        weights = arrays.weight.double() if size == 1 else arrays.weight.double() / size
+        net = TwoLayerNet.from_weights(weights, known.activation)
         least = max(rounding(shared), _DOUBLE)
-        return Outputs(shared, known, frame, net, arrays.bias, arrays.gradient / scale, scale, least)
+        return Outputs(shared, known, frame, net, arrays.bias, arrays.gradient / scale, scale, size, least)
 
     @property
     def m(self) -> int:
@@ -180,9 +180,10 @@ def search(
     best: Place | None = None
     losses: list[float] = []
     given = () if more is None else (more,)
-    drawn = _starts(outputs, model, attack, seed)
+    drawn = starts(model, B, seed, attack.start)
     for start in itertools.chain(given, itertools.islice(drawn, _affordable_starts(attack, outputs, count))):
         place = _signed(outputs, minimised(model, start, effort).place, effort)
+        place = _mended(outputs, place, effort, seed)
         if free and radii is not None and outputs.share(place) < _NEAR:
             place = minimised(outputs.model(count, None), place.features, effort).place
         losses.append(place.loss)
@@ -228,44 +229,19 @@ def _exact(outputs: Outputs, place: Place, unknowns: int) -> bool | None:
 # --- starts -----------------------------------------------------------------------------------------------------------
 
 
-def _starts(outputs: Outputs, model: Model, attack: LikelihoodAttack, seed: int) -> Iterator[torch.Tensor]:
-    B = outputs.known.B
-    drawn = _random(outputs, model, seed) if attack.start in ("auto", "random") else iter(())
-    spectral = _spectral(outputs, model, seed) if attack.start in ("auto", "spectral") and B > 1 else iter(())
-    while True:
-        given = [*itertools.islice(drawn, 2)]
-        yield from given
-        one = [*itertools.islice(spectral, 1)]
-        yield from one
-        if not given and not one:
-            return
-
-
-def _random(outputs: Outputs, model: Model, seed: int) -> Iterator[torch.Tensor]:
-    scale = outputs.frame.posed.scale
-    sizes = itertools.cycle(n * k for n in _GUESSES for k in (1.0, 1.0 / scale))
-    for start, size in zip(random_starts(model, outputs.known.B, seed), sizes, strict=False):
-        yield start if model.radii is not None else size * start
-
-
-def _spectral(outputs: Outputs, model: Model, seed: int) -> Iterator[torch.Tensor]:
-    """In coordinates where weights and biases are standard Gaussian."""
-    known, frame = outputs.known, outputs.frame
-    problem = output_problem(outputs.shared.double(), known, frame)
-    net = problem.net
-    if not has_plane(net) or net.d <= known.B:
-        return
-    radii = None if model.radii is None else torch.tensor(frame.norms(known), dtype=torch.float64)
-    count = min(outputs.m, _IN_PLANE * len(model.entries.values()))
-    gradient = outputs.gradient[:count]
-    posed = restricted(net, None, gradient, radii)
-    for start in spectral_starts(posed, gradient, known.B, seed, outputs.effort(count)):
-        yield _unposed(frame, start)
-
-
-def _unposed(frame: Frame, features: torch.Tensor) -> torch.Tensor:
-    there = frame.posed
-    return (features[:, :-1] if there.bias_scale else features) / there.scale
+def _mended(outputs: Outputs, place: Place, effort: Effort, seed: int) -> Place:
+    """A better place with one feature given up for another one, as often as that settles more."""
+    model = place.model
+    if model.radii is not None and bool((model.radii != model.radii[0]).any()):
+        return place
+    for _ in range(_MENDED):
+        if outputs.settled(place):
+            return place
+        moved = minimised(model, reduced(grown(model, place, seed), len(place.features)), effort).place
+        if not moved.loss < (1 - _GAIN) * place.loss:
+            return place
+        place = moved
+    return place
 
 
 def _from_moments(outputs: Outputs, model: Model, seed: int, effort: Effort) -> Place | None:
@@ -276,7 +252,7 @@ def _from_moments(outputs: Outputs, model: Model, seed: int, effort: Effort) -> 
         found = tensor_attack(problem.observation, problem.net, known.B, seed=seed)
     except (ReconstructionError, ValueError):  # no gap, or an activation without the moments
         return None
-    return minimised(model, frame.features(found).double(), effort).place
+    return minimised(model, outputs.size * frame.features(found).double(), effort).place
 
 
 # --- signs ------------------------------------------------------------------------------------------------------------
@@ -285,7 +261,7 @@ def _from_moments(outputs: Outputs, model: Model, seed: int, effort: Effort) -> 
 def _signed(outputs: Outputs, place: Place, effort: Effort) -> Place:
     """Where an activation is odd up to a constant: with the signs that explain most."""
     net = place.model.net
-    if has_plane(net) or outputs.bias is not None or outputs.settled(place):
+    if not _odd(net.activation) or outputs.bias is not None or outputs.settled(place):
         return place
     signs, _ = signs_by_fit(net, outputs.gradient[: net.m], place.features)
     if bool((signs > 0).all()):
@@ -294,10 +270,15 @@ def _signed(outputs: Outputs, place: Place, effort: Effort) -> Place:
     return turned if turned.loss < place.loss else place
 
 
+def _odd(activation: Activation) -> bool:
+    """Whether signs of features are hidden from the moments of even order."""
+    return abs(activation.coefficient(2)) <= ZERO
+
+
 def _sign_free(outputs: Outputs, place: Place) -> bool:
     """Whether features with other signs explain as much."""
     net = place.model.net
-    if has_plane(net):
+    if not _odd(net.activation):
         return False
     if outputs.bias is None:
         return signs_by_fit(net, outputs.gradient, place.features)[1]
