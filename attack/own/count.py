@@ -12,30 +12,18 @@ from attack.likelihood.starts import grown, reduced
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
-from attack.own.outputs import Outputs, search
+from attack.own.outputs import Outputs, by_chance, search
 from bounds import LikelihoodAttack
 
 #: Features that are counted up to.
 MOST = 16
 
-#: Unknowns explain of noise at most so many times what they are a share of the values, and never more than half.
-_BY_CHANCE, _HALF = 4.0, 0.5
-
-#: Starts for one more feature, where that which is grown from those that there are does not serve.
-_ANEW = 4
-
 #: Steps, and neurons for each unknown, with which features are counted.
 _STEPS, _COUNTED = 40, 200
 
 
-def by_chance(unknowns: int, values: int) -> float:
-    """What share of noise so many unknowns explain at most, of the best of many starts."""
-    return min(_HALF, _BY_CHANCE * unknowns / values)
-
-
 def one_more(outputs: Outputs, place: Place, seed: int) -> Place | None:
-    """A place with one more feature, from one that is fitted to what this place leaves, else from starts of its own; None
-    where it explains no more of what is left than it would of noise."""
+    """A place with one more feature; None where that explains no more of what is left than it would of noise."""
     B, d = place.features.shape
     radii = place.model.radii
     unknowns = outputs.unknowns(B + 1, radii)
@@ -49,11 +37,7 @@ def one_more(outputs: Outputs, place: Place, seed: int) -> Place | None:
     moved = minimised(start.model, start.features, outputs.effort(count, _STEPS)).place
     if outputs.settled(moved) or 1 - moved.loss / before.loss > by_chance(d + 1, count - unknowns):
         return moved
-    norms = outputs.known.norms
-    told = None if norms is None else (*norms, norms[0])
-    larger = dataclasses.replace(outputs, known=dataclasses.replace(outputs.known, B=B + 1, norms=told))
-    anew = search(larger, start.model.radii, LikelihoodAttack(starts=_ANEW, start="random"), seed).place
-    return anew if outputs.settled(anew) else None
+    return None
 
 
 def one_less(outputs: Outputs, place: Place) -> Place | None:

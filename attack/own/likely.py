@@ -9,12 +9,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from attack.likelihood.model import Place
-from attack.own.count import by_chance, one_less, one_more
+from attack.own.count import one_less, one_more
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
 from attack.own.least_squares import LeastSquares, ended
-from attack.own.outputs import Outputs, Searched, search
+from attack.own.outputs import Outputs, Searched, by_chance, search
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
 from bounds import LikelihoodAttack
 from bounds.words import how_many
@@ -42,15 +42,14 @@ def most_likely(
     found = search(outputs, radii, attack, seed, free=free)
     place = found.place
     unknowns = outputs.unknowns(known.B, radii)
-    # a constant is explained by any features
-    explained = 1 - 2 * place.loss / float((outputs.gradient - outputs.gradient.mean()).square().sum())
-    if explained <= by_chance(unknowns, shared.m):
+    explained, chance = outputs.explained(place), by_chance(unknowns, shared.m)
+    if explained <= chance:
         reason = (
-            f"{how_many(known.B, 'feature')} explain {max(0.0, explained):.2g} of the variance, and of noise they would "
-            f"explain up to {by_chance(unknowns, shared.m):.2g}: nothing of features shows"
+            f"{how_many(known.B, 'feature')} explain {explained:.2g} of the gradient's variance, and of noise they would "
+            f"explain up to {chance:.2g}: nothing of features shows"
         )
-        seen = Diagnostics("failed", (reason,), starts=len(found.losses), agreeing=found.agreeing)
-        raise ReconstructionError(reason, seen)
+        failed = Diagnostics("failed", (reason,), starts=len(found.losses), agreeing=found.agreeing)
+        raise ReconstructionError(reason, failed)
     if known.norms is not None and place.model.radii is None and not outputs.settled(place):
         place = outputs.polished(place.features, _nearest(known, frame, place.features))
     seen = ended(outputs, place)

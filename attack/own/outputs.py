@@ -52,6 +52,9 @@ _NEAR = 1e-6
 #: How often a feature is given up for another one, and the least decrease of the loss for which.
 _MENDED, _GAIN = 3, 0.01
 
+#: Unknowns explain of noise at most so many times what they are a share of the values, and never more than half.
+_BY_CHANCE, _HALF = 4.0, 0.5
+
 #: What rounding leaves at neurons that were not fitted, over what it may leave.
 _LOOSE = 3.0
 
@@ -106,6 +109,12 @@ class Outputs:
         """Of the power of its neurons, that which the place leaves."""
         power = float(self.gradient[: len(place.inside)].square().sum())
         return 2 * place.loss / power if power else 0.0
+
+    def explained(self, place: Place) -> float:
+        """Share of the variance of the gradient that a place of the first neurons explains: a constant any feature does."""
+        seen = self.gradient[: len(place.inside)]
+        power = float((seen - seen.mean()).square().sum())
+        return max(0.0, 1 - 2 * place.loss / power) if power else 0.0
 
     def settled(self, place: Place) -> bool:
         """Whether nothing but rounding is left."""
@@ -183,13 +192,16 @@ def search(
     drawn = starts(model, B, seed, attack.start)
     for start in itertools.chain(given, itertools.islice(drawn, _affordable_starts(attack, outputs, count))):
         place = _signed(outputs, minimised(model, start, effort).place, effort)
-        place = _mended(outputs, place, effort, seed)
+        if best is None or not _alike(place.loss, best.loss):
+            place = _mended(outputs, place, effort, seed)
         if free and radii is not None and outputs.share(place) < _NEAR:
             place = minimised(outputs.model(count, None), place.features, effort).place
         losses.append(place.loss)
         if best is None or place.loss < best.loss:
             best = place
         if outputs.settled(best) or _agreeing(losses) >= _AGREEING:
+            break
+        if len(losses) >= _AGREEING and outputs.explained(best) <= by_chance(unknowns, count):
             break
     if attack.start == "auto" and (
         best is None or not (outputs.settled(best) or _agreeing(losses) >= _AGREEING)
@@ -204,9 +216,18 @@ def search(
     return Searched(polished, tuple(losses), exact, _sign_free(outputs, polished))
 
 
+def by_chance(unknowns: int, values: int) -> float:
+    """What share of noise so many unknowns explain at most, of the best of many starts."""
+    return min(_HALF, _BY_CHANCE * unknowns / values)
+
+
 def _agreeing(losses: list[float] | tuple[float, ...]) -> int:
     best = min(losses)
-    return sum(loss <= (1 + _ALIKE) * best for loss in losses)
+    return sum(_alike(loss, best) for loss in losses)
+
+
+def _alike(loss: float, best: float) -> bool:
+    return abs(loss - best) <= _ALIKE * best
 
 
 def _affordable_starts(attack: LikelihoodAttack, outputs: Outputs, count: int) -> int:
