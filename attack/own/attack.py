@@ -203,7 +203,7 @@ def with_count(shared: SharedGradient, known: Known, seed: int = 2) -> Known:
         ranks = [f.value for f in row_findings(shared, one, frame) if f.name == "rank"]
         B = int(ranks[0] or 0) if ranks else 0
     else:
-        B = counted(shared, one, frame, free=tells_norms(shared, one), attack=LikelihoodAttack(), seed=seed)
+        B = counted(shared, one, frame, free=tells_norms(shared, one), seed=seed)
     return dataclasses.replace(known, B=max(1, B), counted=True)
 
 
@@ -224,7 +224,7 @@ def _assigned(shared: SharedGradient, known: Known, found: GradientAttack) -> Gr
         return found
     sizes, norms = (
         torch.linalg.vector_norm(found.features, dim=1),
-        torch.tensor(known.norms).to(found.features),
+        torch.tensor(known.norms, dtype=torch.float64),
     )
     constant = 0.0 if shared.output_bias is None else float(shared.output_bias)
     outputs = (found.labels + found.residuals - constant) / sizes
@@ -340,7 +340,7 @@ def _given_norms(shared: SharedGradient, known: Known, found: GradientAttack) ->
     found = dataclasses.replace(found, error=found.error * max(known.posed_norms))
     if found.labels is not None:
         return _assigned(shared, known, found)
-    own = torch.tensor(known.norms).to(found.features)
+    own = torch.tensor(known.norms, dtype=torch.float64)
     return dataclasses.replace(found, features=found.features * own[:, None], residuals=found.residuals / own)
 
 

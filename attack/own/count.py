@@ -22,6 +22,10 @@ MOST = 16
 _STEPS, _COUNTED = 40, 200
 
 
+#: Features are counted from one start for each number: those that an attack with the right one makes come after that.
+_COUNTING = LikelihoodAttack(starts=1, start="greedy")
+
+
 def one_more(outputs: Outputs, place: Place, seed: int) -> Place | None:
     """A place with one more feature; None where that explains no more of what is left than it would of noise."""
     B, d = place.features.shape
@@ -52,9 +56,7 @@ def one_less(outputs: Outputs, place: Place) -> Place | None:
     return fewer if outputs.settled(fewer) else None
 
 
-def counted(
-    shared: SharedGradient, known: Known, frame: Frame, *, free: bool, attack: LikelihoodAttack, seed: int
-) -> int:
+def counted(shared: SharedGradient, known: Known, frame: Frame, *, free: bool, seed: int) -> int:
     """The smallest number of features that leaves nothing but rounding, or no more than noise: a further one then explains
     no more than it would of noise. At most ``MOST``, and where there are entries for as many."""
     more: torch.Tensor | None = None
@@ -62,7 +64,7 @@ def counted(
     while True:
         outputs = Outputs.of(shared, dataclasses.replace(known, B=B), frame)
         radii = None if free else torch.full((B,), frame.posed.scale, dtype=torch.float64)
-        place = search(outputs, radii, attack, seed, more=more).place
+        place = search(outputs, radii, _COUNTING, seed, more=more).place
         larger = None if min(MOST, shared.d) == B else one_more(outputs, place, seed)
         if larger is None:
             return B
