@@ -34,6 +34,9 @@ from attack.units import shift
 from bounds import LikelihoodAttack, TensorAttack
 from bounds.estimator import AttackSpec
 
+#: Starts where no attack is told: mostly the first one serves, and none does where the model is another one.
+_STARTS = 8
+
 #: Norms from which free ones start where the activation is not homogeneous: the first that comes near serves.
 _GUESSES = (1.0, 0.5, 2.0)
 
@@ -184,7 +187,7 @@ def estimator(shared: SharedGradient, attack: AttackSpec | None) -> LikelihoodAt
     """The attack that serves where none is told; ``TypeError`` for one that this gradient has no use for."""
     outputs = shared.gradient.ndim == 1
     if attack is None:
-        return LikelihoodAttack() if outputs else TensorAttack()
+        return LikelihoodAttack(starts=_STARTS) if outputs else TensorAttack()
     if isinstance(attack, TensorAttack) or (outputs and isinstance(attack, LikelihoodAttack)):
         return attack
     kinds = "a LikelihoodAttack or a TensorAttack for dL/da" if outputs else "a TensorAttack for dL/dW"

@@ -192,7 +192,7 @@ def search(
     drawn = starts(model, B, seed, attack.start)
     for start in itertools.chain(given, itertools.islice(drawn, _affordable_starts(attack, outputs, count))):
         place = _signed(outputs, minimised(model, start, effort).place, effort)
-        if best is None or not _alike(place.loss, best.loss):
+        if best is None or place.loss < (1 - _ALIKE) * best.loss:
             place = _mended(outputs, place, effort, seed)
         if free and radii is not None and outputs.share(place) < _NEAR:
             place = minimised(outputs.model(count, None), place.features, effort).place
