@@ -125,6 +125,14 @@ class Place:
         """Terms (m, B) of the clean entries."""
         return self.hidden * self.residuals
 
+    @property
+    def radii(self) -> torch.Tensor | None:
+        return self.model.radii
+
+    def moved(self, features: torch.Tensor) -> Place:
+        """The place of other features, at the same blur, with residuals near these."""
+        return self.model.at(features, self.blur, self.residuals)
+
     @cached_property
     def local(self) -> Local:
         return self.model.entries.local(slice(None), self.parts, self.blur)

@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import torch
 
@@ -84,37 +83,6 @@ class Arrays:
         return torch.cat([self.inside(rows, features) for rows in _blocks(self.count, self.weight.shape[1])])
 
 
-class Model(Protocol):
-    """What features (B, q) and residuals (B,) leave of the data, with its Jacobian (n, B q + B) or None, block by block."""
-
-    @property
-    def power(self) -> float:
-        """Sum of the squares of the data."""
-        ...
-
-    def residuals(self, features: torch.Tensor) -> torch.Tensor:
-        """Those that leave least."""
-        ...
-
-    def left(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
-        """Sum of the squares."""
-        ...
-
-    def share(self, features: torch.Tensor, residuals: torch.Tensor, error: float) -> float:
-        """The same over the data's, where features are off by less than ``error``."""
-        ...
-
-    def structure(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
-        """Share of it that depends on the features' preactivations."""
-        ...
-
-    def blocks(
-        self, features: torch.Tensor, residuals: torch.Tensor
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """What is left (n,) and the Jacobian (n, B q + B) of what is modelled."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Rows:
     """dL/dW and dL/db in the coordinates of a span V (d, B)."""
@@ -157,7 +125,12 @@ class Rows:
         design = self.slopes(features)[:, None, :] * self.columns(features).T
         return _regressed(design.flatten(0, 1), self.data.flatten())
 
+    def at(self, features: torch.Tensor) -> RowPlace:
+        """With the residuals that leave least."""
+        return RowPlace(self, features, self.residuals(features))
+
     def left(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
+        """Sum of the squares."""
         return float(self._remainder(features, residuals).square().sum())
 
     def share(self, features: torch.Tensor, residuals: torch.Tensor, error: float) -> float:
@@ -195,6 +168,56 @@ class Rows:
             moved = turned + (residuals * slopes[rows])[:, :, None, None] * own
             jacobian = [moved.transpose(1, 2).flatten(2), slopes[rows, None, :] * columns.T]
             yield left[rows].flatten(), torch.cat(jacobian, dim=2).flatten(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class RowPlace:
+    """Features (B, q) and residuals (B,) of rows, as ``attack.likelihood.solve`` takes them."""
+
+    model: Rows
+    features: torch.Tensor
+    residuals: torch.Tensor
+
+    @property
+    def radii(self) -> None:
+        """Norms are free."""
+        return
+
+    def moved(self, features: torch.Tensor) -> RowPlace:
+        """With other features, and the residuals that leave least."""
+        return self.model.at(features)
+
+    @cached_property
+    def loss(self) -> float:
+        """Half the sum of the squares that are left."""
+        return 0.5 * self.model.left(self.features, self.residuals)
+
+    @cached_property
+    def normal(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The normal equations of features and residuals: matrix and right side."""
+        unknowns = self.features.numel() + len(self.residuals)
+        gram = torch.zeros(unknowns, unknowns, dtype=torch.float64)
+        right = torch.zeros(unknowns, dtype=torch.float64)
+        for left, jacobian in self.model.blocks(self.features, self.residuals):
+            gram += jacobian.T @ jacobian
+            right += jacobian.T @ left
+        return gram, right
+
+    @cached_property
+    def _made_up(self) -> torch.Tensor:
+        """What a change of the residuals makes up for one of the features."""
+        size, gram = self.features.numel(), self.normal[0]
+        return gram[:size, size:] @ torch.linalg.pinv(gram[size:, size:], hermitian=True)
+
+    @property
+    def descent(self) -> torch.Tensor:
+        size, right = self.features.numel(), self.normal[1]
+        return (right[:size] - self._made_up @ right[size:]).reshape(self.features.shape)
+
+    @property
+    def matrix(self) -> torch.Tensor:
+        size, gram = self.features.numel(), self.normal[0]
+        return gram[:size, :size] - self._made_up @ gram[size:, :size]
 
 
 def _regressed(design: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
