@@ -22,8 +22,9 @@ from attack.stream import gathered, total
 #: Unknowns up to which the quadratic is written out.
 DENSE = 600
 
-#: Newton steps on the residuals alone, the gain, over the loss, that is worth one, and halvings of one.
-_REFITS, _GAIN, _HALVINGS = 3, 1e-2, 3
+#: Newton steps on the residuals alone, the gain, over the loss, that is worth one, and halvings of one. Without blur one step
+#: ends, and residuals that are not the best ones would keep the features from theirs where noise is most of the loss.
+_REFITS, _GAIN, _LEAST_GAIN, _HALVINGS = 3, 1e-2, 1e-12, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ class Model:
             local = place.local
             gram, right = _gram(hidden, local.curvature), _pulled(hidden, local.score)
             step = torch.linalg.pinv(gram, hermitian=True) @ right
-            if 0.5 * float(right @ step) < _GAIN * abs(place.loss):
+            if 0.5 * float(right @ step) < (_GAIN if blur else _LEAST_GAIN) * abs(place.loss):
                 break
             better = self._halved(place, step)
             if better is None:
