@@ -70,15 +70,16 @@ def error(X: Array, found: Assessed) -> float:
     return matched_rmse(truth, found.attacked.features, sign_free=found.confidence.sign_free)
 
 
-@pytest.mark.parametrize("kind", ["kaiming", "uniform", "trained"])
 @pytest.mark.parametrize(
-    ("activation", "bias", "status"),
+    ("kind", "activation", "bias", "status"),
     [
-        ("relu", False, "directions only"),
-        ("relu", True, "ok"),
-        ("gelu", False, "ok"),
-        ("tanh", False, "ok"),
-        ("tanh", True, "ok"),
+        ("kaiming", "relu", False, "directions only"),
+        ("trained", "relu", False, "directions only"),
+        ("uniform", "relu", True, "ok"),
+        ("uniform", "gelu", False, "ok"),
+        ("trained", "gelu", True, "ok"),
+        ("kaiming", "tanh", False, "ok"),
+        ("trained", "tanh", True, "ok"),
     ],
 )
 def test_few_neurons_are_exact(kind: str, activation: str, bias: bool, status: str) -> None:
@@ -120,8 +121,10 @@ def test_told_norms_serve_and_are_tested(activation: str) -> None:
         assert any(r.startswith("norms: 1, 1 told, but the gradient says 1.2, 1.2") for r in sure.reasons)
 
 
-@pytest.mark.parametrize(("activation", "bias"), [("relu", False), ("gelu", True), ("tanh", False)])
-@pytest.mark.parametrize("B", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("activation", "bias", "B"),
+    [("relu", False, 3), ("gelu", True, 2), ("tanh", False, 2), ("relu", True, 1)],
+)
 def test_the_number_of_features_is_found(activation: str, bias: bool, B: int) -> None:
     """Not told, it is that of the gradient, and the premise says so (seed 2)."""
     shared, X = made(2, activation, norms=(1.0, 1.2, 0.8)[:B], bias=bias, m=200)
@@ -133,8 +136,16 @@ def test_the_number_of_features_is_found(activation: str, bias: bool, B: int) ->
     assert premise.source == "gradient" and premise.tested
 
 
-@pytest.mark.parametrize(("activation", "bias"), [("relu", False), ("gelu", True), ("tanh", False)])
-@pytest.mark.parametrize(("told", "made_of"), [(1, 2), (2, 3), (3, 2)])
+@pytest.mark.parametrize(
+    ("activation", "bias", "told", "made_of"),
+    [
+        ("relu", False, 2, 3),
+        ("gelu", True, 1, 2),
+        ("tanh", False, 1, 2),
+        ("relu", True, 3, 2),
+        ("tanh", False, 3, 2),
+    ],
+)
 def test_a_wrong_number_is_suspect(activation: str, bias: bool, told: int, made_of: int) -> None:
     """One more, or one fewer, than there are: no predicted error, and the reason says how many explain it (seed 3)."""
     shared, _ = made(3, activation, norms=(1.0, 1.2, 0.8)[:made_of], bias=bias, m=200)
@@ -146,21 +157,20 @@ def test_a_wrong_number_is_suspect(activation: str, bias: bool, told: int, made_
 
 @pytest.mark.parametrize(("of", "told"), [("gelu", "relu"), ("relu", "gelu"), ("elu", "softplus")])
 def test_a_wrong_activation_is_suspect(of: str, told: str) -> None:
-    """And never exact, from few neurons and from many (seed 4)."""
-    for m in (M, 1000):
-        shared, _ = made(4, of, "uniform", bias=True, m=m)
-        sure = assess(shared, Known.of(2, told)).confidence
-        assert sure.status in ("suspect", "failed") and not sure.exact, sure
+    """And never exact (seed 4)."""
+    shared, _ = made(4, of, "uniform", bias=True, m=300)
+    sure = assess(shared, Known.of(2, told)).confidence
+    assert sure.status in ("suspect", "failed") and not sure.exact, sure
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_noise_has_an_error_estimate(activation: str) -> None:
-    """Noise of 10 % of the entries, 5 networks (seeds 0 to 4), norms told: root mean square of the error between 1/2 and 1
+    """Noise of 10 % of the entries, 4 networks (seeds 0 to 3), norms told: root mean square of the error between 1/2 and 1
     of the prediction, which lies two standard deviations above its mean; noise within 10 %. Never exact, and the number of
     features stands."""
     errors, predicted = [], []
-    for seed in range(5):
-        shared, X = made(seed, activation, norms=(1.0, 1.0), noise=0.1, m=800)
+    for seed in range(4):
+        shared, X = made(seed, activation, norms=(1.0, 1.0), noise=0.1, m=500)
         found = assess(shared, Known.of(2, activation, (1.0, 1.0)))
         sure = found.confidence
         assert sure.status == "suspect" and not sure.exact and sure.predicted is not None, sure

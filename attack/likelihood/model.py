@@ -22,8 +22,8 @@ from attack.stream import gathered, total
 #: Unknowns up to which the quadratic is written out.
 DENSE = 600
 
-#: Newton steps on the residuals alone, the gain, over the loss, that is worth one, and halvings of one. Without blur one step
-#: ends, and residuals that are not the best ones would keep the features from theirs where noise is most of the loss.
+#: Newton steps on the residuals alone, the gain, over the loss, that is worth one, and halvings of one. Without blur one
+#: step ends, and stale residuals would keep the features from their best where noise is most of the loss.
 _REFITS, _GAIN, _LEAST_GAIN, _HALVINGS = 3, 1e-2, 1e-12, 3
 
 

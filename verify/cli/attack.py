@@ -16,6 +16,7 @@ from verify.cli.command import App
 from verify.cli.options import (
     NAMES,
     Activation,
+    AnyBatch,
     Batch,
     Device,
     Json,
@@ -144,7 +145,7 @@ def gradient(
             "output_bias; or a PyTorch state dict, with the gradient of NAME as grad.NAME."
         ),
     ],
-    B: Annotated[int | None, typer.Option(help="Number of features; default: not known, and found.")] = None,
+    B: AnyBatch = None,
     activation: Activation = "relu",
     norms: Annotated[
         str | None,
@@ -157,7 +158,7 @@ def gradient(
     method: Annotated[
         str,
         typer.Option(
-            help="auto: maximum likelihood of dL/da, exact recovery from dL/dW where it applies; tensor: the tensor attack."
+            help="auto: maximum likelihood of dL/da, exact recovery from dL/dW where it applies; tensor (or --moments plain): the tensor attack."
         ),
     ] = "auto",
     moments: Moments = "residualized",
