@@ -158,7 +158,8 @@ def gradient(
     method: Annotated[
         str,
         typer.Option(
-            help="auto: maximum likelihood of dL/da, exact recovery from dL/dW where it applies; tensor (or --moments plain): the tensor attack."
+            help="auto: maximum likelihood of dL/da, exact recovery from dL/dW where it applies; tensor (or "
+            "--moments plain): the tensor attack."
         ),
     ] = "auto",
     moments: Moments = "residualized",
