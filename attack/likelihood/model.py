@@ -22,9 +22,8 @@ from attack.stream import gathered, total
 #: Unknowns up to which the quadratic is written out.
 DENSE = 600
 
-#: Newton steps on the residuals alone, the gain, over the loss, that is worth one, and halvings of one. Without blur one
-#: step ends, and stale residuals would keep the features from their best where noise is most of the loss.
-_REFITS, _GAIN, _LEAST_GAIN, _HALVINGS = 3, 1e-2, 1e-12, 3
+#: Newton steps on the residuals alone, the gain, over the loss, that is worth one, and halvings of one.
+_REFITS, _GAIN, _HALVINGS = 4, 1e-6, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +86,7 @@ class Model:
             local = place.local
             gram, right = _gram(hidden, local.curvature), _pulled(hidden, local.score)
             step = torch.linalg.pinv(gram, hermitian=True) @ right
-            if 0.5 * float(right @ step) < (_GAIN if blur else _LEAST_GAIN) * abs(place.loss):
+            if 0.5 * float(right @ step) < _GAIN * abs(place.loss):
                 break
             better = self._halved(place, step)
             if better is None:

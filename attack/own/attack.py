@@ -22,12 +22,12 @@ from attack.own.least_squares import LeastSquares, least_squares
 from attack.own.leftover import rounding
 from attack.own.likely import most_likely
 from attack.own.models import Arrays
-from attack.own.outputs import Outputs
 from attack.own.precision import Precision
 from attack.own.problem import output_problem, row_problem
 from attack.own.rivals import rivals
 from attack.own.row_findings import row_findings
 from attack.own.rows import explained_rows, outside, reconstruct_rows, second_order
+from attack.own.search import Outputs
 from attack.reconstruction import Reconstruction, ReconstructionError
 from attack.tensor.attack import tensor_attack
 from attack.units import shift

@@ -12,7 +12,7 @@ from attack.likelihood.starts import grown, reduced
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
-from attack.own.outputs import Outputs, by_chance, search
+from attack.own.search import Outputs, by_chance, search
 from bounds import LikelihoodAttack
 
 #: Features that are counted up to.

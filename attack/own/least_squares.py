@@ -1,7 +1,7 @@
 """Least squares of a shared gradient on the model itself: what the gradient tells of features and norms, and how well.
 
 The moments of a gradient say little of a norm; the activation's shape does, and so do biases. From features that an attack
-has found, or that a search has (``attack.own.outputs``), the steps of ``attack.likelihood`` minimise the squares of
+has found, or that a search has (``attack.own.search``), the steps of ``attack.likelihood`` minimise the squares of
 ``g_j - sum_i r_i sigma(w_j.x_i + b_j)``, which is maximum likelihood for noise of unknown size, or those of the rows
 ``G_j - a_j sum_i r_i sigma'(w_j.x_i + b_j) x_i`` in the coordinates of their span, with dL/db as one more column. Weights
 may have any distribution. Without noise the features are exact wherever the gradient determines them.
@@ -22,7 +22,7 @@ from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
 from attack.own.models import Arrays, RowPlace, Rows
-from attack.own.outputs import Outputs
+from attack.own.search import Outputs
 from attack.rows.space import row_space
 
 #: Steps at most, from a start and with more neurons.

@@ -14,7 +14,7 @@ from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
 from attack.own.least_squares import LeastSquares, ended
-from attack.own.outputs import Outputs, Searched, by_chance, search
+from attack.own.search import Outputs, Searched, by_chance, search
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
 from bounds import LikelihoodAttack
 from bounds.words import how_many
