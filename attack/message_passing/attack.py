@@ -1,0 +1,195 @@
+"""The Bayes-optimal attack for elementwise defenses: approximate message passing with several components."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from attack.message_passing.iteration import Belief, first, step
+from attack.message_passing.likelihood import Likelihood
+from attack.networks.two_layer import TwoLayerNet
+from attack.observation import Observation
+from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
+from attack.streams import normal
+from attack.units import gradient_unit, shift
+from bounds import checks
+from bounds.estimator import MessagePassing
+from bounds.gaussian.activations import ZERO
+from bounds.gaussian.lines import LARGEST_B, RESOLVED
+
+#: Part of the Gram matrix that a start claims to know: features of this squared size in random directions.
+START = 0.01
+
+#: Blur of the likelihood at the start, in units of the root mean square of what is seen.
+START_BLUR = 0.5
+
+#: Passes end when the features move by less than this part of the error that is expected, and the blur is as small beside
+#: what the error leaves open of an entry.
+PRECISION = 0.01
+
+#: ... or when the error that is expected has reached so many roundings of the weights' type,
+EXACT = 1e3
+
+#: ... or has not fallen to a new low for so many passes.
+PATIENCE = 15
+
+#: A start whose expected error is above this part of the features' size has found nothing.
+UNINFORMED = 0.95
+
+#: Standard errors that the surplus may be from zero.
+SURPRISE = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """One start to its end: what is believed, the passes made, and what is wrong with it (nothing: the attack is done)."""
+
+    belief: Belief
+    passes: int
+    converged: bool
+    doubts: tuple[str, ...]
+
+
+def message_passing_attack(
+    observation: Observation,
+    net: TwoLayerNet,
+    batch_size: int | None = None,
+    attack: MessagePassing | None = None,
+    seed: int = 2,
+) -> Reconstruction:
+    """The posterior mean of the features given one observed gradient with respect to the output weights, residuals and Gram
+    matrix estimated on the way; norms are public, labels are not known. Needs Gaussian weights.
+
+    The features are shorter than the public norms by what is not known of them: the posterior mean has the least error.
+    Their Gram matrix is EM's from that of orthogonal features, the residuals are those of the largest evidence (Fisher
+    scoring) from random ones. Diagnostics: ``misfit`` is the mean over neurons of the squared distance of ``w_j.x`` from
+    its forecast, over its expectation, 1; ``error`` the R that the posterior expects. Passes end as ``PRECISION`` says;
+    a start whose passes do not, or whose answer is suspect, is followed by another, up to ``attack.starts``, and the one
+    with the largest evidence is returned.
+
+    batch_size: B, at most ``LARGEST_B``; must equal the observation's when given. Raises ``ValueError`` on bad input, a
+    larger B or a defense whose density has no formulas here, ``ReconstructionError`` when no start gives a number.
+    """
+    checks.instance("observation", observation, Observation)
+    checks.instance("net", net, TwoLayerNet)
+    attack = MessagePassing() if attack is None else attack
+    checks.instance("attack", attack, MessagePassing)
+    checks.integer("seed", seed, 0)
+    B = observation.expected_batch(net, batch_size)
+    if B > LARGEST_B:
+        raise ValueError(
+            f"batch_size must be at most {LARGEST_B} for message passing, whose posteriors are sums over points in B "
+            f"dimensions; got {B}"
+        )
+    unit = gradient_unit(observation.gradient)
+    seen = shift(observation.gradient.double(), -unit).to(net.device)
+    likelihood = Likelihood.of(observation.defense.density(), seen, unit, _rounding(net))
+    runs = _runs(net, likelihood, observation.norms, attack, seed)
+    passes = sum(run.passes for run in runs)
+    finite = [run for run in runs if math.isfinite(run.belief.evidence)]
+    if not finite:
+        reason = f"none of {len(runs)} starts gave numbers: too few neurons, or a density that excludes what is seen"
+        raise ReconstructionError(reason, Diagnostics("failed", (reason,), passes=passes, starts=len(runs)))
+    best = next((run for run in finite if not run.doubts), max(finite, key=lambda run: run.belief.evidence))
+    features = best.belief.features
+    residuals = shift(best.belief.residuals, unit)
+    lengths = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    norms = torch.tensor(observation.norms, device=net.device, dtype=torch.float64)[:, None]
+    labels = net.forward((features * norms / lengths).to(net.dtype)) - residuals
+    return Reconstruction(
+        features,
+        residuals,
+        labels,
+        Diagnostics(
+            status="suspect" if best.doubts else "ok",
+            warnings=best.doubts,
+            passes=passes + 1,
+            misfit=1 + best.belief.surplus.mean / B,
+            expected=1.0,
+            error=best.belief.error,
+            starts=len(runs),
+            sign_free=_odd(net),
+        ),
+    )
+
+
+def _runs(
+    net: TwoLayerNet, likelihood: Likelihood, norms: tuple[float, ...], attack: MessagePassing, seed: int
+) -> list[_Run]:
+    """One start after the other, until one leaves no doubt."""
+    runs: list[_Run] = []
+    for start in range(attack.starts):
+        runs.append(_run(net, likelihood, _start(net, likelihood, norms, seed, start), attack))
+        if not runs[-1].doubts:
+            break
+    return runs
+
+
+def _start(
+    net: TwoLayerNet, likelihood: Likelihood, norms: tuple[float, ...], seed: int, start: int
+) -> Belief:
+    """Features in random directions, ``START`` of the Gram matrix explained; random residuals that give entries of the
+    size that is seen."""
+    B = len(norms)
+    gram = torch.diag(torch.tensor(norms, device=net.device, dtype=torch.float64) ** 2)
+    drawn = normal((B, net.d + 1), seed, "starts", start, device="cpu", dtype=torch.float64).to(net.device)
+    features = torch.sqrt(START * torch.diagonal(gram) / net.d)[:, None] * drawn[:, 1:]
+    lengths = torch.tensor([_size(net, norm) for norm in norms], device=net.device, dtype=torch.float64)
+    residuals = drawn[:, 0] / torch.linalg.vector_norm(drawn[:, 0] * lengths) * likelihood.size
+    return first(net, features, residuals, gram, START, START_BLUR * likelihood.size)
+
+
+def _size(net: TwoLayerNet, norm: float) -> float:
+    """Root mean square of ``sigma(norm Z)`` to its first Hermite coefficients, which has no part to be exact."""
+    return math.sqrt(sum(net.activation.coefficient(k, norm) ** 2 / math.factorial(k) for k in range(5)))
+
+
+def _run(net: TwoLayerNet, likelihood: Likelihood, belief: Belief, attack: MessagePassing) -> _Run:
+    """From one start to rest."""
+    size = float(torch.sqrt(belief.gram.trace() / len(belief.gram)))
+    lowest, since, converged, passes = math.inf, 0, False, 0
+    while passes < attack.iterations and since < PATIENCE and not converged:
+        before, passes = belief, passes + 1
+        belief = step(net, likelihood, before, attack)
+        if not math.isfinite(belief.evidence) or not bool(torch.isfinite(belief.features).all()):
+            return _Run(belief, passes, False, ("passes diverged",))
+        moved = float(torch.linalg.vector_norm(belief.features - before.features)) / math.sqrt(len(belief.gram))
+        left = likelihood.size * belief.error / size
+        exact = belief.error <= EXACT * _rounding(net) * size
+        converged = exact or (moved <= PRECISION * belief.error and belief.blur <= PRECISION * left)
+        since = 0 if belief.error < (1 - PRECISION) * lowest else since + 1
+        lowest = min(lowest, belief.error)
+    return _Run(belief, passes, converged, _doubts(likelihood, belief, size, passes, converged))
+
+
+def _doubts(
+    likelihood: Likelihood, belief: Belief, size: float, passes: int, converged: bool
+) -> tuple[str, ...]:
+    """What speaks against the answer. Data may lie too far from their forecast; too near they can lie only where the noise,
+    and not the distance of points, is the width of the likelihood."""
+    surplus = belief.surplus
+    sharp = likelihood.density.sigma > RESOLVED * likelihood.size * belief.error / size
+    off = abs(surplus.mean) if sharp else surplus.mean
+    checks_made = (
+        (not converged, f"not at rest after {passes} passes"),
+        (
+            belief.error > UNINFORMED * size,
+            f"uninformative: the error expected is {belief.error / size:.2f} of the features' size",
+        ),
+        (
+            off > SURPRISE * surplus.error,
+            f"entries lie {1 + surplus.mean / len(belief.gram):.2f} times as far from their forecast as the defense's density "
+            f"lets expect ({surplus.mean / surplus.error:.0f} standard errors)",
+        ),
+    )
+    return tuple(text for failed, text in checks_made if failed)
+
+
+def _rounding(net: TwoLayerNet) -> float:
+    return float(torch.finfo(net.dtype).eps)
+
+
+def _odd(net: TwoLayerNet) -> bool:
+    return all(abs(net.activation.coefficient(k)) <= ZERO for k in (0, 2, 4, 6, 8))
