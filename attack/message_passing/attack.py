@@ -9,6 +9,7 @@ import torch
 
 from attack.message_passing.iteration import Belief, first, step
 from attack.message_passing.likelihood import Likelihood
+from attack.message_passing.posterior import Points
 from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
@@ -25,12 +26,15 @@ START = 0.01
 #: Blur of the likelihood at the start, in units of the root mean square of what is seen.
 START_BLUR = 0.5
 
+#: Residuals that are tried for each start, on so many neurons and points on a line.
+CANDIDATES, FEW_NEURONS, FEW_NODES = 4, 1000, 16
+
 #: Passes end when the features move by less than this part of the error that is expected, and the blur is as small beside
 #: what the error leaves open of an entry.
-PRECISION = 0.01
+PRECISION = 0.03
 
-#: ... or when the error that is expected has reached so many roundings of the weights' type,
-EXACT = 1e3
+#: ... or when the error that is expected has come down to this many times what the sharpest likelihood resolves,
+EXACT = 10.0
 
 #: ... or has not fallen to a new low for so many passes.
 PATIENCE = 15
@@ -119,26 +123,43 @@ def _runs(
     net: TwoLayerNet, likelihood: Likelihood, norms: tuple[float, ...], attack: MessagePassing, seed: int
 ) -> list[_Run]:
     """One start after the other, until one leaves no doubt."""
+    gram = torch.diag(torch.tensor(norms, device=net.device, dtype=torch.float64) ** 2)
+    residuals = _residual_starts(net, likelihood, gram, attack.starts, seed)
     runs: list[_Run] = []
     for start in range(attack.starts):
-        runs.append(_run(net, likelihood, _start(net, likelihood, norms, seed, start), attack))
+        runs.append(_run(net, likelihood, _start(net, likelihood, gram, residuals[start], seed, start), attack))
         if not runs[-1].doubts:
             break
     return runs
 
 
 def _start(
-    net: TwoLayerNet, likelihood: Likelihood, norms: tuple[float, ...], seed: int, start: int
+    net: TwoLayerNet, likelihood: Likelihood, gram: torch.Tensor, residuals: torch.Tensor, seed: int, start: int
 ) -> Belief:
-    """Features in random directions, ``START`` of the Gram matrix explained; random residuals that give entries of the
-    size that is seen."""
-    B = len(norms)
-    gram = torch.diag(torch.tensor(norms, device=net.device, dtype=torch.float64) ** 2)
-    drawn = normal((B, net.d + 1), seed, "starts", start, device="cpu", dtype=torch.float64).to(net.device)
-    features = torch.sqrt(START * torch.diagonal(gram) / net.d)[:, None] * drawn[:, 1:]
-    lengths = torch.tensor([_size(net, norm) for norm in norms], device=net.device, dtype=torch.float64)
-    residuals = drawn[:, 0] / torch.linalg.vector_norm(drawn[:, 0] * lengths) * likelihood.size
+    """Features in random directions, ``START`` of the Gram matrix explained."""
+    drawn = normal((len(gram), net.d), seed, "starts", 0, start, device="cpu", dtype=torch.float64)
+    features = torch.sqrt(START * torch.diagonal(gram) / net.d)[:, None] * drawn.to(net.device)
     return first(net, features, residuals, gram, START, START_BLUR * likelihood.size)
+
+
+def _residual_starts(
+    net: TwoLayerNet, likelihood: Likelihood, gram: torch.Tensor, count: int, seed: int
+) -> torch.Tensor:
+    """Residuals (count, B) for the starts: of random ones that give entries of the size that is seen, those under which the
+    distribution of the first ``FEW_NEURONS`` entries is likeliest, the best one first."""
+    B = len(gram)
+    drawn = normal((CANDIDATES * count, B), seed, "starts", 1, device="cpu", dtype=torch.float64).to(net.device)
+    sizes = [_size(net, float(square) ** 0.5) for square in torch.diagonal(gram)]
+    sized = drawn * torch.tensor(sizes, device=net.device, dtype=torch.float64)
+    drawn *= likelihood.size / torch.linalg.vector_norm(sized, dim=1, keepdim=True)
+    blurred = likelihood.blurred(START_BLUR / 4 * likelihood.size)
+    nothing = torch.zeros(min(FEW_NEURONS, net.m), B, device=net.device, dtype=torch.float64)
+    likely = [
+        float(Points(net.activation, gram, r, FEW_NODES).gains(blurred, slice(0, len(nothing)), nothing)[1].evidence)
+        for r in drawn
+    ]
+    best = sorted(range(len(likely)), key=lambda k: -likely[k])
+    return drawn[best[:count]]
 
 
 def _size(net: TwoLayerNet, norm: float) -> float:
@@ -157,7 +178,7 @@ def _run(net: TwoLayerNet, likelihood: Likelihood, belief: Belief, attack: Messa
             return _Run(belief, passes, False, ("passes diverged",))
         moved = float(torch.linalg.vector_norm(belief.features - before.features)) / math.sqrt(len(belief.gram))
         left = likelihood.size * belief.error / size
-        exact = belief.error <= EXACT * _rounding(net) * size
+        exact = left <= EXACT * likelihood.least
         converged = exact or (moved <= PRECISION * belief.error and belief.blur <= PRECISION * left)
         since = 0 if belief.error < (1 - PRECISION) * lowest else since + 1
         lowest = min(lowest, belief.error)
