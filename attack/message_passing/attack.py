@@ -27,7 +27,7 @@ START = 0.01
 START_BLUR = 0.5
 
 #: Residuals that are tried for each start, on so many neurons and points on a line.
-CANDIDATES, FEW_NEURONS, FEW_NODES = 4, 1000, 16
+CANDIDATES, FEW_NEURONS, FEW_NODES = 4, 500, 16
 
 #: Passes end when the features move by less than this part of the error that is expected, and the blur is as small beside
 #: what the error leaves open of an entry.

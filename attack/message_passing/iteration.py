@@ -16,6 +16,9 @@ from bounds.estimator import MessagePassing
 #: A step of the residuals is at most this part of their root mean square.
 LONGEST_STEP = 0.3
 
+#: Least curvature of the evidence in units of the scatter of its scores.
+FLATTEST = 1e-4
+
 
 class Surplus(NamedTuple):
     """mean over neurons of ``tr V (g g^T + dg/domega) = |z - omega|^2`` in the metric of V less B, as the posterior expects
@@ -131,11 +134,16 @@ def _evidence(net: TwoLayerNet, before: Belief, sums: Sums) -> float:
 
 
 def _residuals(before: torch.Tensor, sums: Sums) -> torch.Tensor:
-    """A step of Fisher scoring on the evidence. (Steps that fill in what is hidden, EM's, stand still without noise.)"""
-    move = torch.linalg.pinv(sums.information, rtol=1e-12, hermitian=True) @ sums.score
+    """A Newton step on the evidence. (Steps that fill in what is hidden, EM's, stand still without noise; and the scatter of
+    the scores is their curvature only once they have no mean.) Where the evidence bends up, by their scatter."""
+    values, vectors = torch.linalg.eigh(sums.scatter)
+    root = vectors / torch.sqrt(values.clamp(min=1e-12 * float(values[-1])))
+    curvature, axes = torch.linalg.eigh(root.T @ (sums.scatter - sums.bend) @ root)
+    step = torch.where(curvature > 0, 1 / curvature.clamp(min=FLATTEST), 1.0)
+    axes = root @ axes
+    move = axes @ (step * (axes.T @ sums.score))
     longest = LONGEST_STEP * torch.sqrt(torch.mean(before * before))
-    size = torch.linalg.vector_norm(move)
-    return before + move * torch.clamp(longest / size.clamp(min=1e-300), max=1.0)
+    return before + move * torch.clamp(longest / torch.linalg.vector_norm(move).clamp(min=1e-300), max=1.0)
 
 
 def _gram(after: Belief) -> torch.Tensor:

@@ -29,10 +29,17 @@ _SQRT_2PI = math.sqrt(2 * math.pi)
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """log (n, N): logarithm of the density at each point; slopes: its derivative by each of the B terms, (n, N) each."""
+    """The density p at each point: log (n, N), its logarithm; slopes: its derivatives by each of the B terms over p,
+    (n, N) each; bends: its second derivatives by two terms over p, by pairs i <= k in order."""
 
     log: torch.Tensor
     slopes: tuple[torch.Tensor, ...]
+    bends: tuple[torch.Tensor, ...]
+
+    @staticmethod
+    def of_sum(log: torch.Tensor, slope: torch.Tensor, bend: torch.Tensor, B: int) -> Values:
+        """Of a density of the sum of the terms."""
+        return Values(log, (slope,) * B, (bend,) * (B * (B + 1) // 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,35 +105,38 @@ def _window(
     width = law.width(t, along)
     point = (lower == upper)[:, 0]
     if bool(point.all()):
-        log, slope = _point(lower, upper, t, width)
-        return Values(log, (slope,) * len(parts))
-    log, slope = torch.zeros_like(t), torch.zeros_like(t)
+        return Values.of_sum(*_point(lower, upper, t, width), len(parts))
+    log, slope, bend = torch.zeros_like(t), torch.zeros_like(t), torch.zeros_like(t)
     interval = ~point & ~torch.isinf(lower - upper)[:, 0] | (torch.isinf(lower) ^ torch.isinf(upper))[:, 0]
     for chosen, formula in ((point, _point), (interval, _interval)):
         rows = chosen.nonzero()[:, 0]
         if len(rows):
-            log[rows], slope[rows] = formula(lower[rows], upper[rows], t[rows], width[rows])
-    return Values(log, (slope,) * len(parts))
+            log[rows], slope[rows], bend[rows] = formula(lower[rows], upper[rows], t[rows], width[rows])
+    return Values.of_sum(log, slope, bend, len(parts))
 
 
 def _point(
     lower: torch.Tensor, _: torch.Tensor, t: torch.Tensor, width: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     off = (lower - t) / width
-    return -(off * off) / 2 - torch.log(width * _SQRT_2PI), off / width
+    square = off * off
+    return -square / 2 - torch.log(width * _SQRT_2PI), off / width, (square - 1) / (width * width)
 
 
 def _interval(
     lower: torch.Tensor, upper: torch.Tensor, t: torch.Tensor, width: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     a, b = (lower - t) / width, (upper - t) / width
     # on the side where both tails are small, so that their difference keeps its digits
     flipped = a > 0
     near, far = torch.where(flipped, -a, b), torch.where(flipped, -b, a)
     high, low = torch.special.log_ndtr(near), torch.special.log_ndtr(far)
     log = high + torch.log(-torch.expm1(torch.clamp(low - high, max=-1e-300)))
-    edges = torch.exp(-(far * far) / 2 - log) - torch.exp(-(near * near) / 2 - log)
-    return log, torch.where(flipped, -edges, edges) / (width * _SQRT_2PI)
+    left, right = torch.exp(-(far * far) / 2 - log), torch.exp(-(near * near) / 2 - log)
+    slope = torch.where(flipped, right - left, left - right) / (width * _SQRT_2PI)
+    # an edge at infinity has no density: inf * 0 there
+    bend = torch.nan_to_num(far * left, nan=0.0) - torch.nan_to_num(near * right, nan=0.0)
+    return log, slope, bend / (width * width * _SQRT_2PI)
 
 
 def _dithered(
@@ -139,19 +149,22 @@ def _dithered(
     width = law.width(t, along) / step
     signed = (t - lower) / step
     off = signed.abs()
-    value, slope = torch.zeros_like(t), torch.zeros_like(t)
+    value, slope, bend = torch.zeros_like(t), torch.zeros_like(t), torch.zeros_like(t)
     for shift, weight in ((1.0, 1.0), (0.0, -2.0), (-1.0, 1.0)):
         u = (off + shift) / width
         # E max(0, -(off + shift) - width N): the ramps of the far side, which are small where the value is
         mass = torch.special.ndtr(-u)
-        value += weight * (width * torch.exp(-(u * u) / 2) / _SQRT_2PI - (off + shift) * mass)
+        density = torch.exp(-(u * u) / 2) / _SQRT_2PI
+        value += weight * (width * density - (off + shift) * mass)
         slope -= weight * mass
+        bend += weight * density / width
     beyond = (off - 1) / width
     seen = value > 1e-12
     value = value.clamp(min=1e-12)
     log = torch.where(seen, torch.log(value), math.log(1e-12) - beyond * beyond / 2)
     slope = torch.where(seen, slope / value, -beyond / width)
-    return Values(log, (torch.sign(signed) * slope / step,) * len(parts))
+    bend = torch.where(seen, bend / value, (beyond * beyond - 1) / width**2)
+    return Values.of_sum(log, torch.sign(signed) * slope / step, bend / step**2, len(parts))
 
 
 def _masked(
@@ -160,23 +173,31 @@ def _masked(
     """The mixture over the subsets of terms."""
     assert isinstance(law.density, Masked)
     p = law.density.p
-    logs, slopes = [], []
+    logs, slopes, bends = [], [], []
     patterns = list(itertools.product((False, True), repeat=len(parts)))
     for pattern in patterns:
-        kept = [part for part, there in zip(parts, pattern, strict=True) if there]
-        t = _sum(tuple(kept)) / (1 - p) if kept else torch.zeros_like(parts[0])
-        log, slope = _point(lower, lower, t, law.width(t, along))
+        kept = tuple(part for part, there in zip(parts, pattern, strict=True) if there)
+        t = _sum(kept) / (1 - p) if kept else torch.zeros_like(parts[0])
+        log, slope, bend = _point(lower, lower, t, law.width(t, along))
         logs.append(log + len(kept) * math.log1p(-p) + (len(parts) - len(kept)) * math.log(p))
         slopes.append(slope / (1 - p))
+        bends.append(bend / (1 - p) ** 2)
     total = torch.logsumexp(torch.stack(logs), dim=0)
-    shares = [torch.exp(log - total) * slope for log, slope in zip(logs, slopes, strict=True)]
-    none = torch.zeros_like(total)
+    shares = [torch.exp(log - total) for log in logs]
+
+    def mixed(values: list[torch.Tensor], *terms: int) -> torch.Tensor:
+        """Over the patterns that keep these terms."""
+        there = [all(pattern[i] for i in terms) for pattern in patterns]
+        out = torch.zeros_like(total)
+        for share, value, kept in zip(shares, values, there, strict=True):
+            out += share * value if kept else 0.0
+        return out
+
+    each = range(len(parts))
     return Values(
         total,
-        tuple(
-            sum((share for share, pattern in zip(shares, patterns, strict=True) if pattern[i]), none)
-            for i in range(len(parts))
-        ),
+        tuple(mixed(slopes, i) for i in each),
+        tuple(mixed(bends, i, k) for i in each for k in each if i <= k),
     )
 
 

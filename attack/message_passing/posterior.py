@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -20,15 +20,16 @@ _AT_A_TIME: Mapping[str, int] = MappingProxyType({"cpu": 2**16, "cuda": 2**23})
 
 class Sums(NamedTuple):
     """Over neurons, with z ~ N(omega, V) before y is seen and g = V^-1 (E[z | y] - omega): ``evidence`` of log p(y), ``square``
-    (B, B) of g g^T, ``curvature`` (B, B) of -dg/domega, ``score`` (B,) and ``information`` (B, B) of the derivative of log p(y)
-    by the residuals and of its square, ``surplus`` (2,) of ``tr V (g g^T + dg/domega)``, which has mean zero where
+    (B, B) of g g^T, ``curvature`` (B, B) of -dg/domega, ``score`` (B,), ``scatter`` (B, B) and ``bend`` (B, B) of the derivative
+    of log p(y) by the residuals, of its square, and of the second derivative of p(y) over p(y), ``surplus`` (2,) of ``tr V (g g^T + dg/domega)``, which has mean zero where
     the model holds, and of its square."""
 
     evidence: torch.Tensor
     square: torch.Tensor
     curvature: torch.Tensor
     score: torch.Tensor
-    information: torch.Tensor
+    scatter: torch.Tensor
+    bend: torch.Tensor
     surplus: torch.Tensor
 
 
@@ -86,8 +87,8 @@ class Points:
         score = torch.stack(
             [torch.linalg.vecdot(p, slope * h) for slope, h in zip(values.slopes, hidden, strict=True)], dim=1
         )
-        squares = second.new_zeros(B, B)
-        squares[self.pairs] = squares.T[self.pairs] = second.sum(dim=0)
+        bends = zip(values.bends, *(index.tolist() for index in self.pairs), strict=True)
+        squares = self._paired(second.sum(dim=0))
         identity = torch.eye(B, device=omega.device, dtype=omega.dtype)
         outer = first.T @ first
         curvature = len(omega) * identity - (squares - outer)
@@ -100,6 +101,14 @@ class Points:
             square=self.inverse.T @ outer @ self.inverse,
             curvature=self.inverse.T @ curvature @ self.inverse,
             score=score.sum(dim=0),
-            information=score.T @ score,
+            scatter=score.T @ score,
+            bend=self._paired([torch.sum(p * bend * hidden[i] * hidden[k]) for bend, i, k in bends]),
             surplus=torch.stack([surplus.sum(), (surplus * surplus).sum()]),
         )
+
+    def _paired(self, values: Sequence[torch.Tensor] | torch.Tensor) -> torch.Tensor:
+        """The symmetric (B, B) matrix with these entries at i <= k, in order."""
+        matrix = self.inverse.new_zeros(self.inverse.shape)
+        for value, i, k in zip(values, *(index.tolist() for index in self.pairs), strict=True):
+            matrix[i, k] = matrix[k, i] = value
+        return matrix
