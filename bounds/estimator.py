@@ -108,7 +108,7 @@ class MessagePassing(AttackSpec):
     iterations: int = 200
     starts: int = 8
     damping: float = 0.0
-    nodes: int = 40
+    nodes: int = 30
 
     def __post_init__(self) -> None:
         checks.integer("iterations", self.iterations, 1, 10_000)

@@ -24,7 +24,10 @@ SHARPEST = 1e-12
 #: Parameters of densities that are lengths on the scale of an entry.
 _LENGTHS = ("sigma", "step", "limit")
 
-_SQRT_2PI = math.sqrt(2 * math.pi)
+_SQRT_2PI, _ROOT_HALF = math.sqrt(2 * math.pi), math.sqrt(0.5)
+
+#: Probabilities below this are told by the leading term of their tail.
+_UNDERFLOW = 1e-280
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,12 +133,17 @@ def _interval(
     # on the side where both tails are small, so that their difference keeps its digits
     flipped = a > 0
     near, far = torch.where(flipped, -a, b), torch.where(flipped, -b, a)
-    high, low = torch.special.log_ndtr(near), torch.special.log_ndtr(far)
-    log = high + torch.log(-torch.expm1(torch.clamp(low - high, max=-1e-300)))
-    left, right = torch.exp(-(far * far) / 2 - log), torch.exp(-(near * near) / 2 - log)
-    slope = torch.where(flipped, right - left, left - right) / (width * _SQRT_2PI)
+    mass = (torch.special.erfc(near * -_ROOT_HALF) - torch.special.erfc(far * -_ROOT_HALF)) / 2
+    outside = mass < _UNDERFLOW
+    mass = mass.clamp(min=_UNDERFLOW)
+    tail = near.clamp(max=-1.0)
+    log = torch.where(outside, -(tail * tail) / 2 - torch.log(tail * -_SQRT_2PI), torch.log(mass))
+    # densities at the edges over the mass between; far out all of it lies at the near edge
+    inner = torch.where(outside, -tail * _SQRT_2PI, torch.exp(-(near * near) / 2) / mass)
+    outer = torch.where(outside, 0.0, torch.exp(-(far * far) / 2) / mass)
+    slope = torch.where(flipped, inner - outer, outer - inner) / (width * _SQRT_2PI)
     # an edge at infinity has no density: inf * 0 there
-    bend = torch.nan_to_num(far * left, nan=0.0) - torch.nan_to_num(near * right, nan=0.0)
+    bend = torch.nan_to_num(far * outer, nan=0.0) - torch.nan_to_num(near * inner, nan=0.0)
     return log, slope, bend / (width * width * _SQRT_2PI)
 
 

@@ -18,6 +18,10 @@ from bounds.gaussian.lines import frame, lines
 _AT_A_TIME: Mapping[str, int] = MappingProxyType({"cpu": 2**16, "cuda": 2**23})
 
 
+#: Logarithm of the least weight of a point beside the largest: smaller ones are denormal numbers, which are slow.
+_LEAST = -300.0
+
+
 class Sums(NamedTuple):
     """Over neurons, with z ~ N(omega, V) before y is seen and g = V^-1 (E[z | y] - omega): ``evidence`` of log p(y), ``square``
     (B, B) of g g^T, ``curvature`` (B, B) of -dg/domega, ``score`` (B,), ``scatter`` (B, B) and ``bend`` (B, B) of the derivative
@@ -79,7 +83,7 @@ class Points:
         values = likelihood.at(rows, parts, self.along)
         log = values.log + self.log_weights
         top = log.amax(dim=1, keepdim=True)
-        p = torch.exp(log - top)
+        p = torch.exp((log - top).clamp_(min=_LEAST))
         mass = p.sum(dim=1, keepdim=True)
         p /= mass
         moments = p @ self.moments

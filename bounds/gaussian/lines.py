@@ -22,7 +22,7 @@ LARGEST_B = 6
 _REACH, _ACROSS = 5.0, 4.0
 
 #: Lines per direction across, where that is a grid; Sobol points in more directions (a power of 2).
-_GRID, _SOBOL = {0: 1, 1: 20, 2: 12}, 2**8
+_GRID, _SOBOL = {0: 1, 1: 14, 2: 10}, 2**7
 
 #: The least blur of the likelihood, in units of the difference of t between neighbours on a line: sums over points at that
 #: distance of a Gaussian that wide are integrals up to 1.4 per cent of ripple.
