@@ -163,7 +163,9 @@ def log_window(lower: Array, upper: Array, scale: float | Array) -> Array:
         if np.all(scale == 0):
             return np.where((lower <= 0) & (upper >= 0), 0.0, -np.inf)
         a, b = lower / scale, upper / scale
-        out[point] = -0.5 * a[point] ** 2 - np.log(np.broadcast_to(scale, out.shape)[point] * np.sqrt(2 * np.pi))
+        out[point] = -0.5 * a[point] ** 2 - np.log(
+            np.broadcast_to(scale, out.shape)[point] * np.sqrt(2 * np.pi)
+        )
         a, b = a[~point], b[~point]
         # on the side where both tails are small, so that their difference keeps its digits
         a, b = np.where(a > 0, -b, a), np.where(a > 0, -a, b)
@@ -173,10 +175,10 @@ def log_window(lower: Array, upper: Array, scale: float | Array) -> Array:
 
 
 def _hat(off: Array, scale: float | Array) -> Array:
-    """``E max(0, 1 - |off + scale N|)``."""
+    """``E max(0, 1 - |off + scale N|)``, by ramps on the side where they are as small as it is."""
 
     def ramp(u: Array) -> Array:  # E max(0, u + scale N)
         t = u / scale
         return np.asarray(u * np.exp(log_ndtr(t)) + scale * np.exp(-t * t / 2) / np.sqrt(2 * np.pi))
 
-    return np.maximum(ramp(off + 1) - 2 * ramp(off) + ramp(off - 1), 0.0)
+    return np.maximum(ramp(1 - off) - 2 * ramp(-off) + ramp(-1 - off), 0.0)

@@ -48,11 +48,10 @@ SURPRISE = 5.0
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """One start to its end: what is believed, the passes made, and what is wrong with it (nothing: the attack is done)."""
+    """One start to its end: what is believed, the passes made, and what speaks against it (nothing: the attack is done)."""
 
     belief: Belief
     passes: int
-    converged: bool
     doubts: tuple[str, ...]
 
 
@@ -67,8 +66,8 @@ def message_passing_attack(
     matrix estimated on the way; norms are public, labels are not known. Needs Gaussian weights.
 
     The features are shorter than the public norms by what is not known of them: the posterior mean has the least error.
-    Their Gram matrix is EM's from that of orthogonal features, the residuals are those of the largest evidence (Fisher
-    scoring) from random ones. Diagnostics: ``misfit`` is the mean over neurons of the squared distance of ``w_j.x`` from
+    Their Gram matrix is EM's from that of orthogonal features, the residuals are those of the largest evidence (Newton
+    steps) from random ones. Diagnostics: ``misfit`` is the mean over neurons of the squared distance of ``w_j.x`` from
     its forecast, over its expectation, 1; ``error`` the R that the posterior expects. Passes end as ``PRECISION`` says;
     a start whose passes do not, or whose answer is suspect, is followed by another, up to ``attack.starts``, and the one
     with the largest evidence is returned.
@@ -127,14 +126,21 @@ def _runs(
     residuals = _residual_starts(net, likelihood, gram, attack.starts, seed)
     runs: list[_Run] = []
     for start in range(attack.starts):
-        runs.append(_run(net, likelihood, _start(net, likelihood, gram, residuals[start], seed, start), attack))
+        runs.append(
+            _run(net, likelihood, _start(net, likelihood, gram, residuals[start], seed, start), attack)
+        )
         if not runs[-1].doubts:
             break
     return runs
 
 
 def _start(
-    net: TwoLayerNet, likelihood: Likelihood, gram: torch.Tensor, residuals: torch.Tensor, seed: int, start: int
+    net: TwoLayerNet,
+    likelihood: Likelihood,
+    gram: torch.Tensor,
+    residuals: torch.Tensor,
+    seed: int,
+    start: int,
 ) -> Belief:
     """Features in random directions, ``START`` of the Gram matrix explained."""
     drawn = normal((len(gram), net.d), seed, "starts", 0, start, device="cpu", dtype=torch.float64)
@@ -148,14 +154,20 @@ def _residual_starts(
     """Residuals (count, B) for the starts: of random ones that give entries of the size that is seen, those under which the
     distribution of the first ``FEW_NEURONS`` entries is likeliest, the best one first."""
     B = len(gram)
-    drawn = normal((CANDIDATES * count, B), seed, "starts", 1, device="cpu", dtype=torch.float64).to(net.device)
+    drawn = normal((CANDIDATES * count, B), seed, "starts", 1, device="cpu", dtype=torch.float64).to(
+        net.device
+    )
     sizes = [_size(net, float(square) ** 0.5) for square in torch.diagonal(gram)]
     sized = drawn * torch.tensor(sizes, device=net.device, dtype=torch.float64)
     drawn *= likelihood.size / torch.linalg.vector_norm(sized, dim=1, keepdim=True)
     blurred = likelihood.blurred(START_BLUR / 4 * likelihood.size)
     nothing = torch.zeros(min(FEW_NEURONS, net.m), B, device=net.device, dtype=torch.float64)
     likely = [
-        float(Points(net.activation, gram, r, FEW_NODES).gains(blurred, slice(0, len(nothing)), nothing)[1].evidence)
+        float(
+            Points(net.activation, gram, r, FEW_NODES)
+            .gains(blurred, slice(0, len(nothing)), nothing)[1]
+            .evidence
+        )
         for r in drawn
     ]
     best = sorted(range(len(likely)), key=lambda k: -likely[k])
@@ -174,15 +186,18 @@ def _run(net: TwoLayerNet, likelihood: Likelihood, belief: Belief, attack: Messa
     while passes < attack.iterations and since < PATIENCE and not converged:
         before, passes = belief, passes + 1
         belief = step(net, likelihood, before, attack)
-        if not math.isfinite(belief.evidence) or not bool(torch.isfinite(belief.features).all()):
-            return _Run(belief, passes, False, ("passes diverged",))
-        moved = float(torch.linalg.vector_norm(belief.features - before.features)) / math.sqrt(len(belief.gram))
+        if not math.isfinite(belief.evidence):
+            return _Run(belief, passes, ("passes diverged",))
+        moved = float(torch.linalg.vector_norm(belief.features - before.features)) / math.sqrt(
+            len(belief.gram)
+        )
         left = likelihood.size * belief.error / size
-        exact = left <= EXACT * likelihood.least
-        converged = exact or (moved <= PRECISION * belief.error and belief.blur <= PRECISION * left)
+        if left <= EXACT * likelihood.least:
+            return _Run(belief, passes, ())
+        converged = moved <= PRECISION * belief.error and belief.blur <= PRECISION * left
         since = 0 if belief.error < (1 - PRECISION) * lowest else since + 1
         lowest = min(lowest, belief.error)
-    return _Run(belief, passes, converged, _doubts(likelihood, belief, size, passes, converged))
+    return _Run(belief, passes, _doubts(likelihood, belief, size, passes, converged))
 
 
 def _doubts(
@@ -190,19 +205,17 @@ def _doubts(
 ) -> tuple[str, ...]:
     """What speaks against the answer. Data may lie too far from their forecast; too near they can lie only where the noise,
     and not the distance of points, is the width of the likelihood."""
-    surplus = belief.surplus
-    sharp = likelihood.density.sigma > RESOLVED * likelihood.size * belief.error / size
+    surplus, part = belief.surplus, belief.error / size
+    sharp = likelihood.density.sigma > RESOLVED * likelihood.size * part
     off = abs(surplus.mean) if sharp else surplus.mean
+    ratio = 1 + surplus.mean / len(belief.gram)
     checks_made = (
         (not converged, f"not at rest after {passes} passes"),
-        (
-            belief.error > UNINFORMED * size,
-            f"uninformative: the error expected is {belief.error / size:.2f} of the features' size",
-        ),
+        (part > UNINFORMED, f"uninformative: the error expected is {part:.2f} of the features' size"),
         (
             off > SURPRISE * surplus.error,
-            f"entries lie {1 + surplus.mean / len(belief.gram):.2f} times as far from their forecast as the defense's density "
-            f"lets expect ({surplus.mean / surplus.error:.0f} standard errors)",
+            f"entries lie {ratio:.2f} times as far from their forecast as the defense's density lets expect "
+            f"({off / max(surplus.error, 1e-300):.0f} standard errors)",
         ),
     )
     return tuple(text for failed, text in checks_made if failed)

@@ -16,6 +16,9 @@ from bounds.estimator import MessagePassing
 #: A step of the residuals is at most this part of their root mean square.
 LONGEST_STEP = 0.3
 
+#: Features that are believed to be parallel are taken to be this close to it.
+LARGEST_COSINE = 1 - 1e-6
+
 #: Least curvature of the evidence in units of the scatter of its scores.
 FLATTEST = 1e-4
 
@@ -26,6 +29,9 @@ class Surplus(NamedTuple):
 
     mean: float
     error: float
+
+
+NOT_SEEN = Surplus(0.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +50,7 @@ class Belief:
     gram: torch.Tensor
     blur: float
     evidence: float = -float("inf")
-    surplus: Surplus = Surplus(0.0, 0.0)
+    surplus: Surplus = NOT_SEEN
 
     @property
     def error(self) -> float:
@@ -53,7 +59,12 @@ class Belief:
 
 
 def first(
-    net: TwoLayerNet, features: torch.Tensor, residuals: torch.Tensor, gram: torch.Tensor, overlap: float, blur: float
+    net: TwoLayerNet,
+    features: torch.Tensor,
+    residuals: torch.Tensor,
+    gram: torch.Tensor,
+    overlap: float,
+    blur: float,
 ) -> Belief:
     """What is believed at the start: ``overlap`` of the Gram matrix is explained."""
     gains = torch.zeros(net.m, len(features), device=net.device, dtype=torch.float64)
@@ -77,6 +88,8 @@ def step(net: TwoLayerNet, likelihood: Likelihood, before: Belief, attack: Messa
         return gains[rows].T.to(net.dtype) @ W, sums
 
     backward, sums = total(net, kernel)
+    if not bool(torch.isfinite(backward).all() and torch.isfinite(sums.curvature).all()):
+        return replace(before, evidence=-float("inf"))
     information = _positive(sums.curvature / net.d)
     prior = torch.linalg.inv(before.gram)
     share = torch.linalg.inv(prior + information)
@@ -99,7 +112,8 @@ def step(net: TwoLayerNet, likelihood: Likelihood, before: Belief, attack: Messa
 
 def _on_norms(mean: torch.Tensor, covariance: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
     """``mean`` with the rows' lengths for which ``|xhat_i|^2 + V_ii`` is the public squared norm. Else nothing but one
-    coordinate of the prior in d holds the norm, and features and residuals scale against each other where sigma is homogeneous."""
+    coordinate of the prior in d holds the norm, and features and residuals scale against each other where sigma is
+    homogeneous."""
     wanted = (torch.diagonal(gram) - torch.diagonal(covariance)).clamp(min=0)
     return mean * torch.sqrt(wanted / mean.square().sum(dim=1).clamp(min=1e-300))[:, None]
 
@@ -147,7 +161,9 @@ def _residuals(before: torch.Tensor, sums: Sums) -> torch.Tensor:
 
 
 def _gram(after: Belief) -> torch.Tensor:
-    """EM's: ``Xhat Xhat^T + V``, on the public norms."""
+    """EM's: ``Xhat Xhat^T + V``, on the public norms, and with cosines a little below 1."""
     found = after.features @ after.features.T + after.covariance
     scale = torch.sqrt(torch.diagonal(after.gram) / torch.diagonal(found))
-    return scale[:, None] * found * scale
+    gram = scale[:, None] * found * scale
+    apart = torch.diag(torch.diagonal(gram))
+    return apart + LARGEST_COSINE * (gram - apart)

@@ -47,8 +47,8 @@ class Values:
 
 @dataclass(frozen=True, eq=False)
 class Likelihood:
-    """The density of what is seen of m entries. lower, upper (m,): the window of each entry, or twice what is seen of it where
-    there is none. least: no likelihood is sharper; size: root mean square of the entries, as far as they are known; blur:
+    """The density of what is seen of m entries. lower, upper (m,): the window of each entry, or twice what is seen of it
+    where there is none. least: no likelihood is sharper; size: root mean square of the entries, as far as they are known; blur:
     standard deviation of noise on top of the density's own."""
 
     density: Density
@@ -65,7 +65,9 @@ class Likelihood:
         kind = type(density)
         if kind not in _VALUES:
             names = ", ".join(sorted(known.__name__ for known in _VALUES))
-            raise ValueError(f"the defense's density must be one of {names} for message passing; got {density}")
+            raise ValueError(
+                f"the defense's density must be one of {names} for message passing; got {density}"
+            )
         density = _in_units(density, unit)
         values = seen.cpu().numpy()
         lower, upper = density.windows(values) if _VALUES[kind] is _window else (values, values)
@@ -73,7 +75,9 @@ class Likelihood:
         middle = (lower[known] + upper[known]) / 2
         size = float(np.sqrt(np.mean(middle**2))) if len(middle) else 0.0
         size = size if size > 0 else 1.0
-        ends = [torch.as_tensor(np.array(end), dtype=torch.float64, device=seen.device) for end in (lower, upper)]
+        ends = [
+            torch.as_tensor(np.array(end), dtype=torch.float64, device=seen.device) for end in (lower, upper)
+        ]
         return Likelihood(density, ends[0], ends[1], max(SHARPEST, 4 * rounding) * size, size)
 
     def blurred(self, blur: float) -> Likelihood:
@@ -150,7 +154,7 @@ def _interval(
 def _dithered(
     law: Likelihood, lower: torch.Tensor, _: torch.Tensor, parts: tuple[torch.Tensor, ...], along: int
 ) -> Values:
-    """``E max(0, 1 - |off + width N|)`` of the distance in steps; far outside, a Gaussian tail."""
+    """``E max(0, 1 - |off + width N|)`` of the distance in steps; far outside, the leading term of its tail."""
     assert isinstance(law.density, Dithered)
     t = _sum(parts)
     step = law.density.step
@@ -161,17 +165,18 @@ def _dithered(
     for shift, weight in ((1.0, 1.0), (0.0, -2.0), (-1.0, 1.0)):
         u = (off + shift) / width
         # E max(0, -(off + shift) - width N): the ramps of the far side, which are small where the value is
-        mass = torch.special.ndtr(-u)
+        mass = torch.special.erfc(u * _ROOT_HALF) / 2  # not torch's ndtr, which has no tail
         density = torch.exp(-(u * u) / 2) / _SQRT_2PI
         value += weight * (width * density - (off + shift) * mass)
         slope -= weight * mass
         bend += weight * density / width
-    beyond = (off - 1) / width
-    seen = value > 1e-12
-    value = value.clamp(min=1e-12)
-    log = torch.where(seen, torch.log(value), math.log(1e-12) - beyond * beyond / 2)
-    slope = torch.where(seen, slope / value, -beyond / width)
-    bend = torch.where(seen, bend / value, (beyond * beyond - 1) / width**2)
+    outside = value < _UNDERFLOW
+    value = value.clamp(min=_UNDERFLOW)
+    beyond = ((off - 1) / width).clamp(min=1.0)
+    tail = torch.log(width / _SQRT_2PI) - 2 * torch.log(beyond) - beyond * beyond / 2
+    log = torch.where(outside, tail, torch.log(value))
+    slope = torch.where(outside, -beyond / width, slope / value)
+    bend = torch.where(outside, (beyond / width) ** 2, bend / value)
     return Values.of_sum(log, torch.sign(signed) * slope / step, bend / step**2, len(parts))
 
 

@@ -23,10 +23,12 @@ _LEAST = -300.0
 
 
 class Sums(NamedTuple):
-    """Over neurons, with z ~ N(omega, V) before y is seen and g = V^-1 (E[z | y] - omega): ``evidence`` of log p(y), ``square``
-    (B, B) of g g^T, ``curvature`` (B, B) of -dg/domega, ``score`` (B,), ``scatter`` (B, B) and ``bend`` (B, B) of the derivative
-    of log p(y) by the residuals, of its square, and of the second derivative of p(y) over p(y), ``surplus`` (2,) of ``tr V (g g^T + dg/domega)``, which has mean zero where
-    the model holds, and of its square."""
+    """Over neurons, with z ~ N(omega, V) before y is seen and g = V^-1 (E[z | y] - omega).
+
+    evidence: of log p(y). square (B, B): of g g^T; curvature (B, B): of -dg/domega. score (B,), scatter (B, B), bend (B, B): of
+    the derivative of log p(y) by the residuals, of its square, and of the second derivative of p(y) over p(y). surplus (2,):
+    of ``tr V (g g^T + dg/domega)``, which has mean zero where the model holds, and of its square.
+    """
 
     evidence: torch.Tensor
     square: torch.Tensor
@@ -40,9 +42,7 @@ class Sums(NamedTuple):
 class Points:
     """The points that stand for N(0, V), seen from every neuron's omega, at given residuals."""
 
-    def __init__(
-        self, activation: Activation, V: torch.Tensor, residuals: torch.Tensor, along: int
-    ) -> None:
+    def __init__(self, activation: Activation, V: torch.Tensor, residuals: torch.Tensor, along: int) -> None:
         nodes = lines(len(residuals), along)
         M = frame(V.cpu().numpy(), residuals.cpu().numpy())
         B = len(M)
@@ -58,9 +58,7 @@ class Points:
         self.pairs = tuple(torch.as_tensor(index, device=place) for index in pairs)
         self.inverse = torch.as_tensor(np.linalg.inv(M), device=place)
 
-    def gains(
-        self, likelihood: Likelihood, rows: slice, omega: torch.Tensor
-    ) -> tuple[torch.Tensor, Sums]:
+    def gains(self, likelihood: Likelihood, rows: slice, omega: torch.Tensor) -> tuple[torch.Tensor, Sums]:
         """g (n, B) of the neurons ``rows`` with ``omega`` (n, B), and the sums over them."""
         size = max(1, _AT_A_TIME.get(omega.device.type, _AT_A_TIME["cuda"]) // self.offsets.shape[1])
         gains, sums = [], []
@@ -72,9 +70,7 @@ class Points:
             sums.append(terms)
         return torch.cat(gains), Sums(*(torch.stack(each).sum(dim=0) for each in zip(*sums, strict=True)))
 
-    def _gains(
-        self, likelihood: Likelihood, rows: slice, omega: torch.Tensor
-    ) -> tuple[torch.Tensor, Sums]:
+    def _gains(self, likelihood: Likelihood, rows: slice, omega: torch.Tensor) -> tuple[torch.Tensor, Sums]:
         B = omega.shape[1]
         hidden = tuple(
             apply_activation(self.activation, omega[:, i, None] + self.offsets[i]) for i in range(B)

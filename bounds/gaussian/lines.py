@@ -48,11 +48,12 @@ def lines(B: int, along: int) -> Lines:
     if not 1 <= B <= LARGEST_B:
         raise ValueError(f"B must be 1 to {LARGEST_B}; got {B}")
     line = np.linspace(-_REACH, _REACH, along)
+    density = np.exp(-(line**2) / 2)
+    line = _standard(line[:, None], density)[:, 0]
     across, share = _across(B - 1)
-    points = np.concatenate(
-        [np.tile(line, len(across))[:, None], np.repeat(across, along, axis=0)], axis=1
-    )
-    weights = np.outer(share, np.exp(-(line**2) / 2)).ravel()
+    across = _standard(across, share)
+    points = np.concatenate([np.tile(line, len(across))[:, None], np.repeat(across, along, axis=0)], axis=1)
+    weights = np.outer(share, density).ravel()
     weights /= weights.sum()
     for values in (points, weights):
         values.setflags(write=False)
@@ -62,11 +63,24 @@ def lines(B: int, along: int) -> Lines:
 def _across(D: int) -> tuple[Array, Array]:
     if D in _GRID:
         axis = np.linspace(-_ACROSS, _ACROSS, _GRID[D]) if D else np.zeros(1)
-        points = np.stack(np.meshgrid(*[axis] * D, indexing="ij"), axis=-1).reshape(-1, D) if D else np.zeros((1, 0))
+        points = (
+            np.stack(np.meshgrid(*[axis] * D, indexing="ij"), axis=-1).reshape(-1, D)
+            if D
+            else np.zeros((1, 0))
+        )
         points = points[np.sum(points**2, axis=1) <= _ACROSS**2 * (1 + 1e-9)]
         return points, np.exp(-np.sum(points**2, axis=1) / 2)
     uniform = scipy.stats.qmc.Sobol(D, scramble=True, seed=0).random(_SOBOL)
     return np.asarray(scipy.special.ndtri(np.clip(uniform, 1e-12, 1 - 1e-12))), np.ones(_SOBOL)
+
+
+def _standard(points: Array, weights: Array) -> Array:
+    """The points moved to mean 0 and covariance 1: what an entry narrows is told by the difference from these, and may be
+    small."""
+    share = weights / weights.sum()
+    centred = points - share @ points
+    root = np.linalg.cholesky((share[:, None] * centred).T @ centred)
+    return np.asarray(np.linalg.solve(root, centred.T).T)
 
 
 def frame(V: Array, residuals: Array) -> Array:

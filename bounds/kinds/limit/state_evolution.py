@@ -28,6 +28,9 @@ from bounds.gaussian.lines import LARGEST_B, RESOLVED, frame, lines
 #: Below this part of the root mean square of t, differences are rounding: the likelihood is not sharpened further.
 SHARPEST = 1e-12
 
+#: Entries that an expectation is over, and points on a line, unless given.
+DRAWS, ALONG = 2**11, 30
+
 #: Points of posteriors that are computed at a time.
 _AT_A_TIME = 2**20
 
@@ -54,8 +57,8 @@ def state_evolution(
     overlap: Array | None = None,
     steps: int = 200,
     tolerance: float = 1e-3,
-    draws: int = 2**11,
-    along: int = 40,
+    draws: int = DRAWS,
+    along: int = ALONG,
 ) -> StateEvolution:
     """Iterate the two maps for ``alpha`` neurons per dimension, Gram matrix ``gram`` (B, B) and ``residuals`` (B,), from the
     overlap (B, B), by default 1e-6 of the Gram matrix, until the error changes by less than the part ``tolerance`` of it.
@@ -75,11 +78,11 @@ def state_evolution(
         if np.linalg.eigvalsh(matrix)[0] <= 0:
             raise ValueError(f"{name} must be positive definite; got {matrix.tolist()}")
     inverse = np.linalg.inv(G)
-    normal = _normals(3 * B + 1, draws)
+    normal = normals(3 * B + 1, draws)
     V, error = G - Q, np.inf
     information = np.zeros_like(G)
     for step in range(1, steps + 1):
-        information = alpha * mean_square(G, V, r, activation, density, normal, along)
+        information = alpha * mean_information(G, V, r, activation, density, normal, along)
         V = np.linalg.inv(inverse + information)
         before, error = error, float(np.sqrt(np.trace(V) / B))
         if abs(error - before) <= tolerance * error:
@@ -87,8 +90,14 @@ def state_evolution(
     return StateEvolution(G - V, information, error, steps, False)
 
 
-def mean_square(
-    gram: Array, V: Array, residuals: Array, activation: Activation, density: Density, normal: Array, along: int
+def mean_information(
+    gram: Array,
+    V: Array,
+    residuals: Array,
+    activation: Activation,
+    density: Density,
+    normal: Array,
+    along: int,
 ) -> Array:
     """``E[g_out g_out^T]`` (B, B) at ``V``, over entries made of ``normal`` (n, 3 B + 1): omega, z, and what the density
     draws."""
@@ -96,18 +105,18 @@ def mean_square(
     omega = normal[:, :B] @ _root(gram - V).T
     z = omega + normal[:, B : 2 * B] @ _root(V).T
     seen = drawn(density, residuals * activation(z), normal[:, 2 * B :])
-    g = posterior_gain(seen, omega, V, residuals, activation, density, along)
-    return g.T @ g / len(g)
+    g = gains(seen, omega, V, residuals, activation, density, along)
+    return np.asarray(g.T @ g / len(g))
 
 
-def posterior_gain(
+def gains(
     seen: Array,
     omega: Array,
     V: Array,
     residuals: Array,
     activation: Activation,
     density: Density,
-    along: int = 40,
+    along: int = ALONG,
 ) -> Array:
     """``g_out = V^-1 (E[z | y, omega, V] - omega)`` (n, B) of entries ``seen`` (n,), z ~ N(omega (n, B), V)."""
     n, B = omega.shape
@@ -126,8 +135,8 @@ def posterior_gain(
         log[:, part] = density.log_density(each, parts.reshape(-1, B), blur).reshape(n, -1)
     log += np.log(nodes.weights)
     p = np.exp(log - log.max(axis=1, keepdims=True))
-    expected = p @ nodes.points / p.sum(axis=1, keepdims=True)
-    return np.asarray(np.linalg.solve(M.T, expected.T).T)
+    p /= p.sum(axis=1, keepdims=True)
+    return np.asarray(p @ nodes.points @ np.linalg.inv(M))
 
 
 def spacing(parts: Array, along: int) -> Array:
@@ -201,6 +210,7 @@ def _root(covariance: Array) -> Array:
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
-def _normals(dimension: int, draws: int) -> Array:
+def normals(dimension: int, draws: int) -> Array:
+    """Quasi-random standard normals (draws, dimension), the same every time."""
     uniform = scipy.stats.qmc.Sobol(dimension, scramble=True, seed=0).random(draws)
     return np.asarray(scipy.special.ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)))
