@@ -105,7 +105,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "bounds": (
         "arrays errors",
         "checks",
-        "gaussian losses",
+        "gaussian losses density",
         "setting law estimator",
         "defense",
         "registry",
@@ -123,7 +123,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "device client registry",
         "networks observation",
         "channels reconstruction",
-        "tensor message_passing",
+        "tensor",
+        "likelihood message_passing",
         "rows",
         "own image",
         "__init__",

@@ -48,8 +48,8 @@ class Values:
 @dataclass(frozen=True, eq=False)
 class Likelihood:
     """The density of what is seen of m entries. lower, upper (m,): the window of each entry, or twice what is seen of it
-    where there is none. least: no likelihood is sharper; size: root mean square of the entries, as far as they are known; blur:
-    standard deviation of noise on top of the density's own."""
+    where there is none. least: no likelihood is sharper; size: root mean square of the entries, as far as they are known;
+    blur: standard deviation of noise on top of the density's own."""
 
     density: Density
     lower: torch.Tensor

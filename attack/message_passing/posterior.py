@@ -25,9 +25,9 @@ _LEAST = -300.0
 class Sums(NamedTuple):
     """Over neurons, with z ~ N(omega, V) before y is seen and g = V^-1 (E[z | y] - omega).
 
-    evidence: of log p(y). square (B, B): of g g^T; curvature (B, B): of -dg/domega. score (B,), scatter (B, B), bend (B, B): of
-    the derivative of log p(y) by the residuals, of its square, and of the second derivative of p(y) over p(y). surplus (2,):
-    of ``tr V (g g^T + dg/domega)``, which has mean zero where the model holds, and of its square.
+    evidence: of log p(y). square (B, B): of g g^T; curvature (B, B): of -dg/domega. score (B,), scatter (B, B), bend (B, B):
+    of the derivative of log p(y) by the residuals, of its square, and of the second derivative of p(y) over p(y). surplus
+    (2,): of ``tr V (g g^T + dg/domega)``, which has mean zero where the model holds, and of its square.
     """
 
     evidence: torch.Tensor

@@ -73,13 +73,14 @@ def state_evolution(
     B = len(r)
     if B > LARGEST_B:
         raise ValueError(f"B must be at most {LARGEST_B}; got {B}")
-    Q = 1e-6 * G if overlap is None else checks.array("overlap", overlap, (B, B))
+    Q: Array = 1e-6 * G if overlap is None else checks.array("overlap", overlap, (B, B))
     for name, matrix in (("gram", G), ("overlap", Q), ("gram - overlap", G - Q)):
         if np.linalg.eigvalsh(matrix)[0] <= 0:
             raise ValueError(f"{name} must be positive definite; got {matrix.tolist()}")
     inverse = np.linalg.inv(G)
     normal = normals(3 * B + 1, draws)
-    V, error = G - Q, np.inf
+    V: Array = G - Q
+    error = np.inf
     information = np.zeros_like(G)
     for step in range(1, steps + 1):
         information = alpha * mean_information(G, V, r, activation, density, normal, along)
