@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -26,8 +26,11 @@ START = 0.01
 #: Blur of the likelihood at the start, in units of the root mean square of what is seen.
 START_BLUR = 0.5
 
+#: Share of the old iterate that every other start keeps at least.
+DAMPED = 0.5
+
 #: Residuals that are tried for each start, on so many neurons and points on a line.
-CANDIDATES, FEW_NEURONS, FEW_NODES = 4, 500, 16
+CANDIDATES, FEW_NEURONS, FEW_NODES = 8, 500, 16
 
 #: Passes end when the features move by less than this part of the error that is expected, and the blur is as small beside
 #: what the error leaves open of an entry.
@@ -69,8 +72,8 @@ def message_passing_attack(
     Their Gram matrix is EM's from that of orthogonal features, the residuals are those of the largest evidence (Newton
     steps) from random ones. Diagnostics: ``misfit`` is the mean over neurons of the squared distance of ``w_j.x`` from
     its forecast, over its expectation, 1; ``error`` the R that the posterior expects. Passes end as ``PRECISION`` says;
-    a start whose passes do not, or whose answer is suspect, is followed by another, up to ``attack.starts``, and the one
-    with the largest evidence is returned.
+    a start whose passes do not, or whose answer is suspect, is followed by another, up to ``attack.starts``: the same one
+    with damping, then one from elsewhere. The first without a doubt is returned, else that of the largest evidence.
 
     batch_size: B, at most ``LARGEST_B``; must equal the observation's when given. Raises ``ValueError`` on bad input, a
     larger B or a defense whose density has no formulas here, ``ReconstructionError`` when no start gives a number.
@@ -121,14 +124,16 @@ def message_passing_attack(
 def _runs(
     net: TwoLayerNet, likelihood: Likelihood, norms: tuple[float, ...], attack: MessagePassing, seed: int
 ) -> list[_Run]:
-    """One start after the other, until one leaves no doubt."""
+    """One start after the other, until one leaves no doubt. Every other one goes where that before it went, with damping:
+    passes that swing then come to rest."""
     gram = torch.diag(torch.tensor(norms, device=net.device, dtype=torch.float64) ** 2)
-    residuals = _residual_starts(net, likelihood, gram, attack.starts, seed)
+    residuals = _residual_starts(net, likelihood, gram, -(-attack.starts // 2), seed)
+    slower = replace(attack, damping=max(attack.damping, DAMPED))
     runs: list[_Run] = []
     for start in range(attack.starts):
-        runs.append(
-            _run(net, likelihood, _start(net, likelihood, gram, residuals[start], seed, start), attack)
-        )
+        place = start // 2
+        belief = _start(net, likelihood, gram, residuals[place], seed, place)
+        runs.append(_run(net, likelihood, belief, slower if start % 2 else attack))
         if not runs[-1].doubts:
             break
     return runs
