@@ -100,8 +100,9 @@ class MessagePassing(AttackSpec):
     """Approximate message passing with the Bayes-optimal denoisers of the density of what is seen.
 
     iterations: passes at most for each start, 1 to 10 000. starts: at most so many, 1 to 1000; it ends with the first that
-    leaves no doubt. damping: share of the old iterate that is kept, 0 to below 1; at least half in every other start. nodes: points of a posterior on a line
-    along which an entry runs, 10 to 1000: without noise, or with little, the likelihood is no sharper than these resolve.
+    leaves no doubt. damping: share of the old iterate that is kept, 0 to below 1; at least half in every other start.
+    nodes: points of a posterior on a line along which an entry runs, 10 to 1000: without noise, or with little, the
+    likelihood is no sharper than these resolve.
     """
 
     name: ClassVar[str] = "message_passing"

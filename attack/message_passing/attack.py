@@ -16,6 +16,7 @@ from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionErr
 from attack.streams import normal
 from attack.units import gradient_unit, shift
 from bounds import checks
+from bounds.density import Thresholded
 from bounds.estimator import MessagePassing
 from bounds.gaussian.activations import ZERO
 from bounds.gaussian.lines import LARGEST_B, RESOLVED
@@ -99,6 +100,7 @@ def message_passing_attack(
         reason = f"none of {len(runs)} starts gave numbers: too few neurons, or a density that excludes what is seen"
         raise ReconstructionError(reason, Diagnostics("failed", (reason,), passes=passes, starts=len(runs)))
     best = next((run for run in finite if not run.doubts), max(finite, key=lambda run: run.belief.evidence))
+    warnings = best.doubts + _ambiguity(likelihood, B)
     features = best.belief.features
     residuals = shift(best.belief.residuals, unit)
     lengths = torch.linalg.vector_norm(features, dim=1, keepdim=True)
@@ -109,8 +111,8 @@ def message_passing_attack(
         residuals,
         labels,
         Diagnostics(
-            status="suspect" if best.doubts else "ok",
-            warnings=best.doubts,
+            status="suspect" if warnings else "ok",
+            warnings=warnings,
             passes=passes + 1,
             misfit=1 + best.belief.surplus.mean / B,
             expected=1.0,
@@ -224,6 +226,21 @@ def _doubts(
         ),
     )
     return tuple(text for failed, text in checks_made if failed)
+
+
+def _ambiguity(likelihood: Likelihood, B: int) -> tuple[str, ...]:
+    """Of entries kept for their size. ``sigma(z) = sigma(-z) + z`` for ReLU and others, and on the neurons that a strong
+    feature activates its term takes up the linear part of another's: the posterior has a second peak nearly as high, which
+    is seen from there alone."""
+    if (
+        not isinstance(likelihood.density, Thresholded)
+        or B == 1
+        or bool((likelihood.lower == likelihood.upper).all())
+    ):
+        return ()
+    return (
+        "entries are kept for their size: with one feature turned round others may explain them nearly as well",
+    )
 
 
 def _rounding(net: TwoLayerNet) -> float:
