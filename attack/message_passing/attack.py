@@ -30,8 +30,8 @@ START_BLUR = 0.5
 #: Share of the old iterate that every other start keeps at least.
 DAMPED = 0.5
 
-#: Residuals that are tried for each start, on so many neurons and points on a line.
-CANDIDATES, FEW_NEURONS, FEW_NODES = 8, 500, 16
+#: Residuals that are tried for the starts, on so many neurons and points on a line.
+CANDIDATES, FEW_NEURONS, FEW_NODES = 32, 300, 12
 
 #: Passes end when the features move by less than this part of the error that is expected, and the blur is as small beside
 #: what the error leaves open of an entry.
@@ -41,7 +41,7 @@ PRECISION = 0.03
 EXACT = 10.0
 
 #: ... or has not fallen to a new low for so many passes.
-PATIENCE = 15
+PATIENCE = 20
 
 #: A start whose expected error is above this part of the features' size has found nothing.
 UNINFORMED = 0.95
@@ -161,7 +161,7 @@ def _residual_starts(
     """Residuals (count, B) for the starts: of random ones that give entries of the size that is seen, those under which the
     distribution of the first ``FEW_NEURONS`` entries is likeliest, the best one first."""
     B = len(gram)
-    drawn = normal((CANDIDATES * count, B), seed, "starts", 1, device="cpu", dtype=torch.float64).to(
+    drawn = normal((max(CANDIDATES, count), B), seed, "starts", 1, device="cpu", dtype=torch.float64).to(
         net.device
     )
     sizes = [_size(net, float(square) ** 0.5) for square in torch.diagonal(gram)]
