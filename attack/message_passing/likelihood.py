@@ -16,10 +16,7 @@ import numpy as np
 import torch
 
 from bounds.density import Clamped, Density, Dithered, Erased, Masked, Plain, Rounded, Signs, Thresholded
-from bounds.gaussian.lines import RESOLVED
-
-#: Below this part of the root mean square of what is seen, differences are rounding: no likelihood is sharper.
-SHARPEST = 1e-12
+from bounds.gaussian.lines import RESOLVED, SHARPEST
 
 #: Parameters of densities that are lengths on the scale of an entry.
 _LENGTHS = ("sigma", "step", "limit")

@@ -28,6 +28,9 @@ _GRID, _SOBOL = {0: 1, 1: 14, 2: 10}, 2**7
 #: distance of a Gaussian that wide are integrals up to 1.4 per cent of ripple.
 RESOLVED = 0.5
 
+#: Below this part of the root mean square of what is seen, differences are rounding: no likelihood is sharper.
+SHARPEST = 1e-12
+
 #: Directions of a covariance that are this much smaller than the largest are kept at this size.
 _FLAT = 1e-14
 

@@ -23,10 +23,7 @@ from bounds.arrays import Array
 from bounds.density import Clamped, Density, Dithered, Erased, Masked, Plain, Rounded, Signs, Thresholded
 from bounds.errors import UnsupportedBound
 from bounds.gaussian.activations import Activation
-from bounds.gaussian.lines import LARGEST_B, RESOLVED, frame, lines
-
-#: Below this part of the root mean square of t, differences are rounding: the likelihood is not sharpened further.
-SHARPEST = 1e-12
+from bounds.gaussian.lines import LARGEST_B, RESOLVED, SHARPEST, frame, lines
 
 #: Entries that an expectation is over, and points on a line, unless given.
 DRAWS, ALONG = 2**11, 30
@@ -84,7 +81,7 @@ def state_evolution(
     information = np.zeros_like(G)
     for step in range(1, steps + 1):
         information = alpha * mean_information(G, V, r, activation, density, normal, along)
-        V = np.linalg.inv(inverse + information)
+        V = np.asarray(np.linalg.inv(inverse + information), dtype=np.float64)
         before, error = error, float(np.sqrt(np.trace(V) / B))
         if abs(error - before) <= tolerance * error:
             return StateEvolution(G - V, information, error, step, True)
