@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -29,11 +30,11 @@ def gradient_matching(
     (``GradientMatching`` says what is published and what is ours).
 
     Whatever the defense is, the gradient is matched as it is seen, as the published attacks do: what a defense does to it is
-    not modelled. Which public norm, where they differ, and which label belong together is not known: each start assumes an
-    order at random, and the misfit tells. Diagnostics: ``misfit`` is ``|ghat - g|^2 / |g|^2`` of the answer, ``starts`` those
-    that were made, ``agreeing`` those with the answer's misfit to the method's precision, ``passes`` those over the weights;
-    no gap (nan) and no eigenvalues. "suspect" where the misfit is not zero to the method's precision: with a defense that
-    need not be a failure, and this attack cannot tell.
+    not modelled. Which public norm, where they differ, and which label belong together is not known: the starts go through
+    the orders, and the misfit tells. Diagnostics: ``misfit`` is ``|ghat - g|^2 / |g|^2`` of the answer, ``starts`` counts
+    those made, ``agreeing`` those with the answer's misfit to the method's precision, ``passes`` those over the weights; no
+    gap (nan) and no eigenvalues. "suspect" where the misfit is not zero to the method's precision: with a defense that need
+    not be a failure, and this attack cannot tell.
 
     Raises ``ValueError`` or ``TypeError`` on bad input or labels that are not B, ``ReconstructionError`` for a gradient that
     is zero, or where no start gives a finite misfit.
@@ -97,9 +98,8 @@ def _start(
 ) -> tuple[Objective, torch.Tensor]:
     """The objective with the norms in the order that this start assumes, and its random directions (B, d)."""
     generator = numpy_generator(seed, "gradient matching", index)
-    B = observation.batch_size
-    raw = generator.standard_normal((B, net.d))
-    norms = generator.permutation(observation.norms)
+    raw = generator.standard_normal((observation.batch_size, net.d))
+    norms = next(itertools.islice(itertools.cycle(itertools.permutations(observation.norms)), index, None))
 
     def there(values: object) -> torch.Tensor:
         return torch.as_tensor(values, device=net.device, dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,10 +17,13 @@ from bounds import GradientMatching
 _Map = Callable[[torch.Tensor], tuple[float, torch.Tensor]]
 
 #: Pairs that L-BFGS remembers; evaluations that it may make for an iteration; the slope at which it stops.
-_MEMORY, _EVALUATIONS, _FLAT = 50, 3, 1e-12
+_MEMORY, _EVALUATIONS, _FLAT = 50, 2, 1e-10
 
 #: Where the step of signed Adam decays, as fractions of its iterations, and by which factor (Geiping et al. 2020).
 _MILESTONES, _DECAY = (3 / 8, 5 / 8, 7 / 8), 0.1
+
+#: Adam's own numbers, the usual ones.
+_BETAS, _TINY = (0.9, 0.999), 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,19 +57,22 @@ def lbfgs(objective: _Map, start: torch.Tensor, attack: GradientMatching) -> Fou
 
 
 def signed_adam(objective: _Map, start: torch.Tensor, attack: GradientMatching) -> Found:
-    """Adam on the signs of the slope, its step divided by ten at three milestones; of all iterates the best."""
-    z = start.clone()
-    adam = torch.optim.Adam([z], lr=attack.step)
-    milestones = [round(part * attack.iterations) for part in _MILESTONES]
-    schedule = torch.optim.lr_scheduler.MultiStepLR(adam, milestones, gamma=_DECAY)
-    best, least = start, float("inf")
-    for _ in range(attack.iterations):
+    """Adam on the signs of the slope, its step divided by ten at three milestones; of all iterates the best.
+
+    Written out, as a step of ``torch.optim`` takes a quarter of the time of the objective (and the first one seconds).
+    """
+    z, best, least = start, start, math.inf
+    mean, power = torch.zeros_like(z), torch.zeros_like(z)
+    for done in range(attack.iterations):
         value, slope = objective(z)
         if value < least:
-            best, least = z.clone(), value
-        z.grad = slope.sign()
-        adam.step()
-        schedule.step()
+            best, least = z, value
+        sign = slope.sign()
+        mean.lerp_(sign, 1 - _BETAS[0])
+        power.lerp_(sign.square(), 1 - _BETAS[1])
+        passed = sum(done >= part * attack.iterations for part in _MILESTONES)
+        unbiased, spread = (x / (1 - b ** (done + 1)) for x, b in zip((mean, power), _BETAS, strict=True))
+        z = z - attack.step * _DECAY**passed * unbiased / (spread.sqrt() + _TINY)
     return Found(best, least, attack.iterations, attack.iterations)
 
 
