@@ -18,7 +18,7 @@ from bounds.defenses.secure_aggregation import SecureAggregation
 from bounds.defenses.sign_compression import SignCompression
 from bounds.defenses.stochastic_rounding import StochasticRounding
 from bounds.errors import TrivialBound, UnsupportedBound
-from bounds.estimator import AttackSpec, GradientMatching, TensorAttack
+from bounds.estimator import AttackSpec, GradientMatching, LikelihoodAttack, MessagePassing, TensorAttack
 from bounds.evaluation import Evaluation, evaluate, expression
 from bounds.gaussian.activations import ACTIVATIONS, Activation, resolve_activation
 from bounds.gaussian.variation import Variation
@@ -78,7 +78,9 @@ __all__ = [
     "GradientNoise",
     "GradientPruning",
     "Kind",
+    "LikelihoodAttack",
     "LocalAggregation",
+    "MessagePassing",
     "NoDefense",
     "Param",
     "SecureAggregation",
