@@ -14,16 +14,10 @@ import torch
 
 from attack import TwoLayerNet
 from verify import bench as module
-from verify.bench import (
-    BenchResult,
-    against_tensorly,
-    bench,
-    in_passes,
-    one_pass,
-    peak_memory,
-    start_up,
-    third_moment,
-)
+from verify.bench import BenchResult, against_tensorly, bench, in_passes, peak_memory, start_up
+from verify.bench.memory import attack_regenerated
+from verify.bench.shared import threads
+from verify.bench.tensor import one_pass, third_moment
 from verify.cli.bench import _print
 
 
@@ -117,7 +111,7 @@ def test_results_are_readable_at_80_columns(
 
 def test_the_number_of_threads_is_given_back() -> None:
     before = torch.get_num_threads()
-    with module._threads(before + 1):
+    with threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 
@@ -145,7 +139,7 @@ def test_memory_is_that_of_a_process_of_its_own() -> None:
 
 def test_a_failed_attack_gives_a_reason_that_travels_between_processes() -> None:
     with pytest.raises(RuntimeError, match="ill-posed: the weakest of 3 directions") as caught:
-        module._attack_regenerated(16, 30, 3, torch.get_num_threads())
+        attack_regenerated(16, 30, 3, torch.get_num_threads())
     assert type(caught.value) is RuntimeError, "an error with more arguments than its text breaks the pool"
 
 
