@@ -132,7 +132,9 @@ def test_an_undefended_gradient_is_inverted(
 @pytest.mark.parametrize("wrong", [(1.0, 1.0), (2.0, -1.0)])
 def test_a_wrong_label_is_suspect(spec: GradientMatching, wrong: tuple[float, ...]) -> None:
     X, net, observation = problem()
-    found = reconstruct(observation, net, attack=told(dataclasses.replace(spec, starts=2), wrong))
+    found = reconstruct(
+        observation, net, attack=told(dataclasses.replace(spec, iterations=120, starts=1), wrong)
+    )
     assert found.diagnostics.status == "suspect" and "a wrong label" in found.diagnostics.warnings[0]
     assert found.diagnostics.misfit is not None and found.diagnostics.misfit > 1e-4
     assert error(X, found) > 1e-2
@@ -155,7 +157,7 @@ def test_the_order_of_told_labels_does_not_matter() -> None:
 @pytest.mark.parametrize("spec", [SQUARED, told(SQUARED), COSINE], ids=["squared", "told", "cosine"])
 def test_what_is_no_gradient_of_two_features_is_suspect(spec: GradientMatching) -> None:
     """The entries in another order; the gradient of three features."""
-    spec = dataclasses.replace(spec, starts=2, iterations=100)
+    spec = dataclasses.replace(spec, starts=2, iterations=60)
     _, net, observation = problem()
     shuffled = np.random.default_rng(0).permutation(400)
     found = reconstruct(
@@ -174,10 +176,10 @@ def test_too_few_iterations_are_suspect() -> None:
 
 
 def test_a_start_that_ends_in_a_local_minimum_is_followed_by_another() -> None:
-    """Of six seeds with one start some fail, and say so; with eight starts none does."""
-    single = dataclasses.replace(SQUARED, iterations=150, starts=1)
+    """Of five seeds with one start some fail, and say so; with eight starts none does."""
+    single = dataclasses.replace(SQUARED, iterations=120, starts=1)
     failed = 0
-    for seed in range(6):
+    for seed in range(5):
         X, net, observation = problem(seed, y=(1.0, -1.0, 1.0))
         alone = reconstruct(observation, net, attack=single, seed=seed)
         lost = error(X, alone) > 1e-3
@@ -186,7 +188,7 @@ def test_a_start_that_ends_in_a_local_minimum_is_followed_by_another() -> None:
         several = reconstruct(observation, net, attack=dataclasses.replace(single, starts=8), seed=seed)
         assert error(X, several) < 1e-3
         assert several.diagnostics.starts is not None and (several.diagnostics.starts > 1) is lost
-    assert 0 < failed < 6
+    assert 0 < failed < 5
 
 
 def test_equal_seeds_give_equal_results() -> None:
@@ -224,7 +226,7 @@ def test_odd_activations_leave_signs_open_unless_labels_are_told() -> None:
 def test_a_defense_is_ignored_and_named() -> None:
     """Noise: an error of its order, above rounding. Clipping of the whole: exact with free residuals; told labels then have
     the wrong scale."""
-    spec = dataclasses.replace(SQUARED, iterations=100, starts=2)
+    spec = dataclasses.replace(SQUARED, iterations=80, starts=1)
     X, net, observation = problem(defense=GradientNoise(sigma=0.2))
     noisy = reconstruct(observation, net, attack=spec)
     assert 0.01 < error(X, noisy) < 0.2

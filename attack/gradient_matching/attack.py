@@ -64,8 +64,9 @@ def gradient_matching(
     if not math.isfinite(best.value):
         raise _failure("no start gives a finite misfit", len(ended), passes)
 
-    residuals = objective.residuals(best.z)
-    misfit = objective.misfit(best.z, residuals)
+    features = objective.features(best.z)
+    hidden = objective.hidden(features)
+    residuals, misfit = scale * objective.residuals(hidden), objective.misfit(hidden)
     agreeing = sum(end.value <= best.value + tolerance for _, end in ended)
     sign_free = attack.labels is None and _odd(net.activation)
     warnings = _warnings(observation, net, attack, misfit=misfit, iterations=best.iterations)
@@ -81,10 +82,7 @@ def gradient_matching(
         starts=len(ended),
         sign_free=sign_free,
     )
-    residuals = scale * residuals
-    return Reconstruction(
-        objective.features(best.z), residuals, objective.outputs(best.z) - residuals, diagnostics
-    )
+    return Reconstruction(features, residuals, hidden.mean(dim=1) - residuals, diagnostics)
 
 
 def _start(

@@ -44,32 +44,37 @@ class Objective:
     def start(self, raw: torch.Tensor) -> torch.Tensor:
         """z for raw vectors (B, d), which get unit length; free residuals start from least squares."""
         flat = (raw / torch.linalg.vector_norm(raw, dim=1, keepdim=True)).flatten()
-        return flat if self.labels is not None else torch.cat([flat, self.residuals(flat)])
+        return (
+            flat
+            if self.labels is not None
+            else torch.cat([flat, self.residuals(self.hidden(self.features(flat)))])
+        )
 
     def features(self, z: torch.Tensor) -> torch.Tensor:
         """The features (B, d) float64."""
         raw = z[: self.directions].view(-1, self.net.d)
         return self.norms[:, None] * raw / torch.linalg.vector_norm(raw, dim=1, keepdim=True)
 
-    def residuals(self, z: torch.Tensor) -> torch.Tensor:
-        """Residuals (B,) of the features in z: those that the labels give, or those of least squares."""
-        hidden = apply_activation(self.net.activation, self._inner(z)).double()
+    def hidden(self, features: torch.Tensor) -> torch.Tensor:
+        """``sigma(w_j.x_i)``: (B, m) float64."""
+        return apply_activation(self.net.activation, self._inner(features)).double()
+
+    def residuals(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Residuals (B,) of these hidden units: those that the labels give, or those of least squares."""
         if self.labels is not None:
             return self._told(hidden, self.labels)
         return torch.linalg.pinv(hidden @ hidden.T, hermitian=True) @ (hidden @ self.gradient.double())
 
-    def misfit(self, z: torch.Tensor, residuals: torch.Tensor) -> float:
-        """``|ghat - g|^2 / |g|^2``, whatever the objective is."""
-        hidden = apply_activation(self.net.activation, self._inner(z))
-        return _squared(residuals.to(hidden.dtype) @ hidden, self.gradient)[0]
-
-    def outputs(self, z: torch.Tensor) -> torch.Tensor:
-        """``f(x_i)`` (B,) float64."""
-        return apply_activation(self.net.activation, self._inner(z)).double().mean(dim=1)
+    def misfit(self, hidden: torch.Tensor) -> float:
+        """``|ghat - g|^2 / |g|^2`` with these residuals, whatever the objective is."""
+        return _squared(self.residuals(hidden) @ hidden, self.gradient.double())[0]
 
     def __call__(self, z: torch.Tensor) -> tuple[float, torch.Tensor]:
         """The value at z, and its slope."""
-        net, inner = self.net, self._inner(z)
+        net, raw = self.net, z[: self.directions].view(-1, self.net.d)
+        lengths = torch.linalg.vector_norm(raw, dim=1, keepdim=True)
+        along = raw / lengths
+        inner = self._inner(self.norms[:, None] * along)
         hidden, slopes = apply_activation(net.activation, inner), apply_derivative(net.activation, inner)
         free = self.labels is None
         r = z[self.directions :] if self.labels is None else self._told(hidden, self.labels)
@@ -80,16 +85,13 @@ class Objective:
             weights = weights + (by_residuals / (net.m * self.scale)).to(net.dtype)[:, None]
         weights = weights * slopes
         by_features = total(net, lambda rows, W: weights[:, rows] @ W)
-        raw = z[: self.directions].view(-1, net.d)
-        lengths = torch.linalg.vector_norm(raw, dim=1, keepdim=True)
-        along = raw / lengths
         tangent = by_features - along * (along * by_features).sum(dim=1, keepdim=True)
         slope = (self.norms[:, None] / lengths * tangent).flatten()
         return value, torch.cat([slope, by_residuals]) if free else slope
 
-    def _inner(self, z: torch.Tensor) -> torch.Tensor:
+    def _inner(self, features: torch.Tensor) -> torch.Tensor:
         """``w_j.x_i``: (B, m)."""
-        guesses = self.features(z).to(self.net.dtype)
+        guesses = features.to(self.net.dtype)
         return gathered(self.net, lambda rows, W: guesses @ W.T, axis=1)
 
     def _told(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -11,15 +11,25 @@ from __future__ import annotations
 from bounds import checks
 from verify.bench.command import start_up
 from verify.bench.memory import peak_memory
+from verify.bench.rivals import against_rivals
 from verify.bench.shared import BenchResult
 from verify.bench.tensor import against_tensorly, in_passes, tensorly_parafac
 
-__all__ = ["BenchResult", "against_tensorly", "bench", "in_passes", "peak_memory", "start_up"]
+__all__ = [
+    "BenchResult",
+    "against_rivals",
+    "against_tensorly",
+    "bench",
+    "in_passes",
+    "peak_memory",
+    "start_up",
+]
 
 
 def bench(large: bool = False, repeats: int = 5) -> tuple[BenchResult, ...]:
     """How long the command line takes to start, the attack against the full tensor with tensorly, the attack in passes
-    over held weights, and, if ``large`` (minutes), the peak memory of an attack on a network that does not fit.
+    over held weights, the strongest attack against gradient matching, and, if ``large`` (minutes), the peak memory of an
+    attack on a network that does not fit.
 
     ``repeats``: timed calls of each kind. Raises ``ImportError`` if tensorly is missing, ``ValueError`` or
     ``TypeError`` for repeats below 1; all before any long computation.
@@ -30,6 +40,7 @@ def bench(large: bool = False, repeats: int = 5) -> tuple[BenchResult, ...]:
     tensorly_parafac()
     results = [start_up(repeats=repeats), against_tensorly(repeats=repeats)]
     results += [in_passes(m=m, repeats=repeats) for m in (160_000, 1_000_000)]
+    results += against_rivals(repeats=repeats)
     if large:
         results.append(peak_memory())
     return tuple(results)
