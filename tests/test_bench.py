@@ -144,7 +144,7 @@ def test_rivals_are_timed_where_they_reach_the_error(monkeypatch: pytest.MonkeyP
     ]
     for r in results:
         details: dict[str, Any] = dict(r.details)
-        assert details["failures_of_ours"] == 0
+        assert details["failures_of_ours"] == 0 and len([k for k in details if k.startswith("ratio, ")]) == 4
         assert "to R < 0.001, relu, d = 8, m = 300, B = 1; 1 problems" in r.statement
         ours_s, rival_s = (float(part.split()[1]) for part in details["problem 0"].split("; "))
         assert r.value == pytest.approx(rival_s / ours_s, rel=0.02), "told with three digits"
