@@ -26,7 +26,8 @@ class Diagnostics:
     (``attack.units``) where its size is not ordinary. gap: weakest eigenvalue of the span over the edge of the noise.
     misfit: objective of the fit over the squared norm of its data. agreeing: starts that ended at the same solution.
     passes: passes over the weights. sign_free: each feature is known up to its sign only, its residual with it, and its
-    label not at all (odd activations: (x, r) and (-x, -r) give the same gradient).
+    label not at all (odd activations: (x, r) and (-x, -r) give the same gradient). method: of those that an attack chooses
+    from, the one that served.
     """
 
     status: str
@@ -40,6 +41,7 @@ class Diagnostics:
     starts: int | None = None
     complex_starts: int | None = None
     sign_free: bool = False
+    method: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a record."""

@@ -29,7 +29,7 @@ from attack import (
 )
 from attack.own.precision import Precision
 from attack.rows.sparse_recovery import recover
-from bounds import ACTIVATIONS, Activation, NoDefense
+from bounds import ACTIVATIONS, Activation, NoDefense, RowAttack
 from bounds.losses import LOSSES
 from verify import cli
 from verify.confidence import assess
@@ -431,7 +431,10 @@ def test_rounding_is_no_excuse_without_digits() -> None:
     noise = torch.randn(M, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with pytest.raises(ReconstructionError):
         recover(
-            FirstLayerObservation(noise, 2, (1.0, 1.0), NoDefense()), net, rounding=0.004, max_samples=2000
+            FirstLayerObservation(noise, 2, (1.0, 1.0), NoDefense()),
+            net,
+            rounding=0.004,
+            attack=RowAttack(max_samples=2000),
         )
 
 

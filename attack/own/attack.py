@@ -85,7 +85,8 @@ class GradientAttack:
     where the gradient does not tell norms or there are too many unknowns. rivals: activations that would explain it as well,
     with other norms than those found; none where the activation came with the gradient. assignment: of unequal norms that
     were told and that this gradient does not tell; None where the loss is not known either. inexact: why dL/dW was not
-    solved exactly, None where it was; precision: of its entries.
+    solved exactly, None where it was; precision: of its entries; search: of exact recovery, what found the patterns of
+    activity, and in how many tries.
     """
 
     features: torch.Tensor
@@ -106,6 +107,7 @@ class GradientAttack:
     assignment: Assignment | None = None
     inexact: str | None = None
     precision: Precision | None = None
+    search: str | None = None
 
     def __repr__(self) -> str:
         B, d = self.features.shape
@@ -311,6 +313,7 @@ def _from_rows(
         noise=RowNoise(noise, outside(gradient, found.features), second_order(gradient, found.features)),
         inexact=result.inexact,
         precision=problem.precision,
+        search=result.search,
     )
 
 

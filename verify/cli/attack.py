@@ -199,6 +199,7 @@ def _assessed(found: Assessed, target: Path | None) -> dict[str, Any]:
         "labels": _labels(found),
         "residuals": None if attacked is None else attacked.residuals.tolist(),
         "inexact": None if attacked is None else attacked.inexact,
+        "search": None if attacked is None else attacked.search,
         "precision": None if attacked is None or attacked.precision is None else attacked.precision.name,
         "coordinates": None if attacked is None else dataclasses.asdict(attacked.coordinates),
         "file": None if target is None else str(target),
@@ -231,7 +232,7 @@ def _exactness(attacked: GradientAttack | None) -> str:
         return ""
     if attacked.inexact is not None:
         return f" ({attacked.inexact})"
-    return f", exact but for rounding of the entries to {attacked.precision.name}"
+    return f", exact but for rounding of the entries to {attacked.precision.name}, in {attacked.search}"
 
 
 def _print_numbers(found: Assessed, sure: Confidence) -> None:
