@@ -2,10 +2,10 @@
 
 Rows are ``c_j = sum_i t_ji b_i`` in B dimensions, where t_ji is zero on the neurons on which ReLU is inactive for feature i,
 and any number elsewhere: those of ``dL/dW`` with several outputs, whose weights differ from neuron to neuron, and the
-columns of ``dL/dA``. The direction dual to b_i sees a zero on every inactive neuron; SPEAR (Dimitrov, Baader, Mueller, Vechev, NeurIPS
-2024) finds it as the kernel of B - 1 rows, which all have to be such. Here a feature proposes the neurons: those that it
-would leave well inactive. The direction in which their rows are smallest proposes the next feature, the one on which the
-sizes of all rows in that direction depend most. It ends where these rows vanish in one direction and in no other.
+columns of ``dL/dA``. The direction dual to b_i sees a zero on every inactive neuron; SPEAR (Dimitrov, Baader, Mueller,
+Vechev, NeurIPS 2024) finds it as the kernel of B - 1 rows, which all have to be such. Here a feature proposes the neurons:
+those that it would leave well inactive. The direction in which their rows are smallest proposes the next feature, the one on
+which the sizes of all rows in that direction depend most. It ends where these rows vanish in one direction and in no other.
 """
 
 from __future__ import annotations
