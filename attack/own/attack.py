@@ -21,6 +21,7 @@ from attack.own.known import Known
 from attack.own.least_squares import LeastSquares, least_squares
 from attack.own.leftover import rounding
 from attack.own.models import Arrays, Outputs
+from attack.own.outputs import OutputsAttack, attack_outputs
 from attack.own.precision import Precision
 from attack.own.problem import output_problem, row_problem
 from attack.own.rivals import rivals
@@ -114,6 +115,11 @@ class GradientAttack:
         return f"GradientAttack(method={self.method!r}, features=({B}, {d}), norms={self.norms!r})"
 
     @property
+    def why(self) -> None:
+        """Of several outputs alone: what exactness follows from."""
+        return None
+
+    @property
     def coordinates(self) -> Coordinates:
         """Those in which weights and biases, as they were given, are standard Gaussian."""
         return self.frame.coordinates
@@ -126,8 +132,9 @@ class GradientAttack:
 
 def attack_gradient(
     shared: SharedGradient, known: Known, attack: TensorAttack | None = None, seed: int = 2
-) -> GradientAttack:
-    """The attack on a shared gradient, in coordinates where its weights and biases are standard Gaussian.
+) -> GradientAttack | OutputsAttack:
+    """The attack on a shared gradient: of several outputs ``attack_outputs``, of one in coordinates where its weights and
+    biases are standard Gaussian.
 
     dL/da: ``tensor_attack``. dL/dW: ``sparse_recovery``, which is exact to the precision of the entries, where it applies
     (ReLU and leaky ReLU, no noise), else ``first_layer_attack``; rows are divided by their output weights, and dropped where
@@ -141,6 +148,15 @@ def attack_gradient(
     wrong = errors(entry_findings(shared, known))
     if wrong:
         raise ValueError("; ".join(e.text for e in wrong))
+    if shared.outputs > 1:
+        return attack_outputs(shared, known, seed)
+    return attack_one_output(shared, known, attack, seed)
+
+
+def attack_one_output(
+    shared: SharedGradient, known: Known, attack: TensorAttack | None = None, seed: int = 2
+) -> GradientAttack:
+    """``attack_gradient`` of one output and of arrays that ``entry_findings`` has passed."""
     solve = _from_outputs if shared.gradient.ndim == 1 else _from_rows
     if not tells_norms(shared, known):
         found = solve(shared, known, attack, seed)

@@ -20,7 +20,7 @@ from attack.streams import numpy_generator
 #: A neuron is proposed as inactive where the feature's preactivation is below this many standard deviations. Starts take
 #: turns: far below errs less, and nearer to zero more of the others are active. Of rows that share the neurons' coordinates
 #: the last features are known well.
-_MARGINS, _SHARED_MARGINS = (0.7, 0.5), (0.5, 0.25, 0.1)
+_MARGINS, _SHARED_MARGINS = (0.7, 0.5), (1.0, 0.5, 0.2)
 
 #: Steps of one start at most; most need about ten.
 _STEPS = 40

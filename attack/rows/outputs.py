@@ -29,8 +29,11 @@ _VANISHES, _BLUR = 1e-8, 8.0
 #: Coarser rows do not tell a vanishing direction from another.
 _COARSEST = 1e-2
 
-#: How often patterns are read off features and features off patterns, at most.
-_ROUNDS = 5
+#: How often patterns are read off features and features off patterns.
+_ROUNDS = 2
+
+#: Neurons this near to a feature's plane, in multiples of the tolerance and at most, are not relied on.
+_UNSURE, _NEAREST = 30.0, 0.1
 
 #: Error over the difference of two halves (half of it, were rounding independent), and roundings that add up in every entry.
 _APART, _SUMMED = 1.5, 8.0
@@ -160,12 +163,12 @@ def _from_rows(given: OutputsGradient, B: int, *, seed: int, max_starts: int) ->
         neurons = np.column_stack([neurons, given.bias])
     found = _directions(span, neurons, B, seed=seed, max_starts=max_starts, shared=B)
 
-    def features(inactive: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        duals = _refined(span.rows, inactive, found.duals, chosen)
+    def features(inactive: np.ndarray, active: np.ndarray) -> np.ndarray:
+        duals = _refined(span.rows, inactive, found.duals)
         own = (span.axes @ np.linalg.inv(duals)).T
         if not sized:
             side = given.weight @ own.T
-            signs = np.sign(np.sum(np.where(inactive, -side, side), axis=0))
+            signs = np.sign(np.sum(np.where(active, side, 0.0) - np.where(inactive, side, 0.0), axis=0))
             return np.asarray(signs[:, None] * own / np.linalg.norm(own, axis=1)[:, None])
         last = own[:, -1]
         if np.any(np.abs(last) < _LAST * np.linalg.norm(own, axis=1)):
@@ -201,11 +204,9 @@ def _from_columns(given: OutputsGradient, B: int, *, seed: int, max_starts: int)
     neurons = np.column_stack([given.weight, given.bias]) if sized else given.weight
     found = _directions(span, neurons, B, seed=seed, max_starts=max_starts)
 
-    def features(inactive: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        hidden = span.rows @ _refined(span.rows, inactive, found.duals, chosen).T
-        return np.stack(
-            [_solved(given, h, chosen & ~off) for h, off in zip(hidden.T, inactive.T, strict=True)]
-        )
+    def features(inactive: np.ndarray, active: np.ndarray) -> np.ndarray:
+        hidden = span.rows @ _refined(span.rows, inactive, found.duals).T
+        return np.stack([_solved(given, h, on) for h, on in zip(hidden.T, active.T, strict=True)])
 
     def strengths(own: np.ndarray, active: np.ndarray) -> np.ndarray:
         hidden = active * (given.weight @ own.T + given.bias[:, None])
@@ -243,14 +244,14 @@ def _directions(
     return found
 
 
-def _refined(rows: np.ndarray, zero: np.ndarray, duals: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Dual directions (B, B) as all chosen rows that vanish in them give them; as they are where these do not suffice."""
+def _refined(rows: np.ndarray, inactive: np.ndarray, duals: np.ndarray) -> np.ndarray:
+    """Dual directions (B, B) as all inactive rows give them; as they are where these do not suffice."""
     if len(duals) == 1:
         return duals
     scale = np.sqrt(np.mean(rows**2, axis=0))
     refined = []
-    for own, dual in zip(zero.T, duals, strict=True):
-        vanishing = rows[own & chosen] / scale
+    for own, dual in zip(inactive.T, duals, strict=True):
+        vanishing = rows[own] / scale
         fits = len(vanishing) >= rows.shape[1]
         refined.append(np.linalg.svd(vanishing, full_matrices=False)[2][-1] / scale if fits else dual)
     return np.stack(refined)
@@ -265,29 +266,27 @@ def _activity(
     *,
     sized: bool,
 ) -> Activity:
-    """From ``features(inactive, chosen)``, the features that the chosen neurons give with this pattern: on which neurons a
-    feature is inactive it says itself, better than rounded rows, but for neurons too near to its plane.
+    """From ``features(inactive, active)``, what features neurons (m, B) of which this is sure give: a feature says it better
+    than rounded rows do, but of neurons near to its plane, which are left out. Without biases unit vectors say it too.
 
     Errors of the even and the odd neurons are independent but for what rounding has in common to all.
     """
-    number, inactive = np.arange(given.m), found.zero
-    every = features(inactive, number >= 0)
-    for _ in range(_ROUNDS if sized else 0):
-        again = np.where(_near(given, every, found.tolerance), inactive, given.hidden(every) == 0)
-        if np.array_equal(again, inactive):
-            break
-        inactive = again
-        every = features(inactive, number >= 0)
-    halves = [features(inactive, number % 2 == half) for half in (0, 1)]
+    inactive, active = found.zero, ~found.zero
+    every = features(inactive, active)
+    for _ in range(_ROUNDS if sized or not given.bias.any() else 0):
+        inside, near = _sides(given, every, min(_UNSURE * found.tolerance, _NEAREST))
+        inactive, active = ~inside & ~near, inside & ~near
+        every = features(inactive, active)
+    even = (np.arange(given.m) % 2 == 0)[:, None]
+    halves = [features(inactive & half, active & half) for half in (even, ~even)]
     apart, size = (math.sqrt(float(np.mean(np.sum(v**2, axis=1)))) for v in (halves[0] - halves[1], every))
     error = math.hypot(_APART * apart, _SUMMED * given.rounding * size)
-    return Activity(every, strengths(every, ~inactive), sized, ~inactive, method, found.starts, error)
+    pattern = _sides(given, every, 0.0)[0] if sized or not given.bias.any() else ~found.zero
+    return Activity(every, strengths(every, pattern), sized, pattern, method, found.starts, error)
 
 
-def _near(given: OutputsGradient, features: np.ndarray, tolerance: float) -> np.ndarray:
-    """Which neurons (m, B) are too near to the plane between a feature's sides to say on which they are."""
-    inside = given.weight @ features.T
+def _sides(given: OutputsGradient, features: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which neurons (m, B) are active, and which are too near to the plane between a feature's sides to be sure."""
+    inside = given.weight @ features.T + given.bias[:, None]
     sizes = np.linalg.norm(given.weight, axis=1)[:, None] * np.linalg.norm(features, axis=1)
-    return np.asarray(
-        np.abs(inside + given.bias[:, None]) <= tolerance * (sizes + np.abs(given.bias)[:, None])
-    )
+    return inside > 0, np.abs(inside) <= near * (sizes + np.abs(given.bias)[:, None])
