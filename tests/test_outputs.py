@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from attack import ReconstructionError, matched_error
-from attack.rows.cross_entropy import class_counts, present_classes, sizes
+from attack.rows.cross_entropy import class_counts, norms_told, present_classes
 from attack.rows.duals import find_duals
 from attack.rows.outputs import OutputsGradient, recover_activity
 from attack.rows.outputs_recovery import OutputsRecovery, recover_outputs
@@ -307,9 +307,9 @@ def test_sizes_are_those_at_which_the_softmax_agrees() -> None:
     logits = 3 * A @ direction[0]
     p = np.exp(logits) / np.exp(logits).sum()
     strength = 3 * 0.5 * (p - np.eye(4)[2])[None]
-    found = sizes(lambda X: X @ A.T, direction, strength, factor=0.5)
+    found = norms_told(lambda X: X @ A.T, direction, strength, factor=0.5)
     assert found.norms[0] == pytest.approx(3.0, rel=1e-12) and found.off[0] < 1e-12
-    off = sizes(lambda X: X @ A.T, direction, strength[:, [1, 0, 2, 3]], factor=0.5)
+    off = norms_told(lambda X: X @ A.T, direction, strength[:, [1, 0, 2, 3]], factor=0.5)
     assert off.off[0] > 1e-2
 
 

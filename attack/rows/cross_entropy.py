@@ -66,7 +66,7 @@ def class_counts(
 
 
 @dataclass(frozen=True, eq=False)
-class Sizes:
+class Norms:
     """norms (B,), and off (B,): the distance of what cross-entropy makes of features of these norms from what is seen, over
     the size of that."""
 
@@ -74,20 +74,20 @@ class Sizes:
     off: np.ndarray
 
 
-def sizes(
+def norms_told(
     forward: Callable[[np.ndarray], np.ndarray],
     directions: np.ndarray,
     strengths: np.ndarray,
     *,
     factor: float,
-) -> Sizes:
+) -> Norms:
     """Norms n_i of features whose unit vectors (B, d) and ``n_i r_i`` (B, C) are known: those at which
     ``r_i = factor (softmax(f(x_i)) - e_(y_i))``, a condition in one unknown at the label, which the other outputs test.
 
     forward: f of features (n, d), one that grows with them; factor: k.
     """
     found = [_size(forward, u, p, factor) for u, p in zip(directions, strengths, strict=True)]
-    return Sizes(np.array([n for n, _ in found]), np.array([off for _, off in found]))
+    return Norms(np.array([n for n, _ in found]), np.array([off for _, off in found]))
 
 
 def _size(

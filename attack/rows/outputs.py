@@ -35,8 +35,8 @@ _ROUNDS = 2
 #: Neurons this near to a feature's plane, in multiples of the tolerance and at most, are not relied on.
 _UNSURE, _NEAREST = 30.0, 0.1
 
-#: Error over the difference of two halves (half of it, were rounding independent), and roundings that add up in every entry.
-_APART, _SUMMED = 1.5, 8.0
+#: Error over the difference of two halves (half of it, were rounding independent), and what double precision adds.
+_APART, _OWN = 1.5, 16 * 2.0**-53
 
 #: A feature's last coordinate, known to be 1, over its length: below this it cannot scale the others.
 _LAST = 1e-9
@@ -280,7 +280,7 @@ def _activity(
     even = (np.arange(given.m) % 2 == 0)[:, None]
     halves = [features(inactive & half, active & half) for half in (even, ~even)]
     apart, size = (math.sqrt(float(np.mean(np.sum(v**2, axis=1)))) for v in (halves[0] - halves[1], every))
-    error = math.hypot(_APART * apart, _SUMMED * given.rounding * size)
+    error = math.hypot(_APART * apart, (given.rounding + _OWN) * size)
     pattern = _sides(given, every, 0.0)[0] if sized or not given.bias.any() else ~found.zero
     return Activity(every, strengths(every, pattern), sized, pattern, method, found.starts, error)
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from attack.rows.cross_entropy import residuals_of, sizes
+from attack.rows.cross_entropy import norms_told, residuals_of
 from attack.rows.outputs import Activity, OutputsGradient, recover_activity
 from bounds import checks
 from bounds.estimator import EQUAL_NORMS
 from bounds.losses import LOSSES, Loss
 
-#: A gradient is explained where its worst row or column leaves less than this, or this multiple of its rounding, of the
-#: root mean square of all of them.
-_EXPLAINED, _ROUNDINGS = 1e-9, 300.0
+#: A gradient is explained where its worst row or column leaves less of the root mean square of all of them than rounding
+#: does: sums in the entries' own precision add many roundings; those of half precision are computed in single and add few.
+_EXPLAINED, _MANY, _FEW, _HALF = 1e-9, 300.0, 16.0, 1e-4
 
 #: Cross-entropy is the loss where what it makes of the outputs is off by less than this fraction.
 _FITS = 1e-2
@@ -127,12 +127,17 @@ def _with_loss(
         None if refuted else loss,
         False,
         left(given, features, derivatives if refuted else used, found.active, sized=source != UNKNOWN),
-        max(_EXPLAINED, _ROUNDINGS * given.rounding),
+        _limit(given.rounding),
         found.active,
         found.method,
         found.starts,
         found.error * (1.0 if found.sized else float(np.sqrt(np.mean(factor**2)))),
     )
+
+
+def _limit(rounding: float) -> float:
+    """What may be left of a row whose entries are known to this fraction."""
+    return max(_EXPLAINED, min(_MANY * rounding, max(_FEW * rounding, _HALF)))
 
 
 def _norms(
@@ -143,7 +148,7 @@ def _norms(
     if found.sized:
         return ones, FROM_GRADIENT
     if loss is not None and loss.classes:
-        seen = sizes(given.forward, found.features, found.strengths, factor=unit)
+        seen = norms_told(given.forward, found.features, found.strengths, factor=unit)
         if seen.off.max() <= _FITS:
             return seen.norms, FROM_LOSS
     if norms is not None and max(norms) - min(norms) <= EQUAL_NORMS * max(norms):
