@@ -230,6 +230,8 @@ def _fitted(shared: SharedGradient, known: Known, found: GradientAttack) -> Grad
     fit = least_squares(shared, known, frame, _start(found))
     if known.norms is not None:
         return dataclasses.replace(found, fit=fit)
+    if fit is None and _sized(found):
+        return dataclasses.replace(found, norms="gradient")
     if fit is None or not fit.determined:
         sizes = torch.linalg.vector_norm(found.features, dim=1)
         unit, strengths = found.features / sizes[:, None], found.residuals * sizes
@@ -254,6 +256,14 @@ def _fitted(shared: SharedGradient, known: Known, found: GradientAttack) -> Grad
         rivals=()
         if shared.activation is not None
         else rivals(Arrays.of(shared, frame), known.activation, fit.features, allowed=allowed, least=least),
+    )
+
+
+def _sized(found: GradientAttack) -> bool:
+    """Whether exact recovery has the norms already: from biases, one known coordinate of every feature."""
+    last = found.frame.posed.bias_scale
+    return found.method == "sparse_recovery" and bool(
+        last and torch.allclose(found.standard.features[:, -1], torch.tensor(last, dtype=torch.float64))
     )
 
 

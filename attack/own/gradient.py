@@ -214,10 +214,8 @@ def misfits(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
         found.append(
             f"gradient must have shape {output[1]} = {output[0]} or (m, d) = ({m}, {d}); got {shape}{turned}"
         )
-    wanted: dict[str, tuple[int, ...]] = dict.fromkeys(OPTIONAL, (m,)) | {
-        "output_bias": (1,),
-        "output_bias_gradient": (1,),
-    }
+    wanted: dict[str, tuple[int, ...]] = {name: (m,) for name in OPTIONAL}
+    wanted |= {"output_bias": (1,), "output_bias_gradient": (1,)}
     if C is not None:
         wanted |= {name: (C, m) for name in ("output_weight", "output_gradient")}
         wanted |= {name: (C,) for name in ("output_bias", "output_bias_gradient")}
