@@ -17,6 +17,7 @@ from attack.rows.cross_entropy import class_counts, norms_told, present_classes
 from attack.rows.duals import find_duals
 from attack.rows.outputs import OutputsGradient, recover_activity
 from attack.rows.outputs_recovery import OutputsRecovery, recover_outputs
+from attack.rows.two_outputs import two_output_duals
 from bounds.losses import LOSSES, loss_of
 
 #: What automatic differentiation is asked for, by the name of the loss.
@@ -52,13 +53,13 @@ class Case:
         return list(matched_error(self.X, found.features).permutation)
 
 
-def batch(B: int, seed: int, digits: bool) -> tuple[Array, Array]:
+def batch(B: int, seed: int, digits: bool, C: int = 10) -> tuple[Array, Array]:
     rng = np.random.default_rng(seed)
     if digits:  # as they are, with their mean
         data = load_digits()
         chosen = rng.permutation(len(data.data))[:B]
-        return data.data[chosen] / 16, data.target[chosen]
-    return rng.standard_normal((B, D)), rng.integers(0, 10, B)
+        return data.data[chosen] / 16, data.target[chosen] % C
+    return rng.standard_normal((B, D)), rng.integers(0, C, B)
 
 
 def case(
@@ -69,19 +70,20 @@ def case(
     *,
     loss: str = "cross-entropy-mean",
     bias: bool = True,
+    outputs: int = 10,
     dtype: torch.dtype = torch.float64,
 ) -> Case:
-    X, y = batch(B, seed, digits)
+    X, y = batch(B, seed, digits, outputs)
     torch.manual_seed(seed)
-    net = nn.Sequential(nn.Linear(D, m, bias=bias), nn.ReLU(), nn.Linear(m, 10, bias=bias)).to(dtype)
+    net = nn.Sequential(nn.Linear(D, m, bias=bias), nn.ReLU(), nn.Linear(m, outputs, bias=bias)).to(dtype)
     inputs, classes = torch.from_numpy(X).to(dtype), torch.from_numpy(y)
-    wanted = classes if loss_of(loss).classes else torch.eye(10, dtype=dtype)[classes]  # type: ignore[union-attr]
+    wanted = classes if loss_of(loss).classes else torch.eye(outputs, dtype=dtype)[classes]  # type: ignore[union-attr]
     FUNCTIONS[loss](net(inputs), wanted).backward()
     held = {
         name: (p.detach().double().numpy(), p.grad.double().numpy()) for name, p in net.named_parameters()
     }
     W, A = held["0.weight"], held["2.weight"]
-    b, c = (held.get(f"{i}.bias", (np.zeros(n), None)) for i, n in ((0, m), (2, 10)))
+    b, c = (held.get(f"{i}.bias", (np.zeros(n), None)) for i, n in ((0, m), (2, outputs)))
     rounding = torch.finfo(dtype).eps / 2
     return Case(
         inputs.double().numpy(), y, OutputsGradient(W[0], b[0], A[0], c[0], W[1], b[1], A[1], c[1], rounding)
@@ -115,6 +117,27 @@ def test_more_features_than_outputs_come_from_the_first_layer(B: int, digits: bo
     assert found.exact and one.error(found) < 1e-11
     with pytest.raises(ReconstructionError, match="with 10 outputs at most 9 features of cross-entropy"):
         recover_outputs(one.seen("output_gradient"), B)
+
+
+@pytest.mark.parametrize(("loss", "B"), [("cross-entropy-mean", 12), ("mse-mean", 6)])
+def test_two_outputs_are_one_with_the_difference_of_weights(loss: str, B: int) -> None:
+    """With cross-entropy, where strongly correlated features are those of one output; a squared loss takes the other way."""
+    one = case(B, digits=True, loss=loss, outputs=2)
+    found = recover_outputs(one.given, B, LOSSES[loss])
+    assert found.exact and one.error(found) < 1e-11
+    if found.classes is not None:
+        np.testing.assert_array_equal(found.classes[one.order(found)], one.classes)
+    span = np.linalg.svd(np.linalg.qr(rows_of(one.given), mode="r"))[2][:B].T
+    neurons = np.column_stack([one.given.weight, one.given.bias]) @ span
+    directions = two_output_duals(
+        rows_of(one.given) @ span, neurons, one.given.output_weight, seed=2, max_starts=200, tolerance=1e-8
+    )
+    assert (directions is not None) is (loss == "cross-entropy-mean")
+
+
+def rows_of(given: OutputsGradient) -> Array:
+    assert given.weight_gradient is not None and given.bias_gradient is not None
+    return np.column_stack([given.weight_gradient, given.bias_gradient])
 
 
 @pytest.mark.parametrize(

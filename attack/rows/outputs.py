@@ -18,6 +18,7 @@ import numpy as np
 
 from attack.reconstruction import Diagnostics, ReconstructionError
 from attack.rows.duals import Directions, find_duals
+from attack.rows.two_outputs import two_output_duals
 from bounds import checks
 
 #: Singular values below this fraction of the norm, or this multiple of the entries' rounding, count as zero.
@@ -36,7 +37,7 @@ _ROUNDS = 2
 _UNSURE, _NEAREST = 30.0, 0.1
 
 #: Error over the difference of two halves (half of it, were rounding independent), and what double precision adds.
-_APART, _OWN = 1.5, 16 * 2.0**-53
+_APART, _OWN = 1.5, 128 * 2.0**-53
 
 #: A feature's last coordinate, known to be 1, over its length: below this it cannot scale the others.
 _LAST = 1e-9
@@ -161,7 +162,27 @@ def _from_rows(given: OutputsGradient, B: int, *, seed: int, max_starts: int) ->
     neurons = weights @ span.axes
     if not sized and given.bias.any():
         neurons = np.column_stack([neurons, given.bias])
-    found = _directions(span, neurons, B, seed=seed, max_starts=max_starts, shared=B)
+    found = None
+    if (
+        given.outputs == 2 and 1 < B == neurons.shape[1]
+    ):  # patterns are those of one output, if it is cross-entropy
+        found = two_output_duals(
+            span.rows,
+            neurons,
+            given.output_weight,
+            seed=seed,
+            max_starts=max_starts,
+            tolerance=span.tolerance,
+        )
+    if found is None:
+        found = _directions(span, neurons, B, seed=seed, max_starts=max_starts, shared=B)
+    return _rows_activity(given, rows, span, found, sized=sized)
+
+
+def _rows_activity(
+    given: OutputsGradient, rows: np.ndarray, span: _Span, found: Directions, *, sized: bool
+) -> Activity:
+    B = len(found.duals)
 
     def features(inactive: np.ndarray, active: np.ndarray) -> np.ndarray:
         duals = _refined(span.rows, inactive, found.duals)
