@@ -21,6 +21,7 @@ from attack import (
     TwoLayerNet,
     matched_error,
     matched_rmse,
+    observe,
     observe_first_layer,
     reconstruct,
 )
@@ -202,6 +203,13 @@ def test_a_shared_gradient_of_many_features_is_exact(B: int, digits: bool) -> No
     match = matched_error(X, found.attacked.features)
     assert match.rmse < 1e-9 and found.attacked.norms == "gradient"
     np.testing.assert_allclose(found.attacked.labels[list(match.permutation)], y, atol=1e-9)
+
+
+def test_it_has_no_code_for_the_output_weights() -> None:
+    net = TwoLayerNet.sample(10, 100)
+    X = random_features(2, 10, 0)
+    with pytest.raises(TypeError, match=r"attack must be one that has code for this Observation .*RowAttack"):
+        reconstruct(observe(NoDefense(), net, X, [1.0, -1.0]), net, attack=RowAttack())
 
 
 def test_theory_states_nothing_of_it() -> None:

@@ -210,6 +210,41 @@ def test_noise_is_never_ok(size: float) -> None:
         assert not found.attacked.exact and matched_rmse(X, found.attacked.features) < 1e-9
 
 
+@pytest.mark.parametrize(
+    ("made", "layer"), [(nn.LeakyReLU(0.01), "first"), (nn.GELU(), "first"), (nn.ELU(), "output")]
+)
+def test_another_activation_than_the_one_told_is_never_ok(made: nn.Module, layer: str) -> None:
+    given = arrays(network(activation=made))
+    if layer == "output":
+        given["gradient"] = given["output_gradient"]
+        given = {
+            name: values for name, values in given.items() if "gradient" not in name or name == "gradient"
+        }
+    found = assess(SharedGradient.from_arrays(**given), Known.of(B, "relu", loss="cross-entropy-mean"))
+    assert found.confidence.status in ("suspect", "failed") and found.confidence.predicted is None
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda name, g, values: 0.5 * g,  # clipped
+        lambda name, g, values: g + 0.01 * values,  # weight decay
+        lambda name, g, values: np.sign(g),
+        lambda name, g, values: np.where(np.abs(g) > np.quantile(np.abs(g), 0.3), g, 0.0),  # pruned
+        lambda name, g, values: np.random.default_rng(len(name)).permutation(g),
+    ],
+)
+def test_what_is_done_to_a_gradient_is_never_ok(how: Any) -> None:
+    """Every array of it alike; of a clipped one features are right, and the loss is not the one that was told."""
+    given = {name: values.detach().numpy() for name, values in arrays(network()).items()}
+    of = {"gradient": "weight", "bias_gradient": "bias", "output_gradient": "output_weight"}
+    of |= {"output_bias_gradient": "output_bias"}
+    done = given | {name: how(name, given[name], given[values]) for name, values in of.items()}
+    mine = SharedGradient.from_arrays(**done)
+    found = assess(mine, known(mine))
+    assert found.confidence.status in ("suspect", "failed")
+
+
 @pytest.mark.parametrize("told", [2, 4])
 def test_another_batch_size_has_no_result(told: int) -> None:
     mine = SharedGradient.from_module(network())

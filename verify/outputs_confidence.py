@@ -21,7 +21,7 @@ def outputs_confidence(shared: SharedGradient, known: Known, attacked: OutputsAt
     "suspect" else: an error is predicted only of what is exact."""
     found = attacked.recovery
     reasons: tuple[str, ...] = () if attacked.inexact is None else (attacked.inexact,)
-    if known.loss is not None and found.loss is None and not attacked.directions_only:
+    if attacked.exact and known.loss is not None and found.loss is None and not attacked.directions_only:
         name = known.loss.name
         reasons += (
             f"loss: {name} told, but the network's own outputs at these features make another gradient",

@@ -23,14 +23,14 @@ from attack.streams import numpy_generator
 _MARGINS, _SHARED_MARGINS = (0.7, 0.5), (1.0, 0.5, 0.2)
 
 #: Steps of one start at most; most need about ten.
-_STEPS = 40
+_STEPS = 25
 
 #: Directions are the same where their cosine is nearer to one than the first of these, and will be nearer than the second,
 #: after so many steps.
 _SAME, _NEARLY, _EARLY = 1e-6, 0.02, 3
 
 #: Where none of this many starts ends in a direction there is none.
-_HOPELESS = 100
+_HOPELESS = 60
 
 #: One direction vanishes where the next is this many times the tolerance, at least.
 _ALONE = 30.0

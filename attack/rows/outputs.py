@@ -37,7 +37,7 @@ _ROUNDS = 2
 _UNSURE, _NEAREST = 30.0, 0.1
 
 #: Error over the difference of two halves (half of it, were rounding independent), and what double precision adds.
-_APART, _OWN = 1.5, 128 * 2.0**-53
+_APART, _OWN = 1.5, 1024 * 2.0**-53
 
 #: A feature's last coordinate, known to be 1, over its length: below this it cannot scale the others.
 _LAST = 1e-9
