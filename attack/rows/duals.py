@@ -35,6 +35,10 @@ _HOPELESS = 60
 #: One direction vanishes where the next is this many times the tolerance, at least.
 _ALONE = 30.0
 
+#: A direction is confirmed where of the neurons that should be inactive, by this many standard deviations, at most this share
+#: is not: the feature is known to the error of least squares only.
+_CONFIRMING, _STRAY = 0.5, 0.1
+
 #: Rows below this fraction of the largest hold nothing but rounding in double precision.
 _LEAST = 1e-12
 
@@ -142,7 +146,7 @@ class _Proposal:
             preactivation = self.neurons @ feature
             inactive = self.live & (preactivation < -self.margin * preactivation.std())
             dual, alone = self._kernel(inactive)
-            if alone:
+            if alone and self._confirms(dual, inside):
                 zero = self.live & (np.abs(self.unit @ dual) < _ALONE * self.tolerance)
                 return self._kernel(zero)[0]
             if step >= _EARLY and _alike(found, dual, _NEARLY):
@@ -150,6 +154,16 @@ class _Proposal:
             seen = np.abs(self.basis @ dual)
             feature = self.weights @ (seen - seen.mean())
         return None
+
+    def _confirms(self, dual: np.ndarray, inside: Callable[[np.ndarray], np.ndarray] | None) -> bool:
+        """Whether rows vanish in this direction wherever the feature on which their sizes depend is inactive: few rows may
+        have a kernel by chance."""
+        seen = np.abs(self.basis @ dual)
+        feature = self.weights @ (seen - seen.mean())
+        preactivation = self.neurons @ (feature if inside is None else inside(feature))
+        inactive = self.live & (preactivation < -_CONFIRMING * preactivation.std())
+        active = np.abs(self.unit[inactive] @ dual) > _ALONE * self.tolerance
+        return bool(np.count_nonzero(active) <= _STRAY * np.count_nonzero(inactive))
 
     def _kernel(self, chosen: np.ndarray) -> tuple[np.ndarray, bool]:
         """The direction in which the chosen rows are smallest, and whether they vanish there and nowhere else."""

@@ -19,10 +19,14 @@ import numpy as np
 from attack.reconstruction import Diagnostics, ReconstructionError
 from attack.rows.duals import Directions, find_duals
 from attack.rows.two_outputs import two_output_duals
+from attack.streams import numpy_generator
 from bounds import checks
 
 #: Singular values below this fraction of the norm, or this multiple of the entries' rounding, count as zero.
 _RANK, _ROUNDINGS = 1e-13, 4.0
+
+#: A sketch is this much wider than B, and made from the rows this often.
+_WIDER, _SKETCHES = 8, 2
 
 #: Size of a row in a direction in which it vanishes, over its own, in double precision, and in multiples of rounding.
 _VANISHES, _BLUR = 1e-8, 8.0
@@ -130,15 +134,28 @@ class _Span:
 
     @staticmethod
     def of(rows: np.ndarray, B: int, rounding: float, short: str) -> _Span:
-        """``ReconstructionError`` unless the rows (m, n) have rank B; short: what is said where it is lower."""
-        values, axes = np.linalg.svd(np.linalg.qr(rows, mode="r"))[1:]
-        size = float(np.linalg.norm(values))
+        """``ReconstructionError`` unless the rows (m, n) have rank B; short: what is said where it is lower.
+
+        By a random sketch (Halko, Martinsson, Tropp 2011) a little wider than B: what it leaves of the rows is measured."""
+        size = float(np.linalg.norm(rows))
         if not size:
             raise failure("the gradient is zero: no feature can have made it")
-        rank = int(np.sum(values > max(_RANK, _ROUNDINGS * rounding) * size))
-        if rank != B:
-            more = "noise, or other features than were told" if rank > B else short
-            raise failure(f"it has rank {rank}, told {B} features: {more}")
+        m, n = rows.shape
+        width = min(m, n, B + _WIDER)
+        frame = rows @ numpy_generator(0, "sketch").standard_normal((n, width))
+        for _ in range(_SKETCHES):
+            frame = np.linalg.qr(rows @ np.linalg.qr(rows.T @ np.linalg.qr(frame)[0])[0])[0]
+        inside = frame.T @ rows
+        values, axes = np.linalg.svd(inside, full_matrices=False)[1:]
+        beyond = float(np.linalg.norm(rows - frame @ inside)) * (
+            m**-0.5 + n**-0.5
+        )  # largest value, were it noise
+        limit = max(_RANK, _ROUNDINGS * rounding) * size
+        rank = int(np.sum(values > limit))
+        if rank != B or beyond > limit:
+            shown = f"more than {width}" if beyond > limit else str(rank)
+            more = "noise, or other features than were told" if beyond > limit or rank > B else short
+            raise failure(f"it has rank {shown}, told {B} features: {more}")
         tolerance = max(_VANISHES, _BLUR * rounding * size / float(values[B - 1]))
         if tolerance > _COARSEST:
             raise failure(
@@ -219,6 +236,8 @@ def _from_columns(given: OutputsGradient, B: int, *, seed: int, max_starts: int)
             f"with {given.outputs} outputs at most {given.outputs - 1} features of cross-entropy can be told apart there, "
             f"{given.outputs} of another loss; dL/dW, of shape (m, d), tells more"
         )
+    if given.m <= given.weight.shape[1]:
+        raise failure(f"{given.m} neurons do not tell a feature of d = {given.weight.shape[1]} coordinates")
     columns = given.output_gradient.T
     span = _Span.of(columns, B, given.rounding, short)
     sized = bool(given.bias.any())

@@ -18,6 +18,9 @@ from bounds.losses import LOSSES, Loss
 #: does: sums in the entries' own precision add many roundings; those of half precision are computed in single and add few.
 _EXPLAINED, _MANY, _FEW, _HALF = 1e-9, 300.0, 16.0, 1e-4
 
+#: Seeds that are tried until a result is exact.
+_ATTEMPTS = 3
+
 #: Cross-entropy is the loss where what it makes of the outputs is off by less than this fraction.
 _FITS = 1e-2
 
@@ -91,7 +94,18 @@ def recover_outputs(
     ``ReconstructionError`` where there is no result; one that does not explain every row is returned, and not ``exact``.
     """
     B = checks.integer("batch_size", batch_size, 1)
-    found = recover_activity(given, B, seed=seed, max_starts=max_starts)
+    found = []
+    for attempt in range(_ATTEMPTS):  # a wrong direction is seen by what it leaves
+        activity = recover_activity(given, B, seed=seed + attempt, max_starts=max_starts)
+        found.append(_recovered(given, activity, loss, norms))
+        if found[-1].exact:
+            break
+    return min(found, key=lambda one: one.unexplained)
+
+
+def _recovered(
+    given: OutputsGradient, found: Activity, loss: Loss | None, norms: Sequence[float] | None
+) -> OutputsRecovery:
     if loss is not None:
         return _with_loss(given, found, loss, norms)
     entropies = [_with_loss(given, found, one, norms) for one in LOSSES.values() if one.classes]

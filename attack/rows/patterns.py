@@ -66,7 +66,10 @@ class Found:
 
 
 #: What a search tries, and the option that limits it.
-_WHAT = {"search": ("samples of rows", "max_samples"), "ica": ("starts", "max_starts")}
+_WHAT = {
+    "search": ("samples of rows", "max_samples"),
+    "ica": ("starts of alternating projections", "max_starts"),
+}
 
 
 @dataclass

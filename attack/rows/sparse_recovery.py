@@ -51,7 +51,7 @@ _SAMPLES = 200_000
 
 
 #: Up to this many features samples of rows come first, their number being about 2^B; alternating projections beyond.
-_FEW = 8
+_FEW = 6
 
 
 #: Samples of rows are drawn where this many for each of the ``2^(B-1)`` that one feature takes are allowed.
