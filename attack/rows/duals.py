@@ -35,8 +35,8 @@ _HOPELESS = 60
 #: One direction vanishes where the next is this many times the tolerance, at least.
 _ALONE = 30.0
 
-#: A direction is confirmed where of the neurons that should be inactive, by this many standard deviations, at most this share
-#: is not: the feature is known to the error of least squares only.
+#: A direction is confirmed where of the neurons that should be inactive, by this many standard deviations, at most this
+#: share is not: the feature is known to the error of least squares only.
 _CONFIRMING, _STRAY = 0.5, 0.1
 
 #: Rows below this fraction of the largest hold nothing but rounding in double precision.
