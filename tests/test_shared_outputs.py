@@ -169,6 +169,25 @@ def test_norms_without_biases() -> None:
     np.testing.assert_allclose(told.attacked.features.norm(dim=1), 2.0)
 
 
+def test_two_outputs_without_biases_may_not_tell_mean_from_sum() -> None:
+    """The residuals of two outputs are one number, which some norm may fit: *ok* then rests on the loss that is told, and
+    without one there are directions alone."""
+    for loss in ("cross-entropy-mean", "cross-entropy-sum"):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(D, M, bias=False), nn.ReLU(), nn.Linear(M, 2, bias=False)).double()
+        WRITTEN[loss](net(torch.from_numpy(X)), torch.from_numpy(CLASSES % 2)).backward()
+        mine = SharedGradient.from_module(net)
+        for told in ("cross-entropy-mean", "cross-entropy-sum", None):
+            found = assess(mine, known(mine, told))
+            assert found.confidence.status in ("ok", "directions only") and found.attacked is not None
+            right = matched_rmse(X, found.attacked.features) < 1e-8
+            assert right or found.confidence.status != "ok" or found.confidence.untested == ("loss",)
+            assert right or told != loss
+    told = assess(mine, known(mine, loss)).confidence
+    biased = SharedGradient.from_module(network())
+    assert told.status == "ok" and assess(biased, known(biased)).confidence.untested == ()
+
+
 # --- what does not fit ------------------------------------------------------------------------------------------------
 
 

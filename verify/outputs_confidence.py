@@ -62,7 +62,7 @@ def _premises(shared: SharedGradient, known: Known, attacked: OutputsAttack) -> 
     else:
         text = f"{found.loss.name}, in PyTorch {found.loss.pytorch}"
         source = "gradient" if found.identified else "told"
-        yield Premise("loss", text, source, tested=exact and entropy, of_features=attacked.norms == "loss")
+        yield Premise("loss", text, source, tested=found.loss_tested, of_features=attacked.norms == "loss")
 
 
 def _norms(known: Known, attacked: OutputsAttack) -> Premise:
@@ -81,4 +81,5 @@ def _norms(known: Known, attacked: OutputsAttack) -> Premise:
             return Premise(
                 "norms", f"norms: {told} told, but the gradient says {shown}", "told", doubtful=True
             )
-    return Premise("norms", shown, "gradient", tested=attacked.exact)
+    tested = attacked.exact and (attacked.norms != "loss" or attacked.recovery.loss_tested)
+    return Premise("norms", shown, "gradient", tested=tested)

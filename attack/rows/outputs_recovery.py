@@ -46,8 +46,8 @@ class OutputsRecovery:
 
     classes (B,): labels of cross-entropy; targets (B, C): of a squared loss; None without that loss. loss: which one, told
     or (``identified``) cross-entropy that explains every row of a gradient without a loss; None also where cross-entropy was
-    told and does not fit. left: for each array; with cross-entropy no number is free
-    there but the features. limit: what ``worst`` may be. active (m, B): on which neurons features are. method: "rows"
+    told and does not fit; loss_tested: whether it is cross-entropy, and neither mean nor sum in its place would fit with
+    other norms. left: for each array; with cross-entropy no number is free there but the features. limit: what ``worst`` may be. active (m, B): on which neurons features are. method: "rows"
     (dL/dW) or "columns" (dL/dA); starts: how many its search took. error: R that rounding leaves.
     """
 
@@ -58,6 +58,7 @@ class OutputsRecovery:
     targets: np.ndarray | None
     loss: Loss | None
     identified: bool
+    loss_tested: bool
     left: tuple[Left, ...]
     limit: float
     active: np.ndarray
@@ -106,11 +107,18 @@ def recover_outputs(
 def _recovered(
     given: OutputsGradient, found: Activity, loss: Loss | None, norms: Sequence[float] | None
 ) -> OutputsRecovery:
-    if loss is not None:
-        return _with_loss(given, found, loss, norms)
-    entropies = [_with_loss(given, found, one, norms) for one in LOSSES.values() if one.classes]
-    fits = [one for one in entropies if one.loss is not None and one.exact]
-    return replace(fits[0], identified=True) if fits else _with_loss(given, found, None, norms)
+    B = len(found.features)
+    # of one sample the mean is the sum
+    entropies = {one.to_model(B): one for one in reversed(LOSSES.values()) if one.classes}
+    results = [_with_loss(given, found, one, norms) for one in entropies.values()]
+    fits = [one for one in results if one.loss is not None and one.exact]
+    if loss is None and len(fits) == 1:
+        return replace(fits[0], identified=True, loss_tested=True)
+    result = _with_loss(given, found, loss, norms)
+    return replace(
+        result,
+        loss_tested=result.exact and result.loss is not None and result.loss.classes and len(fits) == 1,
+    )
 
 
 def _with_loss(
@@ -139,6 +147,7 @@ def _with_loss(
         None if refuted else classes,
         targets,
         None if refuted else loss,
+        False,
         False,
         left(given, features, derivatives if refuted else used, found.active, sized=source != UNKNOWN),
         _limit(given.rounding),
