@@ -47,8 +47,9 @@ class OutputsRecovery:
     classes (B,): labels of cross-entropy; targets (B, C): of a squared loss; None without that loss. loss: which one, told
     or (``identified``) cross-entropy that explains every row of a gradient without a loss; None also where cross-entropy was
     told and does not fit; loss_tested: whether it is cross-entropy, and neither mean nor sum in its place would fit with
-    other norms. left: for each array; with cross-entropy no number is free there but the features. limit: what ``worst`` may be. active (m, B): on which neurons features are. method: "rows"
-    (dL/dW) or "columns" (dL/dA); starts: how many its search took. error: R that rounding leaves.
+    other norms. left: for each array; with cross-entropy no number is free there but the features. limit: what ``worst``
+    may be. active (m, B): on which neurons features are. method: "rows" (dL/dW) or "columns" (dL/dA); starts: how many its
+    search took. error: R that rounding leaves.
     """
 
     features: np.ndarray
@@ -109,7 +110,7 @@ def _recovered(
 ) -> OutputsRecovery:
     B = len(found.features)
     # of one sample the mean is the sum
-    entropies = {one.to_model(B): one for one in reversed(LOSSES.values()) if one.classes}
+    entropies = {one.to_model(B): one for one in reversed(list(LOSSES.values())) if one.classes}
     results = [_with_loss(given, found, one, norms) for one in entropies.values()]
     fits = [one for one in results if one.loss is not None and one.exact]
     if loss is None and len(fits) == 1:
