@@ -18,7 +18,7 @@ from bounds.defenses.secure_aggregation import SecureAggregation
 from bounds.defenses.sign_compression import SignCompression
 from bounds.defenses.stochastic_rounding import StochasticRounding
 from bounds.errors import TrivialBound, UnsupportedBound
-from bounds.estimator import AttackSpec, RowAttack, TensorAttack
+from bounds.estimator import AttackSpec, LikelihoodAttack, MessagePassing, RowAttack, TensorAttack
 from bounds.evaluation import Evaluation, evaluate, expression
 from bounds.gaussian.activations import ACTIVATIONS, Activation, resolve_activation
 from bounds.gaussian.variation import Variation
@@ -77,7 +77,9 @@ __all__ = [
     "GradientNoise",
     "GradientPruning",
     "Kind",
+    "LikelihoodAttack",
     "LocalAggregation",
+    "MessagePassing",
     "NoDefense",
     "Param",
     "RowAttack",

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, get_args, get_type_hints
 import sympy as sp
 
 from bounds import checks
+from bounds.density import Density
+from bounds.errors import UnsupportedBound
 from bounds.law import Law
 from bounds.setting import Setting
 
@@ -101,6 +103,13 @@ class Defense:
         contradicts the defense.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it does")
+
+    def density(self) -> Density:
+        """What an entry that is seen tells of the clean one, with residuals as they come out of the defense.
+
+        Raises ``UnsupportedBound`` for a defense that does not say it.
+        """
+        raise UnsupportedBound(f"not stated: {type(self).__name__} does not say the density of its entries")
 
     @classmethod
     def laws(cls) -> tuple[type[Law], ...]:

@@ -74,6 +74,45 @@ class TensorAttack(AttackSpec):
 
 
 @dataclass(frozen=True)
+class LikelihoodAttack(AttackSpec):
+    """Maximum likelihood over features and residuals of what the server sees, whatever the defense's density.
+
+    starts: at most so many starts, 1 to 10 000; it ends early where the misfit is what the density lets expect.
+    start: where they begin: ``"greedy"`` (one feature after the other, by what the others leave), ``"random"``,
+        ``"tensor"`` (the tensor attack's result), or ``"auto"``: greedy, then random.
+    precision: the largest relative decrease of the misfit at which the steps end, above 0 and at most 0.1.
+    """
+
+    name: ClassVar[str] = "likelihood"
+    starts: int = 20
+    start: str = "auto"
+    precision: float = 1e-6
+
+    def __post_init__(self) -> None:
+        checks.integer("starts", self.starts, 1, 10_000)
+        checks.choice("start", self.start, ("auto", "greedy", "random", "tensor"))
+        if checks.real("precision", self.precision, 0.0, 0.1) == 0.0:
+            raise ValueError("precision must be positive; got 0")
+
+
+@dataclass(frozen=True)
+class MessagePassing(AttackSpec):
+    """Approximate message passing with the Bayes-optimal denoisers of the density of what is seen.
+
+    iterations: passes at most, 1 to 10 000. damping: share of the old iterate that is kept, 0 to below 1.
+    """
+
+    name: ClassVar[str] = "message_passing"
+    iterations: int = 50
+    damping: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks.integer("iterations", self.iterations, 1, 10_000)
+        if checks.real("damping", self.damping, 0.0, 1.0) == 1.0:
+            raise ValueError("damping must be below 1; got 1")
+
+
+@dataclass(frozen=True)
 class RowAttack(AttackSpec):
     """Exact recovery from the gradient of the first layer, for ReLU and leaky ReLU without noise: every row is the sum of
     the features that are active on its neuron, and the search is for B patterns of activity that explain every row.

@@ -263,4 +263,5 @@ def _diagnostics(
         agreeing=features,
         starts=found.tries,
         method=found.method,
+        exact=found.solved is not None,
     )

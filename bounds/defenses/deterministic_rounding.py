@@ -10,6 +10,7 @@ import numpy as np
 from bounds.arrays import Array
 from bounds.defense import Defense, param
 from bounds.defenses.stochastic_rounding import FINEST
+from bounds.density import Density, Plain, Rounded
 from bounds.law import Elementwise
 from bounds.setting import Setting
 
@@ -24,6 +25,9 @@ class DeterministicRounding(Defense):
 
     def law(self, setting: Setting) -> Elementwise:
         return Elementwise(_rounded, _squared, unbiased=self.step <= FINEST, parameters=(self.step,))
+
+    def density(self) -> Density:
+        return Rounded(step=self.step) if self.step > FINEST else Plain()
 
 
 def _rounded(g: Array, step: float) -> Array:

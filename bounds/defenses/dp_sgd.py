@@ -9,6 +9,7 @@ from typing import ClassVar
 import sympy as sp
 
 from bounds.defense import Defense, choice, param, symbol
+from bounds.density import Plain
 from bounds.errors import UnsupportedBound
 from bounds.law import Unbiased
 from bounds.setting import SIZES, Setting
@@ -56,6 +57,9 @@ class DPSGD(Defense):
             keeps_labels=off,
             inexact="" if exact else "the noise is relative to norms that fluctuate with the network",
         )
+
+    def density(self) -> Plain:
+        return Plain(sigma=0.0 if self.noise_multiplier == 0 else self.noise_multiplier * self.max_norm)
 
     def effective_noise(self, setting: Setting) -> float:
         """Standard deviation of the noise on the scale of the gradient that it is added to.

@@ -9,6 +9,7 @@ import numpy as np
 import sympy as sp
 
 from bounds.defense import Defense, choice, param, symbol
+from bounds.density import Density, Erased, Masked
 from bounds.law import Unbiased
 from bounds.setting import SIZES, Setting
 
@@ -33,3 +34,6 @@ class Dropout(Defense):
         r, odds = setting.residuals, self.p / (1 - self.p)
         masking = odds * (np.diag(r * r) if self.per_sample else np.outer(r, r))
         return Unbiased(r, 0.0, masking, inexact="entries are masked at random" if self.p > 0 else "")
+
+    def density(self) -> Density:
+        return Masked(p=self.p) if self.per_sample and self.p > 0 else Erased(p=self.p)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import sympy as sp
 
 from bounds.defense import Defense, choice, param
+from bounds.density import Plain
 from bounds.law import Unbiased
 from bounds.setting import SIZES, Setting
 from bounds.wide_limits import clipped_residuals
@@ -38,3 +39,6 @@ class GradientClipping(Defense):
         return Unbiased(
             clipped_residuals(setting, self.max_norm), keeps_labels=off, inexact="" if off else fluctuates
         )
+
+    def density(self) -> Plain:
+        return Plain()

@@ -9,6 +9,7 @@ import sympy as sp
 
 from bounds import checks
 from bounds.defense import Defense, param, symbol
+from bounds.density import Plain
 from bounds.law import Unbiased
 from bounds.setting import SIZES, Setting
 
@@ -25,6 +26,9 @@ class GradientNoise(Defense):
 
     def law(self, setting: Setting) -> Unbiased:
         return Unbiased(setting.residuals, self.sigma**2, inexact="")
+
+    def density(self) -> Plain:
+        return Plain(sigma=self.sigma)
 
     @classmethod
     def per_mean(cls, sigma: float, batch_size: int) -> GradientNoise:

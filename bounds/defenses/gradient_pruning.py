@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bounds.defense import Defense, param
+from bounds.density import Thresholded
 from bounds.law import Pruned
 from bounds.setting import Setting
 
@@ -23,3 +24,6 @@ class GradientPruning(Defense):
 
     def law(self, setting: Setting) -> Pruned:
         return Pruned(self.ratio)
+
+    def density(self) -> Thresholded:
+        return Thresholded(ratio=self.ratio)

@@ -10,6 +10,7 @@ import sympy as sp
 
 from bounds.arrays import Array
 from bounds.defense import Defense, choice, param
+from bounds.density import Plain
 from bounds.errors import UnsupportedBound
 from bounds.law import Unbiased
 from bounds.setting import SIZES, Setting
@@ -37,6 +38,9 @@ class LocalAggregation(Defense):
             keeps_labels=self.steps == 1,
             inexact="" if still else "the residuals move from step to step",
         )
+
+    def density(self) -> Plain:
+        return Plain(moves=self.steps * self.lr_times_m if self.steps > 1 else 0.0)
 
     def effective_residuals(self, setting: Setting) -> Array:
         """The residuals with which each feature enters the sum, in the wide limit.

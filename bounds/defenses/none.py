@@ -8,6 +8,7 @@ from typing import ClassVar
 import sympy as sp
 
 from bounds.defense import Defense
+from bounds.density import Plain
 from bounds.law import Unbiased
 from bounds.setting import SIZES, Setting
 
@@ -22,3 +23,6 @@ class NoDefense(Defense):
 
     def law(self, setting: Setting) -> Unbiased:
         return Unbiased(setting.residuals, inexact="")
+
+    def density(self) -> Plain:
+        return Plain()

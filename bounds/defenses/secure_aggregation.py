@@ -8,6 +8,7 @@ from typing import ClassVar
 import sympy as sp
 
 from bounds.defense import Defense, param
+from bounds.density import Plain
 from bounds.law import Unbiased
 from bounds.setting import SIZES, Setting
 from bounds.wide_limits import assigned
@@ -29,3 +30,6 @@ class SecureAggregation(Defense):
     def law(self, setting: Setting) -> Unbiased:
         assigned(setting.groups, self.clients, "clients")  # refuses a partition that the clients cannot make
         return Unbiased(setting.residuals, inexact="")
+
+    def density(self) -> Plain:
+        return Plain()

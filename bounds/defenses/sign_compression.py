@@ -9,6 +9,7 @@ import numpy as np
 
 from bounds.arrays import Array
 from bounds.defense import Defense
+from bounds.density import Signs
 from bounds.law import Elementwise
 from bounds.setting import Setting
 
@@ -23,6 +24,9 @@ class SignCompression(Defense):
 
     def law(self, setting: Setting) -> Elementwise:
         return Elementwise(np.sign, _occupied, unbiased=False)
+
+    def density(self) -> Signs:
+        return Signs()
 
 
 def _occupied(g: Array) -> Array:

@@ -10,6 +10,7 @@ import sympy as sp
 
 from bounds.arrays import Array
 from bounds.defense import Defense, param, symbol
+from bounds.density import Density, Dithered, Plain
 from bounds.law import Elementwise
 from bounds.setting import SIZES, Setting
 
@@ -32,6 +33,9 @@ class StochasticRounding(Defense):
 
     def law(self, setting: Setting) -> Elementwise:
         return Elementwise(_mean, _second, unbiased=True, parameters=(self.step,))
+
+    def density(self) -> Density:
+        return Dithered(step=self.step) if self.step > FINEST else Plain()
 
 
 def _mean(g: Array, step: float) -> Array:

@@ -7,7 +7,7 @@ from typing import cast
 
 from bounds import checks
 from bounds.defense import Defense
-from bounds.estimator import AttackSpec, RowAttack, TensorAttack
+from bounds.estimator import AttackSpec, LikelihoodAttack, MessagePassing, RowAttack, TensorAttack
 from bounds.kinds.predicted.elementwise import FLOOR, PREDICTED_ELEMENTWISE
 from bounds.kinds.predicted.unbiased import PREDICTED
 from bounds.kinds.rate import RATE
@@ -19,6 +19,8 @@ from bounds.statement import Bound, Kind
 #: ``attack.<name>``; one from outside by ``register_attack``.
 THEORY: Mapping[type[AttackSpec], tuple[Bound, ...]] = {
     TensorAttack: (RATE, PREDICTED, PREDICTED_ELEMENTWISE, FLOOR, UPPER),
+    LikelihoodAttack: (),
+    MessagePassing: (),
     RowAttack: (),
 }
 

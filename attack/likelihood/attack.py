@@ -1,0 +1,216 @@
+"""Maximum likelihood over features and residuals of what the server sees, for every defense that says its density.
+
+No start ever sees the features: they begin at random, in the plane of the second moment, or at the tensor attack's result,
+until one explains what is seen as well as the density lets expect.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy
+import torch
+
+from attack.likelihood.alternatives import alternatives, told_apart
+from attack.likelihood.entries import Fit
+from attack.likelihood.model import DENSE, Model, Place
+from attack.likelihood.posed import CLEAR, Posed
+from attack.likelihood.solve import Effort, minimised
+from attack.likelihood.starts import grown, reduced, starts
+from attack.networks.two_layer import TwoLayerNet
+from attack.observation import Observation
+from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
+from attack.tensor.attack import tensor_attack
+from attack.tensor.fit import LABEL_DOUBT, signs_by_fit
+from bounds import LikelihoodAttack, checks
+from bounds.estimator import EQUAL_NORMS, moment_orders
+
+#: How often a feature is given up for another one, and the least decrease of the loss for which.
+_MENDED, _GAIN = 3, 0.01
+
+#: Two ends are the same where their misfits agree to this fraction.
+_ALIKE = 1e-3
+
+
+def likelihood_attack(
+    observation: Observation,
+    net: TwoLayerNet,
+    batch_size: int | None = None,
+    attack: LikelihoodAttack | None = None,
+    seed: int = 2,
+) -> Reconstruction:
+    """Reconstruct the features from one observed gradient with respect to the output weights, by maximum likelihood.
+
+    W may be any known weights. Norms are the observation's; where they differ, they are assigned as by ``tensor_attack``
+    (activations homogeneous of degree one: by labels in {-1, +1}), or by the fit itself. Residuals are free: clipping,
+    local steps and DP-SGD change them and little else (local steps move W by O(1/m^2), which is left out). Where several
+    sets of features explain the entries alike (``attack.likelihood.alternatives``), that with labels in {-1, +1} is taken,
+    if it is one of them. Diagnostics:
+    ``misfit`` is the share of the gradient's power that is left, beside ``expected``; ``starts`` those made, ``agreeing``
+    those that ended where the best one did; ``exact``: whether also entries that were not fitted are
+    explained to rounding (``bounds/proofs/exactness.md``); ``error``: the R that the information at the end lets expect,
+    where there is noise.
+
+    Raises ``ValueError`` or ``TypeError`` on bad input, ``UnsupportedBound`` for a defense that does not say its density,
+    ``ReconstructionError`` for a gradient that is zero.
+    """
+    checks.instance("observation", observation, Observation)
+    checks.instance("net", net, TwoLayerNet)
+    attack = LikelihoodAttack() if attack is None else attack
+    checks.instance("attack", attack, LikelihoodAttack)
+    B = observation.expected_batch(net, batch_size)
+    posed = Posed.of(observation, net, B)
+    best, tries = _best(posed, attack, seed)
+    others = alternatives(posed, best, attack.precision) if tries.settled else []
+    if not others:
+        return _result(posed, best, tries)
+    chosen, clear = told_apart(posed, [best, *others])
+    note = f"{len(others) + 1} sets of features explain the entries alike, and no labels in {{-1, +1}} tell them apart"
+    return _result(posed, chosen, tries, () if clear else (note,))
+
+
+@dataclass(frozen=True, eq=False)
+class _Tries:
+    """What the starts gave: places, best first, the share of the power that each leaves, and the best one's fit."""
+
+    losses: tuple[float, ...]
+    fit: Fit
+    settled: bool
+
+
+def _best(posed: Posed, attack: LikelihoodAttack, seed: int) -> tuple[Place, _Tries]:
+    effort = posed.effort(attack.precision)
+    best: Place | None = None
+    fit, losses, settled = Fit(math.inf, 0.0, 0.0), [], False
+    for start in itertools.islice(_starts(posed, attack, seed), attack.starts):
+        place = _mended(posed, minimised(posed.model, start, effort).place, effort, seed)
+        losses.append(place.loss)
+        if best is None or place.loss < best.loss:
+            best, fit = place, posed.fit(place)
+        settled = posed.settled(fit)
+        if settled:
+            break
+    if best is None:
+        reason = f"no start: the attack's are {attack.start}"
+        raise ReconstructionError(reason, Diagnostics("failed", (reason,), starts=0))
+    return best, _Tries(tuple(losses), fit, settled)
+
+
+def _mended(posed: Posed, place: Place, effort: Effort, seed: int) -> Place:
+    """A better place with one feature given up for another one, as often as that settles more."""
+    for _ in range(_MENDED):
+        if posed.settled(posed.fit(place)):
+            return place
+        crude = posed.crude
+        wider = grown(crude, crude.at(place.features, 0.0), seed)
+        moved = minimised(posed.model, reduced(wider, posed.B), effort).place
+        if not moved.loss < (1 - _GAIN) * place.loss:
+            return place
+        place = moved
+    return place
+
+
+def _starts(posed: Posed, attack: LikelihoodAttack, seed: int) -> Iterator[torch.Tensor]:
+    if attack.start == "tensor":
+        return iter((tensor_attack(posed.observation, posed.net, posed.B, seed=seed).features,))
+    return starts(posed.crude, posed.B, seed, attack.start)
+
+
+def _result(posed: Posed, best: Place, tries: _Tries, notes: tuple[str, ...] = ()) -> Reconstruction:
+    net, power = posed.net, posed.power
+    features, residuals, doubts = _assigned(posed, best)
+    sign_free = False
+    if moment_orders(net.activation)[0] == 1:
+        signs, sign_free = signs_by_fit(net, posed.gradient, features)
+        features = signs[:, None] * features
+        residuals = posed.model.at(features, best.blur).residuals
+    residuals = posed.scale * residuals
+    forward = net.forward(features)
+    same = sum(loss <= best.loss + _ALIKE * abs(best.loss) + posed.rounding for loss in tries.losses)
+    exact = _exact(posed, best) if tries.fit.spread == 0 and posed.drift == 0 else None
+    warnings = doubts + notes + _warnings(posed, tries)
+    diagnostics = Diagnostics(
+        status="suspect" if warnings else "ok",
+        warnings=warnings,
+        misfit=tries.fit.left / power,
+        expected=tries.fit.expected / power,
+        agreeing=same,
+        starts=len(tries.losses),
+        sign_free=sign_free,
+        exact=exact,
+        error=_error(posed, best),
+    )
+    return Reconstruction(features, residuals, forward - residuals, diagnostics)
+
+
+def _warnings(posed: Posed, tries: _Tries) -> tuple[str, ...]:
+    fit, power = tries.fit, posed.power
+    told = (
+        f"{fit.left / power:.3g} of the gradient's power is left where {fit.expected / power:.3g} is expected"
+    )
+    made = f"after {len(tries.losses)} start{'s' * (len(tries.losses) != 1)}"
+    few = posed.model.entries.telling() <= posed.unknowns + posed.B
+    checks_made = (
+        (
+            not tries.settled,
+            f"{told}, {made}: no start found features that explain it, or the law is another one",
+        ),
+        (
+            fit.left < fit.expected - CLEAR * fit.spread - posed.rounding,
+            f"only {told}: the noise is smaller than it is said to be",
+        ),
+        (
+            few,
+            f"no more entries that tell anything than the {posed.unknowns + posed.B} unknowns: they determine nothing",
+        ),
+    )
+    return tuple(text for failed, text in checks_made if failed)
+
+
+def _exact(posed: Posed, best: Place) -> bool | None:
+    """Whether entries that were not fitted are explained to rounding too; None where none were kept for that."""
+    if not bool(posed.held.any()):
+        return None
+    left = posed.whole.entries.local(slice(None), best.parts, 0.0).loss
+    return float(left[posed.held].sum()) <= posed.rounding and float(left.sum()) <= posed.rounding
+
+
+def _error(posed: Posed, best: Place) -> float | None:
+    """Root mean square error of the features by the information at the end; None where there is no noise."""
+    if best.blur or posed.observation.defense.density().sigma == 0:
+        return None
+    B, d = best.features.shape
+    if best.features.numel() <= DENSE:
+        values = torch.linalg.eigvalsh(best.matrix)
+        values = values[values > 1e-12 * values[-1]]
+        return math.sqrt(float((1 / values).sum()) / B)
+    per = float(torch.linalg.pinv(best.mixing, hermitian=True).diagonal().sum())
+    return math.sqrt((d - (posed.model.radii is not None)) * per / B)
+
+
+def _assigned(posed: Posed, best: Place) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
+    """Features of the public norms, their residuals, and warnings."""
+    norms = np.array(posed.observation.norms)
+    if np.ptp(norms) <= EQUAL_NORMS * norms.max():
+        return best.features, best.residuals, ()
+    public = torch.tensor(norms).to(best.features)
+    if posed.model.radii is None:
+        sizes = torch.linalg.vector_norm(best.features, dim=1)
+        order = scipy.optimize.linear_sum_assignment((sizes[:, None] - public).square().cpu().numpy())[1]
+        model = Model(posed.net, posed.model.entries, public[order], posed.model.scale_free)
+        again = minimised(model, best.features, posed.effort(1e-9)).place
+        return again.features, again.residuals, ()
+    outputs = posed.net.forward(best.features).cpu().numpy()
+    strengths = posed.scale * best.residuals.cpu().numpy()
+    doubt = np.abs(np.abs(outputs[:, None] * norms - strengths[:, None] / norms) - 1)
+    rows, order = scipy.optimize.linear_sum_assignment(doubt)
+    worst = float(doubt[rows, order].max())
+    notes = (
+        (f"norms assigned by labels that are up to {worst:.2f} away from +-1",) if worst > LABEL_DOUBT else ()
+    )
+    own = public[torch.from_numpy(order).to(public.device)]
+    return best.features * own[:, None], best.residuals / own, notes
