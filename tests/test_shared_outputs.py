@@ -290,6 +290,21 @@ def test_other_norms_than_those_told_are_suspect() -> None:
     assert found.confidence.status == "suspect" and "the gradient says" in found.confidence.reasons[0]
 
 
+def test_told_norms_that_patterns_refute_are_suspect() -> None:
+    """dL/dW without dL/db, of a squared loss: nothing tells norms but on which side of its plane biases put a neuron."""
+    given = arrays(network("mse-mean"))
+    mine = SharedGradient.from_arrays(
+        **{name: given[name] for name in ("weight", "gradient", "bias", "output_weight")}
+    )
+    free = assess(mine, Known.of(B, loss="mse-mean"))
+    assert free.confidence.status == "directions only" and free.attacked is not None
+    assert matched_rmse(X / np.linalg.norm(X, axis=1)[:, None], free.attacked.features) < 1e-10
+    told = assess(mine, Known.of(B, norms=(0.5,) * B, loss="mse-mean"))
+    assert (
+        told.confidence.status == "suspect" and "weight_gradient a row is left" in told.confidence.reasons[0]
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

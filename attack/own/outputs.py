@@ -59,15 +59,20 @@ class OutputsAttack:
         return self.norms == UNKNOWN
 
     @property
-    def why(self) -> str:
-        """What exactness follows from."""
+    def why(self) -> str | None:
+        """What exactness follows from; None where it is not exact."""
+        if not self.exact:
+            return None
         B, C = self.residuals.shape
         rows = ", ".join(f"{one.name} {one.worst:.2g}" for one in self.recovery.left)
         entropy = self.recovery.loss is not None and self.recovery.loss.classes
+        sides = "Patterns of activity are those that the gradient shows, which norms would test"
+        if not self.directions_only:
+            sides = "Every neuron is on the side of a feature on which the feature has it"
         free = f"{B} features" if entropy else f"{B} features and their {C} residuals"
         return (
             f"what {free} leave of the worst row, over the size of rows: {rows}; at most {self.recovery.limit:.2g} is "
-            "rounding. Every neuron is on the side of a feature on which the feature has it"
+            f"rounding. {sides}"
         )
 
     @property

@@ -314,18 +314,18 @@ def _activity(
     inactive, active = found.zero, ~found.zero
     every = features(inactive, active)
     for _ in range(_ROUNDS if sized or not given.bias.any() else 0):
-        inside, near = _sides(given, every, min(_UNSURE * found.tolerance, _NEAREST))
+        inside, near = sides(given, every, min(_UNSURE * found.tolerance, _NEAREST))
         inactive, active = ~inside & ~near, inside & ~near
         every = features(inactive, active)
     even = (np.arange(given.m) % 2 == 0)[:, None]
     halves = [features(inactive & half, active & half) for half in (even, ~even)]
     apart, size = (math.sqrt(float(np.mean(np.sum(v**2, axis=1)))) for v in (halves[0] - halves[1], every))
     error = math.hypot(_APART * apart, (given.rounding + _OWN) * size)
-    pattern = _sides(given, every, 0.0)[0] if sized or not given.bias.any() else ~found.zero
+    pattern = sides(given, every, 0.0)[0] if sized or not given.bias.any() else ~found.zero
     return Activity(every, strengths(every, pattern), sized, pattern, method, found.starts, error)
 
 
-def _sides(given: OutputsGradient, features: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:
+def sides(given: OutputsGradient, features: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:
     """Which neurons (m, B) are active, and which are too near to the plane between a feature's sides to be sure."""
     inside = given.weight @ features.T + given.bias[:, None]
     sizes = np.linalg.norm(given.weight, axis=1)[:, None] * np.linalg.norm(features, axis=1)

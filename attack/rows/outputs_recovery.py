@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from attack.rows.cross_entropy import norms_told, residuals_of
-from attack.rows.outputs import Activity, OutputsGradient, recover_activity
+from attack.rows.outputs import Activity, OutputsGradient, recover_activity, sides
 from bounds import checks
 from bounds.estimator import EQUAL_NORMS
 from bounds.losses import LOSSES, Loss
@@ -139,6 +139,7 @@ def _with_loss(
             used = unit * residuals_of(outputs, classes)
         else:
             targets = outputs - derivatives / unit
+    active = found.active if source == UNKNOWN else sides(given, features, 0.0)[0]
     off = float(np.abs(used - derivatives).max() / np.abs(derivatives).max())
     refuted = loss is not None and loss.classes and (source == UNKNOWN or off > _FITS)
     return OutputsRecovery(
@@ -150,9 +151,9 @@ def _with_loss(
         None if refuted else loss,
         False,
         False,
-        left(given, features, derivatives if refuted else used, found.active, sized=source != UNKNOWN),
+        left(given, features, derivatives if refuted else used, active, sized=source != UNKNOWN),
         _limit(given.rounding),
-        found.active,
+        active,
         found.method,
         found.starts,
         found.error * (1.0 if found.sized else float(np.sqrt(np.mean(factor**2)))),
