@@ -371,3 +371,7 @@ def test_classes_are_counted_before_any_feature_is_known() -> None:
     mine = SharedGradient.from_module(network())
     (finding,) = (f for f in check_gradient(mine, known(mine)) if f.name == "classes")
     assert "1 of class 2, 2 of class 7" in finding.text
+    given = {name: arrays(network())[name] for name in ("weight", "bias", "output_weight", "output_gradient")}
+    alone = SharedGradient.from_arrays(gradient=given.pop("output_gradient"), **given)
+    (finding,) = (f for f in check_gradient(alone, known(alone)) if f.name == "classes")
+    assert "shows samples of classes 2, 7," in finding.text

@@ -13,7 +13,7 @@ from attack.own.gradient import SharedGradient
 from attack.own.known import Known, homogeneous
 from attack.own.precision import Precision
 from attack.own.units import root_mean_square
-from attack.rows.cross_entropy import class_counts
+from attack.rows.cross_entropy import class_counts, present_classes
 from attack.rows.outputs import OutputsGradient
 from attack.rows.outputs_recovery import UNKNOWN, OutputsRecovery, recover_outputs
 
@@ -195,10 +195,20 @@ def _missing_bias_gradient() -> Finding:
 
 
 def _classes(shared: SharedGradient, known: Known) -> tuple[Finding, ...]:
-    """Counts of classes from dL/dc, before any feature is known: an estimate, of a network that has learnt little."""
-    loss = known.loss
-    if loss is None or not loss.classes or shared.output_bias_gradient is None:
+    """Counts of classes from dL/dc, before any feature is known: an estimate, of a network that has learnt little. Without
+    dL/dc the classes that dL/dA shows."""
+    loss, output = known.loss, _weight_and_output(shared)[1]
+    if loss is None or not loss.classes:
         return ()
+    if shared.output_bias_gradient is None:
+        if output is None:
+            return ()
+        certain = ", ".join(map(str, present_classes(output.double().numpy())))
+        return (
+            Finding(
+                "classes", "ok", f"dL/dA alone shows samples of classes {certain or 'none'}, and maybe others"
+            ),
+        )
     bias = np.zeros(shared.outputs) if shared.output_bias is None else shared.output_bias.double().numpy()
     seen = class_counts(shared.output_bias_gradient.double().numpy(), bias, known.B, mean=loss.mean)
     shown = ", ".join(f"{n} of class {c}" for c, n in enumerate(seen.counts) if n)
