@@ -119,6 +119,28 @@ class MessagePassing(AttackSpec):
             raise ValueError("damping must be below 1; got 1")
 
 
+@dataclass(frozen=True)
+class RowAttack(AttackSpec):
+    """Exact recovery from the gradient of the first layer, for ReLU and leaky ReLU without noise: every row is the sum of
+    the features that are active on its neuron, and the search is for B patterns of activity that explain every row.
+
+    method: ``"search"`` draws samples of B rows (Dimitrov, Baader, Mueller, Vechev 2024, in the coordinates of the span), of
+        which about ``2^(B-1) log B`` are needed; ``"ica"`` separates independent components over neurons and repairs them by
+        alternating projections; ``"auto"`` takes whichever is expected to take less first, and then the other.
+    max_samples, max_starts: the most that the two of them may draw or start.
+    """
+
+    name: ClassVar[str] = "rows"
+    method: str = "auto"
+    max_samples: int = 200_000
+    max_starts: int = 2_000
+
+    def __post_init__(self) -> None:
+        checks.choice("method", self.method, ("auto", "search", "ica"))
+        checks.integer("max_samples", self.max_samples, 1)
+        checks.integer("max_starts", self.max_starts, 1)
+
+
 def core_order(activation: Activation) -> int:
     """Order of the core; raises ``ValueError`` where this attack does not apply: mu_2 = 0 (odd activations) or no core."""
     even = abs(activation.coefficient(2)) > ZERO

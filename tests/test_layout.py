@@ -136,6 +136,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "experiments",
         "draw",
         "premises unexplained",
+        "assessed",
+        "outputs_confidence",
         "search studies confidence bench",
         "export",
         "__init__",
