@@ -99,17 +99,46 @@ class LikelihoodAttack(AttackSpec):
 class MessagePassing(AttackSpec):
     """Approximate message passing with the Bayes-optimal denoisers of the density of what is seen.
 
-    iterations: passes at most, 1 to 10 000. damping: share of the old iterate that is kept, 0 to below 1.
+    iterations: passes at most for each start, 1 to 10 000. starts: at most so many, 1 to 1000; it ends with the first that
+    leaves no doubt. damping: share of the old iterate that is kept, 0 to below 1; at least half in every other start.
+    nodes: points of a posterior on a line along which an entry runs, 10 to 1000: without noise, or with little, the
+    likelihood is no sharper than these resolve.
     """
 
     name: ClassVar[str] = "message_passing"
-    iterations: int = 50
+    iterations: int = 200
+    starts: int = 8
     damping: float = 0.0
+    nodes: int = 30
 
     def __post_init__(self) -> None:
         checks.integer("iterations", self.iterations, 1, 10_000)
+        checks.integer("starts", self.starts, 1, 1000)
+        checks.integer("nodes", self.nodes, 10, 1000)
         if checks.real("damping", self.damping, 0.0, 1.0) == 1.0:
             raise ValueError("damping must be below 1; got 1")
+
+
+@dataclass(frozen=True)
+class RowAttack(AttackSpec):
+    """Exact recovery from the gradient of the first layer, for ReLU and leaky ReLU without noise: every row is the sum of
+    the features that are active on its neuron, and the search is for B patterns of activity that explain every row.
+
+    method: ``"search"`` draws samples of B rows (Dimitrov, Baader, Mueller, Vechev 2024, in the coordinates of the span), of
+        which about ``2^(B-1) log B`` are needed; ``"ica"`` separates independent components over neurons and repairs them by
+        alternating projections; ``"auto"`` takes whichever is expected to take less first, and then the other.
+    max_samples, max_starts: the most that the two of them may draw or start.
+    """
+
+    name: ClassVar[str] = "rows"
+    method: str = "auto"
+    max_samples: int = 200_000
+    max_starts: int = 2_000
+
+    def __post_init__(self) -> None:
+        checks.choice("method", self.method, ("auto", "search", "ica"))
+        checks.integer("max_samples", self.max_samples, 1)
+        checks.integer("max_starts", self.max_starts, 1)
 
 
 def core_order(activation: Activation) -> int:
@@ -133,3 +162,40 @@ def moment_orders(activation: Activation) -> tuple[int, int]:
     if abs(activation.coefficient(2)) <= ZERO and min(abs(activation.coefficient(k)) for k in (1, 3)) > ZERO:
         return 1, 3
     return 2, core_order(activation)
+
+
+@dataclass(frozen=True)
+class GradientMatching(AttackSpec):
+    """Which gradient matching: the published rival, first-order methods on the distance of two gradients.
+
+    objective: ``"squared"`` (Zhu, Liu, Han 2019: deep leakage from gradients) or ``"cosine"`` (Geiping et al. 2020:
+        inverting gradients).
+    optimiser: ``"lbfgs"`` (of the former) or ``"signed-adam"`` (of the latter: Adam on the signs of the slope, the step
+        divided by ten at 3/8, 5/8 and 7/8 of the iterations).
+    labels: the true labels, in any one order, if the attacker is told them, which is more than the gradient shows: residuals
+        are then f(x) - y. None: residuals are unknowns as well, as deep leakage has labels.
+    iterations: most iterations of a start. starts: most random starts; none follows one that matches the gradient.
+    step: first step of signed Adam (its published value), on vectors of unit length; L-BFGS has no use for it.
+
+    Taken over are objectives, optimisers and step decay. Ours, and in the rivals' favour: features have their public norms
+    by construction, slopes are in closed form, L-BFGS has a line search (SciPy's), the best iterate is returned and not the
+    last, a start that fails is followed by another. Left out is what belongs to images: total variation, pixel bounds.
+    """
+
+    name: ClassVar[str] = "gradient_matching"
+    objective: str = "squared"
+    optimiser: str = "lbfgs"
+    labels: tuple[float, ...] | None = None
+    iterations: int = 2000
+    starts: int = 8
+    step: float = 0.1
+
+    def __post_init__(self) -> None:
+        checks.choice("objective", self.objective, ("squared", "cosine"))
+        checks.choice("optimiser", self.optimiser, ("lbfgs", "signed-adam"))
+        checks.integer("iterations", self.iterations, 1)
+        checks.integer("starts", self.starts, 1, 64)
+        checks.inside("step", self.step)
+        if self.labels is not None:
+            told = tuple(checks.real("labels", y) for y in checks.several("labels", self.labels))
+            object.__setattr__(self, "labels", told)

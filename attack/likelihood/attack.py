@@ -105,7 +105,8 @@ def _best(posed: Posed, attack: LikelihoodAttack, seed: int) -> tuple[Place, _Tr
     best: Place | None = None
     fit, losses, settled = Fit(math.inf, 0.0, 0.0), [], False
     few = posed.few
-    for start in itertools.islice(_starts(posed if few is None else few, attack, seed), attack.starts):
+    source = posed if few is None or attack.start == "tensor" else few
+    for start in itertools.islice(_starts(source, attack, seed), attack.starts):
         blurs = posed.model.entries.blurs
         if few is not None:
             start, blurs = _mended(few, start, seed, blurs).features, blurs[-_LAST:]
@@ -124,7 +125,7 @@ def _best(posed: Posed, attack: LikelihoodAttack, seed: int) -> tuple[Place, _Tr
 
 
 def _mended(posed: Posed, start: torch.Tensor, seed: int, blurs: tuple[float, ...]) -> Place:
-    """Where steps from a start end, through stages of blur, with features given up for others as often as that settles more."""
+    """Where steps from a start end, through stages of blur, and features given up for others while that settles more."""
     place = minimised(posed.model, start, posed.searching, blurs).place
     for _ in range(_MENDED):
         if posed.settled(posed.fit(place)):

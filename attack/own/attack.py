@@ -22,6 +22,7 @@ from attack.own.least_squares import LeastSquares, least_squares
 from attack.own.leftover import rounding
 from attack.own.likely import most_likely
 from attack.own.models import Arrays
+from attack.own.outputs import OutputsAttack, attack_outputs
 from attack.own.precision import Precision
 from attack.own.problem import output_problem, row_problem
 from attack.own.rivals import rivals
@@ -91,7 +92,8 @@ class GradientAttack:
     with other norms than those found; none where the activation came with the gradient. assignment: of unequal norms that
     were told and that this gradient does not tell; None where the loss is not known either. better: another number of
     features that explains dL/da better, or as well with fewer; None where none does. inexact: why dL/dW was not
-    solved exactly, None where it was; precision: of its entries.
+    solved exactly, None where it was; precision: of its entries; search: of exact recovery, what found the patterns of
+    activity, and in how many tries.
     """
 
     features: torch.Tensor
@@ -113,10 +115,16 @@ class GradientAttack:
     better: int | None = None
     inexact: str | None = None
     precision: Precision | None = None
+    search: str | None = None
 
     def __repr__(self) -> str:
         B, d = self.features.shape
         return f"GradientAttack(method={self.method!r}, features=({B}, {d}), norms={self.norms!r})"
+
+    @property
+    def why(self) -> None:
+        """Of several outputs alone: what exactness follows from."""
+        return None
 
     @property
     def coordinates(self) -> Coordinates:
@@ -131,8 +139,8 @@ class GradientAttack:
 
 def attack_gradient(
     shared: SharedGradient, known: Known, attack: AttackSpec | None = None, seed: int = 2
-) -> GradientAttack:
-    """The attack on a shared gradient.
+) -> GradientAttack | OutputsAttack:
+    """The attack on a shared gradient: of several outputs ``attack_outputs``, else as follows.
 
     dL/da: maximum likelihood (``LikelihoodAttack``, the default) over features and residuals, for noise of unknown size, of
     any known weights; norms that are not told are free, if the gradient tells them (``tells_norms``). With a
@@ -148,6 +156,15 @@ def attack_gradient(
     """
     known = with_count(shared, known, seed)
     _check(shared, known)
+    if shared.outputs > 1:
+        return attack_outputs(shared, known, seed)
+    return attack_one_output(shared, known, attack, seed)
+
+
+def attack_one_output(
+    shared: SharedGradient, known: Known, attack: AttackSpec | None = None, seed: int = 2
+) -> GradientAttack:
+    """``attack_gradient`` of one output and of arrays that ``entry_findings`` has passed, the number of features known."""
     chosen = estimator(shared, attack)
     if isinstance(chosen, LikelihoodAttack):
         return _from_likelihood(shared, known, chosen, seed)
@@ -199,6 +216,8 @@ def with_count(shared: SharedGradient, known: Known, seed: int = 2) -> Known:
     dL/dW. Raises ``ValueError`` on arrays that do not fit."""
     if known.B:
         return known
+    if shared.outputs > 1:
+        raise ValueError("batch_size must be told where a network has several outputs; got None")
     one = dataclasses.replace(known, B=1)
     _check(shared, one)
     frame = Frame.of(shared, one)
@@ -257,6 +276,8 @@ def _fitted(shared: SharedGradient, known: Known, found: GradientAttack) -> Grad
     fit = least_squares(shared, known, frame, _start(found))
     if known.norms is not None:
         return dataclasses.replace(found, fit=fit)
+    if fit is None and _sized(found):
+        return dataclasses.replace(found, norms="gradient")
     if fit is None or not fit.determined:
         sizes = torch.linalg.vector_norm(found.features, dim=1)
         unit, strengths = found.features / sizes[:, None], found.residuals * sizes
@@ -281,6 +302,14 @@ def _fitted(shared: SharedGradient, known: Known, found: GradientAttack) -> Grad
         rivals=()
         if shared.activation is not None
         else rivals(Arrays.of(shared, frame), known.activation, fit.features, allowed=allowed, least=least),
+    )
+
+
+def _sized(found: GradientAttack) -> bool:
+    """Whether exact recovery has the norms already: from biases, one known coordinate of every feature."""
+    last = found.frame.posed.bias_scale
+    return found.method == "sparse_recovery" and bool(
+        last and torch.allclose(found.standard.features[:, -1], torch.tensor(last, dtype=torch.float64))
     )
 
 
@@ -402,4 +431,5 @@ def _from_rows(
         noise=RowNoise(noise, outside(gradient, found.features), second_order(gradient, found.features)),
         inexact=result.inexact,
         precision=problem.precision,
+        search=result.search,
     )
