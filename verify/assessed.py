@@ -29,7 +29,7 @@ class Confidence:
     that errors of the predicted size leave without noise; noise: standard deviation of independent noise on the entries
     that would make up the difference. For dL/dW noise is what lies outside the features' span and ``expected`` contains
     it. Of exact methods (likelihood, sparse recovery, least squares) predicted is what is left of the gradient carried over
-    to the features, and expected what rounding leaves. None where there is no such number, nor a meaning for one: another model
+    to the features, and expected what rounding leaves. None where there is no number, nor a meaning for one: another model
     than the one assumed, or errors as large as the features. diagnostics: the attack's own.
     """
 
