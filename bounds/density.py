@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import log_ndtr, logsumexp
 
 from bounds.arrays import Array
 
@@ -151,12 +150,14 @@ class Masked(Density):
             weight = kept * np.log1p(-self.p) + (len(pattern) - kept) * np.log(self.p)
             off = seen - parts @ np.array(pattern) / (1 - self.p)
             terms.append(weight + log_window(off, off, scale))
-        return np.asarray(logsumexp(terms, axis=0))
+        return np.asarray(np.logaddexp.reduce(terms, axis=0))
 
 
 def log_window(lower: Array, upper: Array, scale: float | Array) -> Array:
     """``log P(lower <= scale N <= upper)``, N standard normal; the logarithm of the density at ``lower`` where both are
     equal (0 and -inf where ``scale`` is 0 as well, everywhere). ``scale``: one, or (n,)."""
+    from scipy.special import log_ndtr
+
     point = lower == upper
     out = np.empty(np.shape(lower))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -176,6 +177,8 @@ def log_window(lower: Array, upper: Array, scale: float | Array) -> Array:
 
 def _hat(off: Array, scale: float | Array) -> Array:
     """``E max(0, 1 - |off + scale N|)``, by ramps on the side where they are as small as it is."""
+
+    from scipy.special import log_ndtr
 
     def ramp(u: Array) -> Array:  # E max(0, u + scale N)
         t = u / scale

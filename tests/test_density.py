@@ -1,4 +1,4 @@
-"""What an entry that is seen tells of the clean one: densities against channels, and the likelihood on tensors against both."""
+"""What an entry that is seen tells of the clean one: densities against channels, the likelihood on tensors against both."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def seen_under(defense: Defense, m: int = 4_000) -> tuple[np.ndarray, np.ndarray
 
 @pytest.mark.parametrize("defense", DEFENDED, ids=str)
 def test_what_a_channel_sends_is_likely_under_the_density_and_not_under_another(defense: Defense) -> None:
-    """The clean entries' own log-likelihood is above that of entries 5 per cent larger, by far more than it varies: m = 4 000
-    entries. At a blur of a hundredth of the entries: a density that puts the window elsewhere turns it round."""
+    """The clean entries' own log-likelihood is above that of entries 5 per cent larger, by far more than it varies:
+    m = 4 000, at a blur of a hundredth of the entries. A density that puts the window elsewhere turns it round."""
     seen, parts = seen_under(defense)
     blur = 0.01 if defense.density().sigma == 0 else 0.0
     own, other = (defense.density().log_density(seen, factor * parts, blur).sum() for factor in (1.0, 1.05))
