@@ -83,8 +83,7 @@ def _properties(point: Point) -> Properties:
         value = _text(getattr(point.defense, parameter))
         found[f"defense.{family.name}.{parameter}"] = Property(value, spoken, spoken)
     attack = point.attack
-    name = f"{attack.name} attack".replace("_", " ")
-    found["attack"] = Property(attack.name, "" if isinstance(attack, TensorAttack) else name, name)
+    found["attack"] = Property(attack.name, attack.called, attack.called)
     for option in fields(attack):
         chosen = getattr(attack, option.name)
         spoken = f"{option.name} = {chosen}".replace("_", " ")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from bounds import AttackSpec, Defense, checks
 from verify.measure.check import Check
+from verify.measure.plane import Plane
 from verify.measure.point import Point
 
 
@@ -49,7 +50,9 @@ class Experiment:
     """Points, the number of trials at each, the seed of all of them, and what is to be checked.
 
     ``claims`` are the ids of the claims it bears on; ``reduced`` is what its quick version keeps (None: it has none, as
-    nothing that it asks is decided in little time).
+    nothing that it asks is decided in little time). ``beside``: the experiment in whose figure it is drawn
+    wherever that is drawn too: another attack on the same defenses, at widths of its own. ``plane``: drawn as a phase
+    diagram, and how.
     """
 
     name: str
@@ -60,6 +63,8 @@ class Experiment:
     trials: int = 200
     seed: int = 0
     reduced: Reduced | None = None
+    beside: str = ""
+    plane: Plane | None = None
 
     def __post_init__(self) -> None:
         checks.integer("trials", self.trials, 1)
@@ -104,7 +109,13 @@ class Experiment:
             rules=self.reduced.checks or self.rules,
             trials=min(self.trials, self.reduced.trials),
             reduced=None,
+            beside=self.beside and f"{self.beside}-quick",
         )
+
+    @property
+    def attacks(self) -> frozenset[type[AttackSpec]]:
+        """The families of attacks that run in it."""
+        return frozenset(type(attack) for point in self.points for attack in point.attacks)
 
     @property
     def forms(self) -> tuple[Experiment, ...]:

@@ -1,0 +1,64 @@
+"""The other attacks on the defenses of ``defenses.py``: each beside one of its experiments, in whose figure it is drawn.
+
+The tensor attack averages over hundreds of thousands of neurons; least squares needs a few for each unknown. So every attack has
+widths and trials of its own, in records of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from bounds import AttackSpec, LikelihoodAttack
+from verify.experiments.defenses import ON_DEFENSES
+from verify.measure.experiment import Experiment, Reduced
+
+#: Against strength: one width, a hundred neurons for each unknown of two features.
+STRENGTH_WIDTH = 10_000
+
+#: Trials of the quick version: the quick run of everything is to name the strongest attack on every defense, no more.
+QUICK_TRIALS = 4
+
+#: By the experiment that it stands beside, the widths of the likelihood attack; strengths have one.
+LIKELIHOOD: Mapping[str, tuple[int, ...]] = {
+    "undefended": (400, 2_000, 10_000),
+    "noise": (1_000, 4_000, 16_000),
+    "dropout": (1_000, 4_000, 16_000),
+    "clipping": (1_000, 4_000),
+    "dp-sgd": (1_000, 4_000, 16_000),
+    "rounding": (1_000, 4_000, 16_000),
+    "biased": (1_000, 4_000, 16_000),
+    "pruning-batch": (4_000, 16_000),
+    "dropout-against-pruning": (4_000, 16_000),
+    "local-aggregation": (1_000, 4_000),
+    "batches": (4_000, 16_000),
+    **{e.name: (STRENGTH_WIDTH,) for e in ON_DEFENSES if e.name.startswith("strength-")},
+}
+
+
+def beside(main: Experiment, attack: AttackSpec, widths: Sequence[int], trials: int) -> Experiment:
+    """``attack`` in every setting of ``main``, at these widths, under a name of its own; its quick version beside that of
+    ``main``, in the same settings."""
+    name = f"{main.name}-{attack.name.replace('_', '-')}"
+    settings = dict.fromkeys(replace(p, experiment=name, m=main.points[0].m, attack=attack) for p in main.points)
+    points = dict.fromkeys(replace(p, m=m) for m in widths for p in settings)
+    kept = main.reduced
+    quick = kept and Reduced(
+        width=max(widths),
+        trials=QUICK_TRIALS,
+        defenses=kept.defenses,
+        batches=kept.batches,
+        narrowest=max(widths),
+        in_all=kept.in_all,
+    )
+    return Experiment(
+        name, main.title, tuple(points), (), main.claims, trials, main.seed, reduced=quick, beside=main.name
+    )
+
+
+#: Theory says nothing of these attacks yet, so nothing is asked of them: what they reach is told beside the verdicts.
+BESIDE: tuple[Experiment, ...] = tuple(
+    beside(main, LikelihoodAttack(), LIKELIHOOD[main.name], trials=10)
+    for main in ON_DEFENSES
+    if main.name in LIKELIHOOD
+)

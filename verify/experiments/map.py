@@ -1,0 +1,155 @@
+"""The map: where each attack recovers the features, and how well, over neurons for each unknown, batch size, activation, noise
+and strength of the defense. One experiment, and one figure, for each plane; the tensor attack's beside it, on the same axis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from bounds import (
+    AttackSpec,
+    Clamping,
+    Defense,
+    DeterministicRounding,
+    Dropout,
+    GradientNoise,
+    GradientPruning,
+    LikelihoodAttack,
+    NoDefense,
+    SignCompression,
+    StochasticRounding,
+    TensorAttack,
+)
+from verify.experiments.grid import RANDOM
+from verify.measure.experiment import Experiment, Reduced
+from verify.measure.plane import ABSCISSAE, Plane
+from verify.measure.point import Point
+
+
+#: At every point: 10 of 10 leave a share above .58, 0 of 10 one below .42 (99 %).
+TRIALS = 10
+
+#: No point of a quick version is wider.
+QUICK_WIDTH = 10_000
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Settings of a plane: every combination of sizes (d, B), activations, defenses and values of its abscissa."""
+
+    sizes: tuple[tuple[int, int], ...]
+    at: tuple[float, ...]
+    activations: tuple[str, ...] = ("relu",)
+    defenses: tuple[Defense, ...] = (NoDefense(),)
+
+
+def points(name: str, across: str, attack: AttackSpec, cells: Iterable[Cells]) -> tuple[Point, ...]:
+    """The points of these cells: each at the width at which its abscissa, which grows with the width, is nearest to the value."""
+    found = []
+    for cell in cells:
+        for d, B in cell.sizes:
+            for activation in cell.activations:
+                for defense in cell.defenses:
+                    one = Point(name, RANDOM, d, 100 * d * B, B, (), activation, defense, attack)
+                    unit = one.m / ABSCISSAE[across].of(one)  # neurons for each unit of the abscissa
+                    found += [replace(one, m=max(B + 1, round(at * unit))) for at in cell.at]
+    return tuple(dict.fromkeys(found))
+
+
+def plane(
+    name: str,
+    title: str,
+    claims: tuple[str, ...],
+    drawn: Plane,
+    attacks: Mapping[AttackSpec, Sequence[Cells]],
+    trials: int = TRIALS,
+) -> tuple[Experiment, ...]:
+    """One experiment for each attack, all in the figure of the first; the quick versions have two features and two trials."""
+    made: list[Experiment] = []
+    for attack, cells in attacks.items():
+        own = f"{name}-{attack.name.replace('_', '-')}" if made else name
+        reduced = Reduced(width=QUICK_WIDTH, trials=2, batches=(2,))
+        beside = made[0].name if made else ""
+        found = points(own, drawn.across, attack, cells)
+        made.append(
+            Experiment(
+                own, title, found, (), claims, trials, reduced=reduced, beside=beside, plane=drawn
+            )
+        )
+    return tuple(made)
+
+
+LIKELIHOOD, TENSOR = LikelihoodAttack(), TensorAttack()
+
+TWO = ((50, 2),)
+
+PRUNED = tuple(GradientPruning(ratio) for ratio in (0.5, 0.9, 0.97))
+
+DROPPED = tuple(Dropout(p, per_sample=each) for each in (False, True) for p in (0.5, 0.9))
+
+BENT = (
+    StochasticRounding(1.0),
+    DeterministicRounding(0.5),
+    DeterministicRounding(5.0),
+    SignCompression(),
+    Clamping(0.5),
+)
+
+NOISY = tuple(GradientNoise(sigma) for sigma in (0.05, 0.2, 1.0))
+
+#: A plane's first attack is the one that gives it its name.
+PLANES: tuple[Experiment, ...] = (
+    *plane(
+        "map-undefended",
+        "The map without a defense",
+        ("C1",),
+        Plane("neurons per unknown", "activation"),
+        {
+            LIKELIHOOD: (
+                Cells(((100, 1), (50, 2), (100, 2), (50, 4)), (1, 1.25, 1.5, 2, 2.5, 3, 4, 6), ("relu", "gelu")),
+                Cells(((50, 8),), (1.5, 2, 3, 5), ("relu", "gelu")),
+            ),
+            TENSOR: (Cells(((50, 2), (50, 4)), (2, 6, 20, 60, 200, 600), ("relu", "gelu")),),
+        },
+    ),
+    *plane(
+        "map-pruning",
+        "The map of pruning",
+        ("C13",),
+        Plane("kept per unknown", "defense"),
+        {
+            LIKELIHOOD: (Cells(TWO, (1, 1.25, 1.5, 2, 3, 5, 8), defenses=PRUNED),),
+            TENSOR: (Cells(TWO, (3, 10, 30, 100), defenses=PRUNED),),
+        },
+    ),
+    *plane(
+        "map-dropout",
+        "The map of dropout, with one mask for the batch and one for each sample",
+        ("C12",),
+        Plane("kept per unknown", "defense"),
+        {
+            LIKELIHOOD: (Cells(TWO, (1, 1.5, 2, 3, 5, 10, 30), defenses=DROPPED),),
+            TENSOR: (Cells(TWO, (3, 10, 30, 100), defenses=DROPPED),),
+        },
+    ),
+    *plane(
+        "map-rounding",
+        "The map of rounding, signs and clamping",
+        (),
+        Plane("neurons per dimension", "defense"),
+        {
+            LIKELIHOOD: (Cells(TWO, (10, 30, 100, 300), defenses=BENT),),
+            TENSOR: (Cells(TWO, (30, 100, 300, 1000, 3000), defenses=BENT),),
+        },
+    ),
+    *plane(
+        "map-noise",
+        "The map of additive noise",
+        ("C9",),
+        Plane("neurons per dimension", "defense", success=False),
+        {
+            LIKELIHOOD: (Cells(((50, 2), (50, 4)), (10, 30, 100, 300), defenses=NOISY),),
+            TENSOR: (Cells(((50, 2), (50, 4)), (30, 100, 300, 1000, 3000), defenses=NOISY),),
+        },
+    ),
+)
