@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import typer
@@ -21,13 +21,23 @@ from verify.measure.record import Record
 # What draws is imported where it draws: a run that is only told again does not wait for it.
 
 
-def judge_and_draw(records: Sequence[Record], experiment: Experiment, out: Path, suffix: str) -> list[Result]:
-    """The verdicts of one experiment and its figure, from records grouped and judged once."""
+def judge_and_draw(measured: Mapping[Experiment, Sequence[Record]], out: Path, suffix: str) -> list[Result]:
+    """The verdicts of experiments that are drawn together (``by_figure``) and their figure, from records grouped and judged
+    once. The figure bears the first one's name."""
     from verify.draw.experiment import draw_judged
+    from verify.draw.plane import draw_plane
 
-    groups = group_records(records, experiment)
-    results = judged(groups, experiment.rules, Conduct())
-    draw_judged(groups, results, out / f"{experiment.name}.{suffix}", experiment)
+    groups, results = {}, []
+    for experiment, records in measured.items():
+        own = group_records(records, experiment)
+        results += judged(own, experiment.rules, Conduct())
+        groups |= own
+    first = next(iter(measured))
+    path = out / f"{first.name}.{suffix}"
+    if first.plane:
+        draw_plane(groups, first, path)
+    else:
+        draw_judged(groups, results, path, first)
     return results
 
 

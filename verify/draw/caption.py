@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bounds import Kind
 from verify.draw.curves import drawn_kinds
-from verify.draw.key import guides
+from verify.draw.key import EXACTLY, guides
 from verify.draw.shown import Shown
 
 #: How theory is drawn, for the kinds that come with this project; another one's line is told by the figure's key.
@@ -36,6 +36,11 @@ def caption(shown: Shown) -> str:
             else []
         ),
     ]
+    if exact := sum(n for c in shown.curves for n in c.exact):
+        trials = sum(m.n + m.failed for c in shown.curves for m in c.measured)
+        told.append(
+            f"{EXACTLY[0].upper()}{EXACTLY[1:]}, counted at its place and not drawn: {exact} of {trials} trials."
+        )
     paragraph = textwrap.fill(" ".join(told), 110)
     return "\n".join([paragraph, "", *verdict_lines(shown), ""])
 

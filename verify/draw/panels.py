@@ -23,7 +23,6 @@ from verify.draw.style import (
     label_values,
     span_of,
 )
-from verify.judge.base import errors_of
 
 
 def draw_errors(axes: Axes, shown: Shown, *, labelled: bool) -> bool:
@@ -95,8 +94,8 @@ def _draw_guides(axes: Axes, shown: Shown) -> list[float]:
     pairs = [
         (at, height)
         for c in shown.curves
-        for k, (at, group) in enumerate(zip(c.x, c.records, strict=True))
-        for height in (*errors_of(group, c.part), *(c.values(kind)[k] for kind in c.theory[k]))
+        for k, (at, found) in enumerate(zip(c.x, c.seen, strict=True))
+        for height in (*found, *(c.values(kind)[k] for kind in c.theory[k]))
         if height > 0
     ]
     heights: list[float] = []
@@ -118,12 +117,9 @@ def _draw_failures(axes: Axes, shown: Shown) -> float:
 
 
 def _draw_exact(axes: Axes, shown: Shown) -> float:
-    """The same at the foot for trials that recovered the features exactly: no logarithm shows R = 0."""
+    """The same at the foot for trials that recovered the features exactly: no logarithm shows their errors beside others."""
     counts = [
-        [
-            (n := errors_of(group, c.part).count(0.0), f"{n} of {m.failed + m.n} exact")
-            for group, m in zip(c.records, c.measured, strict=True)
-        ]
+        [(n, f"{n} of {m.failed + m.n} exact") for n, m in zip(c.exact, c.measured, strict=True)]
         for c in shown.curves
     ]
     return _draw_counts(axes, shown, counts, marker="v", top=False)

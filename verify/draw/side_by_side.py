@@ -38,7 +38,7 @@ from verify.draw.style import (
     wrapped,
 )
 from verify.experiments.grid import RANDOM
-from verify.judge.base import Groups, bound_at, errors_of
+from verify.judge.base import Groups, bound_at
 from verify.judge.statistics import Measured
 from verify.measure.groups import group_records
 from verify.measure.outcome import TrialOutcome
@@ -97,10 +97,9 @@ class Panel:
         failed = sum(m.failed for m in measured.values())
         trials = failed + sum(m.n for m in measured.values())
         curves = (*self.widths, *self.strengths)
-        exact = {p: errors_of(g).count(0.0) for c in curves for p, g in zip(c.points, c.records, strict=True)}
+        exact = {p: n for c in curves for p, n in zip(c.points, c.exact, strict=True)}
         said = f"measured / predicted: {min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
         lost = f"{failed} of {trials} failed" if failed else ""
-        # R = 0 is on no logarithmic axis.
         zero = f"{n} of {trials} exact, not shown" if (n := sum(exact.values())) else ""
         return "\n".join([self.title, *filter(None, (said, lost, zero))])
 

@@ -1,7 +1,7 @@
 """The other attacks on the defenses of ``defenses.py``: each beside one of its experiments, in whose figure it is drawn.
 
-The tensor attack averages over hundreds of thousands of neurons; least squares needs a few for each unknown. So every attack has
-widths and trials of its own, in records of its own.
+The tensor attack averages over hundreds of thousands of neurons; least squares needs a few for each unknown. So every attack
+has widths and trials of its own, in records of its own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def beside(main: Experiment, attack: AttackSpec, widths: Sequence[int], trials: 
     """``attack`` in every setting of ``main``, at these widths, under a name of its own; its quick version beside that of
     ``main``, in the same settings."""
     name = f"{main.name}-{attack.name.replace('_', '-')}"
-    settings = dict.fromkeys(replace(p, experiment=name, m=main.points[0].m, attack=attack) for p in main.points)
+    settings = dict.fromkeys(
+        replace(p, experiment=name, m=main.points[0].m, attack=attack) for p in main.points
+    )
     points = dict.fromkeys(replace(p, m=m) for m in widths for p in settings)
     kept = main.reduced
     quick = kept and Reduced(

@@ -1,5 +1,5 @@
-"""The map: where each attack recovers the features, and how well, over neurons for each unknown, batch size, activation, noise
-and strength of the defense. One experiment, and one figure, for each plane; the tensor attack's beside it, on the same axis."""
+"""The map: where each attack recovers the features, and how well, over neurons for each unknown, batch size, activation,
+noise and strength of the defense. One experiment, and one figure, for each plane; the tensor attack beside it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from verify.measure.experiment import Experiment, Reduced
 from verify.measure.plane import ABSCISSAE, Plane
 from verify.measure.point import Point
 
-
 #: At every point: 10 of 10 leave a share above .58, 0 of 10 one below .42 (99 %).
 TRIALS = 10
 
@@ -44,7 +43,7 @@ class Cells:
 
 
 def points(name: str, across: str, attack: AttackSpec, cells: Iterable[Cells]) -> tuple[Point, ...]:
-    """The points of these cells: each at the width at which its abscissa, which grows with the width, is nearest to the value."""
+    """The points of these cells: each at the width at which its abscissa, which grows with that, is nearest to the value."""
     found = []
     for cell in cells:
         for d, B in cell.sizes:
@@ -64,7 +63,7 @@ def plane(
     attacks: Mapping[AttackSpec, Sequence[Cells]],
     trials: int = TRIALS,
 ) -> tuple[Experiment, ...]:
-    """One experiment for each attack, all in the figure of the first; the quick versions have two features and two trials."""
+    """One experiment for each attack, all in the figure of the first; quick versions have two features and two trials."""
     made: list[Experiment] = []
     for attack, cells in attacks.items():
         own = f"{name}-{attack.name.replace('_', '-')}" if made else name
@@ -72,9 +71,7 @@ def plane(
         beside = made[0].name if made else ""
         found = points(own, drawn.across, attack, cells)
         made.append(
-            Experiment(
-                own, title, found, (), claims, trials, reduced=reduced, beside=beside, plane=drawn
-            )
+            Experiment(own, title, found, (), claims, trials, reduced=reduced, beside=beside, plane=drawn)
         )
     return tuple(made)
 
@@ -103,20 +100,28 @@ PLANES: tuple[Experiment, ...] = (
         "map-undefended",
         "The map without a defense",
         ("C1",),
-        Plane("neurons per unknown", "activation"),
+        Plane("neurons per unknown", ("d", "B")),
         {
             LIKELIHOOD: (
-                Cells(((100, 1), (50, 2), (100, 2), (50, 4)), (1, 1.25, 1.5, 2, 2.5, 3, 4, 6), ("relu", "gelu")),
+                Cells(
+                    ((100, 1), (50, 2), (100, 2), (50, 4)), (1, 1.25, 1.5, 2, 2.5, 3, 4, 6), ("relu", "gelu")
+                ),
                 Cells(((50, 8),), (1.5, 2, 3, 5), ("relu", "gelu")),
             ),
-            TENSOR: (Cells(((50, 2), (50, 4)), (2, 6, 20, 60, 200, 600), ("relu", "gelu")),),
+            TENSOR: (
+                Cells(
+                    ((100, 1), (50, 2), (100, 2), (50, 4), (50, 8)),
+                    (2, 6, 20, 60, 200, 600),
+                    ("relu", "gelu"),
+                ),
+            ),
         },
     ),
     *plane(
         "map-pruning",
         "The map of pruning",
         ("C13",),
-        Plane("kept per unknown", "defense"),
+        Plane("kept per unknown", ("defense",)),
         {
             LIKELIHOOD: (Cells(TWO, (1, 1.25, 1.5, 2, 3, 5, 8), defenses=PRUNED),),
             TENSOR: (Cells(TWO, (3, 10, 30, 100), defenses=PRUNED),),
@@ -126,7 +131,7 @@ PLANES: tuple[Experiment, ...] = (
         "map-dropout",
         "The map of dropout, with one mask for the batch and one for each sample",
         ("C12",),
-        Plane("kept per unknown", "defense"),
+        Plane("kept per unknown", ("defense",)),
         {
             LIKELIHOOD: (Cells(TWO, (1, 1.5, 2, 3, 5, 10, 30), defenses=DROPPED),),
             TENSOR: (Cells(TWO, (3, 10, 30, 100), defenses=DROPPED),),
@@ -136,7 +141,7 @@ PLANES: tuple[Experiment, ...] = (
         "map-rounding",
         "The map of rounding, signs and clamping",
         (),
-        Plane("neurons per dimension", "defense"),
+        Plane("neurons per dimension", ("defense",)),
         {
             LIKELIHOOD: (Cells(TWO, (10, 30, 100, 300), defenses=BENT),),
             TENSOR: (Cells(TWO, (30, 100, 300, 1000, 3000), defenses=BENT),),
@@ -146,7 +151,7 @@ PLANES: tuple[Experiment, ...] = (
         "map-noise",
         "The map of additive noise",
         ("C9",),
-        Plane("neurons per dimension", "defense", success=False),
+        Plane("neurons per dimension", ("defense",), success=False),
         {
             LIKELIHOOD: (Cells(((50, 2), (50, 4)), (10, 30, 100, 300), defenses=NOISY),),
             TENSOR: (Cells(((50, 2), (50, 4)), (30, 100, 300, 1000, 3000), defenses=NOISY),),

@@ -3,6 +3,7 @@ data."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from bounds import AttackSpec, Defense, checks
@@ -121,3 +122,15 @@ class Experiment:
     def forms(self) -> tuple[Experiment, ...]:
         """The experiment, and its quick version if it has one."""
         return (self,) if self.reduced is None else (self, self.quick())
+
+
+def by_figure(experiments: Iterable[Experiment]) -> list[tuple[Experiment, ...]]:
+    """Those that are drawn in one figure together: each with all that stand beside it, in the order in which they come. One
+    that stands beside none of these has a figure of its own."""
+    given = list(experiments)
+    names = {e.name for e in given}
+    together: dict[str, list[Experiment]] = {e.name: [e] for e in given if e.beside not in names}
+    for e in given:
+        if e.name not in together:
+            together.setdefault(e.beside, []).append(e)
+    return [tuple(found) for found in together.values()]

@@ -24,8 +24,8 @@ def unknowns(point: Point) -> int:
 
 
 def kept_share(defense: Defense) -> float:
-    """The share of entries that reach the server with a value. (Of ReLU with B features a share of 2^-B is zero by itself, and
-    the first to be pruned: to prune less than that removes nothing.)"""
+    """The share of entries that reach the server with a value. (Of ReLU with B features a share of 2^-B is zero by itself
+    and goes first: to prune less than that removes nothing.)"""
     if isinstance(defense, GradientPruning):
         return 1 - defense.ratio
     return 1 - defense.p if isinstance(defense, Dropout) else 1.0
@@ -42,19 +42,20 @@ ABSCISSAE: Mapping[str, Abscissa] = MappingProxyType(
     }
 )
 
-#: What panels can be told apart by.
-PANELS = ("activation", "defense")
+#: Parts of a point (of ``Point.describe``) by which panels, and curves inside them, are told apart.
+PARTS = ("activation", "defense", "d", "B")
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Drawn against ``across`` (a key of ``ABSCISSAE``), a panel for each value of ``panels``, one of ``PANELS``; where
-    ``success``, with the share of trials in which the features came out exactly above the errors."""
+    """Drawn against ``across`` (a key of ``ABSCISSAE``), a panel for each combination of ``panels`` (some of ``PARTS``);
+    where ``success``, with the share of trials in which the features came out exactly above the errors."""
 
     across: str
-    panels: str
+    panels: tuple[str, ...]
     success: bool = True
 
     def __post_init__(self) -> None:
         checks.choice("across", self.across, tuple(ABSCISSAE))
-        checks.choice("panels", self.panels, PANELS)
+        for part in self.panels:
+            checks.choice("panels", part, PARTS)
