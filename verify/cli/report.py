@@ -13,6 +13,7 @@ from verify.judge.base import Conduct
 from verify.judge.compare import judged
 from verify.judge.labels import label_rows, label_table
 from verify.judge.predicted import RatioResult
+from verify.judge.strongest import reached, strongest_table
 from verify.judge.verdict import Result
 from verify.measure.experiment import Experiment
 from verify.measure.groups import group_records
@@ -66,12 +67,15 @@ def concluded(results: Sequence[Result], records: Sequence[Record], out: Path, s
     chosen = SideBySide.of(records)
     if chosen.compares:
         draw_side_by_side(chosen, out / f"side-by-side.{suffix}")
-    if results:
+    rows = reached(groups)
+    if results or rows:
         out.mkdir(parents=True, exist_ok=True)
-        text = verdict_table(results) + "\n" + label_table(label_rows(groups))
+        parts = (verdict_table(results), strongest_table(rows), label_table(label_rows(groups)))
+        text = "\n".join(filter(None, parts))
         (out / "verdicts.md").write_text(text, encoding="utf-8")
     failed = sum(seen.failed for group in groups.values() for seen in group)
-    return Summary(len(records), failed, str(out), [plain(r.to_dict()) for r in results])
+    told = [plain(r.to_dict()) for r in results], [plain(row.to_dict()) for row in rows]
+    return Summary(len(records), failed, str(out), *told)
 
 
 def verdict_table(results: Sequence[Result]) -> str:

@@ -76,19 +76,22 @@ class Curve:
         return [[e for e in errors_of(found, self.part) if e >= EXACT] for found in self.records]
 
     @property
+    def other(self) -> bool:
+        """Whether it is of another attack than the tensor attack."""
+        return not isinstance(self.points[0].attack, TensorAttack)
+
+    @property
     def mark(self) -> Mapping[str, Any]:
         """The marker of its root mean squares: hollow for another attack than the tensor attack."""
-        tensor = isinstance(self.points[0].attack, TensorAttack)
         filled = {"markerfacecolor": self.colour, "markeredgecolor": "white"}
         hollow = {"markerfacecolor": "white", "markeredgecolor": self.colour, "markeredgewidth": 1.3}
-        return {"marker": self.marker, "linestyle": "", **(filled if tensor else hollow)}
+        return {"marker": self.marker, "linestyle": "", **(hollow if self.other else filled)}
 
     @property
     def joined(self) -> Mapping[str, Any] | None:
         """The line through its root mean squares where theory states nothing to lead the eye; None where it does."""
         stated = any(not math.isnan(v) for kind in STYLES for v in self.values(kind))
-        attack = self.points[0].attack
-        return None if stated or isinstance(attack, TensorAttack) else JOINED.get(attack.name, JOINED[""])
+        return JOINED.get(self.points[0].attack.name, JOINED[""]) if self.other and not stated else None
 
     def values(self, kind: Kind) -> list[float]:
         """What theory states at each point, nan where it states nothing."""

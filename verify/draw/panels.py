@@ -24,6 +24,9 @@ from verify.draw.style import (
     span_of,
 )
 
+#: More texts than these in a row are shortened.
+CROWDED = 4
+
 
 def draw_errors(axes: Axes, shown: Shown, *, labelled: bool) -> bool:
     """Errors, theory, guides of rates, and how many trials failed or were exact; ``labelled``: with the axis' own name and
@@ -140,14 +143,38 @@ def _draw_counts(
     for row, (curve, own) in enumerate(rows):
         height = step * (0.7 + row)
         height = 1 - height if top else height
-        for at, (n, text) in zip(curve.x, own, strict=True):
+        told = _told(curve, own)
+        for at, (n, _), text in zip(curve.x, own, told, strict=True):
             if not n:
                 continue
             side = -1 if at == last else 1
             across = axes.get_xaxis_transform()
-            axes.plot(at, height, marker, color=curve.colour, transform=across, markersize=5 * look.scale)
+            fill = curve.mark["markerfacecolor"]
+            axes.plot(
+                at,
+                height,
+                marker,
+                color=curve.colour,
+                markerfacecolor=fill,
+                transform=across,
+                markersize=5 * look.scale,
+            )
             axes.annotate(
                 text, (at, height), xycoords=across, xytext=(7 * side * look.scale, 0), textcoords="offset points",
                 color=curve.colour, fontsize=look.small - 1, va="center", ha="right" if side < 0 else "left",
             )  # fmt: skip
     return step * len(rows)
+
+
+def _told(curve: Curve, own: Sequence[tuple[int, str]]) -> list[str]:
+    """The texts of one row: an equal one once, many ones short, and first whose they are where that is another attack than
+    the tensor attack, which has the same colour."""
+    places = [k for k, (n, _) in enumerate(own) if n]
+    told = [text if n else "" for n, text in own]
+    if len(places) > 1 and len({told[k] for k in places}) == 1:
+        told = [f"each {text}" if k == places[0] else "" for k, text in enumerate(told)]
+    elif len(places) > CROWDED:
+        told = [text if k == places[0] else text.rpartition(" ")[0] for k, text in enumerate(told)]
+    if curve.other:
+        told[places[0]] = f"{curve.points[0].attack.called}: {told[places[0]]}"
+    return told

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from bounds import AttackSpec, LikelihoodAttack
 from verify.experiments.defenses import ON_DEFENSES
+from verify.experiments.grid import RESIDUALIZED
 from verify.measure.experiment import Experiment, Reduced
 
 #: Against strength: one width, a hundred neurons for each unknown of two features.
@@ -21,7 +22,7 @@ QUICK_TRIALS = 4
 
 #: By the experiment that it stands beside, the widths of the likelihood attack; strengths have one.
 LIKELIHOOD: Mapping[str, tuple[int, ...]] = {
-    "undefended": (400, 2_000, 10_000),
+    "undefended": (400, 2_000, 8_000),
     "noise": (1_000, 4_000, 16_000),
     "dropout": (1_000, 4_000, 16_000),
     "clipping": (1_000, 4_000),
@@ -29,7 +30,7 @@ LIKELIHOOD: Mapping[str, tuple[int, ...]] = {
     "rounding": (1_000, 4_000, 16_000),
     "biased": (1_000, 4_000, 16_000),
     "pruning-batch": (4_000, 16_000),
-    "dropout-against-pruning": (4_000, 16_000),
+    "dropout-against-pruning": (2_000, 8_000),
     "local-aggregation": (1_000, 4_000),
     "batches": (4_000, 16_000),
     **{e.name: (STRENGTH_WIDTH,) for e in ON_DEFENSES if e.name.startswith("strength-")},
@@ -37,12 +38,14 @@ LIKELIHOOD: Mapping[str, tuple[int, ...]] = {
 
 
 def beside(main: Experiment, attack: AttackSpec, widths: Sequence[int], trials: int) -> Experiment:
-    """``attack`` in every setting of ``main``, at these widths, under a name of its own; its quick version beside that of
-    ``main``, in the same settings."""
+    """``attack`` in every setting of ``main``, at these widths, under a name of its own, and the tensor attack on the same
+    observations: what compares them needs equal widths, at which that costs next to nothing. Its quick version stands beside
+    that of ``main``, in the same settings."""
     name = f"{main.name}-{attack.name.replace('_', '-')}"
-    settings = dict.fromkeys(
-        replace(p, experiment=name, m=main.points[0].m, attack=attack) for p in main.points
+    here = (
+        replace(p, experiment=name, m=widths[0], attack=attack, also=(RESIDUALIZED,)) for p in main.points
     )
+    settings = dict.fromkeys(here)
     points = dict.fromkeys(replace(p, m=m) for m in widths for p in settings)
     kept = main.reduced
     quick = kept and Reduced(

@@ -60,6 +60,6 @@ def judged(groups: Groups, asked: Iterable[Check], conduct: Conduct) -> list[Res
     """The same for records that are grouped already: every check, answered by the judge of its kind. Trials of an attack of
     which theory states nothing at all have no verdict; ``strongest`` tells what it reached."""
     spoken = {p: found for p, found in groups.items() if THEORY.get(type(p.attack), True)}
-    if not spoken:
+    if groups and not spoken:
         return []
     return [result for check in asked for result in JUDGES[check.kind].judge(check, spoken, conduct)]

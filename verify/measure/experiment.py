@@ -115,8 +115,8 @@ class Experiment:
 
     @property
     def attacks(self) -> frozenset[type[AttackSpec]]:
-        """The families of attacks that run in it."""
-        return frozenset(type(attack) for point in self.points for attack in point.attacks)
+        """The families of attacks that it is about: not those that its points run also."""
+        return frozenset(type(point.attack) for point in self.points)
 
     @property
     def forms(self) -> tuple[Experiment, ...]:
