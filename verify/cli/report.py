@@ -32,7 +32,10 @@ def judge_and_draw(measured: Mapping[Experiment, Sequence[Record]], out: Path, s
     for experiment, records in measured.items():
         own = group_records(records, experiment)
         results += judged(own, experiment.rules, Conduct())
-        groups |= own
+        # What runs also where an experiment stands beside another is for comparing at equal width: ``strongest``.
+        groups |= {
+            p: g for p, g in own.items() if not experiment.beside or type(p.attack) in experiment.attacks
+        }
     first = next(iter(measured))
     path = out / f"{first.name}.{suffix}"
     if first.plane:

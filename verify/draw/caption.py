@@ -48,8 +48,7 @@ def caption(shown: Shown) -> str:
 def verdict_lines(shown: Shown) -> list[str]:
     """One line each; what the caption says of all points already is left out."""
     described = [p.describe() for c in shown.curves for p in c.points]
-    common = [text for part, text in described[0].items() if len({d[part] for d in described}) == 1]
-    known = {word for text in common for word in text.split(", ")}
+    known = set.intersection(*({w for text in d.values() for w in text.split(", ")} for d in described))
     lines = []
     for r in shown.results:
         name = ", ".join(word for word in r.series.split(", ") if word not in known)

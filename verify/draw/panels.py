@@ -25,7 +25,7 @@ from verify.draw.style import (
 )
 
 #: More texts than these in a row are shortened.
-CROWDED = 4
+CROWDED = 3
 
 
 def draw_errors(axes: Axes, shown: Shown, *, labelled: bool) -> bool:
@@ -167,11 +167,11 @@ def _draw_counts(
 
 
 def _told(curve: Curve, own: Sequence[tuple[int, str]]) -> list[str]:
-    """The texts of one row: an equal one once, many ones short, and first whose they are where that is another attack than
-    the tensor attack, which has the same colour."""
+    """The texts of one row: of many, equal ones once and others short; and first whose they are where that is another attack
+    than the tensor attack, which has the same colour."""
     places = [k for k, (n, _) in enumerate(own) if n]
     told = [text if n else "" for n, text in own]
-    if len(places) > 1 and len({told[k] for k in places}) == 1:
+    if len(places) > CROWDED and len({told[k] for k in places}) == 1:
         told = [f"each {text}" if k == places[0] else "" for k, text in enumerate(told)]
     elif len(places) > CROWDED:
         told = [text if k == places[0] else text.rpartition(" ")[0] for k, text in enumerate(told)]

@@ -43,6 +43,7 @@ from verify.draw.style import (
     wrapped,
 )
 from verify.experiments.grid import RANDOM
+from verify.experiments.map import PLANE_NAMES
 from verify.judge.base import Groups, bound_at
 from verify.judge.statistics import Measured
 from verify.measure.groups import group_records
@@ -292,9 +293,10 @@ def _which(cells: Sequence[_Cell]) -> str:
 
 def is_common(point: Point) -> bool:
     """Whether a point is in the setting in which defenses are compared: two features, or two for each client or local
-    batch; any number where there is no defense. Its attack is any, as it is by default."""
+    batch; any number where there is no defense. Its attack is any, as it is by default. The map has figures of its own."""
     return (
-        type(point.defense) in PANELS
+        point.experiment not in PLANE_NAMES
+        and type(point.defense) in PANELS
         and point.features == RANDOM
         and (point.d, point.activation, point.dtype) == (50, "relu", "float64")
         and point.attack in _defaults()

@@ -158,3 +158,6 @@ PLANES: tuple[Experiment, ...] = (
         },
     ),
 )
+
+#: Names of what has figures of its own, quick versions too.
+PLANE_NAMES = frozenset(form.name for experiment in PLANES for form in experiment.forms)
