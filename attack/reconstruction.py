@@ -23,23 +23,29 @@ class Diagnostics:
     """How sure the attack may be of itself.
 
     status: "ok", "suspect" (see warnings) or "failed". eigenvalues, noise_edge: of the gradient, over its power of two
-    (``attack.units``) where its size is not ordinary. gap: weakest eigenvalue of the span over the edge of the noise.
-    misfit: objective of the fit over the squared norm of its data. agreeing: starts that ended at the same solution.
-    passes: passes over the weights. sign_free: each feature is known up to its sign only, its residual with it, and its
-    label not at all (odd activations: (x, r) and (-x, -r) give the same gradient).
+    (``attack.units``) where its size is not ordinary. gap: weakest eigenvalue of the span over the edge of the noise. These
+    three are of attacks that look for a span first, else None.
+    misfit: objective of the fit over the squared norm of its data; expected: what of it the noise lets expect, where the
+    attack knows. agreeing: starts that ended at the same solution. exact: whether nothing but rounding is left, also of
+    entries that were not fitted; None where noise is expected. error: the R that the attack itself expects.
+    passes: passes over the weights, 0 where they are not counted. sign_free: each feature is known up to its sign only, its
+    residual with it, and its label not at all (odd activations: (x, r) and (-x, -r) give the same gradient).
     """
 
     status: str
     warnings: tuple[str, ...]
-    gap: float
-    eigenvalues: tuple[float, ...]
-    noise_edge: float
-    passes: int
+    gap: float | None = None
+    eigenvalues: tuple[float, ...] | None = None
+    noise_edge: float | None = None
+    passes: int = 0
     misfit: float | None = None
     agreeing: int | None = None
     starts: int | None = None
     complex_starts: int | None = None
     sign_free: bool = False
+    expected: float | None = None
+    exact: bool | None = None
+    error: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a record."""

@@ -29,9 +29,12 @@ class Windows(NamedTuple):
 @dataclass(frozen=True)
 class Density:
     """Base: the density of what is seen of a clean entry, with Gaussian noise of standard deviation ``sigma`` on it. A
-    subclass says the window by ``windows``."""
+    subclass says the window by ``windows``. moves: size, over 1/m^2, of the changes of preactivations for each unit of the
+    gradient's entries, where the weights move while the client computes (local steps): the clean entry is as stated up to
+    that."""
 
     sigma: float = 0.0
+    moves: float = 0.0
 
     def windows(self, seen: Array) -> Windows:
         """What entries ``seen`` (n,) tell; of the whole observation, as a threshold may be read off it."""

@@ -40,7 +40,7 @@ class LocalAggregation(Defense):
         )
 
     def density(self) -> Plain:
-        return Plain()
+        return Plain(moves=self.steps * self.lr_times_m if self.steps > 1 else 0.0)
 
     def effective_residuals(self, setting: Setting) -> Array:
         """The residuals with which each feature enters the sum, in the wide limit.

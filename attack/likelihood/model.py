@@ -1,0 +1,254 @@
+"""The clean entries as a function of features and residuals, and the steps of Gauss and Newton on what is seen of them.
+
+Terms are ``c_ij = r_i sigma(w_j.x_i + b_j)``. Residuals are fitted anew at every features; what is expanded is the loss with
+the residuals eliminated (variable projection, Golub and Pereyra 1973, in Kaufman's form): a quadratic in the features alone,
+on the tangent spaces of the spheres where norms are known. Small ones are written out (B^2 blocks d x d); large ones are
+applied to vectors, two passes over W each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from attack.likelihood.entries import Entries, Local
+from attack.networks.activation import apply_activation, apply_derivative
+from attack.networks.two_layer import TwoLayerNet
+from attack.stream import gathered, total
+
+#: Unknowns up to which the quadratic is written out.
+DENSE = 600
+
+#: Newton steps on the residuals alone, where the loss is not quadratic in them, and halvings of one of them.
+_REFITS, _HALVINGS = 4, 6
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network, what is seen of its gradient, and what is known of the features' norms: radii (B,), None where they are
+    free. scale_free: what is seen tells nothing of the size of the entries, which is then held at 1. bias (m,)."""
+
+    net: TwoLayerNet
+    entries: Entries
+    radii: torch.Tensor | None
+    scale_free: bool = False
+    bias: torch.Tensor | None = None
+
+    def at(self, features: torch.Tensor, blur: float, residuals: torch.Tensor | None = None) -> Place:
+        """The place with these features, and the residuals that explain most; near ``residuals`` where these are given."""
+        features = self.retracted(features)
+        guesses, bias = features.to(self.net.dtype), self.bias
+
+        def inside(rows: slice, W: torch.Tensor) -> torch.Tensor:
+            found = W @ guesses.T
+            return (found if bias is None else found + bias[rows, None]).double()
+
+        preactivations = gathered(self.net, inside)
+        hidden = apply_activation(self.net.activation, preactivations)
+        return self._refitted(features, preactivations, hidden, blur, residuals)
+
+    def retracted(self, features: torch.Tensor) -> torch.Tensor:
+        """On the spheres, where norms are known."""
+        if self.radii is None:
+            return features
+        return features * (self.radii / torch.linalg.vector_norm(features, dim=1))[:, None]
+
+    def _refitted(
+        self,
+        features: torch.Tensor,
+        inside: torch.Tensor,
+        hidden: torch.Tensor,
+        blur: float,
+        residuals: torch.Tensor | None,
+    ) -> Place:
+        if residuals is None:
+            residuals = _least_squares(hidden, self.entries)
+        place = Place(self, features, self._sized(hidden, residuals), inside, hidden, blur)
+        for _ in range(_REFITS):
+            local = place.local
+            gram, right = _gram(hidden, local.curvature), _pulled(hidden, local.score)
+            step = torch.linalg.pinv(gram, hermitian=True) @ right
+            better = self._halved(place, step)
+            if better is None:
+                break
+            done = better.loss > place.loss - 1e-9 * abs(place.loss)
+            place = better
+            if done:
+                break
+        return place
+
+    def _halved(self, place: Place, step: torch.Tensor) -> Place | None:
+        for halving in range(_HALVINGS):
+            residuals = self._sized(place.hidden, place.residuals + 0.5**halving * step)
+            moved = Place(self, place.features, residuals, place.inside, place.hidden, place.blur)
+            if moved.loss < place.loss:
+                return moved
+        return None
+
+    def _sized(self, hidden: torch.Tensor, residuals: torch.Tensor) -> torch.Tensor:
+        if not self.scale_free:
+            return residuals
+        return residuals / (hidden @ residuals).square().mean().sqrt().clamp_min(1e-300)
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Features (B, d) and residuals (B,), with the preactivations ``inside`` and the units ``hidden`` (m, B) there."""
+
+    model: Model
+    features: torch.Tensor
+    residuals: torch.Tensor
+    inside: torch.Tensor
+    hidden: torch.Tensor
+    blur: float
+
+    @cached_property
+    def parts(self) -> torch.Tensor:
+        """Terms (m, B) of the clean entries."""
+        return self.hidden * self.residuals
+
+    @cached_property
+    def local(self) -> Local:
+        return self.model.entries.local(slice(None), self.parts, self.blur)
+
+    @cached_property
+    def loss(self) -> float:
+        return float(self.local.loss.sum())
+
+    @cached_property
+    def slopes(self) -> torch.Tensor:
+        """Derivatives (m, B) of the terms by the preactivations."""
+        return apply_derivative(self.model.net.activation, self.inside) * self.residuals
+
+    @cached_property
+    def eliminated(self) -> Eliminated:
+        gram = _gram(self.hidden, self.local.curvature)
+        return Eliminated(self.hidden, self.local.curvature, torch.linalg.pinv(gram, hermitian=True))
+
+    @cached_property
+    def descent(self) -> torch.Tensor:
+        """Minus the gradient (B, d) of the loss by the features, in the tangent spaces."""
+        return self.tangent(self.pulled(_each(self.local.score, self.slopes)))
+
+    def tangent(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Projections of (B, d) where norms are known."""
+        if self.model.radii is None:
+            return vectors
+        unit = self.features / self.model.radii[:, None]
+        return vectors - (vectors * unit).sum(dim=1, keepdim=True) * unit
+
+    def pulled(self, weights: torch.Tensor) -> torch.Tensor:
+        """``weights^T W`` (B, d), weights (m, B)."""
+        given = weights.to(self.model.net.dtype)
+        return total(self.model.net, lambda rows, W: given[rows].T @ W)
+
+    def curved(self, vectors: torch.Tensor) -> torch.Tensor:
+        """The quadratic's matrix times tangent vectors (B, d): two passes."""
+        given = vectors.to(self.model.net.dtype)
+        inside = gathered(self.model.net, lambda rows, W: W @ given.T).double()
+        moved = self.eliminated.applied(inside * self.slopes)
+        return self.tangent(self.pulled(_each(moved, self.slopes)))
+
+    @cached_property
+    def mixing(self) -> torch.Tensor:
+        """The matrix (B, B) whose product with the identity (d, d) the quadratic is where W is isotropic."""
+        size = total(self.model.net, lambda rows, W: W.double().square().sum()) / (
+            self.model.net.m * self.model.net.d
+        )
+        return size * _gram(self.slopes, self.local.curvature)
+
+    @cached_property
+    def matrix(self) -> torch.Tensor:
+        """The quadratic's matrix (B d, B d), written out."""
+        B, d = self.features.shape
+        slopes, curvature, hidden = self.slopes, self.local.curvature, self.hidden
+        pairs = [(i, k) for i in range(B) for k in range(i, B)]
+
+        def kernel(rows: slice, W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            W, D = W.double(), slopes[rows]
+            bent = curvature[rows]
+            blocks = torch.stack(
+                [W.T @ ((_pair(bent, i, k) * D[:, i] * D[:, k])[:, None] * W) for i, k in pairs]
+            )
+            across = torch.stack([W.T @ (_row(bent, i, B) * D[:, i, None] * hidden[rows]) for i in range(B)])
+            return blocks, across
+
+        blocks, across = total(self.model.net, kernel)
+        full = across.new_zeros(B, d, B, d)
+        for (i, k), block in zip(pairs, blocks, strict=True):
+            full[i, :, k, :] = block
+            full[k, :, i, :] = block.T
+        matrix = full.reshape(B * d, B * d)
+        flat = across.reshape(B * d, B)
+        matrix = matrix - flat @ self.eliminated.inverse @ flat.T
+        if self.model.radii is None:
+            return matrix
+        return self._projected(matrix)
+
+    def _projected(self, matrix: torch.Tensor) -> torch.Tensor:
+        B, d = self.features.shape
+        assert self.model.radii is not None
+        unit = self.features / self.model.radii[:, None]
+
+        def left(M: torch.Tensor) -> torch.Tensor:
+            shaped = M.reshape(B, d, B * d)
+            along = torch.einsum("ia,ian->in", unit, shaped)
+            return (shaped - unit[:, :, None] * along[:, None, :]).reshape(B * d, B * d)
+
+        return left(left(matrix).T).T
+
+
+@dataclass(frozen=True, eq=False)
+class Eliminated:
+    """The curvature of the loss by the terms with the residuals eliminated; inverse (B, B): of the residuals' own."""
+
+    hidden: torch.Tensor
+    curvature: torch.Tensor
+    inverse: torch.Tensor
+
+    def applied(self, parts: torch.Tensor) -> torch.Tensor:
+        """On changes (m, B) of the terms: (m,) or (m, B), as the curvature is."""
+        first = _bent(self.curvature, parts)
+        moved = self.inverse @ _pulled(self.hidden, first)
+        return first - _bent(self.curvature, self.hidden * moved)
+
+
+def _bent(curvature: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
+    if curvature.ndim == 1:
+        return curvature * parts.sum(dim=1)
+    return torch.einsum("nil,nl->ni", curvature, parts)
+
+
+def _each(score: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
+    """A score (m,) or (m, B) on every term, times slopes (m, B)."""
+    return (score[:, None] if score.ndim == 1 else score) * slopes
+
+
+def _pulled(hidden: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+    """``sum_j score_ij hidden_ij`` (B,)."""
+    return hidden.T @ score if score.ndim == 1 else (hidden * score).sum(dim=0)
+
+
+def _gram(columns: torch.Tensor, curvature: torch.Tensor) -> torch.Tensor:
+    """``sum_j columns_ij curvature_j,ik columns_kj`` (B, B)."""
+    if curvature.ndim == 1:
+        return columns.T @ (curvature[:, None] * columns)
+    return torch.einsum("ni,nik,nk->ik", columns, curvature, columns)
+
+
+def _pair(curvature: torch.Tensor, i: int, k: int) -> torch.Tensor:
+    return curvature if curvature.ndim == 1 else curvature[:, i, k]
+
+
+def _row(curvature: torch.Tensor, i: int, B: int) -> torch.Tensor:
+    return curvature[:, None] if curvature.ndim == 1 else curvature[:, i, :]
+
+
+def _least_squares(hidden: torch.Tensor, entries: Entries) -> torch.Tensor:
+    """Residuals to begin with: least squares at the curvature that zero terms have."""
+    zero = torch.zeros_like(hidden)
+    local = entries.local(slice(None), zero, max(entries.blurs[0], 0.0))
+    gram, right = _gram(hidden, local.curvature), _pulled(hidden, local.score)
+    return torch.linalg.pinv(gram, hermitian=True) @ right

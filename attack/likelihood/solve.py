@@ -1,0 +1,122 @@
+"""Levenberg and Marquardt's steps on the quadratic of ``Place``: written out and factored, or by conjugate gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from attack.likelihood.model import DENSE, Model, Place
+
+#: The first damping, what it is divided and multiplied by, its least value, and how often a step is shortened.
+_DAMPING, _EASED, _RAISED, _LEAST, _TRIES = 1e-2, 5.0, 4.0, 1e-12, 12
+
+#: Conjugate gradients: their tolerance and their number at most.
+_TOLERANCE, _PRODUCTS = 1e-3, 60
+
+
+@dataclass(frozen=True)
+class Effort:
+    """steps: at most; precision: the relative decrease of the loss that ends them, unless the loss is below ``near``;
+    rounding: a loss that is rounding of the entries."""
+
+    steps: int
+    precision: float
+    near: float
+    rounding: float
+
+
+@dataclass(frozen=True, eq=False)
+class Ended:
+    """Where the steps ended, their number, and the damping there."""
+
+    place: Place
+    steps: int
+
+
+def minimised(model: Model, features: torch.Tensor, effort: Effort) -> Ended:
+    """From features (B, d), through the stages of blur that the entries have."""
+    residuals, steps = None, 0
+    place = None
+    for blur in model.entries.blurs:
+        place = model.at(features, blur, residuals)
+        place, used = _descended(place, effort)
+        features, residuals, steps = place.features, place.residuals, steps + used
+    assert place is not None  # there is a stage
+    return Ended(place, steps)
+
+
+def _descended(place: Place, effort: Effort) -> tuple[Place, int]:
+    damping = _DAMPING
+    for step in range(effort.steps):
+        if place.loss <= effort.rounding:
+            return place, step
+        solve = _factored(place) if place.features.numel() <= DENSE else _iterated(place)
+        for _ in range(_TRIES):
+            moved = place.model.at(place.features + solve(damping), place.blur, place.residuals)
+            if moved.loss < place.loss:
+                break
+            damping *= _RAISED
+        else:
+            return place, step
+        change = place.loss - moved.loss
+        before, place = place, moved
+        damping = max(damping / _EASED, _LEAST)
+        if change < effort.precision * abs(before.loss) and place.loss > effort.near:
+            return place, step + 1
+    return place, effort.steps
+
+
+def _factored(place: Place) -> Callable[[float], torch.Tensor]:
+    """The step for a damping, by factoring the matrix; every feature is damped in units of its own curvature."""
+    B, d = place.features.shape
+    matrix, right = place.matrix, place.descent.reshape(-1)
+    units = matrix.diagonal().reshape(B, d).mean(dim=1).clamp_min(torch.finfo(matrix.dtype).tiny)
+    if place.model.radii is not None:  # lifts the radial directions, along which the matrix is zero
+        unit = place.features / place.model.radii[:, None]
+        radial = torch.block_diag(*(units[i] * torch.outer(unit[i], unit[i]) for i in range(B)))
+        matrix = matrix + radial
+    scale = units.repeat_interleave(d)
+
+    def step(damping: float) -> torch.Tensor:
+        damped = matrix + torch.diag(damping * scale)
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        if int(failed):
+            return torch.linalg.lstsq(damped, right[:, None]).solution.reshape(B, d)
+        return torch.cholesky_solve(right[:, None], factor).reshape(B, d)
+
+    return step
+
+
+def _iterated(place: Place) -> Callable[[float], torch.Tensor]:
+    """The step for a damping, by conjugate gradients, preconditioned with ``mixing``."""
+    mixing, right = place.mixing, place.descent
+    units = mixing.diagonal().clamp_min(torch.finfo(mixing.dtype).tiny)
+
+    def step(damping: float) -> torch.Tensor:
+        inverse = torch.linalg.pinv(mixing + torch.diag(damping * units), hermitian=True)
+        solution = torch.zeros_like(right)
+        left = right.clone()
+        size = float((left * left).sum())
+        if size == 0:
+            return solution
+        ready = place.tangent(inverse @ left)
+        along = ready.clone()
+        inner = float((left * ready).sum())
+        for _ in range(_PRODUCTS):
+            curved = place.curved(along) + damping * units[:, None] * along
+            bend = float((along * curved).sum())
+            if bend <= 0:
+                break
+            length = inner / bend
+            solution = solution + length * along
+            left = left - length * curved
+            if float((left * left).sum()) <= _TOLERANCE**2 * size:
+                break
+            ready = place.tangent(inverse @ left)
+            inner, before = float((left * ready).sum()), inner
+            along = ready + (inner / before) * along
+        return solution
+
+    return step
