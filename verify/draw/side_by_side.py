@@ -12,9 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bounds import (
-    ATTACKS,
     DPSGD,
-    AttackSpec,
     Defense,
     Dropout,
     GradientClipping,
@@ -48,7 +46,7 @@ from verify.judge.base import Groups, bound_at
 from verify.judge.statistics import Measured
 from verify.measure.groups import group_records
 from verify.measure.outcome import TrialOutcome
-from verify.measure.point import Point
+from verify.measure.point import Point, attack_name
 from verify.measure.record import Record
 from verify.measure.series import series
 
@@ -299,14 +297,10 @@ def is_common(point: Point) -> bool:
         and type(point.defense) in PANELS
         and point.features == RANDOM
         and (point.d, point.activation, point.dtype) == (50, "relu", "float64")
-        and point.attack in _defaults()
+        and attack_name(point.attack) == point.attack.name
         and point.labels == alternating(point.B)
         and (isinstance(point.defense, NoDefense) or 2 * _batches(point.defense) == point.B)
     )
-
-
-def _defaults() -> list[AttackSpec]:
-    return [family() for family in ATTACKS]
 
 
 def _own(record: Record) -> Record:
