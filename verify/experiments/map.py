@@ -82,7 +82,8 @@ TWO = ((50, 2),)
 
 PRUNED = tuple(GradientPruning(ratio) for ratio in (0.5, 0.9, 0.97))
 
-DROPPED = tuple(Dropout(p, per_sample=each) for each in (False, True) for p in (0.5, 0.9))
+#: One mask for the batch, and one for each sample.
+SHARED, SINGLE = (tuple(Dropout(p, per_sample=each) for p in (0.5, 0.9)) for each in (False, True))
 
 BENT = (
     StochasticRounding(1.0),
@@ -133,9 +134,13 @@ PLANES: tuple[Experiment, ...] = (
         ("C12",),
         Plane("kept per unknown", ("defense",)),
         {
-            LIKELIHOOD: (Cells(TWO, (1, 1.5, 2, 3, 5, 10, 30), defenses=DROPPED),),
-            TENSOR: (Cells(TWO, (3, 10, 30, 100), defenses=DROPPED),),
+            LIKELIHOOD: (
+                Cells(TWO, (1, 1.25, 1.5, 2, 3, 5, 8), defenses=SHARED),
+                Cells(TWO, (1, 2, 4, 8), defenses=SINGLE),
+            ),
+            TENSOR: (Cells(TWO, (3, 10, 30, 100), defenses=(*SHARED, *SINGLE)),),
         },
+        trials=5,
     ),
     *plane(
         "map-rounding",
@@ -143,9 +148,10 @@ PLANES: tuple[Experiment, ...] = (
         (),
         Plane("neurons per dimension", ("defense",)),
         {
-            LIKELIHOOD: (Cells(TWO, (10, 30, 100, 300), defenses=BENT),),
+            LIKELIHOOD: (Cells(TWO, (10, 30, 100), defenses=BENT),),
             TENSOR: (Cells(TWO, (30, 100, 300, 1000, 3000), defenses=BENT),),
         },
+        trials=5,
     ),
     *plane(
         "map-noise",
