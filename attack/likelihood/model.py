@@ -21,8 +21,8 @@ from attack.stream import gathered, total
 #: Unknowns up to which the quadratic is written out.
 DENSE = 600
 
-#: Newton steps on the residuals alone, where the loss is not quadratic in them, and halvings of one of them.
-_REFITS, _HALVINGS = 4, 6
+#: Newton steps on the residuals alone, the gain below which they end, over the loss, and halvings of one of them.
+_REFITS, _GAIN, _HALVINGS = 3, 1e-2, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class Model:
             better = self._halved(place, step)
             if better is None:
                 break
-            done = better.loss > place.loss - 1e-9 * abs(place.loss)
+            done = better.loss > place.loss - _GAIN * abs(place.loss)
             place = better
             if done:
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from attack.likelihood.model import DENSE, Model, Place
 
 #: The first damping, what it is divided and multiplied by, its least value, and how often a step is shortened.
 _DAMPING, _EASED, _RAISED, _LEAST, _TRIES = 1e-2, 5.0, 4.0, 1e-12, 12
+
+#: The relative decrease of the loss that ends a stage which another one follows.
+_PASSING = 1e-3
 
 #: Conjugate gradients: their tolerance and their number at most.
 _TOLERANCE, _PRODUCTS = 1e-3, 60
@@ -35,13 +39,17 @@ class Ended:
     steps: int
 
 
-def minimised(model: Model, features: torch.Tensor, effort: Effort) -> Ended:
-    """From features (B, d), through the stages of blur that the entries have."""
+def minimised(
+    model: Model, features: torch.Tensor, effort: Effort, blurs: tuple[float, ...] | None = None
+) -> Ended:
+    """From features (B, d), through the stages of blur that the entries have; ``blurs``: others."""
     residuals, steps = None, 0
     place = None
-    for blur in model.entries.blurs:
+    stages = model.entries.blurs if blurs is None else blurs
+    for stage, blur in enumerate(stages):
         place = model.at(features, blur, residuals)
-        place, used = _descended(place, effort)
+        last = stage == len(stages) - 1
+        place, used = _descended(place, effort if last else dataclasses.replace(effort, precision=_PASSING))
         features, residuals, steps = place.features, place.residuals, steps + used
     assert place is not None  # there is a stage
     return Ended(place, steps)

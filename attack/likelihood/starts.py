@@ -56,7 +56,7 @@ def spectral_starts(
     )
     inside = Model(small, model.entries, model.radii, model.scale_free, model.bias)
     ended = [
-        minimised(inside, start, effort).place
+        minimised(inside, start, effort, model.entries.blurs[:1]).place
         for start in itertools.islice(random_starts(inside, B, seed), _IN_PLANE)
     ]
     told: list[float] = []
