@@ -17,8 +17,8 @@ from verify.measure.experiment import Experiment, Reduced
 #: Against strength: one width, a hundred neurons for each unknown of two features.
 STRENGTH_WIDTH = 10_000
 
-#: Trials of the quick version: the quick run of everything is to name the strongest attack on every defense, no more.
-QUICK_TRIALS = 4
+#: Of the quick versions: the quick run of everything is to name the strongest attack on every defense, no more.
+QUICK_TRIALS, QUICK_WIDTH = 2, 2_000
 
 #: By the experiment that it stands beside, the widths of the likelihood attack; strengths have one.
 LIKELIHOOD: Mapping[str, tuple[int, ...]] = {
@@ -49,11 +49,11 @@ def beside(main: Experiment, attack: AttackSpec, widths: Sequence[int], trials: 
     points = dict.fromkeys(replace(p, m=m) for m in widths for p in settings)
     kept = main.reduced
     quick = kept and Reduced(
-        width=max(widths),
+        width=QUICK_WIDTH,
         trials=QUICK_TRIALS,
         defenses=kept.defenses,
         batches=kept.batches,
-        narrowest=max(widths),
+        narrowest=max(widths),  # of each setting one point, cut down to that width
         in_all=kept.in_all,
     )
     return Experiment(

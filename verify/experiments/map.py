@@ -80,6 +80,8 @@ LIKELIHOOD, TENSOR = LikelihoodAttack(), TensorAttack()
 
 TWO = ((50, 2),)
 
+BOTH = ("relu", "gelu")
+
 PRUNED = tuple(GradientPruning(ratio) for ratio in (0.5, 0.9, 0.97))
 
 #: One mask for the batch, and one for each sample.
@@ -104,10 +106,8 @@ PLANES: tuple[Experiment, ...] = (
         Plane("neurons per unknown", ("d", "B")),
         {
             LIKELIHOOD: (
-                Cells(
-                    ((100, 1), (50, 2), (100, 2), (50, 4)), (1, 1.25, 1.5, 2, 2.5, 3, 4, 6), ("relu", "gelu")
-                ),
-                Cells(((50, 8),), (1.5, 2, 3, 5), ("relu", "gelu")),
+                Cells(((100, 1), (50, 2), (100, 2), (50, 4)), (1.25, 1.5, 2, 2.5, 3, 5), BOTH),
+                Cells(((50, 8),), (2, 3, 5)),
             ),
             TENSOR: (
                 Cells(
