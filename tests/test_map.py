@@ -46,7 +46,7 @@ from verify.judge.lower import LowerCheck
 from verify.judge.predicted import PredictedCheck
 from verify.judge.statistics import Share
 from verify.judge.strongest import reached, strongest_table
-from verify.measure.experiment import Experiment, by_figure
+from verify.measure.experiment import Experiment, Reduced, by_figure
 from verify.measure.groups import group_records
 from verify.measure.outcome import EXACT
 from verify.measure.plane import ABSCISSAE, Plane
@@ -162,6 +162,7 @@ def test_where_at_least_half_are_exact_from_there_on(stand_ins: None) -> None:
         (),
         Plane("neurons per unknown", ("defense",)),
         {Oracle(): (Cells(((D, B),), (1, 2, 3, 4)),)},
+        quick=Reduced(),
     )
 
     def edge(exact: dict[int, int]) -> float | None:
