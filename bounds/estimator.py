@@ -85,8 +85,8 @@ class LikelihoodAttack(AttackSpec):
     """Maximum likelihood over features and residuals of what the server sees, whatever the defense's density.
 
     starts: at most so many starts, 1 to 10 000; it ends early where the misfit is what the density lets expect.
-    start: where they begin: ``"random"``, ``"spectral"`` (fits in the plane of the second moment's leading eigenvectors),
-        ``"tensor"`` (the tensor attack's result), or ``"auto"``: spectral where the plane shows, then random.
+    start: where they begin: ``"greedy"`` (one feature after the other, by what the others leave), ``"random"``,
+        ``"tensor"`` (the tensor attack's result), or ``"auto"``: greedy, then random.
     precision: the largest relative decrease of the misfit at which the steps end, above 0 and at most 0.1.
     """
 
@@ -97,7 +97,7 @@ class LikelihoodAttack(AttackSpec):
 
     def __post_init__(self) -> None:
         checks.integer("starts", self.starts, 1, 10_000)
-        checks.choice("start", self.start, ("auto", "random", "spectral", "tensor"))
+        checks.choice("start", self.start, ("auto", "greedy", "random", "tensor"))
         if checks.real("precision", self.precision, 0.0, 0.1) == 0.0:
             raise ValueError("precision must be positive; got 0")
 

@@ -74,12 +74,22 @@ class Entries(Protocol):
         """The number of entries that tell anything."""
         ...
 
+    def left(self, clean: torch.Tensor | None) -> torch.Tensor:
+        """What clean entries (m,), zeros where None, leave of those that are seen: (m,), 0 of sets that they are in."""
+        ...
+
+    @property
+    def crude(self) -> Entries:
+        """The same where every entry is taken for a value with noise, if it is one in the mean: for starts."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Windowed:
     """Values and sets: t + sigma N in [lower, upper] (m,). blurs: see ``Entries``; 0 for the square of the distance.
-    weight (m,): 0 for entries that are left out of the fit."""
+    weight (m,): 0 for entries that are left out of the fit. seen (m,): the entries themselves."""
 
+    seen: torch.Tensor
     lower: torch.Tensor
     upper: torch.Tensor
     sigma: float
@@ -109,6 +119,14 @@ class Windowed:
 
     def values(self) -> torch.Tensor:
         return self.lower == self.upper
+
+    def left(self, clean: torch.Tensor | None) -> torch.Tensor:
+        off = 0.0 if clean is None else clean
+        return self.weight * ((self.lower - off).clamp_min(0) + (self.upper - off).clamp_max(0))
+
+    @property
+    def crude(self) -> Entries:
+        return self if self.blurs[-1] == 0 else _values(self.seen)
 
     def telling(self) -> int:
         return int((torch.isfinite(self.lower) | torch.isfinite(self.upper)).sum())
@@ -148,6 +166,13 @@ class DitheredEntries:
     def telling(self) -> int:
         return len(self.seen)
 
+    def left(self, clean: torch.Tensor | None) -> torch.Tensor:
+        return self.seen if clean is None else self.seen - clean
+
+    @property
+    def crude(self) -> Entries:
+        return _values(self.seen)
+
 
 @dataclass(frozen=True, eq=False)
 class MaskedEntries:
@@ -181,6 +206,13 @@ class MaskedEntries:
     def telling(self) -> int:
         return len(self.seen)
 
+    def left(self, clean: torch.Tensor | None) -> torch.Tensor:
+        return self.seen if clean is None else self.seen - clean
+
+    @property
+    def crude(self) -> Entries:
+        return _values(self.seen)
+
 
 def entries_of(density: Density, seen: torch.Tensor, scale: float, B: int, fitted: torch.Tensor) -> Entries:
     """The entries ``seen`` (m,) over ``scale``, in float64; fitted (m,): 0 for those that are left out, else 1.
@@ -208,7 +240,11 @@ def entries_of(density: Density, seen: torch.Tensor, scale: float, B: int, fitte
     unit = density.step / scale if isinstance(density, Rounded) else 1.0
     blurred = isinstance(density, Rounded | Signs)
     blurs = tuple(unit * b for b in _STAGES) if blurred else (0.0,)
-    return Windowed(lower, upper, density.sigma / scale, blurs, fitted.to(gradient))
+    return Windowed(gradient, lower, upper, density.sigma / scale, blurs, fitted.to(gradient))
+
+
+def _values(seen: torch.Tensor) -> Windowed:
+    return Windowed(seen, seen, seen, 0.0, (0.0,), torch.ones_like(seen))
 
 
 def _blurred_window(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

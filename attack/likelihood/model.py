@@ -8,6 +8,7 @@ applied to vectors, two passes over W each.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,6 +49,21 @@ class Model:
         preactivations = gathered(self.net, inside)
         hidden = apply_activation(self.net.activation, preactivations)
         return self._refitted(features, preactivations, hidden, blur, residuals)
+
+    @cached_property
+    def size(self) -> float:
+        """Mean square of the weights."""
+        net = self.net
+        return float(total(net, lambda rows, W: W.double().square().sum())) / (net.m * net.d)
+
+    def of(self, count: int) -> Model:
+        """The same with so many features."""
+        radii = None if self.radii is None else self.radii[:1].expand(count)
+        return dataclasses.replace(self, radii=radii)
+
+    def on(self, net: TwoLayerNet) -> Model:
+        """The same on other weights."""
+        return dataclasses.replace(self, net=net)
 
     def retracted(self, features: torch.Tensor) -> torch.Tensor:
         """On the spheres, where norms are known."""
@@ -154,10 +170,7 @@ class Place:
     @cached_property
     def mixing(self) -> torch.Tensor:
         """The matrix (B, B) whose product with the identity (d, d) the quadratic is where W is isotropic."""
-        size = total(self.model.net, lambda rows, W: W.double().square().sum()) / (
-            self.model.net.m * self.model.net.d
-        )
-        return size * _gram(self.slopes, self.local.curvature)
+        return self.model.size * _gram(self.slopes, self.local.curvature)
 
     @cached_property
     def matrix(self) -> torch.Tensor:

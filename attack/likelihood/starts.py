@@ -1,68 +1,131 @@
-"""Where the steps begin: features in random directions, fits in the plane of the second moment, another attack's result."""
+"""Where the steps begin, and how they get out of a place that explains too little.
+
+A feature that is missing shows in what is left of the entries, whose second moment has an eigenvector along it: features are
+found one after the other (``grown``), each start of a new one followed by steps on all of them; and a place with the right
+number of features that explains too little grows by one more and gives up the one that explains least (``reduced``). More
+features than there are make the descent from random directions end at the right ones far more often, too.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import torch
 
-from attack.likelihood.model import Model
+from attack.likelihood.model import DENSE, Model, Place
 from attack.likelihood.solve import Effort, minimised
 from attack.networks.two_layer import TwoLayerNet
 from attack.stream import gathered
 from attack.streams import normal
 from attack.tensor.moments import Response, apply_second_moment, first_moment, first_moment_start
 from attack.tensor.span import dominant_span
-from bounds.gaussian.activations import ZERO
 
-#: Fits in the plane, and how many of the best distinct ones are lifted.
-_IN_PLANE, _LIFTED = 10, 4
+#: Eigenvectors of what is left that are looked at for a new feature, and of their two signs how many are descended from.
+_DIRECTIONS, _DESCENDED = 2, 2
 
-#: Fits in the plane are the same where their losses agree to this fraction.
-_ALIKE = 1e-3
+#: Steps, and their precision, before all features are there.
+_GROWING = Effort(steps=40, precision=1e-3, near=0.0, rounding=0.0)
 
+#: Features in a descent from random directions, over those that there are.
+_WIDE = 1.5
 
-def random_starts(model: Model, B: int, seed: int) -> Iterator[torch.Tensor]:
-    """Features in independent random directions, of the known norms, else of norm 1."""
-    net = model.net
-    for index in itertools.count():
-        drawn = normal((B, net.d), seed, "starts", 2, index, device=net.device, dtype=torch.float64)
-        unit = drawn / torch.linalg.vector_norm(drawn, dim=1, keepdim=True)
-        yield unit if model.radii is None else unit * model.radii[:, None]
+#: Values for each unknown below which no more features are taken than there are.
+_LEAST = 1.3
 
 
-def plane(net: TwoLayerNet, gradient: torch.Tensor, B: int, seed: int) -> torch.Tensor:
-    """The B leading eigenvectors (d, B) of the residualized second moment."""
-    given = gradient.to(net.dtype)
+def grown(model: Model, place: Place | None, seed: int) -> Place:
+    """One more feature than at ``place``, by what it leaves of the entries; the first one where that is None."""
+    clean = None if place is None else place.parts.sum(dim=1)
+    left = model.entries.left(clean)
+    before = None if place is None else place.features
+    count = 1 if place is None else len(place.features) + 1
+    wider = model.of(count)
+    found = []
+    for direction in _directions(model.net, left, seed):
+        for signed in (direction, -direction):
+            features = signed[None] if before is None else torch.cat([before, signed[None]])
+            found.append(wider.at(features, model.entries.blurs[0]))
+    nearest = sorted(found, key=lambda place: place.loss)[:_DESCENDED]
+    ended = [minimised(wider, place.features, _GROWING).place for place in nearest]
+    return min(ended, key=lambda place: place.loss)
+
+
+def _directions(net: TwoLayerNet, left: torch.Tensor, seed: int) -> torch.Tensor:
+    """The mean slope of ``left`` (m,) and the leading eigenvectors of its residualized second moment: (n, d), unit."""
+    given = left.to(net.dtype)
     mean, slope = first_moment(net, given)
     response = Response(given, mean.to(given.dtype), slope)
-    start = first_moment_start(net, slope, B, seed)
-    return dominant_span(lambda V: apply_second_moment(net, response, V), start, B).V
+    count = min(_DIRECTIONS, net.d)
+    start = first_moment_start(net, slope, count, seed)
+    V = dominant_span(lambda V: apply_second_moment(net, response, V), start, count).V
+    length = float(torch.linalg.vector_norm(slope))
+    return V.T if length == 0 else torch.cat([slope[None] / length, V.T])
 
 
-def has_plane(net: TwoLayerNet) -> bool:
-    """Whether the activation has a second moment."""
-    return abs(net.activation.coefficient(2)) > ZERO
+def reduced(place: Place, B: int) -> torch.Tensor:
+    """The B features (B, d) that are left when, one by one, those are given up without which the others explain most."""
+    kept = list(range(len(place.features)))
+    curvature = place.local.curvature
+    if curvature.ndim > 1:
+        raise ValueError("curvature must be of the clean entries, not of their terms")
+    gram = place.hidden.T @ (curvature[:, None] * place.hidden)
+    size = gram.diagonal().sqrt().clamp_min(torch.finfo(gram.dtype).tiny)
+    gram = gram / size[:, None] / size
+    right = gram @ (place.residuals * size)
+    while len(kept) > B:
+        inverse = torch.linalg.pinv(gram[kept][:, kept], hermitian=True, rtol=1e-12)
+        cost = (inverse @ right[kept]).square() / inverse.diagonal().clamp_min(1e-300)
+        del kept[int(cost.argmin())]
+    return place.features[kept]
 
 
-def spectral_starts(
-    model: Model, gradient: torch.Tensor, B: int, seed: int, effort: Effort
-) -> Iterator[torch.Tensor]:
-    """The best fits in the plane, where the features' parts outside it are noise: B numbers for each feature."""
-    V = plane(model.net, gradient, B, seed)
+def greedy_start(model: Model, B: int, seed: int) -> torch.Tensor:
+    """B features (B, d), found one after the other."""
+    place = None
+    for _ in range(B):
+        place = grown(model, place, seed)
+    assert place is not None
+    return place.features
+
+
+def planar_start(model: Model, B: int, seed: int) -> torch.Tensor:
+    """B features found one after the other in the plane of the second moment's B leading eigenvectors."""
+    V = _leading(model, B, seed)
     small = TwoLayerNet.from_weights(
         gathered(model.net, lambda rows, W: W @ V.to(W)).double(), model.net.activation
     )
-    inside = Model(small, model.entries, model.radii, model.scale_free, model.bias)
-    ended = [
-        minimised(inside, start, effort, model.entries.blurs[:1]).place
-        for start in itertools.islice(random_starts(inside, B, seed), _IN_PLANE)
-    ]
-    told: list[float] = []
-    for place in sorted(ended, key=lambda place: place.loss):
-        if len(told) == _LIFTED:
-            return
-        if not told or place.loss > told[-1] + _ALIKE * abs(told[-1]):
-            told.append(place.loss)
-            yield place.features @ V.T
+    return greedy_start(model.on(small), B, seed) @ V.T
+
+
+def _leading(model: Model, B: int, seed: int) -> torch.Tensor:
+    given = model.entries.left(None).to(model.net.dtype)
+    mean, slope = first_moment(model.net, given)
+    response = Response(given, mean.to(given.dtype), slope)
+    start = first_moment_start(model.net, slope, B, seed)
+    return dominant_span(lambda V: apply_second_moment(model.net, response, V), start, B).V
+
+
+def random_start(model: Model, B: int, seed: int, index: int) -> torch.Tensor:
+    """B features of those that more of them, from independent random directions, end at, where there are values for more."""
+    net, radii = model.net, model.radii
+    most = int(model.entries.telling() / (_LEAST * (net.d + 1)))
+    count = max(B, min(math.ceil(_WIDE * B), most)) if index % 2 else B
+    drawn = normal((count, net.d), seed, "starts", 2, index, device=net.device, dtype=torch.float64)
+    unit = drawn / torch.linalg.vector_norm(drawn, dim=1, keepdim=True)
+    if count == B:
+        return unit if radii is None else unit * radii[0]
+    return reduced(minimised(model.of(count), unit, _GROWING).place, B)
+
+
+def starts(model: Model, B: int, seed: int, kind: str) -> Iterator[torch.Tensor]:
+    """Features (B, d) to begin with, without end: of ``kind`` "random", "greedy" or "auto". In "auto" the greedy one comes
+    first (in the plane, where it is costly), then random ones."""
+    if kind != "random":
+        if model.net.d > B and model.net.d * B > DENSE:
+            yield planar_start(model, B, seed)
+        yield greedy_start(model, B, seed)
+    if kind != "greedy":
+        for index in itertools.count():
+            yield random_start(model, B, seed, index)
