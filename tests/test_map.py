@@ -98,11 +98,11 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         del THEORY[added]  # type: ignore[attr-defined]  # a dict behind its interface
 
 
-def small_plane(*attacks: AttackSpec, **changes: Any) -> tuple[Experiment, ...]:
+def small_plane(*attacks: AttackSpec) -> tuple[Experiment, ...]:
     cells = (Cells(((D, B),), (2, 4), defenses=(NoDefense(), GradientPruning(0.5))),)
     over = Plane("kept per unknown", ("defense",))
     return plane(
-        "map-small", "A small map", (), over, dict.fromkeys(attacks, cells), **{"trials": 3, **changes}
+        "map-small", "A small map", (), over, dict.fromkeys(attacks, cells), quick=Reduced(), trials=3
     )
 
 

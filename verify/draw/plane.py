@@ -21,7 +21,7 @@ from verify.draw.key import EXACTLY
 from verify.draw.shown import kinds_of
 from verify.draw.style import GUESS, STYLES, checked_path, label_errors, save_figure, wrapped
 from verify.judge.base import Groups
-from verify.judge.statistics import LEVEL, Share
+from verify.judge.statistics import LEVEL, Measured, Share
 from verify.measure.experiment import Experiment
 from verify.measure.plane import ABSCISSAE, PARTS, Plane
 from verify.measure.point import point_key
@@ -194,7 +194,12 @@ def caption(panels: Sequence[Panel], experiment: Experiment, level: float = LEVE
             half = "" if start is None else f" (at least half exact from {start:.3g} on)"
             lines.append(f"{panel.title}, {curve.name}, by {across}{half}:")
             lines += [
-                f"  {at:.3g}: {s.k} of {s.n} exact [{s.low:.2f}, {s.high:.2f}], rms {m.rms:.2g}, {m.failed} failed"
+                f"  {at:.3g}: {s.k} of {s.n} exact [{s.low:.2f}, {s.high:.2f}], {_rms(m)}, {m.failed} failed"
                 for at, s, m in zip(curve.x, shares(curve, level), curve.measured, strict=True)
             ]
     return "\n".join([*lines, ""])
+
+
+def _rms(m: Measured) -> str:
+    """With two digits, however small."""
+    return f"rms {m.rms:.2g}" if m.n else "no rms"
