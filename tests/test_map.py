@@ -186,7 +186,7 @@ def test_points_of_planes_are_where_they_are_said_to_be() -> None:
         across = ABSCISSAE[experiment.plane.across].of
         for point in experiment.points:
             step = across(point) - across(replace(point, m=point.m - 1))
-            nearest = min((1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 20, 30, 60, 100, 200, 300, 600, 1000, 3000),
+            nearest = min((1, 1.1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 20, 30, 60, 100, 200, 300, 600, 1000, 3000),
                           key=lambda at: abs(at - across(point)))  # fmt: skip
             assert abs(across(point) - nearest) <= 0.51 * step + 1e-9, point
     pruned = next(p for e in PLANES for p in e.points if p.defense == GradientPruning(0.9))

@@ -17,6 +17,8 @@ from verify.judge.strongest import reached, strongest_table
 from verify.judge.verdict import Result
 from verify.measure.experiment import Experiment
 from verify.measure.groups import group_records
+from verify.measure.outcome import TrialOutcome
+from verify.measure.point import Point
 from verify.measure.record import Record
 
 # What draws is imported where it draws: a run that is only told again does not wait for it.
@@ -28,7 +30,8 @@ def judge_and_draw(measured: Mapping[Experiment, Sequence[Record]], out: Path, s
     from verify.draw.experiment import draw_judged
     from verify.draw.plane import draw_plane
 
-    groups, results = {}, []
+    groups: dict[Point, Sequence[TrialOutcome]] = {}
+    results: list[Result] = []
     for experiment, records in measured.items():
         own = group_records(records, experiment)
         results += judged(own, experiment.rules, Conduct())

@@ -32,7 +32,7 @@ def key_handles(shown: Shown, wrap: int, guessed: bool) -> list[Artist]:
     series = [
         Line2D(
             [], [], color=c.colour, markersize=6 * scale, label=wrapped(c.name, wrap),
-            **c.mark | dict(c.joined or {}),
+            **{**c.mark, **(c.joined or {})},
         )
         for c in named
     ]  # fmt: skip

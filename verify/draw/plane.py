@@ -155,7 +155,7 @@ def _key(panels: Sequence[Panel], level: float) -> list[Artist]:
     drawn = drawn_kinds(curves)
     return [
         *(
-            Line2D([], [], color=c.colour, markersize=5, label=name, **c.mark | dict(c.joined or {}))
+            Line2D([], [], color=c.colour, markersize=5, label=name, **{**c.mark, **(c.joined or {})})
             for name, c in named.items()
         ),
         Line2D([], [], color="0.3", marker=".", linestyle="", markersize=4, alpha=0.6, label="one trial"),
