@@ -79,6 +79,11 @@ class Entries(Protocol):
         ...
 
     @property
+    def power(self) -> float:
+        """Sum of the squares of the entries that are seen."""
+        ...
+
+    @property
     def crude(self) -> Entries:
         """The same where every entry is taken for a value with noise, if it is one in the mean: for starts."""
         ...
@@ -123,6 +128,10 @@ class Windowed:
     def left(self, clean: torch.Tensor | None) -> torch.Tensor:
         off = 0.0 if clean is None else clean
         return self.weight * ((self.lower - off).clamp_min(0) + (self.upper - off).clamp_max(0))
+
+    @property
+    def power(self) -> float:
+        return float(self.seen.square().sum())
 
     @property
     def crude(self) -> Entries:
@@ -170,6 +179,10 @@ class DitheredEntries:
         return self.seen if clean is None else self.seen - clean
 
     @property
+    def power(self) -> float:
+        return float(self.seen.square().sum())
+
+    @property
     def crude(self) -> Entries:
         return _values(self.seen)
 
@@ -208,6 +221,10 @@ class MaskedEntries:
 
     def left(self, clean: torch.Tensor | None) -> torch.Tensor:
         return self.seen if clean is None else self.seen - clean
+
+    @property
+    def power(self) -> float:
+        return float(self.seen.square().sum())
 
     @property
     def crude(self) -> Entries:

@@ -3,7 +3,7 @@
 Terms are ``c_ij = r_i sigma(w_j.x_i + b_j)``. Residuals are fitted anew at every features; what is expanded is the loss with
 the residuals eliminated (variable projection, Golub and Pereyra 1973, in Kaufman's form): a quadratic in the features alone,
 on the tangent spaces of the spheres where norms are known. Small ones are written out (B^2 blocks d x d); large ones are
-applied to vectors, two passes over W each.
+applied to vectors, one pass over W each.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Model:
         guesses, bias = features.to(self.net.dtype), self.bias
 
         def inside(rows: slice, W: torch.Tensor) -> torch.Tensor:
-            found = W @ guesses.T
+            found = (guesses @ W.T).T
             return (found if bias is None else found + bias[rows, None]).double()
 
         preactivations = gathered(self.net, inside)
@@ -139,11 +139,6 @@ class Place:
         return apply_derivative(self.model.net.activation, self.inside) * self.residuals
 
     @cached_property
-    def eliminated(self) -> Eliminated:
-        gram = _gram(self.hidden, self.local.curvature)
-        return Eliminated(self.hidden, self.local.curvature, torch.linalg.pinv(gram, hermitian=True))
-
-    @cached_property
     def descent(self) -> torch.Tensor:
         """Minus the gradient (B, d) of the loss by the features, in the tangent spaces."""
         return self.tangent(self.pulled(_each(self.local.score, self.slopes)))
@@ -161,11 +156,38 @@ class Place:
         return total(self.model.net, lambda rows, W: given[rows].T @ W)
 
     def curved(self, vectors: torch.Tensor) -> torch.Tensor:
-        """The quadratic's matrix times tangent vectors (B, d): two passes."""
-        given = vectors.to(self.model.net.dtype)
-        inside = gathered(self.model.net, lambda rows, W: W @ given.T).double()
-        moved = self.eliminated.applied(inside * self.slopes)
-        return self.tangent(self.pulled(_each(moved, self.slopes)))
+        """The quadratic's matrix times tangent vectors (B, d): one pass."""
+        net, slopes, curvature = self.model.net, self.slopes, self.local.curvature
+        given = vectors.to(net.dtype)
+
+        def kernel(rows: slice, W: torch.Tensor) -> torch.Tensor:
+            moved = _bent(curvature[rows], (given @ W.T).T.double() * slopes[rows])
+            return _each(moved, slopes[rows]).to(W.dtype).T @ W
+
+        through = torch.einsum("idk,id->k", self.coupling, vectors)
+        return self.tangent(total(net, kernel) - self.coupling @ (self.inverse @ through))
+
+    @cached_property
+    def coupling(self) -> torch.Tensor:
+        """The loss's mixed derivatives (B, d, B) by features and residuals."""
+        B, d = self.features.shape
+        slopes, curvature, hidden, dtype = (
+            self.slopes,
+            self.local.curvature,
+            self.hidden,
+            self.model.net.dtype,
+        )
+
+        def kernel(rows: slice, W: torch.Tensor) -> torch.Tensor:
+            columns = [_row(curvature[rows], i, B) * slopes[rows, i, None] * hidden[rows] for i in range(B)]
+            return torch.cat(columns, dim=1).to(dtype).T @ W
+
+        return total(self.model.net, kernel).reshape(B, B, d).transpose(1, 2)
+
+    @cached_property
+    def inverse(self) -> torch.Tensor:
+        """That of the residuals' own second derivatives (B, B)."""
+        return torch.linalg.pinv(_gram(self.hidden, self.local.curvature), hermitian=True)
 
     @cached_property
     def mixing(self) -> torch.Tensor:
@@ -176,26 +198,21 @@ class Place:
     def matrix(self) -> torch.Tensor:
         """The quadratic's matrix (B d, B d), written out."""
         B, d = self.features.shape
-        slopes, curvature, hidden = self.slopes, self.local.curvature, self.hidden
+        slopes, curvature = self.slopes, self.local.curvature
         pairs = [(i, k) for i in range(B) for k in range(i, B)]
 
-        def kernel(rows: slice, W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            W, D = W.double(), slopes[rows]
-            bent = curvature[rows]
-            blocks = torch.stack(
+        def kernel(rows: slice, W: torch.Tensor) -> torch.Tensor:
+            W, D, bent = W.double(), slopes[rows], curvature[rows]
+            return torch.stack(
                 [W.T @ ((_pair(bent, i, k) * D[:, i] * D[:, k])[:, None] * W) for i, k in pairs]
             )
-            across = torch.stack([W.T @ (_row(bent, i, B) * D[:, i, None] * hidden[rows]) for i in range(B)])
-            return blocks, across
 
-        blocks, across = total(self.model.net, kernel)
-        full = across.new_zeros(B, d, B, d)
-        for (i, k), block in zip(pairs, blocks, strict=True):
+        full = slopes.new_zeros(B, d, B, d)
+        for (i, k), block in zip(pairs, total(self.model.net, kernel), strict=True):
             full[i, :, k, :] = block
             full[k, :, i, :] = block.T
-        matrix = full.reshape(B * d, B * d)
-        flat = across.reshape(B * d, B)
-        matrix = matrix - flat @ self.eliminated.inverse @ flat.T
+        flat = self.coupling.reshape(B * d, B)
+        matrix = full.reshape(B * d, B * d) - flat @ self.inverse @ flat.T
         if self.model.radii is None:
             return matrix
         return self._projected(matrix)
@@ -211,21 +228,6 @@ class Place:
             return (shaped - unit[:, :, None] * along[:, None, :]).reshape(B * d, B * d)
 
         return left(left(matrix).T).T
-
-
-@dataclass(frozen=True, eq=False)
-class Eliminated:
-    """The curvature of the loss by the terms with the residuals eliminated; inverse (B, B): of the residuals' own."""
-
-    hidden: torch.Tensor
-    curvature: torch.Tensor
-    inverse: torch.Tensor
-
-    def applied(self, parts: torch.Tensor) -> torch.Tensor:
-        """On changes (m, B) of the terms: (m,) or (m, B), as the curvature is."""
-        first = _bent(self.curvature, parts)
-        moved = self.inverse @ _pulled(self.hidden, first)
-        return first - _bent(self.curvature, self.hidden * moved)
 
 
 def _bent(curvature: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:

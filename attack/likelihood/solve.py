@@ -16,8 +16,8 @@ _DAMPING, _EASED, _RAISED, _LEAST, _TRIES = 1e-2, 5.0, 4.0, 1e-12, 12
 #: The relative decrease of the loss that ends a stage which another one follows.
 _PASSING = 1e-3
 
-#: Conjugate gradients: their tolerance and their number at most.
-_TOLERANCE, _PRODUCTS = 1e-3, 60
+#: Conjugate gradients: their tolerance far from the end, its power of the loss near it, and their number at most.
+_TOLERANCE, _POWER, _PRODUCTS = 0.1, 0.25, 60
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ def _factored(place: Place) -> Callable[[float], torch.Tensor]:
 def _iterated(place: Place) -> Callable[[float], torch.Tensor]:
     """The step for a damping, by conjugate gradients, preconditioned with ``mixing``."""
     mixing, right = place.mixing, place.descent
+    tolerance = min(_TOLERANCE, (place.loss / place.model.entries.power) ** _POWER)
     units = mixing.diagonal().clamp_min(torch.finfo(mixing.dtype).tiny)
 
     def step(damping: float) -> torch.Tensor:
@@ -120,7 +121,7 @@ def _iterated(place: Place) -> Callable[[float], torch.Tensor]:
             length = inner / bend
             solution = solution + length * along
             left = left - length * curved
-            if float((left * left).sum()) <= _TOLERANCE**2 * size:
+            if float((left * left).sum()) <= tolerance**2 * size:
                 break
             ready = place.tangent(inverse @ left)
             inner, before = float((left * ready).sum()), inner

@@ -25,6 +25,9 @@ from attack.tensor.span import dominant_span
 #: Eigenvectors of what is left that are looked at for a new feature, and of their two signs how many are descended from.
 _DIRECTIONS, _DESCENDED = 2, 2
 
+#: Tolerance of these eigenvectors, and passes at most.
+_ROUGHLY = 0.1, 8
+
 #: Steps, and their precision, before all features are there.
 _GROWING = Effort(steps=40, precision=1e-3, near=0.0, rounding=0.0)
 
@@ -47,7 +50,8 @@ def grown(model: Model, place: Place | None, seed: int) -> Place:
         for signed in (direction, -direction):
             features = signed[None] if before is None else torch.cat([before, signed[None]])
             found.append(wider.at(features, model.entries.blurs[0]))
-    nearest = sorted(found, key=lambda place: place.loss)[:_DESCENDED]
+    several = _DESCENDED if count * model.net.d <= DENSE else 1
+    nearest = sorted(found, key=lambda place: place.loss)[:several]
     ended = [minimised(wider, place.features, _GROWING).place for place in nearest]
     return min(ended, key=lambda place: place.loss)
 
@@ -59,7 +63,7 @@ def _directions(net: TwoLayerNet, left: torch.Tensor, seed: int) -> torch.Tensor
     response = Response(given, mean.to(given.dtype), slope)
     count = min(_DIRECTIONS, net.d)
     start = first_moment_start(net, slope, count, seed)
-    V = dominant_span(lambda V: apply_second_moment(net, response, V), start, count).V
+    V = dominant_span(lambda V: apply_second_moment(net, response, V), start, count, *_ROUGHLY).V
     length = float(torch.linalg.vector_norm(slope))
     return V.T if length == 0 else torch.cat([slope[None] / length, V.T])
 
@@ -104,7 +108,7 @@ def _leading(model: Model, B: int, seed: int) -> torch.Tensor:
     mean, slope = first_moment(model.net, given)
     response = Response(given, mean.to(given.dtype), slope)
     start = first_moment_start(model.net, slope, B, seed)
-    return dominant_span(lambda V: apply_second_moment(model.net, response, V), start, B).V
+    return dominant_span(lambda V: apply_second_moment(model.net, response, V), start, B, *_ROUGHLY).V
 
 
 def random_start(model: Model, B: int, seed: int, index: int) -> torch.Tensor:
