@@ -17,6 +17,9 @@ from verify.measure.experiment import Experiment, Reduced
 #: Against strength: one width, a hundred neurons for each unknown of two features.
 STRENGTH_WIDTH = 10_000
 
+#: At each point: they are seen, and compared with the tensor attack on the same observations, and not judged.
+TRIALS = 5
+
 #: Of the quick versions: the quick run of everything is to name the strongest attack on every defense, no more.
 QUICK_TRIALS, QUICK_WIDTH = 2, 2_000
 
@@ -24,11 +27,11 @@ QUICK_TRIALS, QUICK_WIDTH = 2, 2_000
 LIKELIHOOD: Mapping[str, tuple[int, ...]] = {
     "undefended": (400, 2_000, 8_000),
     "noise": (1_000, 4_000, 16_000),
-    "dropout": (1_000, 4_000, 16_000),
+    "dropout": (500, 2_000, 8_000),
     "clipping": (1_000, 4_000),
     "dp-sgd": (1_000, 4_000, 16_000),
-    "rounding": (1_000, 4_000, 16_000),
-    "biased": (1_000, 4_000, 16_000),
+    "rounding": (500, 2_000, 8_000),
+    "biased": (500, 2_000, 8_000),
     "pruning-batch": (4_000, 16_000),
     "dropout-against-pruning": (2_000, 8_000),
     "local-aggregation": (1_000, 4_000),
@@ -63,7 +66,7 @@ def beside(main: Experiment, attack: AttackSpec, widths: Sequence[int], trials: 
 
 #: Theory says nothing of these attacks yet, so nothing is asked of them: what they reach is told beside the verdicts.
 BESIDE: tuple[Experiment, ...] = tuple(
-    beside(main, LikelihoodAttack(), LIKELIHOOD[main.name], trials=10)
+    beside(main, LikelihoodAttack(), LIKELIHOOD[main.name], TRIALS)
     for main in ON_DEFENSES
     if main.name in LIKELIHOOD
 )
