@@ -32,10 +32,10 @@ LIKELIHOOD: Mapping[str, tuple[int, ...]] = {
     "dp-sgd": (1_000, 4_000, 16_000),
     "rounding": (500, 2_000, 8_000),
     "biased": (500, 2_000, 8_000),
-    "pruning-batch": (4_000, 16_000),
+    "pruning-batch": (4_000,),
     "dropout-against-pruning": (2_000, 8_000),
     "local-aggregation": (1_000, 4_000),
-    "batches": (4_000, 16_000),
+    "batches": (2_000, 8_000),
     **{e.name: (STRENGTH_WIDTH,) for e in ON_DEFENSES if e.name.startswith("strength-")},
 }
 

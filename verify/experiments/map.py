@@ -108,8 +108,8 @@ PLANES: tuple[Experiment, ...] = (
         Plane("neurons per unknown", ("d", "B")),
         {
             LIKELIHOOD: (
-                Cells(((100, 1), (50, 2), (100, 2)), (1.25, 1.5, 2, 3, 5)),
-                Cells(((50, 4),), (1.5, 2, 3, 5)),
+                Cells(((100, 1), (50, 2)), (1.25, 1.5, 2, 3, 5)),
+                Cells(((100, 2), (50, 4)), (1.5, 2, 3, 5)),
                 Cells(((50, 8),), (2, 3, 5)),
                 Cells(((100, 1), (50, 2)), (1.1, 1.25, 1.5, 2, 5), ("gelu",)),
                 Cells(((100, 2), (50, 4), (50, 8)), (1.25, 2, 5), ("gelu",)),
@@ -130,7 +130,10 @@ PLANES: tuple[Experiment, ...] = (
         ("C13",),
         Plane("kept per unknown", ("defense",)),
         {
-            LIKELIHOOD: (Cells(TWO, (1.25, 1.5, 2, 3, 5, 8), defenses=PRUNED),),
+            LIKELIHOOD: (
+                Cells(TWO, (1, 1.25, 1.5, 2, 3, 8), defenses=PRUNED[:1]),
+                Cells(TWO, (1.5, 2, 3, 5, 8), defenses=PRUNED[1:]),
+            ),
             TENSOR: (Cells(TWO, (3, 10, 30, 100), defenses=PRUNED),),
         },
         quick=_few(2_000, PRUNED[1]),
