@@ -19,7 +19,7 @@ from attack.likelihood.alternatives import alternatives, told_apart
 from attack.likelihood.entries import Fit
 from attack.likelihood.model import DENSE, Model, Place
 from attack.likelihood.posed import CLEAR, Posed
-from attack.likelihood.solve import Effort, minimised
+from attack.likelihood.solve import minimised
 from attack.likelihood.starts import grown, reduced, starts
 from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation
@@ -31,6 +31,9 @@ from bounds.estimator import EQUAL_NORMS, moment_orders
 
 #: How often a feature is given up for another one, and the least decrease of the loss for which.
 _MENDED, _GAIN = 3, 0.01
+
+#: Stages of blur, the last ones, from where a part of the entries led.
+_LAST = 3
 
 #: Two ends are the same where their misfits agree to this fraction.
 _ALIKE = 1e-3
@@ -83,11 +86,15 @@ class _Tries:
 
 
 def _best(posed: Posed, attack: LikelihoodAttack, seed: int) -> tuple[Place, _Tries]:
-    effort = posed.effort(attack.precision)
     best: Place | None = None
     fit, losses, settled = Fit(math.inf, 0.0, 0.0), [], False
-    for start in itertools.islice(_starts(posed, attack, seed), attack.starts):
-        place = _mended(posed, minimised(posed.model, start, effort).place, effort, seed)
+    few = posed.few
+    for start in itertools.islice(_starts(posed if few is None else few, attack, seed), attack.starts):
+        blurs = posed.model.entries.blurs
+        if few is not None:
+            start, blurs = _mended(few, start, seed, blurs).features, blurs[-_LAST:]
+        found = _mended(posed, start, seed, blurs).features
+        place = minimised(posed.model, found, posed.effort(attack.precision), blurs[-1:]).place
         losses.append(place.loss)
         if best is None or place.loss < best.loss:
             best, fit = place, posed.fit(place)
@@ -100,14 +107,15 @@ def _best(posed: Posed, attack: LikelihoodAttack, seed: int) -> tuple[Place, _Tr
     return best, _Tries(tuple(losses), fit, settled)
 
 
-def _mended(posed: Posed, place: Place, effort: Effort, seed: int) -> Place:
-    """A better place with one feature given up for another one, as often as that settles more."""
+def _mended(posed: Posed, start: torch.Tensor, seed: int, blurs: tuple[float, ...]) -> Place:
+    """Where steps from a start end, through stages of blur, with features given up for others as often as that settles more."""
+    place = minimised(posed.model, start, posed.searching, blurs).place
     for _ in range(_MENDED):
         if posed.settled(posed.fit(place)):
             return place
         crude = posed.crude
         wider = grown(crude, crude.at(place.features, 0.0), seed)
-        moved = minimised(posed.model, reduced(wider, posed.B), effort).place
+        moved = minimised(posed.model, reduced(wider, posed.B), posed.searching).place
         if not moved.loss < (1 - _GAIN) * place.loss:
             return place
         place = moved

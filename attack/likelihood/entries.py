@@ -9,6 +9,7 @@ stage.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from dataclasses import dataclass
@@ -74,6 +75,15 @@ class Entries(Protocol):
         """The number of entries that tell anything."""
         ...
 
+    @property
+    def informative(self) -> torch.Tensor:
+        """Which entries (m,) are worth a look where a part of them has to do: values, if there are any."""
+        ...
+
+    def some(self, rows: torch.Tensor) -> Entries:
+        """Those with these indices."""
+        ...
+
     def left(self, clean: torch.Tensor | None) -> torch.Tensor:
         """What clean entries (m,), zeros where None, leave of those that are seen: (m,), 0 of sets that they are in."""
         ...
@@ -137,6 +147,15 @@ class Windowed:
     def crude(self) -> Entries:
         return self if self.blurs[-1] == 0 else _values(self.seen)
 
+    def some(self, rows: torch.Tensor) -> Entries:
+        cut = {name: getattr(self, name)[rows] for name in ("seen", "lower", "upper", "weight")}
+        return dataclasses.replace(self, **cut)
+
+    @property
+    def informative(self) -> torch.Tensor:
+        points = self.values()
+        return points if bool(points.any()) else torch.ones_like(points)
+
     def telling(self) -> int:
         return int((torch.isfinite(self.lower) | torch.isfinite(self.upper)).sum())
 
@@ -171,6 +190,13 @@ class DitheredEntries:
 
     def values(self) -> torch.Tensor:
         return torch.ones_like(self.seen, dtype=torch.bool)
+
+    def some(self, rows: torch.Tensor) -> Entries:
+        return DitheredEntries(self.seen[rows], self.step)
+
+    @property
+    def informative(self) -> torch.Tensor:
+        return self.values()
 
     def telling(self) -> int:
         return len(self.seen)
@@ -211,10 +237,18 @@ class MaskedEntries:
 
     def fit(self, parts: torch.Tensor, unknowns: int) -> Fit:
         off = self.seen[:, None] - parts @ self.patterns.T / (1 - self.p)
-        return Fit(float(off.square().amin(dim=1).sum()), 0.0, 0.0)
+        allowed = len(self.seen) * (_ALLOWED * self.blurs[-1]) ** 2
+        return Fit(float(off.square().amin(dim=1).sum()), 0.0, 0.0, allowed)
 
     def values(self) -> torch.Tensor:
         return torch.ones_like(self.seen, dtype=torch.bool)
+
+    def some(self, rows: torch.Tensor) -> Entries:
+        return MaskedEntries(self.seen[rows], self.p, self.patterns, self.blurs)
+
+    @property
+    def informative(self) -> torch.Tensor:
+        return self.values()
 
     def telling(self) -> int:
         return len(self.seen)

@@ -22,7 +22,7 @@ from attack.stream import gathered, total
 #: Unknowns up to which the quadratic is written out.
 DENSE = 600
 
-#: Newton steps on the residuals alone, the gain below which they end, over the loss, and halvings of one of them.
+#: Newton steps on the residuals alone, the gain, over the loss, that is worth one, and halvings of one.
 _REFITS, _GAIN, _HALVINGS = 3, 1e-2, 3
 
 
@@ -86,13 +86,12 @@ class Model:
             local = place.local
             gram, right = _gram(hidden, local.curvature), _pulled(hidden, local.score)
             step = torch.linalg.pinv(gram, hermitian=True) @ right
+            if 0.5 * float(right @ step) < _GAIN * abs(place.loss):
+                break
             better = self._halved(place, step)
             if better is None:
                 break
-            done = better.loss > place.loss - _GAIN * abs(place.loss)
             place = better
-            if done:
-                break
         return place
 
     def _halved(self, place: Place, step: torch.Tensor) -> Place | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -26,6 +27,12 @@ _ROUNDING = {torch.float64: 1e-22, torch.float32: 1e-9}
 
 #: Neurons that are kept out of the fit where nothing but rounding is expected, and of how many one is.
 _HELD, _ONE_OF = 16, 20
+
+#: Entries for each unknown with which the valley is looked for first, without noise and with.
+_FEW, _FEW_NOISY = 6, 30
+
+#: The precision of the loss to which a valley is looked at.
+_SEARCHING = 1e-3
 
 #: Steps from a start at most.
 _STEPS = 100
@@ -80,14 +87,43 @@ class Posed:
             held,
         )
 
+    @cached_property
+    def few(self) -> Posed | None:
+        """The problem with a part of the neurons only, where many are there: so much is enough to find the valley."""
+        entries = self.model.entries
+        exact = entries.blurs[-1] == 0 and not self.noisy
+        wanted = (_FEW if exact else _FEW_NOISY) * self.B * (self.net.d + 1)
+        rows = torch.nonzero(entries.informative).flatten()
+        if 2 * wanted > len(rows):
+            return None
+        rows = rows[:wanted]
+        chosen = torch.zeros(self.net.m, dtype=torch.bool, device=self.net.device)
+        chosen[rows] = True
+        parts = [W[chosen[block]] for block, W in self.net.blocks() if bool(chosen[block].any())]
+        net = TwoLayerNet.from_weights(torch.cat(parts), self.net.activation)
+        model = dataclasses.replace(self.model, net=net, entries=entries.some(rows))
+        return dataclasses.replace(
+            self, net=net, gradient=self.gradient[rows], model=model, whole=model, held=self.held[rows]
+        )
+
     @property
     def crude(self) -> Model:
         """The model with entries for starts."""
         return dataclasses.replace(self.model, entries=self.model.entries.crude, scale_free=False)
 
+    @property
+    def searching(self) -> Effort:
+        """Steps to see which valley it is."""
+        return self.effort(_SEARCHING)
+
     def effort(self, precision: float) -> Effort:
         """Steps to that relative precision of the loss, and on to rounding where it is near."""
         return Effort(_STEPS, precision, near=1e-10 * self.power, rounding=0.01 * self.rounding)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether noise is expected."""
+        return self.observation.defense.density().sigma > 0
 
     @property
     def unknowns(self) -> int:

@@ -124,10 +124,10 @@ def random_start(model: Model, B: int, seed: int, index: int) -> torch.Tensor:
 
 
 def starts(model: Model, B: int, seed: int, kind: str) -> Iterator[torch.Tensor]:
-    """Features (B, d) to begin with, without end: of ``kind`` "random", "greedy" or "auto". In "auto" the greedy one comes
-    first (in the plane, where it is costly), then random ones."""
+    """Features (B, d) to begin with, without end: of ``kind`` "random", "greedy" or "auto". In "auto" the greedy ones come
+    first, the one in the plane before that outside it, which costs more; then random ones."""
     if kind != "random":
-        if model.net.d > B and model.net.d * B > DENSE:
+        if model.net.d > B > 1:
             yield planar_start(model, B, seed)
         yield greedy_start(model, B, seed)
     if kind != "greedy":
