@@ -222,7 +222,7 @@ def test_what_stands_beside_an_experiment_is_in_its_figure_or_in_its_own() -> No
     )
     for experiment in (*BESIDE, *PLANES):
         assert not experiment.beside or experiment.beside in EXPERIMENTS
-        assert experiment.rules == (), "nothing is stated of the likelihood attack"
+        assert experiment.rules == (), "nothing is stated of these attacks"
 
 
 def test_points_and_records_of_the_tensor_attack_are_what_they_were() -> None:
@@ -363,12 +363,15 @@ def test_a_run_has_the_experiments_of_the_attacks_that_are_asked_for() -> None:
     everything = names("all", [], (), False)
     tensor = names("all", [], (TensorAttack,), False)
     likelihood = names("all", [], (LikelihoodAttack,), False)
-    assert tensor | likelihood == everything == set(EXPERIMENTS) and not tensor & likelihood
+    passing = names("all", [], (MessagePassing,), False)
+    assert tensor | likelihood | passing == everything == set(EXPERIMENTS)
+    assert not tensor & likelihood and not passing & likelihood and "noise-message-passing" in passing
     assert "map-noise" in likelihood and "map-noise-tensor" in tensor
     assert names("none", ["undefended"], (), False) == {"undefended", "undefended-likelihood"}
     assert names("none", ["undefended"], (TensorAttack,), True) == {"undefended-quick"}
     quick = names("all", [], (), True)
-    assert "strength-pruning-likelihood-quick" in quick and not any(n.startswith("map-") for n in quick)
+    assert "strength-pruning-likelihood-quick" in quick
+    assert not any(n.startswith("map-") or "passing" in n for n in quick), "what would take long"
     with pytest.raises(
         ValueError, match="attack must be one that an experiment about none has; got message_passing"
     ):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from bounds import BoundValue, Kind, TensorAttack
+from bounds import BoundValue, Kind, LikelihoodAttack, TensorAttack
 from verify.draw.style import AXES, COLOURS, JOINED, MARKERS, STYLES
 from verify.judge.base import Groups, bounds_at, errors_of, measured
 from verify.judge.statistics import LEVEL, Measured
@@ -82,9 +82,16 @@ class Curve:
 
     @property
     def mark(self) -> Mapping[str, Any]:
-        """The marker of its root mean squares: hollow for another attack than the tensor attack."""
+        """The marker of its root mean squares: hollow for the likelihood attack, half filled for any other than that and the
+        tensor attack."""
         filled = {"markerfacecolor": self.colour, "markeredgecolor": "white"}
-        hollow = {"markerfacecolor": "white", "markeredgecolor": self.colour, "markeredgewidth": 1.3}
+        hollow: dict[str, Any] = {
+            "markerfacecolor": "white",
+            "markeredgecolor": self.colour,
+            "markeredgewidth": 1.3,
+        }
+        if self.other and not isinstance(self.points[0].attack, LikelihoodAttack):
+            hollow |= {"fillstyle": "left", "markerfacecolor": self.colour, "markerfacecoloralt": "white"}
         return {"marker": self.marker, "linestyle": "", **(hollow if self.other else filled)}
 
     @property

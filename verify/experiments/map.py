@@ -15,6 +15,7 @@ from bounds import (
     GradientNoise,
     GradientPruning,
     LikelihoodAttack,
+    MessagePassing,
     NoDefense,
     SignCompression,
     StochasticRounding,
@@ -78,7 +79,7 @@ def plane(
     return tuple(made)
 
 
-LIKELIHOOD, TENSOR = LikelihoodAttack(), TensorAttack()
+LIKELIHOOD, PASSING, TENSOR = LikelihoodAttack(), MessagePassing(), TensorAttack()
 
 TWO = ((50, 2),)
 
@@ -160,6 +161,7 @@ PLANES: tuple[Experiment, ...] = (
         Plane("neurons per dimension", ("defense",)),
         {
             LIKELIHOOD: (Cells(TWO, (10, 30, 100), defenses=BENT),),
+            PASSING: (Cells(TWO, (10, 30), defenses=BENT[:-1]),),
             TENSOR: (Cells(TWO, (30, 100, 300, 1000, 3000), defenses=BENT),),
         },
         quick=_few(1_500, *BENT[1:]),
@@ -172,6 +174,7 @@ PLANES: tuple[Experiment, ...] = (
         Plane("neurons per dimension", ("defense",), success=False),
         {
             LIKELIHOOD: (Cells(((50, 2), (50, 4)), (10, 30, 100, 300), defenses=NOISY),),
+            PASSING: (Cells(TWO, (10, 30, 100), defenses=NOISY),),
             TENSOR: (Cells(((50, 2), (50, 4)), (30, 100, 300, 1000, 3000), defenses=NOISY),),
         },
         quick=_few(1_500, *NOISY),
