@@ -18,7 +18,7 @@ from bounds.defenses.secure_aggregation import SecureAggregation
 from bounds.defenses.sign_compression import SignCompression
 from bounds.defenses.stochastic_rounding import StochasticRounding
 from bounds.errors import TrivialBound, UnsupportedBound
-from bounds.estimator import AttackSpec, LikelihoodAttack, MessagePassing, TensorAttack
+from bounds.estimator import AttackSpec, GradientMatching, LikelihoodAttack, MessagePassing, TensorAttack
 from bounds.evaluation import Evaluation, evaluate, expression
 from bounds.gaussian.activations import ACTIVATIONS, Activation, resolve_activation
 from bounds.gaussian.variation import Variation
@@ -74,6 +74,7 @@ __all__ = [
     "Dropout",
     "Evaluation",
     "GradientClipping",
+    "GradientMatching",
     "GradientNoise",
     "GradientPruning",
     "Kind",

@@ -141,3 +141,40 @@ def moment_orders(activation: Activation) -> tuple[int, int]:
     if abs(activation.coefficient(2)) <= ZERO and min(abs(activation.coefficient(k)) for k in (1, 3)) > ZERO:
         return 1, 3
     return 2, core_order(activation)
+
+
+@dataclass(frozen=True)
+class GradientMatching(AttackSpec):
+    """Which gradient matching: the published rival, first-order methods on the distance of two gradients.
+
+    objective: ``"squared"`` (Zhu, Liu, Han 2019: deep leakage from gradients) or ``"cosine"`` (Geiping et al. 2020:
+        inverting gradients).
+    optimiser: ``"lbfgs"`` (of the former) or ``"signed-adam"`` (of the latter: Adam on the signs of the slope, the step
+        divided by ten at 3/8, 5/8 and 7/8 of the iterations).
+    labels: the true labels, in any one order, if the attacker is told them, which is more than the gradient shows: residuals
+        are then f(x) - y. None: residuals are unknowns as well, as deep leakage has labels.
+    iterations: most iterations of a start. starts: most random starts; none follows one that matches the gradient.
+    step: first step of signed Adam (its published value), on vectors of unit length; L-BFGS has no use for it.
+
+    Taken over are objectives, optimisers and step decay. Ours, and in the rivals' favour: features have their public norms
+    by construction, slopes are in closed form, L-BFGS has a line search (SciPy's), the best iterate is returned and not the
+    last, a start that fails is followed by another. Left out is what belongs to images: total variation, pixel bounds.
+    """
+
+    name: ClassVar[str] = "gradient_matching"
+    objective: str = "squared"
+    optimiser: str = "lbfgs"
+    labels: tuple[float, ...] | None = None
+    iterations: int = 2000
+    starts: int = 8
+    step: float = 0.1
+
+    def __post_init__(self) -> None:
+        checks.choice("objective", self.objective, ("squared", "cosine"))
+        checks.choice("optimiser", self.optimiser, ("lbfgs", "signed-adam"))
+        checks.integer("iterations", self.iterations, 1)
+        checks.integer("starts", self.starts, 1, 64)
+        checks.inside("step", self.step)
+        if self.labels is not None:
+            told = tuple(checks.real("labels", y) for y in checks.several("labels", self.labels))
+            object.__setattr__(self, "labels", told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import itertools
 import json
 import math
@@ -13,17 +14,13 @@ import pytest
 import torch
 
 from attack import TwoLayerNet
+from bounds import GradientMatching, TensorAttack
 from verify import bench as module
-from verify.bench import (
-    BenchResult,
-    against_tensorly,
-    bench,
-    in_passes,
-    one_pass,
-    peak_memory,
-    start_up,
-    third_moment,
-)
+from verify.bench import BenchResult, against_tensorly, bench, in_passes, peak_memory, rivals, start_up
+from verify.bench.memory import attack_regenerated
+from verify.bench.rivals import LADDER, REACHED, RIVALS, Pair, Problem, Run, against_rivals, cheapest
+from verify.bench.shared import threads
+from verify.bench.tensor import one_pass, third_moment
 from verify.cli.bench import _print
 
 
@@ -117,7 +114,7 @@ def test_results_are_readable_at_80_columns(
 
 def test_the_number_of_threads_is_given_back() -> None:
     before = torch.get_num_threads()
-    with module._threads(before + 1):
+    with threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 
@@ -133,6 +130,49 @@ def test_in_passes_reports_what_it_divided() -> None:
     assert details["error"] == pytest.approx(details["predicted_error"], rel=0.6)
 
 
+def test_rivals_are_timed_where_they_reach_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours is L-BFGS here, with labels unknown and its own stopping rules."""
+    short = [
+        dataclasses.replace(rival, spec=dataclasses.replace(rival.spec, iterations=100)) for rival in RIVALS
+    ]
+    monkeypatch.setattr(rivals, "RIVALS", short)
+    monkeypatch.setattr(rivals, "LADDER", (50, 100))
+    results = against_rivals(d=8, m=300, B=1, problems=1, repeats=1, ours=GradientMatching(iterations=300))
+    assert [(r.name, r.target, r.at_least) for r in results] == [
+        ("L-BFGS matching", 5.0, True),
+        ("cosine matching", 20.0, True),
+    ]
+    for r in results:
+        details: dict[str, Any] = dict(r.details)
+        assert details["failures_of_ours"] == 0 and len([k for k in details if k.startswith("ratio, ")]) == 4
+        assert "to R < 0.001, relu, d = 8, m = 300, B = 1; 1 problems" in r.statement
+        ours_s, rival_s = (float(part.split()[1]) for part in details["problem 0"].split("; "))
+        assert r.value == pytest.approx(rival_s / ours_s, rel=0.02), "told with three digits"
+        assert json.loads(json.dumps(r.to_dict(), allow_nan=False))["met"] is r.met
+
+
+def test_an_attack_that_misses_the_error_beats_no_rival() -> None:
+    """The negative control: a tensor attack of so few neurons, and a rival without iterations."""
+    mine, rival = (Run(TensorAttack(), (0,), error, 1.0) for error in (REACHED, REACHED / 2))
+    assert (Pair(mine, rival).ratio, Pair(rival, mine).ratio, Pair(rival, rival).ratio) == (
+        0.0,
+        math.inf,
+        1.0,
+    )
+    found = Problem.drawn(8, 300, 2, 0)
+    assert found.error(TensorAttack(), 0) > REACHED
+    assert found.error(GradientMatching(labels=found.labels, iterations=1, starts=1), 0) > REACHED
+
+
+def test_the_cheapest_run_is_one_that_reaches_the_error() -> None:
+    found = Problem.drawn(8, 300, 2, 0)
+    run = cheapest(GradientMatching(labels=found.labels), found)
+    assert isinstance(run.spec, GradientMatching) and run.spec.starts == 1
+    assert run.spec.iterations in LADDER and run.error < REACHED
+    errors = [found.error(run.spec, seed) for seed in run.seeds]
+    assert errors[-1] == run.error and all(e >= REACHED for e in errors[:-1])
+
+
 def test_memory_is_that_of_a_process_of_its_own() -> None:
     r = peak_memory(d=16, m=40_000, B=2)
     assert 0.05 < r.value < 4.0, "a Python process with torch, and little more"
@@ -145,7 +185,7 @@ def test_memory_is_that_of_a_process_of_its_own() -> None:
 
 def test_a_failed_attack_gives_a_reason_that_travels_between_processes() -> None:
     with pytest.raises(RuntimeError, match="ill-posed: the weakest of 3 directions") as caught:
-        module._attack_regenerated(16, 30, 3, torch.get_num_threads())
+        attack_regenerated(16, 30, 3, torch.get_num_threads())
     assert type(caught.value) is RuntimeError, "an error with more arguments than its text breaks the pool"
 
 
@@ -158,12 +198,14 @@ def test_bench_is_all_of_its_parts(monkeypatch: pytest.MonkeyPatch, large: bool)
 
     for name in ("start_up", "against_tensorly", "in_passes", "peak_memory"):
         monkeypatch.setattr(module, name, fake(name))
+    monkeypatch.setattr(module, "against_rivals", lambda **kwargs: (fake("against_rivals")(**kwargs),))
     assert len(bench(large, repeats=3)) == len(calls)
     expected: list[tuple[str, dict[str, int]]] = [
         ("start_up", {"repeats": 3}),
         ("against_tensorly", {"repeats": 3}),
         ("in_passes", {"m": 160_000, "repeats": 3}),
         ("in_passes", {"m": 1_000_000, "repeats": 3}),
+        ("against_rivals", {"repeats": 3}),
     ]
     assert calls == expected + ([("peak_memory", {})] if large else [])
 

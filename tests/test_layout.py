@@ -123,7 +123,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "device client registry",
         "networks observation",
         "channels reconstruction",
-        "tensor",
+        "tensor gradient_matching",
         "rows",
         "own image",
         "__init__",

@@ -289,6 +289,10 @@ def test_attacks_are_compared_at_equal_width_and_failures_count_as_guessing() ->
     assert "| likelihood attack | 10 000 | 3 | 0 | 0 | 0.2 | yes |" in table and "R = 1" in table
     better = reached(group_records([*one, *(make_record(tensor, t, 0.01) for t in range(3))]))
     assert [r.strongest for r in better] == [False, True]
+    guesses = reached(
+        group_records([*(make_record(replace(at, also=()), t, 1.2) for t in range(3)), *two[1:]])
+    )
+    assert len(guesses) == 2 and not any(r.strongest for r in guesses), "neither is better than guessing"
     assert strongest_table([]) == ""
 
 
@@ -303,6 +307,12 @@ def test_the_screen_and_the_verdicts_name_the_attack_and_the_strongest_one(
     told = " ".join(out.split())
     assert "verdicts are about the tensor attack" in told and "at equal width" in told
     assert out.index("likelihood attack exact in 18 of 18") < out.index("tensor attack 1")
+    show(replace(summary, results=[]), "svg", False)
+    alone = " ".join(capsys.readouterr().out.split())
+    assert (
+        "gradient noise, median error at equal width: likelihood attack exact in 18 of 18; tensor attack 1"
+        in alone
+    )
     text = (tmp_path / "verdicts.md").read_text()
     assert "## The strongest attack measured" in text and "tensor attack, residualized" in text
 

@@ -108,7 +108,7 @@ def _best(posed: Posed, attack: LikelihoodAttack, seed: int) -> tuple[Place, _Tr
 
 
 def _mended(posed: Posed, start: torch.Tensor, seed: int, blurs: tuple[float, ...]) -> Place:
-    """Where steps from a start end, through stages of blur, with features given up for others as often as that settles more."""
+    """Where steps from a start end, through stages of blur, and features given up for others while that settles more."""
     place = minimised(posed.model, start, posed.searching, blurs).place
     for _ in range(_MENDED):
         if posed.settled(posed.fit(place)):

@@ -23,7 +23,7 @@ from attack.stream import gathered, total
 DENSE = 600
 
 #: Newton steps on the residuals alone, the gain, over the loss, that is worth one, and halvings of one.
-_REFITS, _GAIN, _HALVINGS = 3, 1e-2, 3
+_REFITS, _GAIN, _HALVINGS = 4, 1e-6, 3
 
 
 @dataclass(frozen=True, eq=False)

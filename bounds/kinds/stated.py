@@ -7,7 +7,7 @@ from typing import cast
 
 from bounds import checks
 from bounds.defense import Defense
-from bounds.estimator import AttackSpec, LikelihoodAttack, MessagePassing, TensorAttack
+from bounds.estimator import AttackSpec, GradientMatching, LikelihoodAttack, MessagePassing, TensorAttack
 from bounds.kinds.predicted.elementwise import FLOOR, PREDICTED_ELEMENTWISE
 from bounds.kinds.predicted.unbiased import PREDICTED
 from bounds.kinds.rate import RATE
@@ -21,6 +21,7 @@ THEORY: Mapping[type[AttackSpec], tuple[Bound, ...]] = {
     TensorAttack: (RATE, PREDICTED, PREDICTED_ELEMENTWISE, FLOOR, UPPER),
     LikelihoodAttack: (),
     MessagePassing: (),
+    GradientMatching: (),  # a rival to measure against: nothing is stated of it
 }
 
 

@@ -76,6 +76,10 @@ def show(summary: Summary, suffix: str, as_json: bool, *, verbose: bool = False,
     if summary.results:
         say(f"every comparison in words: {out / 'verdicts.md'}, or --verbose; figures: {out}")
     else:
+        for defense in dict.fromkeys(r["defense"] for r in summary.reached):
+            own = [r for r in summary.reached if r["defense"] == defense]
+            told = "; ".join(line.strip() for line in _reached(own))
+            say(f"{str(defense).replace('_', ' ')}, median error at equal width: {told}")
         say(f"nothing was asked of these records; figures: {out}")
     if foot:
         say(foot)

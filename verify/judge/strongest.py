@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from bounds import AttackSpec
+from verify.judge.statistics import BASELINE
 from verify.measure.outcome import EXACT, TrialOutcome
 from verify.measure.point import Point, attack_words, point_key
 from verify.measure.series import without
@@ -20,7 +21,8 @@ class Reached:
     """What one attack reached in one setting, at the largest width at which several attacks ran there.
 
     typical: the median of R over all trials, those without a result counted as guessing zero (R = 1); exact: trials in which
-    the features came out exactly. strongest: no other attack's is smaller.
+    the features came out exactly. strongest: no other attack's is smaller,
+    and it is better than guessing.
     """
 
     defense: str
@@ -67,7 +69,7 @@ def reached(groups: Mapping[Point, Sequence[TrialOutcome]]) -> list[Reached]:
         if common:
             own = [_best(points, groups) for points in at_widths[max(common)].values()]
             least = min(row.typical for row in own)
-            rows += [replace(row, strongest=row.typical == least) for row in own]
+            rows += [replace(row, strongest=row.typical == least < BASELINE) for row in own]
     return rows
 
 
