@@ -18,6 +18,7 @@ from attack.own.files import read_gradient
 from attack.own.findings import Finding
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
+from attack.own.outputs import OutputsAttack
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError, reconstruct
 from attack.registry import register_channel, register_reconstruct
 from attack.rows.observation import FirstLayerObservation, observe_first_layer
@@ -36,6 +37,7 @@ __all__ = [
     "Known",
     "MatchedError",
     "Observation",
+    "OutputsAttack",
     "Reconstruction",
     "ReconstructionError",
     "SharedGradient",

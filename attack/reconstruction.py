@@ -29,7 +29,8 @@ class Diagnostics:
     attack knows. agreeing: starts that ended at the same solution. exact: whether nothing but rounding is left, also of
     entries that were not fitted; None where noise is expected. error: the R that the attack itself expects.
     passes: passes over the weights, 0 where they are not counted. sign_free: each feature is known up to its sign only, its
-    residual with it, and its label not at all (odd activations: (x, r) and (-x, -r) give the same gradient).
+    residual with it, and its label not at all (odd activations: (x, r) and (-x, -r) give the same gradient). method: of
+    those that an attack chooses from, the one that served.
     """
 
     status: str
@@ -46,6 +47,7 @@ class Diagnostics:
     expected: float | None = None
     exact: bool | None = None
     error: float | None = None
+    method: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a record."""

@@ -18,7 +18,14 @@ from bounds.defenses.secure_aggregation import SecureAggregation
 from bounds.defenses.sign_compression import SignCompression
 from bounds.defenses.stochastic_rounding import StochasticRounding
 from bounds.errors import TrivialBound, UnsupportedBound
-from bounds.estimator import AttackSpec, GradientMatching, LikelihoodAttack, MessagePassing, TensorAttack
+from bounds.estimator import (
+    AttackSpec,
+    GradientMatching,
+    LikelihoodAttack,
+    MessagePassing,
+    RowAttack,
+    TensorAttack,
+)
 from bounds.evaluation import Evaluation, evaluate, expression
 from bounds.gaussian.activations import ACTIVATIONS, Activation, resolve_activation
 from bounds.gaussian.variation import Variation
@@ -83,6 +90,7 @@ __all__ = [
     "MessagePassing",
     "NoDefense",
     "Param",
+    "RowAttack",
     "SecureAggregation",
     "Setting",
     "SignCompression",

@@ -40,10 +40,10 @@ class Density:
         """What entries ``seen`` (n,) tell; of the whole observation, as a threshold may be read off it."""
         raise NotImplementedError(f"{type(self).__name__} does not say what an entry tells")
 
-    def log_density(self, seen: Array, parts: Array, blur: float = 0.0) -> Array:
+    def log_density(self, seen: Array, parts: Array, blur: float | Array = 0.0) -> Array:
         """Logarithm (n,) of the probability of the window (of the density, where it is a point) given ``parts`` (n, B), the
-        terms of the clean entries. ``blur``: standard deviation of more Gaussian noise on the clean entry, without which a
-        law that draws nothing has no density."""
+        terms of the clean entries. ``blur``: standard deviation of more Gaussian noise on the clean entry, one or (n,),
+        without which a law that draws nothing has no density."""
         lower, upper = self.windows(seen)
         clean = parts.sum(axis=1)
         return log_window(lower - clean, upper - clean, np.hypot(self.sigma, blur))
@@ -103,11 +103,11 @@ class Dithered(Density):
     def windows(self, seen: Array) -> Windows:
         return Windows(seen - self.step, seen + self.step)
 
-    def log_density(self, seen: Array, parts: Array, blur: float = 0.0) -> Array:
+    def log_density(self, seen: Array, parts: Array, blur: float | Array = 0.0) -> Array:
         off = np.abs(seen - parts.sum(axis=1)) / self.step
         scale = np.hypot(self.sigma, blur) / self.step
         with np.errstate(divide="ignore"):
-            if scale == 0:
+            if np.all(scale == 0):
                 return np.asarray(np.log(np.maximum(1 - off, 0)))
             return np.asarray(np.log(_hat(off, scale)))
 
@@ -143,7 +143,7 @@ class Masked(Density):
     def windows(self, seen: Array) -> Windows:
         raise NotImplementedError("terms are masked one by one: an entry tells of no window for their sum")
 
-    def log_density(self, seen: Array, parts: Array, blur: float = 0.0) -> Array:
+    def log_density(self, seen: Array, parts: Array, blur: float | Array = 0.0) -> Array:
         scale = np.hypot(self.sigma, blur)
         terms = []
         for pattern in itertools.product((0.0, 1.0), repeat=parts.shape[1]):
@@ -154,16 +154,18 @@ class Masked(Density):
         return np.asarray(logsumexp(terms, axis=0))
 
 
-def log_window(lower: Array, upper: Array, scale: float) -> Array:
+def log_window(lower: Array, upper: Array, scale: float | Array) -> Array:
     """``log P(lower <= scale N <= upper)``, N standard normal; the logarithm of the density at ``lower`` where both are
-    equal (0 and -inf where ``scale`` is 0 as well)."""
+    equal (0 and -inf where ``scale`` is 0 as well, everywhere). ``scale``: one, or (n,)."""
     point = lower == upper
     out = np.empty(np.shape(lower))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        if scale == 0:
+        if np.all(scale == 0):
             return np.where((lower <= 0) & (upper >= 0), 0.0, -np.inf)
         a, b = lower / scale, upper / scale
-        out[point] = -0.5 * a[point] ** 2 - np.log(scale * np.sqrt(2 * np.pi))
+        out[point] = -0.5 * a[point] ** 2 - np.log(
+            np.broadcast_to(scale, out.shape)[point] * np.sqrt(2 * np.pi)
+        )
         a, b = a[~point], b[~point]
         # on the side where both tails are small, so that their difference keeps its digits
         a, b = np.where(a > 0, -b, a), np.where(a > 0, -a, b)
@@ -172,11 +174,11 @@ def log_window(lower: Array, upper: Array, scale: float) -> Array:
     return out
 
 
-def _hat(off: Array, scale: float) -> Array:
-    """``E max(0, 1 - |off + scale N|)``."""
+def _hat(off: Array, scale: float | Array) -> Array:
+    """``E max(0, 1 - |off + scale N|)``, by ramps on the side where they are as small as it is."""
 
     def ramp(u: Array) -> Array:  # E max(0, u + scale N)
         t = u / scale
         return np.asarray(u * np.exp(log_ndtr(t)) + scale * np.exp(-t * t / 2) / np.sqrt(2 * np.pi))
 
-    return np.maximum(ramp(off + 1) - 2 * ramp(off) + ramp(off - 1), 0.0)
+    return np.maximum(ramp(1 - off) - 2 * ramp(-off) + ramp(-1 - off), 0.0)

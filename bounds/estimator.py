@@ -106,18 +106,47 @@ class LikelihoodAttack(AttackSpec):
 class MessagePassing(AttackSpec):
     """Approximate message passing with the Bayes-optimal denoisers of the density of what is seen.
 
-    iterations: passes at most, 1 to 10 000. damping: share of the old iterate that is kept, 0 to below 1.
+    iterations: passes at most for each start, 1 to 10 000. starts: at most so many, 1 to 1000; it ends with the first that
+    leaves no doubt. damping: share of the old iterate that is kept, 0 to below 1; at least half in every other start.
+    nodes: points of a posterior on a line along which an entry runs, 10 to 1000: without noise, or with little, the
+    likelihood is no sharper than these resolve.
     """
 
     name: ClassVar[str] = "message_passing"
     called: ClassVar[str] = "message passing"
-    iterations: int = 50
+    iterations: int = 200
+    starts: int = 8
     damping: float = 0.0
+    nodes: int = 30
 
     def __post_init__(self) -> None:
         checks.integer("iterations", self.iterations, 1, 10_000)
+        checks.integer("starts", self.starts, 1, 1000)
+        checks.integer("nodes", self.nodes, 10, 1000)
         if checks.real("damping", self.damping, 0.0, 1.0) == 1.0:
             raise ValueError("damping must be below 1; got 1")
+
+
+@dataclass(frozen=True)
+class RowAttack(AttackSpec):
+    """Exact recovery from the gradient of the first layer, for ReLU and leaky ReLU without noise: every row is the sum of
+    the features that are active on its neuron, and the search is for B patterns of activity that explain every row.
+
+    method: ``"search"`` draws samples of B rows (Dimitrov, Baader, Mueller, Vechev 2024, in the coordinates of the span), of
+        which about ``2^(B-1) log B`` are needed; ``"ica"`` separates independent components over neurons and repairs them by
+        alternating projections; ``"auto"`` takes whichever is expected to take less first, and then the other.
+    max_samples, max_starts: the most that the two of them may draw or start.
+    """
+
+    name: ClassVar[str] = "rows"
+    method: str = "auto"
+    max_samples: int = 200_000
+    max_starts: int = 2_000
+
+    def __post_init__(self) -> None:
+        checks.choice("method", self.method, ("auto", "search", "ica"))
+        checks.integer("max_samples", self.max_samples, 1)
+        checks.integer("max_starts", self.max_starts, 1)
 
 
 def core_order(activation: Activation) -> int:

@@ -75,7 +75,8 @@ def test_an_attack_of_one_s_own_is_a_specification_and_a_file(
     found = reconstruct(seen, NET, attack=Guess(0.5), seed=7)
     assert float(found.features[1, 3]) == 0.5 and found.diagnostics.passes == 7
     with pytest.raises(
-        TypeError, match=r"code for this FirstLayerObservation \(TensorAttack\); got Guess\(value=0.0\)"
+        TypeError,
+        match=r"code for this FirstLayerObservation \(RowAttack, TensorAttack\); got Guess\(value=0.0\)",
     ):
         reconstruct(observe_first_layer(NoDefense(), NET, X, Y), NET, attack=Guess())
 

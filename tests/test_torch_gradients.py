@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import Array
-from safetensors.torch import save_file
 from torch import nn
 
 from attack import (
@@ -29,8 +28,7 @@ from attack import (
 )
 from attack.own.precision import Precision
 from attack.rows.sparse_recovery import recover
-from bounds import ACTIVATIONS, Activation, NoDefense
-from bounds.losses import LOSSES
+from bounds import ACTIVATIONS, Activation, NoDefense, RowAttack
 from verify import cli
 from verify.confidence import assess
 
@@ -89,7 +87,7 @@ WRITTEN: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 
 
 @pytest.mark.parametrize("B", [1, 2, 4])
-@pytest.mark.parametrize("name", list(LOSSES))
+@pytest.mark.parametrize("name", list(WRITTEN))
 def test_labels_come_back_for_every_loss_and_batch(name: str, B: int) -> None:
     """Autograd's gradient, default initialisation with biases: dL/dW gives labels to rounding, whatever their size."""
     mine = SharedGradient.from_module(network(B=B, loss=WRITTEN[name]))
@@ -122,9 +120,9 @@ def test_labels_of_the_output_weights_gradient(name: str, B: int) -> None:
         ("sum", "whether there is a factor of 1/2: mse-sum .*reduction='sum'.* or half-mse-sum"),
         (
             "cross-entropy",
-            "got cross-entropy: nn.CrossEntropyLoss.* several outputs, which are not covered yet",
+            "whether it is the mean or the sum: cross-entropy-mean .nn.CrossEntropyLoss.* or cross-entropy-sum",
         ),
-        ("l1", "loss must be one of mse-mean, mse-sum, half-mse-mean, half-mse-sum; got 'l1'"),
+        ("l1", "loss must be one of mse-mean, mse-sum, .*, cross-entropy-mean, cross-entropy-sum; got 'l1'"),
     ],
 )
 def test_losses_that_are_refused(loss: str, words: str) -> None:
@@ -322,30 +320,6 @@ def test_files_of_other_state_dicts(tmp_path: Path, capsys: pytest.CaptureFixtur
         read_gradient(tmp_path / "net.pt")
 
 
-# --- several outputs --------------------------------------------------------------------------------------------------
-
-
-def test_several_outputs_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Default initialisation, biases, ten outputs, float16: one line, from Python and from the shell."""
-    net = network(nn.ReLU(), outputs=10, dtype=torch.float16)
-    sure = assess(SharedGradient.from_module(net), Known.of(2)).confidence
-    assert sure.status == "failed" and len(sure.reasons) == 1
-    assert sure.reasons[0].startswith("several outputs: output_weight has shape (10, 2000), for 10 outputs")
-    save_file(exported(net), tmp_path / "ten.safetensors")
-    code, out, err = run(
-        capsys, "attack", "gradient", "--file", str(tmp_path / "ten.safetensors"), "--B", "2"
-    )
-    assert (code, out) == (2, "") and "several outputs: output_weight has shape (10, 2000)" in err
-    only = SharedGradient.from_arrays(net[0].weight, net[2].weight.grad[:7])
-    assert check_gradient(only, Known.of(2))[0].text.startswith(
-        "several outputs: gradient has shape (7, 2000)"
-    )
-    bent = ("attack", "gradient", "--file", "x.npz", "--B", "2", "--loss", "cross-entropy")
-    np.savez(tmp_path / "x.npz", weight=np.ones((5, 2)), gradient=np.ones(5))
-    code, _, err = run(capsys, *bent[:3], str(tmp_path / "x.npz"), *bent[4:])
-    assert code == 2 and "several outputs, which are not covered yet" in err
-
-
 # --- dL/dW ------------------------------------------------------------------------------------------------------------
 
 
@@ -431,7 +405,10 @@ def test_rounding_is_no_excuse_without_digits() -> None:
     noise = torch.randn(M, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with pytest.raises(ReconstructionError):
         recover(
-            FirstLayerObservation(noise, 2, (1.0, 1.0), NoDefense()), net, rounding=0.004, max_samples=2000
+            FirstLayerObservation(noise, 2, (1.0, 1.0), NoDefense()),
+            net,
+            rounding=0.004,
+            attack=RowAttack(max_samples=2000),
         )
 
 

@@ -6,17 +6,18 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bounds import GradientNoise, Kind, Setting, TensorAttack, evaluate
 from bounds.errors import UnsupportedBound
 from bounds.kinds.predicted.first_layer import first_layer_prediction
 from bounds.statement import BoundValue
+from verify.assessed import Assessed, Confidence
+from verify.outputs_confidence import outputs_confidence
 from verify.premises import Premise, premises_of
 from verify.unexplained import plug_in, unexplained_power, unexplained_row_power
 
 if TYPE_CHECKING:
-    from attack import Diagnostics
     from attack.own.attack import GradientAttack, RowNoise
     from attack.own.findings import Finding
     from attack.own.gradient import SharedGradient
@@ -46,94 +47,6 @@ UNREAD = (
 )
 
 
-@dataclass(frozen=True)
-class Confidence:
-    """status: "ok"; "directions only", where norms are not known and features are unit vectors; "suspect" or "failed", with
-    reasons. It speaks of the features under the ``premises`` that this gradient does not test; labels and residuals follow
-    from more of them.
-
-    method: the function that gave the result, "tensor_attack", "sparse_recovery", "first_layer_attack" or "least_squares".
-    predicted: PREDICTED R of the features, in their own units, at the reconstruction in place of the truth, the power that
-    is not explained taken for noise; relative: over the root mean square norm of the features; both speak of unit vectors
-    where ``directions_only``. unexplained: share of the gradient's power that the reconstruction leaves; expected: the share
-    that errors of the predicted size leave without noise; noise: standard deviation of independent noise on the entries
-    that would make up the difference. For dL/dW noise is what lies outside the features' span and ``expected`` contains
-    it. Of exact methods, sparse recovery and least squares, predicted is what is left of the gradient carried over to the
-    features, and expected what rounding leaves. None where there is no such number, nor a meaning for one: another model
-    than the one assumed, or errors as large as the features. diagnostics: the attack's own.
-    """
-
-    status: str
-    reasons: tuple[str, ...]
-    premises: tuple[Premise, ...] = ()
-    method: str | None = None
-    directions_only: bool = False
-    predicted: float | None = None
-    relative: float | None = None
-    unexplained: float | None = None
-    expected: float | None = None
-    noise: float | None = None
-    diagnostics: Diagnostics | None = None
-
-    @property
-    def sign_free(self) -> bool:
-        """Whether each feature is known up to its sign only, and its label not at all."""
-        return self.diagnostics is not None and self.diagnostics.sign_free
-
-    @property
-    def assumed(self) -> tuple[str, ...]:
-        """Names of what is neither told by the user nor by this gradient."""
-        return tuple(p.name for p in self.premises if p.source == "assumed" and not p.tested)
-
-    @property
-    def untested(self) -> tuple[str, ...]:
-        """Names of what the user told, this gradient does not test, and features depend on."""
-        return tuple(p.name for p in self.premises if p.source == "told" and p.of_features and not p.tested)
-
-    @property
-    def verdict(self) -> str:
-        """The status, and what a result that is claimed rests on untested."""
-        if not self.untested or self.status not in ("ok", "directions only"):
-            return self.status
-        return f"{self.status}, if what is told of {' and '.join(self.untested)} is right"
-
-    def __str__(self) -> str:
-        """Status and reasons, the numbers, and what it rests on, a line each."""
-        lines = [self.verdict, *(f"  {reason}" for reason in self.reasons)]
-        if self.predicted is not None and self.relative is not None:
-            what = "directions" if self.directions_only else "features"
-            lines.append(
-                f"  predicted error of the {what} {self.predicted:.2g} ({self.relative:.2g} of their norm), by {self.method}"
-            )
-        if self.unexplained is not None and self.expected is not None:
-            lines.append(
-                f"  {self.unexplained:.2g} of the gradient's power not explained, {self.expected:.2g} expected"
-            )
-        return "\n".join((*lines, *(f"  {premise}" for premise in self.premises)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self) | {
-            "assumed": self.assumed,
-            "untested": self.untested,
-            "sign_free": self.sign_free,
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class Assessed:
-    """What was found about a shared gradient, the attack's result (None without one) and the confidence in it."""
-
-    findings: tuple[Finding, ...]
-    attacked: GradientAttack | None
-    confidence: Confidence
-
-    def __repr__(self) -> str:
-        """A few lines without arrays: warnings by name, their texts are in ``findings``."""
-        warned = ", ".join(f.name for f in self.findings if f.level != "ok")
-        return f"{self.confidence}\n  findings: {warned or 'nothing against the model'}"
-
-
 def assess(
     shared: SharedGradient, known: Known, attack: TensorAttack | None = None, seed: int = 2
 ) -> Assessed:
@@ -143,9 +56,10 @@ def assess(
     ``ValueError`` on an activation that is not covered.
     """
     from attack import ReconstructionError
-    from attack.own.attack import attack_gradient
+    from attack.own.attack import attack_one_output
     from attack.own.check import check_gradient
     from attack.own.findings import errors
+    from attack.own.outputs import attack_outputs
 
     estimator = TensorAttack() if attack is None else attack
     findings = check_gradient(shared, known, seed)
@@ -153,7 +67,10 @@ def assess(
     if wrong:
         return Assessed(findings, None, Confidence("failed", wrong))
     try:
-        attacked = attack_gradient(shared, known, estimator, seed)
+        if shared.outputs > 1:
+            several = attack_outputs(shared, known, seed)
+            return Assessed(findings, several, outputs_confidence(shared, known, several))
+        attacked = attack_one_output(shared, known, estimator, seed)
     except ReconstructionError as error:
         return Assessed(findings, None, Confidence("failed", (str(error),), diagnostics=error.diagnostics))
     return Assessed(findings, attacked, confidence(shared, known, attacked, estimator, findings=findings))

@@ -89,7 +89,8 @@ def _best(posed: Posed, attack: LikelihoodAttack, seed: int) -> tuple[Place, _Tr
     best: Place | None = None
     fit, losses, settled = Fit(math.inf, 0.0, 0.0), [], False
     few = posed.few
-    for start in itertools.islice(_starts(posed if few is None else few, attack, seed), attack.starts):
+    source = posed if few is None or attack.start == "tensor" else few
+    for start in itertools.islice(_starts(source, attack, seed), attack.starts):
         blurs = posed.model.entries.blurs
         if few is not None:
             start, blurs = _mended(few, start, seed, blurs).features, blurs[-_LAST:]

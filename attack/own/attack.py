@@ -21,6 +21,7 @@ from attack.own.known import Known
 from attack.own.least_squares import LeastSquares, least_squares
 from attack.own.leftover import rounding
 from attack.own.models import Arrays, Outputs
+from attack.own.outputs import OutputsAttack, attack_outputs
 from attack.own.precision import Precision
 from attack.own.problem import output_problem, row_problem
 from attack.own.rivals import rivals
@@ -85,7 +86,8 @@ class GradientAttack:
     where the gradient does not tell norms or there are too many unknowns. rivals: activations that would explain it as well,
     with other norms than those found; none where the activation came with the gradient. assignment: of unequal norms that
     were told and that this gradient does not tell; None where the loss is not known either. inexact: why dL/dW was not
-    solved exactly, None where it was; precision: of its entries.
+    solved exactly, None where it was; precision: of its entries; search: of exact recovery, what found the patterns of
+    activity, and in how many tries.
     """
 
     features: torch.Tensor
@@ -106,10 +108,16 @@ class GradientAttack:
     assignment: Assignment | None = None
     inexact: str | None = None
     precision: Precision | None = None
+    search: str | None = None
 
     def __repr__(self) -> str:
         B, d = self.features.shape
         return f"GradientAttack(method={self.method!r}, features=({B}, {d}), norms={self.norms!r})"
+
+    @property
+    def why(self) -> None:
+        """Of several outputs alone: what exactness follows from."""
+        return None
 
     @property
     def coordinates(self) -> Coordinates:
@@ -124,8 +132,9 @@ class GradientAttack:
 
 def attack_gradient(
     shared: SharedGradient, known: Known, attack: TensorAttack | None = None, seed: int = 2
-) -> GradientAttack:
-    """The attack on a shared gradient, in coordinates where its weights and biases are standard Gaussian.
+) -> GradientAttack | OutputsAttack:
+    """The attack on a shared gradient: of several outputs ``attack_outputs``, of one in coordinates where its weights and
+    biases are standard Gaussian.
 
     dL/da: ``tensor_attack``. dL/dW: ``sparse_recovery``, which is exact to the precision of the entries, where it applies
     (ReLU and leaky ReLU, no noise), else ``first_layer_attack``; rows are divided by their output weights, and dropped where
@@ -139,6 +148,15 @@ def attack_gradient(
     wrong = errors(entry_findings(shared, known))
     if wrong:
         raise ValueError("; ".join(e.text for e in wrong))
+    if shared.outputs > 1:
+        return attack_outputs(shared, known, seed)
+    return attack_one_output(shared, known, attack, seed)
+
+
+def attack_one_output(
+    shared: SharedGradient, known: Known, attack: TensorAttack | None = None, seed: int = 2
+) -> GradientAttack:
+    """``attack_gradient`` of one output and of arrays that ``entry_findings`` has passed."""
     solve = _from_outputs if shared.gradient.ndim == 1 else _from_rows
     if not tells_norms(shared, known):
         found = solve(shared, known, attack, seed)
@@ -212,6 +230,8 @@ def _fitted(shared: SharedGradient, known: Known, found: GradientAttack) -> Grad
     fit = least_squares(shared, known, frame, _start(found))
     if known.norms is not None:
         return dataclasses.replace(found, fit=fit)
+    if fit is None and _sized(found):
+        return dataclasses.replace(found, norms="gradient")
     if fit is None or not fit.determined:
         sizes = torch.linalg.vector_norm(found.features, dim=1)
         unit, strengths = found.features / sizes[:, None], found.residuals * sizes
@@ -236,6 +256,14 @@ def _fitted(shared: SharedGradient, known: Known, found: GradientAttack) -> Grad
         rivals=()
         if shared.activation is not None
         else rivals(Arrays.of(shared, frame), known.activation, fit.features, allowed=allowed, least=least),
+    )
+
+
+def _sized(found: GradientAttack) -> bool:
+    """Whether exact recovery has the norms already: from biases, one known coordinate of every feature."""
+    last = found.frame.posed.bias_scale
+    return found.method == "sparse_recovery" and bool(
+        last and torch.allclose(found.standard.features[:, -1], torch.tensor(last, dtype=torch.float64))
     )
 
 
@@ -311,6 +339,7 @@ def _from_rows(
         noise=RowNoise(noise, outside(gradient, found.features), second_order(gradient, found.features)),
         inexact=result.inexact,
         precision=problem.precision,
+        search=result.search,
     )
 
 

@@ -8,6 +8,7 @@ from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
 from attack.own.output_findings import count_finding, output_findings
+from attack.own.outputs import outputs_findings
 from attack.own.row_findings import row_findings
 from attack.own.weight_findings import weight_findings
 
@@ -21,6 +22,8 @@ def check_gradient(shared: SharedGradient, known: Known, seed: int = 2) -> tuple
     findings = entry_findings(shared, known)
     if errors(findings):
         return findings
+    if shared.outputs > 1:
+        return (*findings, *outputs_findings(shared, known))
     frame, rows = Frame.of(shared, known), shared.gradient.ndim == 2
     findings += (row_findings if rows else output_findings)(shared, known, frame)
     findings += (size_finding(shared), *weight_findings(shared, known))

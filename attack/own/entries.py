@@ -8,6 +8,7 @@ from attack.own.findings import Finding, judged
 from attack.own.frame import unfit_sizes
 from attack.own.gradient import SharedGradient, misfits
 from attack.own.known import Known
+from attack.own.outputs import given_gradients, unordinary
 from attack.own.precision import FIRST, Precision
 
 #: Entries are of one size within this fraction of it, and multiples of a step within this fraction of the step.
@@ -19,15 +20,18 @@ _LEVELS, _DIFFERENT = 2**11, 30
 
 def entry_findings(shared: SharedGradient, known: Known) -> tuple[Finding, ...]:
     """Errors, or one finding that says what the arrays are."""
-    found = _shapes(shared, known.B) + _finite(shared) + _activation(shared, known)
+    found = _shapes(shared, known.B) + _finite(shared) + _activation(shared, known) + _loss(shared, known)
     if not found and not bool(shared.weight.any()):
         found = (Finding("scale", "error", "every weight is zero", 0.0, 0.0),)
     if not found:
-        found = tuple(Finding("scale", "error", text) for text in unfit_sizes(shared, known))
+        unfit = unordinary(shared) if shared.outputs > 1 else unfit_sizes(shared, known)
+        found = tuple(Finding("scale", "error", text) for text in unfit)
     if found:
         return found
     shape = tuple(shared.gradient.shape)
-    kind = "dL/da" if len(shape) == 1 else "dL/dW"
+    kind = "dL/dW" if shape == (shared.m, shared.d) else "dL/da"
+    if shared.outputs > 1:
+        kind = f"{', '.join(given_gradients(shared))} of {shared.outputs} outputs"
     text = "; ".join((f"m = {shared.m}, d = {shared.d}, gradient of shape {shape}: {kind}", *shared.notes))
     return (Finding("shape", "ok", text),)
 
@@ -38,6 +42,13 @@ def _activation(shared: SharedGradient, known: Known) -> tuple[Finding, ...]:
         return ()
     text = f"activation must be {came.name}, which came with the gradient; got {known.activation.name}"
     return (Finding("activation", "error", text),)
+
+
+def _loss(shared: SharedGradient, known: Known) -> tuple[Finding, ...]:
+    if known.loss is None or not known.loss.classes or shared.outputs > 1:
+        return ()
+    text = f"loss must be a squared loss where the network has one output; got {known.loss.name}"
+    return (Finding("loss", "error", text),)
 
 
 def size_finding(shared: SharedGradient) -> Finding:
@@ -90,8 +101,10 @@ def _levels(sizes: torch.Tensor) -> float:
 
 def _shapes(shared: SharedGradient, B: int) -> tuple[Finding, ...]:
     wrong = misfits({name: tuple(value.shape) for name, value in shared.arrays.items()})
-    if not shared.d >= B or not shared.m > B:
-        wrong = (*wrong, f"B must be at most d = {shared.d} and below m = {shared.m}; got {B}")
+    most = shared.d + (shared.outputs > 1 and shared.bias_gradient is not None)
+    if not most >= B or not shared.m > B:
+        sized = "d" if most == shared.d else "d + 1"
+        wrong = (*wrong, f"B must be at most {sized} = {most} and below m = {shared.m}; got {B}")
     return tuple(Finding("shape", "error", text) for text in wrong)
 
 

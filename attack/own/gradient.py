@@ -15,7 +15,10 @@ from attack.own.module import told_activation
 from bounds import Activation, checks, resolve_activation
 
 #: Names of the arrays, in a file as here.
-REQUIRED, OPTIONAL = ("weight", "gradient"), ("bias", "output_weight", "bias_gradient", "output_bias")
+REQUIRED, OPTIONAL = (
+    ("weight", "gradient"),
+    ("bias", "output_weight", "bias_gradient", "output_bias", "output_gradient", "output_bias_gradient"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +27,9 @@ class SharedGradient:
     bias_gradient (m,): dL/db, which dL/dW needs where the biases vary; output_bias (1,).
 
     The network is ``f(x) = sum_j output_weight_j sigma(w_j.x + bias_j) + output_bias``, output weights 1/m where they are
-    not given: a framework's last layer as it is, which has no 1/m. Float32 or float64 CPU tensors. activation: that of the
+    not given: a framework's last layer as it is, which has no 1/m. With C outputs output_weight has shape (C, m),
+    output_bias (C,); gradient is dL/dW (m, d), beside which there may be output_gradient, dL/dA (C, m), or that itself;
+    output_bias_gradient (C,) is the derivative by output_bias. Float32 or float64 CPU tensors. activation: that of the
     module that they came from, by its outputs; notes: what the shapes left open, and how it was taken. Make one with
     ``from_arrays``, ``from_module``, ``from_state_dict`` or ``read_gradient``.
     """
@@ -35,6 +40,8 @@ class SharedGradient:
     output_weight: torch.Tensor | None = None
     bias_gradient: torch.Tensor | None = None
     output_bias: torch.Tensor | None = None
+    output_gradient: torch.Tensor | None = None
+    output_bias_gradient: torch.Tensor | None = None
     activation: Activation | None = None
     notes: tuple[str, ...] = ()
 
@@ -46,6 +53,8 @@ class SharedGradient:
         output_weight: Any | None = None,
         bias_gradient: Any | None = None,
         output_bias: Any | None = None,
+        output_gradient: Any | None = None,
+        output_bias_gradient: Any | None = None,
     ) -> SharedGradient:
         """From arrays or tensors of any framework, half precision included. Vectors may come as (1, m) or (m, 1), as a
         linear layer has them, and dL/dW as (d, m), which ``notes`` then say.
@@ -62,11 +71,16 @@ class SharedGradient:
             "output_weight": output_weight,
             "bias_gradient": bias_gradient,
             "output_bias": output_bias,
+            "output_gradient": output_gradient,
+            "output_bias_gradient": output_bias_gradient,
         }
         arrays = {name: real_tensor(name, value) for name, value in given.items() if value is not None}
-        size = (len(W), W.shape[1])
-        found: dict[str, Any] = {name: _held(name, array, size) for name, array in arrays.items()}
-        return SharedGradient(W, **found, notes=_notes(tuple(arrays["gradient"].shape), size))
+        shapes = _shapes({"weight": W, **arrays})
+        found: dict[str, Any] = {
+            name: array.T.contiguous() if _turned(name, shapes) else array.reshape(held_shape(name, shapes))
+            for name, array in arrays.items()
+        }
+        return SharedGradient(W, **found, notes=_notes(shapes))
 
     @staticmethod
     def from_module(
@@ -75,7 +89,8 @@ class SharedGradient:
         """From a PyTorch module ``V sigma(W x + b) + c`` after ``loss.backward()``: weights, biases and gradients of its two
         linear layers, and the activation with which they give the module's own outputs (None: a built-in one).
 
-        layer: whose gradient is attacked, "first" (dL/dW, with dL/db) or "output" (dL/dV); None: the first that has one.
+        layer: whose gradient is attacked, "first" (dL/dW, with dL/db) or "output" (dL/dV); None: the first that has one, and
+        all of them with several outputs.
         Raises ``TypeError`` for no module, ``ValueError`` for another network, one without a gradient, and an activation
         that does not fit.
         """
@@ -114,7 +129,8 @@ class SharedGradient:
                 f"gradients must have names of parameters ({', '.join(state_dict)}); got {', '.join(foreign[:5])}"
             )
         there = {name: value for name, value in gradients.items() if value is not None}
-        chosen = TwoLayers.of(_shapes(state_dict)).fields(tuple(there), layer)
+        shapes = _shapes(state_dict)
+        chosen = TwoLayers.of(shapes).fields(tuple(there), layer, shapes=shapes)
         arrays = {
             field: (there if is_gradient else state_dict)[name]
             for field, (is_gradient, name) in chosen.items()
@@ -135,6 +151,11 @@ class SharedGradient:
         return int(self.weight.shape[1])
 
     @property
+    def outputs(self) -> int:
+        """C, the number of outputs."""
+        return 1 if self.output_weight is None or self.output_weight.ndim < 2 else len(self.output_weight)
+
+    @property
     def arrays(self) -> Mapping[str, torch.Tensor]:
         """The arrays that are there, by name."""
         named = {name: getattr(self, name) for name in (*REQUIRED, *OPTIONAL)}
@@ -145,34 +166,34 @@ def _shapes(arrays: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]]:
     return {name: tuple(getattr(value, "shape", ())) for name, value in arrays.items()}
 
 
-def _held(name: str, array: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    shape = tuple(array.shape)
-    return (
-        array.T.contiguous() if _turned(name, shape, size) else array.reshape(held_shape(name, shape, size))
-    )
-
-
-def held_shape(name: str, shape: tuple[int, ...], size: tuple[int, int]) -> tuple[int, ...]:
-    """The shape in which an array is held, ``size`` being the (m, d) of the weight: (1, m) and (m, 1) as (m,), a dL/dW of
-    shape (d, m) as (m, d). With d = 1 an (m, 1) gradient would be both: it is taken as dL/da."""
-    if name == "output_bias":
+def held_shape(name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape in which an array is held, of arrays of these shapes: (1, m) and (m, 1) as (m,), a dL/dW of shape (d, m) as
+    (m, d). With d = 1 an (m, 1) gradient would be both: it is taken as dL/da."""
+    size, shape = shapes["weight"], shapes[name]
+    if name in ("output_bias", "output_bias_gradient"):
         return (1,) if math.prod(shape) == 1 else shape
     if shape in ((1, size[0]), (size[0], 1)):
         return size[:1]
-    return size if _turned(name, shape, size) else shape
+    return size if _turned(name, shapes) else shape
 
 
-def _turned(name: str, shape: tuple[int, ...], size: tuple[int, int]) -> bool:
-    """Whether it is a transposed dL/dW."""
-    return name == "gradient" and shape == size[::-1] and 1 < size[1] != size[0]
+def _turned(name: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether it is a transposed dL/dW; what has the shape of several outputs' weights is dL/dA."""
+    size, shape = shapes["weight"], shapes[name]
+    return (
+        name == "gradient"
+        and shape == size[::-1]
+        and 1 < size[1] != size[0]
+        and shape != shapes.get("output_weight")
+    )
 
 
-def _notes(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[str, ...]:
+def _notes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
     """What is said of the form in which the gradient came."""
-    m, d = size
-    if _turned("gradient", shape, size):
+    (m, d), shape = shapes["weight"], shapes["gradient"]
+    if _turned("gradient", shapes):
         return (f"dL/dW came as (d, m) = {shape} and was transposed",)
-    if shape == size and m == d:
+    if shape == (m, d) and m == d:
         return (f"m = d = {d}: the shapes do not tell whether dL/dW is transposed; it is taken as (m, d)",)
     return ()
 
@@ -180,15 +201,24 @@ def _notes(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[str, ...]:
 def misfits(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
     """What is wrong with the shapes of arrays as they are held, that of ``weight`` being (m, d)."""
     m, d = shapes["weight"]
-    several = [text for name, shape in shapes.items() for text in _several(name, shape, (m, d))]
-    if several:
-        return tuple(several[:1])
     found = []
-    shape = shapes["gradient"]
-    if shape not in ((m,), (m, d)):
+    shape, C = shapes["gradient"], _several(shapes)
+    if C is None and len(shape) == 2 and shape[1] == m and shape != (m, d):
+        return (
+            f"several outputs: gradient has shape {shape}, for {shape[0]} outputs; output_weight must then be given, of the "
+            f"same shape (C, m); got {shapes.get('output_weight')}",
+        )
+    output = ((m,), "(m,)") if C is None else ((C, m), "(C, m)")
+    if shape not in (output[0], (m, d)):
         turned = " (the weight looks transposed)" if shape in ((d,), (d, m)) else ""
-        found.append(f"gradient must have shape (m,) = ({m},) or (m, d) = ({m}, {d}); got {shape}{turned}")
-    wanted = dict.fromkeys(OPTIONAL, (m,)) | {"output_bias": (1,)}
+        found.append(
+            f"gradient must have shape {output[1]} = {output[0]} or (m, d) = ({m}, {d}); got {shape}{turned}"
+        )
+    wanted: dict[str, tuple[int, ...]] = {name: (m,) for name in OPTIONAL}
+    wanted |= {"output_bias": (1,), "output_bias_gradient": (1,)}
+    if C is not None:
+        wanted |= {name: (C, m) for name in ("output_weight", "output_gradient")}
+        wanted |= {name: (C,) for name in ("output_bias", "output_bias_gradient")}
     for name, expected in wanted.items():
         if name in shapes and shapes[name] != expected:
             turned = " (the weight looks transposed)" if shapes[name] == (d,) != expected else ""
@@ -196,14 +226,7 @@ def misfits(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _several(name: str, shape: tuple[int, ...], size: tuple[int, int]) -> tuple[str, ...]:
-    """A line for an array of a network with several outputs."""
-    m, d = size
-    axes = tuple(n for n in shape if n != m)
-    fits = name == "output_weight" or (name == "gradient" and shape[:1] != (m,) and axes != (d,))
-    if not fits or len(shape) != 2 or len(axes) != 1 or axes[0] == 1:
-        return ()
-    return (
-        f"several outputs: {name} has shape {shape}, for {axes[0]} outputs; the attacks cover networks with one output so "
-        "far, a squared loss of it, and output weights of shape (m,) or (1, m)",
-    )
+def _several(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """C of a network with several outputs, which its output weights tell; None of one with one."""
+    shape = shapes.get("output_weight", ())
+    return shape[0] if len(shape) == 2 and shape[1] == shapes["weight"][0] and shape[0] > 1 else None

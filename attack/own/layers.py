@@ -42,11 +42,18 @@ class TwoLayers:
         there = {name: bias if bias in shapes else None for name, bias in biases.items()}
         return TwoLayers(first, last, there[first], there[last])
 
-    def fields(self, gradients: Sequence[str], layer: str | None = None) -> Mapping[str, tuple[bool, str]]:
+    def fields(
+        self,
+        gradients: Sequence[str],
+        layer: str | None = None,
+        *,
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> Mapping[str, tuple[bool, str]]:
         """For each array of a ``SharedGradient``: whether it is a gradient, and the parameter's name.
 
-        gradients: names of the parameters that have one; layer: "first" or "output", None for the first that has one.
-        Raises ``ValueError`` where the gradient is not there.
+        gradients: names of the parameters that have one; layer: "first" or "output", None for the first that has one, and
+        with several outputs, as the shapes of the parameters tell, for all. Raises ``ValueError`` where the gradient is not
+        there.
         """
         weights = dict(zip(LAYERS, (self.weight, self.output_weight), strict=True))
         chosen = [name for name in LAYERS if layer in (None, name) and weights[name] in gradients]
@@ -65,6 +72,11 @@ class TwoLayers:
         }
         if chosen[0] == "first" and self.bias in gradients:
             found["bias_gradient"] = (True, self.bias)
+        if shapes[self.output_weight][0] > 1:
+            if len(chosen) == 2:
+                found["output_gradient"] = (True, self.output_weight)
+            if chosen[-1] == "output" and self.output_bias in gradients:
+                found["output_bias_gradient"] = (True, self.output_bias)
         return {
             field: (is_gradient, name) for field, (is_gradient, name) in found.items() if name is not None
         }

@@ -17,7 +17,7 @@ from attack.reconstruction import Reconstruction, ReconstructionError
 from attack.rows.sparse_recovery import recover
 from attack.rows.tensor import first_layer_attack
 from attack.stream import gathered, total
-from bounds import TensorAttack
+from bounds import RowAttack, TensorAttack
 
 #: Rows in one pass.
 _BLOCK = 16_384
@@ -33,14 +33,15 @@ _SAMPLES, _MOST_SAMPLES = 512, 200_000
 @dataclass(frozen=True, eq=False)
 class RowResult:
     """The reconstruction as posed, and the name of the function that gave it; inexact: why it was not exact recovery, None
-    where it was; of exact recovery, rounding: R as posed to which rounding of the gradient's entries leaves it open, and
-    unexplained: share of the rows' power that it leaves."""
+    where it was; of exact recovery, rounding: R as posed to which rounding of the gradient's entries leaves it open,
+    unexplained: share of the rows' power that it leaves, and search: what found the patterns, and in how many tries."""
 
     reconstruction: Reconstruction
     method: str
     inexact: str | None = None
     rounding: float = 0.0
     unexplained: float = 0.0
+    search: str | None = None
 
 
 def reconstruct_rows(problem: RowProblem, frame: Frame, attack: TensorAttack | None, seed: int) -> RowResult:
@@ -61,12 +62,19 @@ def _attacked(problem: RowProblem, attack: TensorAttack | None, seed: int) -> Ro
     else:
         samples = min(_MOST_SAMPLES, _SAMPLES * 2 ** (observation.batch_size - 1))
         try:
-            found = recover(observation, net, seed=seed, max_samples=samples, rounding=precision.rounding)
+            found = recover(
+                observation,
+                net,
+                seed=seed,
+                attack=RowAttack(max_samples=samples),
+                rounding=precision.rounding,
+            )
             return RowResult(
                 found.reconstruction,
                 "sparse_recovery",
                 rounding=found.error,
                 unexplained=found.unexplained,
+                search=found.search,
             )
         except ReconstructionError as error:  # noise, or too many features: the tensor attack may still serve
             why = f"exact recovery, tried in double on entries of precision {precision.name}, has no result: {error}"

@@ -56,7 +56,7 @@ def as_fields(stored: Mapping[str, Stored]) -> Mapping[str, Stored]:
     foreign = [name for name in gradients if name not in shapes]
     if foreign:
         raise ValueError(f"file must hold the parameter of every gradient; missing: {_listed(foreign)}")
-    chosen = TwoLayers.of(shapes).fields(gradients)
+    chosen = TwoLayers.of(shapes).fields(gradients, shapes=shapes)
     return {
         field: stored[GRADIENT_PREFIX + name if is_gradient else name]
         for field, (is_gradient, name) in chosen.items()
@@ -79,9 +79,8 @@ def judge_headers(stored: Mapping[str, Stored], memory_limit: int) -> None:
     if len(shape) != 2 or 0 in shape:
         raise ValueError(f"weight must have shape (m, d); got {shape}")
     size = (shape[0], shape[1])
-    found = misfits(
-        {name: held_shape(name, array.shape, size) for name, array in stored.items()} | {"weight": size}
-    )
+    shapes = {name: array.shape for name, array in stored.items()}
+    found = misfits({name: held_shape(name, shapes) for name in stored} | {"weight": size})
     if found:
         raise ValueError("; ".join(found))
     needed = sum(array.size * (array.itemsize or 0) for array in stored.values())

@@ -15,8 +15,8 @@ Why: bounds/proofs/exact-recovery.md.
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,11 +25,13 @@ import torch
 
 from attack.networks.two_layer import TwoLayerNet
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
+from attack.rows.ica import alternate
 from attack.rows.observation import FirstLayerObservation
+from attack.rows.patterns import Found, Rows, Solved
+from attack.rows.search import search
 from attack.rows.space import RowSpace, in_span, require_rank, row_space
-from attack.streams import numpy_generator
 from attack.tensor.fit import LABEL_DOUBT
-from bounds import GradientNoise, checks
+from bounds import GradientNoise, RowAttack, checks
 from bounds.estimator import EQUAL_NORMS
 from bounds.gaussian.activations import Activation
 
@@ -41,9 +43,6 @@ TOLERANCE = 1e-6
 CLEAR_RANK = 1e3
 
 
-_CHUNK = 512
-
-
 #: Rows are the same where they agree in this many entries.
 _COLUMNS = 4
 
@@ -51,8 +50,12 @@ _COLUMNS = 4
 _SAMPLES = 200_000
 
 
-#: Choices of B patterns out of those found that are put to the test at most; one is enough unless patterns are ambiguous.
-_CHOICES = 2_000
+#: Up to this many features samples of rows come first, their number being about 2^B; alternating projections beyond.
+_FEW = 6
+
+
+#: Samples of rows are drawn where this many for each of the ``2^(B-1)`` that one feature takes are allowed.
+_ENOUGH = 4
 
 
 def sparse_recovery(
@@ -62,7 +65,8 @@ def sparse_recovery(
     seed: int = 2,
     max_samples: int = _SAMPLES,
 ) -> Reconstruction:
-    """Reconstruct the features exactly (to rounding) from the gradient of the first layer, for ReLU and leaky ReLU.
+    """Reconstruct the features exactly (to rounding) from the gradient of the first layer, for ReLU and leaky ReLU, by
+    samples of rows: ``RowAttack(method="search")``, for larger batches see there.
 
     Samples of B rows are drawn until B dual directions are found whose features reproduce every row (so the gradient of what
     is returned is the observed one); a sample finds one with probability at most ``B 2^(1-B)``, so about ``2^(B-1) log B``
@@ -74,18 +78,21 @@ def sparse_recovery(
     ``|low| < |high|``, for an observation with noise, or on bad input; ``ReconstructionError`` when the rank is below B, or
     after ``max_samples`` samples without all features, or without B among those found that explain every row.
     """
-    return recover(observation, net, batch_size, seed, max_samples=max_samples).reconstruction
+    attack = RowAttack(method="search", max_samples=max_samples)
+    return recover(observation, net, batch_size, seed, attack=attack).reconstruction
 
 
 @dataclass(frozen=True, eq=False)
 class Recovered:
     """error: how far rounding of the rows' entries may have moved the features, as an R; 0 without rounding. unexplained:
     share of the rows' power that is left where every neuron is on the side of a feature on which its row shows it: features
-    that are off by rounding have a neuron near the kink on the other side, which would leave all of its row."""
+    that are off by rounding have a neuron near the kink on the other side, which would leave all of its row. search: which
+    search found the patterns, and in how many tries."""
 
     reconstruction: Reconstruction
     error: float
     unexplained: float
+    search: str
 
 
 def recover(
@@ -94,18 +101,20 @@ def recover(
     batch_size: int | None = None,
     seed: int = 2,
     *,
-    max_samples: int = _SAMPLES,
+    attack: RowAttack | None = None,
     rounding: float = 0.0,
 ) -> Recovered:
-    """``sparse_recovery`` of rows that were rounded to fewer digits than float64 holds: ``rounding`` is the largest relative
-    error that this makes of an entry. Comparisons are then made to half the digits that are left."""
+    """Exact recovery as ``attack`` describes it, ``RowAttack()`` where None, of rows that were rounded to fewer digits than
+    float64 holds: ``rounding`` is the largest relative error that this makes of an entry. Comparisons are then made to half
+    the digits that are left."""
     checks.instance("observation", observation, FirstLayerObservation)
     checks.instance("net", net, TwoLayerNet)
     checks.integer("seed", seed, 0)
-    checks.integer("max_samples", max_samples, 1)
+    attack = RowAttack() if attack is None else attack
+    checks.instance("attack", attack, RowAttack)
     tolerance = max(TOLERANCE, math.sqrt(rounding))
     B = observation.expected_batch(net, batch_size)
-    low, high = slopes(net.activation)
+    sides = slopes(net.activation)
     defense = observation.defense
     if isinstance(defense, GradientNoise) and defense.sigma > 0:
         raise ValueError(
@@ -119,40 +128,65 @@ def recover(
     clear = float(space.values[-1]) / space.edge if space.edge > 0 else 0.0
     require_rank(space, clear, min(CLEAR_RANK, 1 / tolerance))
     inside = in_span(net, observation.gradient.to(net.device), space.V)
-    rows, neurons = inside.rows.cpu().numpy(), inside.neurons.cpu().numpy()
-    search = _search(rows, neurons, (low, high), _Effort(seed, max_samples, tolerance))
-    if search.solved is None:
-        found_text = f"{search.found} of {B} features found"
-        hint = "about 2^(B-1) log B are needed"
-        if search.found >= B:
-            found_text = f"{search.found} activity patterns found, but no {B} that explain every row"
-            hint = "noise, too few neurons or nearly parallel features"
-        raise ReconstructionError(
-            f"{found_text} after {search.samples} samples of rows (max_samples = {max_samples}); {hint}",
-            _diagnostics(space, "failed", min(search.found, B), search.samples),
-        )
-    scaled, signs, samples = search.solved.scaled, search.solved.signs, search.samples
+    problem = Rows(inside.rows.cpu().numpy(), inside.neurons.cpu().numpy(), sides, tolerance)
+    found, solved = _patterns(problem, attack, seed, space)
+    scaled, signs = solved.scaled, solved.signs
     size = np.linalg.norm(scaled, axis=1)
     directions = torch.from_numpy((signs / size)[:, None] * scaled).to(net.device) @ space.V.T
     outputs = net.forward(directions).cpu().numpy()  # of unit features: the activation is homogeneous
     norms, warnings = _assigned(np.array(observation.norms), outputs, signs * size)
     residuals = signs * size / norms
-    found = Reconstruction(
+    result = Reconstruction(
         torch.from_numpy(norms).to(net.device)[:, None] * directions,
         torch.from_numpy(residuals).to(net.device),
         torch.from_numpy(norms * outputs - residuals).to(net.device),
-        _diagnostics(space, "suspect" if warnings else "ok", B, samples, warnings),
+        _diagnostics(space, "suspect" if warnings else "ok", B, found, warnings),
     )
     gradient = net.m * observation.gradient.to(net.device)
-    left = gradient - torch.from_numpy(search.solved.design @ scaled).to(space.V) @ space.V.T
+    left = gradient - torch.from_numpy(solved.design @ scaled).to(space.V) @ space.V.T
     unexplained = float(left.square().sum() / gradient.square().sum())
-    if not rounding:
-        return Recovered(found, 0.0, unexplained)
-    moved = _moved(gradient, left, search.solved, rounding)
-    return Recovered(found, math.sqrt(float(np.mean((moved / residuals) ** 2))), unexplained)
+    error = 0.0
+    if rounding:
+        moved = _moved(gradient, left, solved, rounding)
+        error = math.sqrt(float(np.mean((moved / residuals) ** 2)))
+    return Recovered(result, error, unexplained, found.text)
 
 
-def _moved(rows: torch.Tensor, left: torch.Tensor, solved: _Solved, rounding: float) -> np.ndarray:
+def _patterns(problem: Rows, attack: RowAttack, seed: int, space: RowSpace) -> tuple[Found, Solved]:
+    """By the searches that ``attack`` allows, the one that is expected to take less first. ``ReconstructionError`` where
+    none of them solves it."""
+    tried: list[Found] = []
+    for found in _searches(problem, attack, seed):
+        if found.solved is not None:
+            return found, found.solved
+        tried.append(found)
+    B = problem.size[1]
+    most = max(tried, key=lambda found: found.patterns)
+    text, hint = f"{most.patterns} of {B} features found", "about 2^(B-1) log B are needed"
+    if most.method == "ica":
+        hint = "too few neurons, or features that hardly one neuron tells apart"
+    if most.patterns >= B:
+        text = f"{most.patterns} activity patterns found, but no {B} that explain every row"
+        hint = "noise, too few neurons or nearly parallel features"
+    after = " and ".join(f"{found.text} ({found.option} = {found.limit})" for found in tried)
+    raise ReconstructionError(
+        f"{text} after {after}; {hint}",
+        _diagnostics(space, "failed", min(most.patterns, B), most),
+    )
+
+
+def _searches(problem: Rows, attack: RowAttack, seed: int) -> Iterator[Found]:
+    B = problem.size[1]
+    samples = attack.method == "search" or attack.max_samples >= _ENOUGH * 2 ** (B - 1)
+    order = ("search", "ica") if B <= _FEW else ("ica", "search")
+    for method in order if attack.method == "auto" else (attack.method,):
+        if method == "ica":
+            yield alternate(problem, seed, attack.max_starts)
+        elif samples:
+            yield search(problem, seed, attack.max_samples)
+
+
+def _moved(rows: torch.Tensor, left: torch.Tensor, solved: Solved, rounding: float) -> np.ndarray:
     """Standard deviations (B,) of the lengths by which rounding moves ``r_i x_i``, which least squares takes from the rows.
 
     A row is off by what the fit leaves of it (``left``), or by its own rounding where that is more; rows that are the same,
@@ -198,110 +232,6 @@ def slopes(activation: Activation) -> tuple[float, float]:
     return low, high
 
 
-@dataclass(frozen=True, eq=False)
-class _Solved:
-    """``scaled`` (B, B): r_i x_i in the coordinates of the span; ``signs`` (B,): of the residuals; ``design`` (m, B): the
-    slopes by which each row weights them."""
-
-    design: np.ndarray
-    scaled: np.ndarray
-    signs: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class _Search:
-    """What explains every row, if anything does; patterns found and samples drawn."""
-
-    solved: _Solved | None
-    found: int
-    samples: int
-
-
-@dataclass(frozen=True)
-class _Effort:
-    """Seed and number of samples, and the relative difference below which two values are equal."""
-
-    seed: int
-    max_samples: int
-    tolerance: float
-
-
-def _search(rows: np.ndarray, neurons: np.ndarray, sides: tuple[float, float], effort: _Effort) -> _Search:
-    """Patterns of activity, one by one, until B of them explain every row. rows, neurons (m, B): in the coordinates of the
-    span."""
-    m, B = rows.shape
-    ratio = sides[0] / sides[1]
-    generator = numpy_generator(effort.seed, "rows")
-    max_samples, tolerance = effort.max_samples, effort.tolerance
-    found: dict[bytes, np.ndarray] = {}
-    tried: set[bytes] = set()
-    probe = rows[generator.permutation(m)[: min(m, 128)]]
-    drawn, choices = 0, 0
-    while drawn < max_samples and choices < _CHOICES:
-        count = min(_CHUNK, max_samples - drawn)
-        drawn += count
-        sample = rows[generator.integers(0, m, (count, B))]
-        differences = sample[:, 1:] - sample[:, :1]
-        kernels = np.linalg.svd(differences, full_matrices=True)[2][:, -1] if B > 1 else np.ones((count, 1))
-        # A few rows first: most kernels are no duals.
-        kernels = kernels[_two_valued(kernels @ probe.T, ratio, tolerance)]
-        heaviest = np.take_along_axis(kernels, np.abs(kernels).argmax(axis=1)[:, None], axis=1)
-        for q, key in zip(kernels, np.round(kernels * np.sign(heaviest), 9) + 0.0, strict=True):
-            if key.tobytes() in tried:  # the same dual comes again and again
-                continue
-            tried.add(key.tobytes())
-            values = q @ rows.T
-            if not _two_valued(values[None], ratio, tolerance)[0]:
-                continue
-            active = np.abs(values) > (1 + abs(ratio)) / 2 * np.abs(values).max()
-            if active.all() or active.tobytes() in found:  # one value alone says nothing about a side
-                continue
-            earlier = tuple(found.values())
-            found[active.tobytes()] = active
-            for others in itertools.combinations(earlier, B - 1):
-                choices += 1
-                solved = _solve(
-                    rows, neurons, np.stack([*others, active], axis=1), sides, tolerance=tolerance
-                )
-                if solved is not None:
-                    return _Search(solved, len(found), drawn)
-                if choices >= _CHOICES:
-                    break
-    return _Search(None, len(found), drawn)
-
-
-def _solve(
-    rows: np.ndarray,
-    neurons: np.ndarray,
-    active: np.ndarray,
-    sides: tuple[float, float],
-    *,
-    tolerance: float,
-) -> _Solved | None:
-    """The features that these patterns (m, B) give, by least squares over all rows (more accurate than the kernels of a few
-    of them); None unless they explain every row and are active exactly where the patterns say."""
-    design = np.where(active, sides[1], sides[0])
-    scaled = np.linalg.lstsq(design, rows, rcond=None)[0]
-    if not np.linalg.norm(rows - design @ scaled) <= tolerance * np.linalg.norm(rows):
-        return None
-    inner = neurons @ scaled.T
-    signs = np.where(np.sum(np.where(active, inner, -inner), axis=0) < 0, -1.0, 1.0)
-    # A neuron in the plane that separates the sides, to rounding, may be on either.
-    near = tolerance * np.linalg.norm(neurons, axis=1)[:, None] * np.linalg.norm(scaled, axis=1)
-    if np.any(((signs * inner > 0) != active) & (np.abs(inner) > near)):
-        return None
-    return _Solved(design, scaled, signs)
-
-
-def _two_valued(values: np.ndarray, ratio: float, tolerance: float) -> np.ndarray:
-    """Whether each row (of values of one direction) takes the two values v and ratio v only: booleans."""
-    largest = np.take_along_axis(values, np.abs(values).argmax(axis=1)[:, None], axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = values / largest
-    off = np.minimum(np.abs(relative - 1), np.abs(relative - ratio))
-    return np.asarray(np.all(off < tolerance, axis=1))
-
-
 def _assigned(
     public: np.ndarray, outputs: np.ndarray, strengths: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -320,7 +250,18 @@ def _assigned(
 
 
 def _diagnostics(
-    space: RowSpace, status: str, found: int, samples: int, warnings: tuple[str, ...] = ()
+    space: RowSpace, status: str, features: int, found: Found, warnings: tuple[str, ...] = ()
 ) -> Diagnostics:
     values = tuple(space.values.tolist())
-    return Diagnostics(status, warnings, space.gap, values, space.edge, 2, agreeing=found, starts=samples)
+    return Diagnostics(
+        status,
+        warnings,
+        space.gap,
+        values,
+        space.edge,
+        2,
+        agreeing=features,
+        starts=found.tries,
+        method=found.method,
+        exact=found.solved is not None,
+    )

@@ -7,7 +7,14 @@ from typing import cast
 
 from bounds import checks
 from bounds.defense import Defense
-from bounds.estimator import AttackSpec, GradientMatching, LikelihoodAttack, MessagePassing, TensorAttack
+from bounds.estimator import (
+    AttackSpec,
+    GradientMatching,
+    LikelihoodAttack,
+    MessagePassing,
+    RowAttack,
+    TensorAttack,
+)
 from bounds.kinds.predicted.elementwise import FLOOR, PREDICTED_ELEMENTWISE
 from bounds.kinds.predicted.unbiased import PREDICTED
 from bounds.kinds.rate import RATE
@@ -22,6 +29,7 @@ THEORY: Mapping[type[AttackSpec], tuple[Bound, ...]] = {
     LikelihoodAttack: (),
     MessagePassing: (),
     GradientMatching: (),  # a rival to measure against: nothing is stated of it
+    RowAttack: (),
 }
 
 

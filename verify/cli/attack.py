@@ -11,6 +11,7 @@ import typer
 
 from bounds import TensorAttack, checks
 from bounds.losses import explained
+from verify.assessed import Assessed, Confidence
 from verify.cli.command import App
 from verify.cli.options import (
     NAMES,
@@ -30,11 +31,11 @@ from verify.cli.options import (
     with_defense_options,
 )
 from verify.cli.tables import console, print_json, say, table
-from verify.confidence import Assessed, Confidence, assess
+from verify.confidence import assess
 from verify.measure.pictures import PictureRow, reconstruct_pictures
 
 if TYPE_CHECKING:
-    from attack import GradientAttack
+    from attack import GradientAttack, OutputsAttack
     from attack.image.datasets import ImageBatch
 
 app = App(help="Run an attack and draw what it reconstructs.")
@@ -134,7 +135,8 @@ def gradient(
         Path,
         typer.Option(
             help=".npz or .safetensors: weight, gradient (dL/da or dL/dW); optional bias, output_weight, bias_gradient, "
-            "output_bias; or a PyTorch state dict, with the gradient of NAME as grad.NAME."
+            "output_bias, and of several outputs output_gradient, output_bias_gradient; or a PyTorch state dict, with the "
+            "gradient of NAME as grad.NAME."
         ),
     ],
     B: Batch,
@@ -177,18 +179,19 @@ def gradient(
         raise typer.Exit(1)
 
 
-def _arrays(attacked: GradientAttack) -> dict[str, Any]:
+def _arrays(attacked: GradientAttack | OutputsAttack) -> dict[str, Any]:
     """What is kept, under names that say what it is: unit vectors are no features."""
     name = "directions" if attacked.directions_only else "features"
     arrays = {name: attacked.features, "residuals": attacked.residuals, "labels": attacked.labels}
     return {k: v.numpy() for k, v in arrays.items() if v is not None}
 
 
-def _labels(found: Assessed) -> list[float] | None:
-    """Where they are known."""
+def _labels(found: Assessed) -> list[Any] | None:
+    """Where they are known: numbers, classes, or of a squared loss of several outputs a list for each feature."""
     if found.attacked is None or found.attacked.labels is None or found.confidence.sign_free:
         return None
-    return found.attacked.labels.tolist()
+    known: list[Any] = found.attacked.labels.tolist()
+    return known
 
 
 def _assessed(found: Assessed, target: Path | None) -> dict[str, Any]:
@@ -199,8 +202,11 @@ def _assessed(found: Assessed, target: Path | None) -> dict[str, Any]:
         "labels": _labels(found),
         "residuals": None if attacked is None else attacked.residuals.tolist(),
         "inexact": None if attacked is None else attacked.inexact,
+        "search": None if attacked is None else attacked.search,
         "precision": None if attacked is None or attacked.precision is None else attacked.precision.name,
-        "coordinates": None if attacked is None else dataclasses.asdict(attacked.coordinates),
+        "coordinates": None
+        if attacked is None or attacked.coordinates is None
+        else dataclasses.asdict(attacked.coordinates),
         "file": None if target is None else str(target),
     }
 
@@ -225,17 +231,19 @@ def _print_assessed(found: Assessed, target: Path | None) -> None:
         say(f"reconstruction: {target}")
 
 
-def _exactness(attacked: GradientAttack | None) -> str:
-    """Of dL/dW: whether it was solved exactly, or why not."""
+def _exactness(attacked: GradientAttack | OutputsAttack | None) -> str:
+    """Of dL/dW, and of several outputs: whether it was solved exactly, or why not."""
     if attacked is None or attacked.precision is None:
         return ""
     if attacked.inexact is not None:
         return f" ({attacked.inexact})"
-    return f", exact but for rounding of the entries to {attacked.precision.name}"
+    return f", exact but for rounding of the entries to {attacked.precision.name}, in {attacked.search}"
 
 
 def _print_numbers(found: Assessed, sure: Confidence) -> None:
     say(f"method: {sure.method}{_exactness(found.attacked)}")
+    if found.attacked is not None and found.attacked.why is not None:
+        say(found.attacked.why, 2)
     if sure.predicted is not None and sure.relative is not None:
         what = "the directions" if sure.directions_only else "the features"
         say(f"predicted error of {what}: {sure.predicted:.4g} ({sure.relative:.2%} of their norm)")
@@ -248,4 +256,8 @@ def _print_numbers(found: Assessed, sure: Confidence) -> None:
     if sure.sign_free:
         say("signs: each feature is known up to its sign only, its label not at all")
     elif labels is not None:
-        say("labels: " + ", ".join(f"{v:.4g}" for v in labels))
+        say("labels: " + ", ".join(_shown(label) for label in labels))
+
+
+def _shown(label: Any) -> str:
+    return f"({', '.join(map(_shown, label))})" if isinstance(label, list) else f"{label:.4g}"

@@ -76,7 +76,11 @@ def concluded(results: Sequence[Result], records: Sequence[Record], out: Path, s
     rows = reached(groups)
     if results or rows:
         out.mkdir(parents=True, exist_ok=True)
-        parts = (results and verdict_table(results), strongest_table(rows), label_table(label_rows(groups)))
+        parts = (
+            verdict_table(results) if results else "",
+            strongest_table(rows),
+            label_table(label_rows(groups)),
+        )
         text = "\n".join(filter(None, parts))
         (out / "verdicts.md").write_text(text, encoding="utf-8")
     failed = sum(seen.failed for group in groups.values() for seen in group)

@@ -21,8 +21,8 @@ class Reached:
     """What one attack reached in one setting, at the largest width at which several attacks ran there.
 
     typical: the median of R over all trials, those without a result counted as guessing zero (R = 1); exact: trials in which
-    the features came out exactly. strongest: no other attack's is smaller,
-    and it is better than guessing.
+    the features came out exactly. strongest: no other attack's is smaller, and it is better
+    than guessing.
     """
 
     defense: str
@@ -35,13 +35,6 @@ class Reached:
     exact: int
     typical: float
     strongest: bool
-
-    @property
-    def words(self) -> str:
-        """The error in words."""
-        if self.exact == self.trials:
-            return f"exact in {self.exact} of {self.trials}"
-        return f"R {self.typical:.2g}" if self.typical >= EXACT else f"exact in {self.exact} of {self.trials}"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values."""
