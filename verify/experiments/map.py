@@ -110,7 +110,8 @@ PLANES: tuple[Experiment, ...] = (
         {
             LIKELIHOOD: (
                 Cells(((100, 1), (50, 2)), (1.25, 1.5, 2, 3, 5)),
-                Cells(((100, 2), (50, 4)), (1.5, 2, 3, 5)),
+                Cells(((100, 2),), (1.5, 2, 3, 5)),
+                Cells(((50, 4),), (2, 3, 5)),
                 Cells(((50, 8),), (2, 3, 5)),
                 Cells(((100, 1), (50, 2)), (1.1, 1.25, 1.5, 2, 5), ("gelu",)),
                 Cells(((100, 2), (50, 4), (50, 8)), (1.25, 2, 5), ("gelu",)),
@@ -174,7 +175,7 @@ PLANES: tuple[Experiment, ...] = (
         Plane("neurons per dimension", ("defense",), success=False),
         {
             LIKELIHOOD: (Cells(((50, 2), (50, 4)), (10, 30, 100, 300), defenses=NOISY),),
-            PASSING: (Cells(TWO, (10, 30, 100), defenses=NOISY),),
+            PASSING: (Cells(TWO, (10, 30), defenses=NOISY),),
             TENSOR: (Cells(((50, 2), (50, 4)), (30, 100, 300, 1000, 3000), defenses=NOISY),),
         },
         quick=_few(1_500, *NOISY),
