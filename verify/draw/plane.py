@@ -13,13 +13,13 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from verify.draw.caption import MEANINGS, caption_path
 from verify.draw.curves import Axis, Curve, curve_of, draw_curves, drawn_kinds, speaks_of
 from verify.draw.key import EXACTLY
 from verify.draw.shown import kinds_of
-from verify.draw.style import GUESS, STYLES, checked_path, label_errors, save_figure, wrapped
+from verify.draw.style import GUESS, STYLES, checked_path, few_digits, label_errors, save_figure, wrapped
 from verify.judge.base import Groups
 from verify.judge.statistics import LEVEL, Measured, Share
 from verify.measure.experiment import Experiment
@@ -147,6 +147,8 @@ def _label(lowest: Sequence[Axes], curves: Sequence[Curve], plane: Plane) -> Non
         axes.set_xlim(axis.moved(min(values), -0.05), axis.moved(max(values), 0.05))
         axes.set_xlabel(ABSCISSAE[plane.across].label, fontsize=8.5)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g}"))
+        between = FuncFormatter(few_digits) if max(values) < 30 * min(values) else NullFormatter()
+        axes.xaxis.set_minor_formatter(between)
 
 
 def _key(panels: Sequence[Panel], level: float) -> list[Artist]:
