@@ -8,6 +8,7 @@ if getattr(bounds, "__distribution__", None) != "reconbound":
         "install reconbound in an environment of its own"
     )
 
+from attack.likelihood.attack import refine
 from attack.metrics import MatchedError, matched_error, matched_rmse
 from attack.networks.modules import activation_of
 from attack.networks.two_layer import TwoLayerNet
@@ -52,6 +53,7 @@ __all__ = [
     "observe_first_layer",
     "read_gradient",
     "reconstruct",
+    "refine",
     "register_channel",
     "register_reconstruct",
     "sparse_recovery",

@@ -136,7 +136,7 @@ def assert_same(one: Assessed, other: Assessed, norm: float = 1.0) -> None:
             1e-6,
             lambda f, unit: (
                 matched_rmse(X, f.attacked.features / unit),
-                0 if exact else f.confidence.diagnostics.gap,
+                0 if exact else f.confidence.diagnostics.gap or 0,  # the likelihood attack has none
             ),
         ),
         # averages of random draws, in directions that rounding may turn
@@ -242,7 +242,7 @@ def _spoiled(values: Array, rng: np.random.Generator) -> Array:
 def test_spoiled_arrays() -> None:
     """60 gradients (seeds 0 to 59), some arrays of each spoiled or missing: a verdict with finite numbers, or one line."""
     attacked = 0
-    with time_limit(60):
+    with time_limit(120):
         for seed in range(60):
             rng = np.random.default_rng(seed)
             given = (rows if rng.integers(2) else outputs)(bool(rng.integers(2)))
@@ -258,7 +258,7 @@ def test_spoiled_arrays() -> None:
                 continue
             sure = found.confidence
             numbers = (sure.predicted, sure.relative, sure.unexplained, sure.expected, sure.noise)
-            assert sure.status in ("ok", "suspect", "failed"), seed
+            assert sure.status in ("ok", "directions only", "suspect", "failed"), seed
             assert all(n is None or np.isfinite(n) for n in numbers), (seed, sure)
             if found.attacked is not None:
                 attacked += 1

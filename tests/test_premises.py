@@ -17,7 +17,7 @@ from attack.own.entries import step_finding
 from attack.own.leftover import explained_by_cells, rounding
 from attack.own.models import Arrays
 from attack.own.rivals import rivals
-from bounds import ACTIVATIONS
+from bounds import ACTIVATIONS, TensorAttack
 from verify.confidence import Assessed, assess
 
 D, M = 10, 1200
@@ -407,7 +407,7 @@ def test_what_is_not_explained_tests_nothing() -> None:
     for seed in range(8):
         shared, _ = Net("a", "gelu", "normal", norms=(1.0, 1.0)).made(seed)
         few = SharedGradient.from_arrays(shared.weight[:500], shared.gradient[:500])
-        found = assess(few, Known.of(2, "gelu", (1.0, 1.0)))
+        found = assess(few, Known.of(2, "gelu", (1.0, 1.0)), TensorAttack())
         if found.attacked is not None and found.attacked.unexplained > 0.05:
             seen.append([p.tested for p in found.confidence.premises if p.name in ("activation", "norms")])
     assert seen and not any(any(tested) for tested in seen), seen
@@ -419,7 +419,7 @@ def test_told_norms_cost_what_least_squares_sees_of_them() -> None:
     below = []
     for seed in range(4):
         shared, X = Net("a", "elu", "normal", norms=(1.0, 1.0)).made(seed)
-        found = assess(shared, Known.of(2, "elu", (1.0, 1.0)))
+        found = assess(shared, Known.of(2, "elu", (1.0, 1.0)), TensorAttack())
         if found.attacked is None or found.confidence.predicted is None:
             continue
         assert found.attacked.method == "tensor_attack" and found.attacked.fit is not None

@@ -21,15 +21,15 @@ class Confidence:
     reasons. It speaks of the features under the ``premises`` that this gradient does not test; labels and residuals follow
     from more of them.
 
-    method: the function that gave the result, "tensor_attack", "sparse_recovery", "first_layer_attack" or "least_squares";
-    "dual_directions" of several outputs.
+    method: the function that gave the result, "likelihood", "tensor_attack", "sparse_recovery", "first_layer_attack" or
+    "least_squares"; "dual_directions" of several outputs.
     predicted: PREDICTED R of the features, in their own units, at the reconstruction in place of the truth, the power that
     is not explained taken for noise; relative: over the root mean square norm of the features; both speak of unit vectors
     where ``directions_only``. unexplained: share of the gradient's power that the reconstruction leaves; expected: the share
     that errors of the predicted size leave without noise; noise: standard deviation of independent noise on the entries
     that would make up the difference. For dL/dW noise is what lies outside the features' span and ``expected`` contains
-    it. Of exact methods, sparse recovery and least squares, predicted is what is left of the gradient carried over to the
-    features, and expected what rounding leaves. None where there is no such number, nor a meaning for one: another model
+    it. Of exact methods (likelihood, sparse recovery, least squares) predicted is what is left of the gradient carried over
+    to the features, and expected what rounding leaves. None where there is no number, nor a meaning for one: another model
     than the one assumed, or errors as large as the features. diagnostics: the attack's own.
     """
 
@@ -61,6 +61,11 @@ class Confidence:
         return tuple(p.name for p in self.premises if p.source == "told" and p.of_features and not p.tested)
 
     @property
+    def exact(self) -> bool:
+        """Whether dL/da is explained to its rounding, also at neurons that were not fitted."""
+        return self.diagnostics is not None and self.diagnostics.exact is True
+
+    @property
     def verdict(self) -> str:
         """The status, and what a result that is claimed rests on untested."""
         if not self.untested or self.status not in ("ok", "directions only"):
@@ -87,6 +92,7 @@ class Confidence:
             "assumed": self.assumed,
             "untested": self.untested,
             "sign_free": self.sign_free,
+            "exact": self.exact,
         }
 
 

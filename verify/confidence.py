@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bounds import GradientNoise, Kind, Setting, TensorAttack, evaluate
 from bounds.errors import UnsupportedBound
+from bounds.estimator import AttackSpec
 from bounds.kinds.predicted.first_layer import first_layer_prediction
 from bounds.statement import BoundValue
 from verify.assessed import Assessed, Confidence
@@ -41,27 +42,40 @@ ENTRIES = ("zeros", "zero rows", "outliers")
 #: Findings that count the features.
 COUNTS = ("count", "rank")
 
+#: Methods that fit the features themselves.
+FITS = ("likelihood", "least_squares")
+
 UNREAD = (
     "norms are not known, and least squares did not find them, though activation or biases should tell them: another model, "
     "or too many unknowns"
 )
 
 
-def assess(
-    shared: SharedGradient, known: Known, attack: TensorAttack | None = None, seed: int = 2
-) -> Assessed:
+UNDETERMINED = (
+    "the gradient does not determine the features: others nearby explain it as well. Fewer features than told, or too few "
+    "neurons"
+)
+
+
+def assess(shared: SharedGradient, known: Known, attack: AttackSpec | None = None, seed: int = 2) -> Assessed:
     """Check the gradient, attack it, and say how far the result can be trusted. Arguments as of ``attack_gradient``.
 
     A finding of level error, or an attack without result, gives the status "failed" and no reconstruction. Raises
     ``ValueError`` on an activation that is not covered.
     """
     from attack import ReconstructionError
-    from attack.own.attack import attack_one_output
+    from attack.own.attack import attack_one_output, estimator, with_count
     from attack.own.check import check_gradient
     from attack.own.findings import errors
     from attack.own.outputs import attack_outputs
 
-    estimator = TensorAttack() if attack is None else attack
+    chosen = estimator(shared, attack)
+    if not known.B:
+        alone = check_gradient(shared, dataclasses.replace(known, B=1), seed)
+        wrong = tuple(f.text for f in errors(alone))
+        if wrong:
+            return Assessed(alone, None, Confidence("failed", wrong))
+        known = with_count(shared, known, seed)
     findings = check_gradient(shared, known, seed)
     wrong = tuple(f.text for f in errors(findings))
     if wrong:
@@ -70,17 +84,17 @@ def assess(
         if shared.outputs > 1:
             several = attack_outputs(shared, known, seed)
             return Assessed(findings, several, outputs_confidence(shared, known, several))
-        attacked = attack_one_output(shared, known, estimator, seed)
+        attacked = attack_one_output(shared, known, chosen, seed)
     except ReconstructionError as error:
         return Assessed(findings, None, Confidence("failed", (str(error),), diagnostics=error.diagnostics))
-    return Assessed(findings, attacked, confidence(shared, known, attacked, estimator, findings=findings))
+    return Assessed(findings, attacked, confidence(shared, known, attacked, chosen, findings=findings))
 
 
 def confidence(
     shared: SharedGradient,
     known: Known,
     attacked: GradientAttack,
-    attack: TensorAttack,
+    attack: AttackSpec | None = None,
     *,
     findings: Sequence[Finding] = (),
 ) -> Confidence:
@@ -88,13 +102,16 @@ def confidence(
     from attack.own.attack import tells_norms
 
     exact = attacked.error is not None
-    seen = _of_exact(shared, attacked) if exact else _of_tensor(attacked, known, attack)
+    if exact:
+        seen = _of_exact(shared, attacked)
+    else:
+        seen = _of_tensor(attacked, known, attack if isinstance(attack, TensorAttack) else TensorAttack())
     warnings = _standing(shared, known, attacked, findings)
     unread = attacked.directions_only and tells_norms(shared, known)
     more = any(f.name in COUNTS and (f.value or 0) > known.B for f in warnings)
     reasons = [
         # of what the attack was in doubt of nothing is left where all is explained, nor where it was only the start
-        *(() if exact else attacked.standard.diagnostics.warnings),
+        *(() if exact and attacked.method != "likelihood" else attacked.standard.diagnostics.warnings),
         *(f"{f.name}: {f.text}" for f in warnings),
         *seen.reasons,
         *((UNREAD,) if unread else ()),
@@ -102,7 +119,7 @@ def confidence(
     premises = premises_of(shared, known, attacked, warnings=warnings, explained=not seen.reasons)
     reasons += [p.text for p in premises if p.doubtful]
     # what a fit makes of pruned entries, or of a flat part that the activation lacks, is no feature
-    fitted = attacked.method == "least_squares" and any(f.name in ENTRIES for f in warnings)
+    fitted = attacked.method in FITS and any(f.name in ENTRIES for f in warnings)
     other = seen.other_model or fitted or any(f.name == "one size" for f in warnings)
     meaningless = more or unread or other or any(p.doubtful for p in premises)
     return _judged(attacked, seen, premises, reasons, meaningless=meaningless)
@@ -120,6 +137,10 @@ def _standing(
     idle: tuple[str, ...] = OF_THE_WEIGHTS  # exact methods do without their distribution
     if attacked.method == "sparse_recovery":  # of one binary feature rows are of one size
         idle = (*idle, "one size")
+    elif (
+        attacked.standard.diagnostics.exact
+    ):  # with no fewer features: one that explains nothing is not determined
+        idle = (*idle, *ENTRIES, *COUNTS)
     elif attacked.unexplained <= EXCESS * rounding(shared):
         # Every entry is explained to its rounding: moments and sizes say nothing against that. Less than the features that
         # are told would explain it too, and what of dL/dW lies outside their span is not in this share.
@@ -164,6 +185,8 @@ def _of_exact(shared: SharedGradient, attacked: GradientAttack) -> _Seen:
     expected = max(least, outside)
     size = math.sqrt(attacked.unexplained * attacked.power)
     seen = _Seen(value, expected, math.ldexp(size, attacked.frame.units.gradient))
+    if not math.isfinite(attacked.error) and not attacked.directions_only:
+        seen = dataclasses.replace(seen, reasons=(UNDETERMINED,), other_model=True)
     if attacked.unexplained <= max(least, SMALL):
         return seen
     return _unexplained(attacked, seen, fitted=True)

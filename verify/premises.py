@@ -59,11 +59,20 @@ def premises_of(
     counted = any(f.name in ("count", "rank") for f in warnings)
     return (
         _activation(shared, known, attacked, explained=explained),
-        Premise("batch size", how_many(known.B, "feature"), "told", tested=uncounted and not counted),
+        _batch_size(known, attacked, tested=uncounted and not counted),
         *_norms(shared, known, attacked, explained=explained),
         _output_weight(shared, explained=explained),
         _loss(known),
     )
+
+
+def _batch_size(known: Known, attacked: GradientAttack, *, tested: bool) -> Premise:
+    text, source = how_many(known.B, "feature"), "gradient" if known.counted else "told"
+    if attacked.better is None:
+        return Premise("batch size", text, source, tested=tested)
+    verb = "explain the gradient as well" if attacked.better < known.B else "explain far more of the gradient"
+    text = f"batch size: {text} {'found' if known.counted else 'told'}, but {attacked.better} {verb}"
+    return Premise("batch size", text, source, doubtful=True)
 
 
 def _scales(shared: SharedGradient, attacked: GradientAttack) -> bool:

@@ -76,6 +76,22 @@ def likelihood_attack(
     return _result(posed, chosen, tries, () if clear else (note,))
 
 
+def refine(reconstruction: Reconstruction, observation: Observation, net: TwoLayerNet) -> Reconstruction:
+    """The likelihood attack from one start, the features of a reconstruction by any attack: maximum likelihood near them.
+
+    Diagnostics as of ``likelihood_attack``, with one start. Raises ``ValueError`` or ``TypeError`` on bad input and features
+    (B, d) that do not fit, and what ``likelihood_attack`` raises.
+    """
+    checks.instance("reconstruction", reconstruction, Reconstruction)
+    checks.instance("observation", observation, Observation)
+    checks.instance("net", net, TwoLayerNet)
+    start = net.features(reconstruction.features).double()
+    posed = Posed.of(observation, net, observation.expected_batch(net, len(start)))
+    place = minimised(posed.model, start, posed.effort(LikelihoodAttack().precision)).place
+    fit = posed.fit(place)
+    return _result(posed, place, _Tries((place.loss,), fit, posed.settled(fit)))
+
+
 @dataclass(frozen=True, eq=False)
 class _Tries:
     """What the starts gave: places, best first, the share of the power that each leaves, and the best one's fit."""

@@ -15,7 +15,7 @@ from functools import cached_property
 import torch
 
 from attack.likelihood.entries import Entries, Local
-from attack.networks.activation import apply_activation, apply_derivative
+from attack.networks.activation import apply_activation, slopes_of
 from attack.networks.two_layer import TwoLayerNet
 from attack.stream import gathered, total
 
@@ -124,6 +124,14 @@ class Place:
         """Terms (m, B) of the clean entries."""
         return self.hidden * self.residuals
 
+    @property
+    def radii(self) -> torch.Tensor | None:
+        return self.model.radii
+
+    def moved(self, features: torch.Tensor) -> Place:
+        """The place of other features, at the same blur, with residuals near these."""
+        return self.model.at(features, self.blur, self.residuals)
+
     @cached_property
     def local(self) -> Local:
         return self.model.entries.local(slice(None), self.parts, self.blur)
@@ -135,7 +143,7 @@ class Place:
     @cached_property
     def slopes(self) -> torch.Tensor:
         """Derivatives (m, B) of the terms by the preactivations."""
-        return apply_derivative(self.model.net.activation, self.inside) * self.residuals
+        return slopes_of(self.model.net.activation, self.inside) * self.residuals
 
     @cached_property
     def descent(self) -> torch.Tensor:
@@ -212,13 +220,13 @@ class Place:
             full[k, :, i, :] = block.T
         flat = self.coupling.reshape(B * d, B)
         matrix = full.reshape(B * d, B * d) - flat @ self.inverse @ flat.T
+        return self.projected(matrix)
+
+    def projected(self, matrix: torch.Tensor) -> torch.Tensor:
+        """A matrix (B d, B d), a tensor on features in both axes, in the tangent spaces."""
         if self.model.radii is None:
             return matrix
-        return self._projected(matrix)
-
-    def _projected(self, matrix: torch.Tensor) -> torch.Tensor:
         B, d = self.features.shape
-        assert self.model.radii is not None
         unit = self.features / self.model.radii[:, None]
 
         def left(M: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
 
 import torch
 
@@ -18,6 +19,36 @@ _PASSING = 1e-3
 
 #: Conjugate gradients: their tolerance far from the end, its power of the loss near it, and their number at most.
 _TOLERANCE, _POWER, _PRODUCTS = 0.1, 0.25, 60
+
+
+class Point(Protocol):
+    """What the steps need of where they are: features (B, d), on spheres of ``radii`` (B,) where these are known, the loss
+    with everything else eliminated, minus its gradient (B, d), and the matrix (B d, B d) of a quadratic near it."""
+
+    @property
+    def features(self) -> torch.Tensor: ...
+
+    @property
+    def radii(self) -> torch.Tensor | None: ...
+
+    @property
+    def loss(self) -> float: ...
+
+    @property
+    def descent(self) -> torch.Tensor: ...
+
+    @property
+    def matrix(self) -> torch.Tensor: ...
+
+    def moved(self, features: torch.Tensor) -> Self:
+        """The point with other features."""
+        ...
+
+
+P = TypeVar("P", bound=Point)
+
+#: The step for a damping.
+Steps = Callable[[float], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,20 +80,26 @@ def minimised(
     for stage, blur in enumerate(stages):
         place = model.at(features, blur, residuals)
         last = stage == len(stages) - 1
-        place, used = _descended(place, effort if last else dataclasses.replace(effort, precision=_PASSING))
+        effort_here = effort if last else dataclasses.replace(effort, precision=_PASSING)
+        place, used = descended(place, effort_here, _solver)
         features, residuals, steps = place.features, place.residuals, steps + used
     assert place is not None  # there is a stage
     return Ended(place, steps)
 
 
-def _descended(place: Place, effort: Effort) -> tuple[Place, int]:
+def _solver(place: Place) -> Steps:
+    return factored(place) if place.features.numel() <= DENSE else _iterated(place)
+
+
+def descended(place: P, effort: Effort, solver: Callable[[P], Steps]) -> tuple[P, int]:
+    """Where the steps from a place end, and their number."""
     damping = _DAMPING
     for step in range(effort.steps):
         if place.loss <= effort.rounding:
             return place, step
-        solve = _factored(place) if place.features.numel() <= DENSE else _iterated(place)
+        solve = solver(place)
         for _ in range(_TRIES):
-            moved = place.model.at(place.features + solve(damping), place.blur, place.residuals)
+            moved = place.moved(place.features + solve(damping))
             if moved.loss < place.loss:
                 break
             damping *= _RAISED
@@ -76,13 +113,13 @@ def _descended(place: Place, effort: Effort) -> tuple[Place, int]:
     return place, effort.steps
 
 
-def _factored(place: Place) -> Callable[[float], torch.Tensor]:
+def factored(place: Point) -> Steps:
     """The step for a damping, by factoring the matrix; every feature is damped in units of its own curvature."""
     B, d = place.features.shape
     matrix, right = place.matrix, place.descent.reshape(-1)
     units = matrix.diagonal().reshape(B, d).mean(dim=1).clamp_min(torch.finfo(matrix.dtype).tiny)
-    if place.model.radii is not None:  # lifts the radial directions, along which the matrix is zero
-        unit = place.features / place.model.radii[:, None]
+    if place.radii is not None:  # lifts the radial directions, along which the matrix is zero
+        unit = place.features / place.radii[:, None]
         radial = torch.block_diag(*(units[i] * torch.outer(unit[i], unit[i]) for i in range(B)))
         matrix = matrix + radial
     scale = units.repeat_interleave(d)
@@ -97,7 +134,7 @@ def _factored(place: Place) -> Callable[[float], torch.Tensor]:
     return step
 
 
-def _iterated(place: Place) -> Callable[[float], torch.Tensor]:
+def _iterated(place: Place) -> Steps:
     """The step for a damping, by conjugate gradients, preconditioned with ``mixing``."""
     mixing, right = place.mixing, place.descent
     tolerance = min(_TOLERANCE, (place.loss / place.model.entries.power) ** _POWER)

@@ -17,6 +17,9 @@ _Map = Callable[[torch.Tensor], torch.Tensor]
 #: Slope of the built-in leaky ReLU left of zero.
 _LEAK = 0.01
 
+#: Half the step of central differences.
+_STEP = 1e-5
+
 
 @dataclass(frozen=True)
 class _Native:
@@ -87,6 +90,13 @@ def apply_derivative(activation: Activation, t: torch.Tensor) -> torch.Tensor:
         return _NATIVE[activation.name].derivative(t)
     assert activation.derivative is not None
     return through_numpy(activation.derivative, t)
+
+
+def slopes_of(activation: Activation, t: torch.Tensor) -> torch.Tensor:
+    """The derivative of any ``activation`` elementwise, by central differences where it has none of its own."""
+    if activation.derivative is not None:
+        return apply_derivative(activation, t)
+    return (apply_activation(activation, t + _STEP) - apply_activation(activation, t - _STEP)) / (2 * _STEP)
 
 
 def require_derivative(activation: Activation) -> None:

@@ -5,34 +5,38 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from attack.networks.activation import apply_activation
 from attack.own.coordinates import Coordinates
+from attack.own.count import counted
 from attack.own.entries import entry_findings
 from attack.own.findings import errors
 from attack.own.frame import Frame
+from attack.own.given import given
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
 from attack.own.least_squares import LeastSquares, least_squares
 from attack.own.leftover import rounding
-from attack.own.models import Arrays, Outputs
+from attack.own.likely import most_likely
+from attack.own.models import Arrays
 from attack.own.outputs import OutputsAttack, attack_outputs
 from attack.own.precision import Precision
 from attack.own.problem import output_problem, row_problem
 from attack.own.rivals import rivals
+from attack.own.row_findings import row_findings
 from attack.own.rows import explained_rows, outside, reconstruct_rows, second_order
+from attack.own.search import Outputs
 from attack.reconstruction import Reconstruction, ReconstructionError
 from attack.tensor.attack import tensor_attack
 from attack.units import shift
-from bounds import TensorAttack
+from bounds import LikelihoodAttack, TensorAttack
+from bounds.estimator import AttackSpec
 
-#: Rows in one pass.
-_BLOCK = 16_384
+#: Starts where no attack is told: mostly the first one serves, and none does where the model is another one.
+_STARTS = 8
 
 #: Norms from which free ones start where the activation is not homogeneous: the first that comes near serves.
 _GUESSES = (1.0, 0.5, 2.0)
@@ -76,16 +80,18 @@ class GradientAttack:
     "unknown": then features are unit vectors, residuals those that unit vectors would have, and there are no labels. Nor are
     there any where the loss is not known: residuals are then those of the gradient as it is.
 
-    method: which function gave the result, "tensor_attack" for dL/da, "sparse_recovery" (exact) or "first_layer_attack" for
-    dL/dW, "least_squares" where norms are free and the attack was the start. standard: what the attack returned, in
-    ``frame``. power: mean of g^2 as posed, or of a squared entry of the rows; unexplained: share of it that least squares on
-    sigma(W xhat + b), or on sigma'(w.xhat) xhat, leaves (of exact recovery, with neurons on the sides that their rows show);
+    method: which function gave the result, "likelihood" or "tensor_attack" for dL/da, "sparse_recovery" (exact) or
+    "first_layer_attack" for dL/dW, "least_squares" where norms are free and one of these was the start. standard: what the
+    attack returned, in ``frame``. power: mean of g^2 as posed, or of a squared entry of the rows; unexplained: share of it
+    that least squares on sigma(W xhat + b), or on sigma'(w.xhat) xhat, leaves (of exact recovery, with neurons on the sides
+    that their rows show);
     structure: share of what is left that depends on the features' preactivations, which noise does not (of dL/dW only by
     "least_squares"); neurons: how many were used. error: R that what is left makes, in the frame's units, where features are
     off by nothing else (exact methods). noise: for dL/dW. fit: the least squares that tested told norms or found them; None
     where the gradient does not tell norms or there are too many unknowns. rivals: activations that would explain it as well,
     with other norms than those found; none where the activation came with the gradient. assignment: of unequal norms that
-    were told and that this gradient does not tell; None where the loss is not known either. inexact: why dL/dW was not
+    were told and that this gradient does not tell; None where the loss is not known either. better: another number of
+    features that explains dL/da better, or as well with fewer; None where none does. inexact: why dL/dW was not
     solved exactly, None where it was; precision: of its entries; search: of exact recovery, what found the patterns of
     activity, and in how many tries.
     """
@@ -106,6 +112,7 @@ class GradientAttack:
     fit: LeastSquares | None = None
     rivals: tuple[str, ...] = ()
     assignment: Assignment | None = None
+    better: int | None = None
     inexact: str | None = None
     precision: Precision | None = None
     search: str | None = None
@@ -131,35 +138,39 @@ class GradientAttack:
 
 
 def attack_gradient(
-    shared: SharedGradient, known: Known, attack: TensorAttack | None = None, seed: int = 2
+    shared: SharedGradient, known: Known, attack: AttackSpec | None = None, seed: int = 2
 ) -> GradientAttack | OutputsAttack:
-    """The attack on a shared gradient: of several outputs ``attack_outputs``, of one in coordinates where its weights and
-    biases are standard Gaussian.
+    """The attack on a shared gradient: of several outputs ``attack_outputs``, else as follows.
 
-    dL/da: ``tensor_attack``. dL/dW: ``sparse_recovery``, which is exact to the precision of the entries, where it applies
-    (ReLU and leaky ReLU, no noise), else ``first_layer_attack``; rows are divided by their output weights, and dropped where
-    these vanish. Where norms are not known, least squares from there finds them, if the gradient tells them
-    (``tells_norms``).
+    dL/da: maximum likelihood (``LikelihoodAttack``, the default) over features and residuals, for noise of unknown size, of
+    any known weights; norms that are not told are free, if the gradient tells them (``tells_norms``). With a
+    ``TensorAttack``: that, in coordinates where weights and biases are standard Gaussian. dL/dW: ``sparse_recovery``, which
+    is exact to the precision of the entries, where it applies (ReLU and leaky ReLU, no noise), else ``first_layer_attack``;
+    rows are divided by their output weights, and dropped where these vanish. Where norms are not known, least squares from
+    the tensor attack's features finds them, if the gradient tells them. A number of features that is not told is counted
+    first (``with_count``).
 
     Does not repeat ``check_gradient``. The result does not depend on the unit of the gradient or, for ReLU and leaky ReLU,
     of the weights. Raises ``ValueError`` on arrays that do not fit, dL/dW without dL/db where biases vary, an activation
-    that the attack does not cover; ``ReconstructionError`` where there is no result.
+    that the attack does not cover; ``TypeError`` for another attack; ``ReconstructionError`` where there is no result.
     """
-    wrong = errors(entry_findings(shared, known))
-    if wrong:
-        raise ValueError("; ".join(e.text for e in wrong))
+    known = with_count(shared, known, seed)
+    _check(shared, known)
     if shared.outputs > 1:
         return attack_outputs(shared, known, seed)
     return attack_one_output(shared, known, attack, seed)
 
 
 def attack_one_output(
-    shared: SharedGradient, known: Known, attack: TensorAttack | None = None, seed: int = 2
+    shared: SharedGradient, known: Known, attack: AttackSpec | None = None, seed: int = 2
 ) -> GradientAttack:
-    """``attack_gradient`` of one output and of arrays that ``entry_findings`` has passed."""
+    """``attack_gradient`` of one output and of arrays that ``entry_findings`` has passed, the number of features known."""
+    chosen = estimator(shared, attack)
+    if isinstance(chosen, LikelihoodAttack):
+        return _from_likelihood(shared, known, chosen, seed)
     solve = _from_outputs if shared.gradient.ndim == 1 else _from_rows
     if not tells_norms(shared, known):
-        found = solve(shared, known, attack, seed)
+        found = solve(shared, known, chosen, seed)
         return (
             dataclasses.replace(found, labels=None)
             if known.norms is None
@@ -171,7 +182,7 @@ def attack_one_output(
     for guess in _GUESSES if free else (1.0,):
         posed = dataclasses.replace(known, norms=(guess,) * known.B) if free else known
         try:
-            start = solve(shared, posed, attack, seed)
+            start = solve(shared, posed, chosen, seed)
         except ReconstructionError as failure:
             failures.append(failure)
             continue
@@ -181,6 +192,41 @@ def attack_one_output(
     if not tried:
         raise failures[0]
     return min(tried, key=lambda one: one.unexplained)
+
+
+def _check(shared: SharedGradient, known: Known) -> None:
+    wrong = errors(entry_findings(shared, known))
+    if wrong:
+        raise ValueError("; ".join(e.text for e in wrong))
+
+
+def estimator(shared: SharedGradient, attack: AttackSpec | None) -> LikelihoodAttack | TensorAttack:
+    """The attack that serves where none is told; ``TypeError`` for one that this gradient has no use for."""
+    outputs = shared.gradient.ndim == 1
+    if attack is None:
+        return LikelihoodAttack(starts=_STARTS) if outputs else TensorAttack()
+    if isinstance(attack, TensorAttack) or (outputs and isinstance(attack, LikelihoodAttack)):
+        return attack
+    kinds = "a LikelihoodAttack or a TensorAttack for dL/da" if outputs else "a TensorAttack for dL/dW"
+    raise TypeError(f"attack must be {kinds}; got {attack!r}")
+
+
+def with_count(shared: SharedGradient, known: Known, seed: int = 2) -> Known:
+    """With the number of features that explains dL/da, where none is told (``attack.own.count.counted``), or the rank of
+    dL/dW. Raises ``ValueError`` on arrays that do not fit."""
+    if known.B:
+        return known
+    if shared.outputs > 1:
+        raise ValueError("batch_size must be told where a network has several outputs; got None")
+    one = dataclasses.replace(known, B=1)
+    _check(shared, one)
+    frame = Frame.of(shared, one)
+    if shared.gradient.ndim == 2:
+        ranks = [f.value for f in row_findings(shared, one, frame) if f.name == "rank"]
+        B = int(ranks[0] or 0) if ranks else 0
+    else:
+        B = counted(shared, one, frame, free=tells_norms(shared, one), seed=seed)
+    return dataclasses.replace(known, B=max(1, B), counted=True)
 
 
 def tells_norms(shared: SharedGradient, known: Known) -> bool:
@@ -200,7 +246,7 @@ def _assigned(shared: SharedGradient, known: Known, found: GradientAttack) -> Gr
         return found
     sizes, norms = (
         torch.linalg.vector_norm(found.features, dim=1),
-        torch.tensor(known.norms).to(found.features),
+        torch.tensor(known.norms, dtype=torch.float64),
     )
     constant = 0.0 if shared.output_bias is None else float(shared.output_bias)
     outputs = (found.labels + found.residuals - constant) / sizes
@@ -238,7 +284,7 @@ def _fitted(shared: SharedGradient, known: Known, found: GradientAttack) -> Grad
         return dataclasses.replace(
             found, features=unit, residuals=strengths, labels=None, norms="unknown", fit=fit
         )
-    features, residuals, labels = _given(shared, known, frame, fit.features, known.to_model * fit.residuals)
+    features, residuals, labels = given(shared, known, frame, fit.features, known.to_model * fit.residuals)
     exact = found.method == "sparse_recovery"
     allowed = _ALIKE * max(rounding(shared), fit.unexplained)
     least = fit.error / float(fit.norms.max())
@@ -276,24 +322,70 @@ def _start(found: GradientAttack) -> torch.Tensor:
     return torch.where((size > 1 / _FAR) & (size < _FAR), size, 1.0)[:, None] * features
 
 
+def _from_likelihood(
+    shared: SharedGradient, known: Known, attack: LikelihoodAttack, seed: int
+) -> GradientAttack:
+    frame, free = Frame.of(shared, known), tells_norms(shared, known)
+    found = most_likely(shared, known, frame, free=free, attack=attack, seed=seed)
+    seen, norms = found.seen, "told"
+    X, strengths = seen.features, seen.residuals
+    if known.norms is None:
+        norms = "gradient" if free and seen.determined else "unknown"
+    if norms == "unknown":
+        sizes = torch.linalg.vector_norm(X, dim=1)
+        X, strengths = X / sizes[:, None], strengths * sizes
+    features, residuals, labels = given(shared, known, frame, X, known.to_model * strengths)
+    allowed = _ALIKE * max(rounding(shared), seen.unexplained)
+    result = GradientAttack(
+        features,
+        residuals,
+        None if norms == "unknown" else labels,
+        norms,
+        "likelihood",
+        found.standard,
+        frame,
+        power=float(Arrays.of(shared, frame).gradient.square().mean()),
+        unexplained=seen.unexplained,
+        structure=seen.structure,
+        neurons=shared.m,
+        error=seen.error,
+        fit=found.free,
+        better=found.better,
+        rivals=()
+        if shared.activation is not None or norms != "gradient"
+        else rivals(
+            Arrays.of(shared, frame),
+            known.activation,
+            X,
+            allowed=allowed,
+            least=seen.error / float(seen.norms.max()),
+        ),
+    )
+    return result if free or known.norms is None else _given_norms(shared, known, result)
+
+
+def _given_norms(shared: SharedGradient, known: Known, found: GradientAttack) -> GradientAttack:
+    """Unequal norms that the gradient does not tell: in the order of the features where no label says which has which."""
+    if known.equal_norms:
+        return found
+    assert found.error is not None
+    found = dataclasses.replace(found, error=found.error * max(known.posed_norms))
+    if found.labels is not None:
+        return _assigned(shared, known, found)
+    own = torch.tensor(known.norms, dtype=torch.float64)
+    return dataclasses.replace(found, features=found.features * own[:, None], residuals=found.residuals / own)
+
+
 def _from_outputs(
     shared: SharedGradient, known: Known, attack: TensorAttack | None, seed: int
 ) -> GradientAttack:
     frame = Frame.of(shared, known)
     problem = output_problem(shared, known, frame)
     found = tensor_attack(problem.observation, problem.net, known.B, attack, seed)
-    B, m = known.B, shared.m
     X = frame.features(found)
-    gram, right = torch.zeros(B, B, dtype=torch.float64), torch.zeros(B, dtype=torch.float64)
-    g = problem.observation.gradient.double()
-    for rows, inside in _inside(shared, frame, X):
-        hidden = apply_activation(known.activation, inside).double()
-        gram += hidden @ hidden.T
-        right += hidden @ g[rows]
-    total = float(g @ g)
-    strengths = torch.linalg.pinv(gram, hermitian=True) @ right
-    model = Outputs(Arrays.of(shared, frame), known.activation)
-    features, residuals, labels = _given(shared, known, frame, X, found.residuals)
+    outputs = Outputs.of(shared, known, frame)
+    place = outputs.model(shared.m, None).at(outputs.size * X.double(), 0.0)
+    features, residuals, labels = given(shared, known, frame, X, found.residuals)
     return GradientAttack(
         features,
         residuals,
@@ -302,10 +394,10 @@ def _from_outputs(
         "tensor_attack",
         found,
         frame,
-        power=total / m,
-        unexplained=max(0.0, 1 - float(right @ strengths) / total),
-        structure=model.structure(X, model.residuals(X)),
-        neurons=m,
+        power=(known.to_model * outputs.scale) ** 2,
+        unexplained=outputs.share(place),
+        structure=outputs.structure(place),
+        neurons=shared.m,
     )
 
 
@@ -322,7 +414,7 @@ def _from_rows(
     share = explained_rows(problem.net, gradient, found.features)
     unit = frame.units.gradient
     noise = math.ldexp(outside(shift(shared.gradient, -unit)[problem.kept], X), unit)
-    features, residuals, labels = _given(shared, known, frame, X, found.residuals)
+    features, residuals, labels = given(shared, known, frame, X, found.residuals)
     return GradientAttack(
         features,
         residuals,
@@ -341,39 +433,3 @@ def _from_rows(
         precision=problem.precision,
         search=result.search,
     )
-
-
-def _given(
-    shared: SharedGradient, known: Known, frame: Frame, features: torch.Tensor, residuals: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Features, residuals and labels in the units of the arrays from those in the frame's."""
-    forward = torch.zeros(known.B, dtype=torch.float64)
-    for rows, inside in _inside(shared, frame, features):
-        hidden = apply_activation(known.activation, inside).double()
-        forward += (hidden * _output_weights(shared, frame, rows)).sum(dim=1)
-    residuals = shift(residuals, frame.units.residuals)
-    labels = None if known.loss is None else shift(forward, frame.units.outputs) - residuals
-    if labels is not None and shared.output_bias is not None:
-        labels = labels + shared.output_bias.double()
-    return shift(features, frame.units.norms), residuals, labels
-
-
-def _inside(
-    shared: SharedGradient, frame: Frame, features: torch.Tensor
-) -> Iterator[tuple[slice, torch.Tensor]]:
-    """One pass over W: rows and ``W xhat + b`` (B, rows) in the frame's units."""
-    units = frame.units
-    guesses = features.to(shared.weight.dtype)
-    for start in range(0, shared.m, _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        inside = guesses @ shift(shared.weight[rows], -units.weights).T
-        if shared.bias is not None:
-            inside = inside + shift(shared.bias[rows], -units.weights - units.norms)
-        yield rows, inside
-
-
-def _output_weights(shared: SharedGradient, frame: Frame, rows: slice) -> torch.Tensor | float:
-    unit = -frame.units.output_weight
-    if shared.output_weight is None:
-        return math.ldexp(1 / shared.m, unit)
-    return shift(shared.output_weight[rows].double(), unit)

@@ -16,18 +16,20 @@ from bounds.losses import Loss, loss_of
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What is not known is None. activation; B: number of features; norms (B,): public norms of the features; scale:
-    standard deviation of the weights' entries, which is measured where None; loss: one of ``bounds.losses``."""
+    """What is not known is None. activation; B: number of features, 0 where it is to be found, and counted, whether it was;
+    norms (B,): public norms of the features; scale: standard deviation of the weights' entries, which is measured where
+    None; loss: one of ``bounds.losses``."""
 
     activation: Activation
     B: int
     norms: tuple[float, ...] | None = None
     scale: float | None = None
     loss: Loss | None = None
+    counted: bool = False
 
     @staticmethod
     def of(
-        batch_size: int,
+        batch_size: int | None = None,
         activation: AnyActivation | None = None,
         norms: Sequence[float] | None = None,
         *,
@@ -35,8 +37,13 @@ class Known:
         loss: str | None = None,
     ) -> Known:
         """From arguments as a user gives them; activation: that of a ``SharedGradient`` where one came with it, ReLU where
-        None; loss: a name of ``bounds.losses.LOSSES``. Raises ``ValueError`` or ``TypeError``."""
-        B = checks.integer("batch_size", batch_size, 1)
+        None; batch_size: where None that of the norms, or to be found; loss: a name of ``bounds.losses.LOSSES``. Raises
+        ``ValueError`` or ``TypeError``."""
+        if batch_size is None:
+            batch_size = 0 if norms is None else len(checks.array("norms", norms, (None,)))
+        else:
+            checks.integer("batch_size", batch_size, 1)
+        B = int(batch_size)
         told = loss_of(loss)
         function = activation_of("relu" if activation is None else activation)
         if scale is not None and checks.real("scale", scale, 0.0) == 0.0:

@@ -1,10 +1,10 @@
-"""Least squares of a shared gradient on the model itself, every feature free: what the gradient tells of the norms, and how
-well.
+"""Least squares of a shared gradient on the model itself: what the gradient tells of features and norms, and how well.
 
-The moments of a gradient say little of a norm; the activation's shape does, and so do biases. From the features that an
-attack has found, Levenberg and Marquardt's method minimises the squares of ``g_j - sum_i r_i sigma(w_j.x_i + b_j)``, or of
-the rows ``G_j - a_j sum_i r_i sigma'(w_j.x_i + b_j) x_i`` in the coordinates of their span, with dL/db as one more column.
-Weights may have any distribution. Without noise the features are exact wherever the gradient determines them.
+The moments of a gradient say little of a norm; the activation's shape does, and so do biases. From features that an attack
+has found, or that a search has (``attack.own.search``), the steps of ``attack.likelihood`` minimise the squares of
+``g_j - sum_i r_i sigma(w_j.x_i + b_j)``, which is maximum likelihood for noise of unknown size, or those of the rows
+``G_j - a_j sum_i r_i sigma'(w_j.x_i + b_j) x_i`` in the coordinates of their span, with dL/db as one more column. Weights
+may have any distribution. Without noise the features are exact wherever the gradient determines them.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from dataclasses import dataclass
 
 import torch
 
+from attack.likelihood.errors import SINGULAR, errors
+from attack.likelihood.model import Place
+from attack.likelihood.solve import Effort, descended, factored
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.known import Known
-from attack.own.models import Arrays, Model, Outputs, Rows
+from attack.own.models import Arrays, RowPlace, Rows
+from attack.own.search import Outputs
 from attack.rows.space import row_space
 
-#: Steps at most, from a start and with more neurons, and the damping beyond which none makes the squares smaller.
-STEPS, POLISH, STUCK = 60, 8, 1e4
+#: Steps at most, from a start and with more neurons.
+STEPS, POLISH = 60, 8
 
 #: Multiplications in one pass: where all neurons would take more, the first ones serve, down to ``LEAST`` values for each
 #: unknown. The valley is found with ``FIRST`` values for each.
 WORK, LEAST, FIRST = 1e9, 4, 25
-
-#: Combinations of unknowns that change the gradient by less than this fraction of what each of them does are not determined.
-SINGULAR = 1e-13
 
 #: Squares below this share of the gradient's power are rounding in double precision.
 _ROUNDING = 1e-30
@@ -75,14 +76,19 @@ def least_squares(
 def _outputs_fit(
     shared: SharedGradient, known: Known, frame: Frame, start: torch.Tensor
 ) -> LeastSquares | None:
-    B, d = start.shape
-    arrays = Arrays.of(shared, frame)
-    counts = _affordable(shared.m, unknowns=B * (d + 1), columns=1)
-    if not counts:
+    outputs = Outputs.of(shared, known, frame)
+    if shared.m <= outputs.unknowns(len(start), None) + len(start):
         return None
-    found = _staged([Outputs(arrays.first(count), known.activation) for count in counts], start.double())
-    whole = Outputs(arrays, known.activation)
-    return _judged(found, whole, found.features)
+    return ended(outputs, outputs.refined(outputs.size * start, None))
+
+
+def ended(outputs: Outputs, place: Place) -> LeastSquares:
+    """What a place of dL/da says, with all neurons, in the frame's units."""
+    structure = outputs.structure(place)
+    off = errors(place, hidden=structure * 2 * place.loss)
+    features, residuals = place.features / outputs.size, outputs.scale * place.residuals
+    error = math.sqrt(off.square / len(features)) / outputs.size
+    return LeastSquares(features, residuals, off.norms / outputs.size, outputs.share(place), structure, error)
 
 
 def _rows_fit(shared: SharedGradient, known: Known, frame: Frame, start: torch.Tensor) -> LeastSquares | None:
@@ -105,12 +111,12 @@ def _rows_fit(shared: SharedGradient, known: Known, frame: Frame, start: torch.T
 
 
 def _judged(
-    found: _Solved, whole: Model, features: torch.Tensor, *, outside: float | None = None, more: float = 0.0
+    found: RowPlace, whole: Rows, features: torch.Tensor, *, outside: float | None = None, more: float = 0.0
 ) -> LeastSquares:
     """Held against all neurons; more: variance of the features that no unknown of the fit has."""
     left = whole.left(found.features, found.residuals)
     structure = whole.structure(found.features, found.residuals)
-    errors = _errors(whole, found.features, found.residuals, hidden=structure * left)
+    errors = _errors(RowPlace(whole, found.features, found.residuals), hidden=structure * left)
     error = math.sqrt((errors.square + more) / len(features))
     unexplained = whole.share(found.features, found.residuals, error)
     return LeastSquares(features, found.residuals, errors.norms, unexplained, structure, error, outside)
@@ -125,61 +131,13 @@ def _affordable(m: int, *, unknowns: int, columns: int) -> tuple[int, ...]:
     return (first, most) if first < most else (most,)
 
 
-@dataclass(frozen=True, eq=False)
-class _Solved:
-    """Where the steps ended; left: sum of squares."""
-
-    features: torch.Tensor
-    residuals: torch.Tensor
-    left: float
-
-
-def _staged(models: Sequence[Model], start: torch.Tensor) -> _Solved:
-    solved = _minimise(models[0], start)
-    for model in models[1:]:
-        solved = _minimise(model, solved.features, POLISH)
-    return solved
-
-
-def _minimise(model: Model, start: torch.Tensor, steps: int = STEPS) -> _Solved:
-    """Steps of Levenberg and Marquardt, each unknown in units of what it changes."""
-    features, residuals = start, model.residuals(start)
-    left, damping = model.left(features, residuals), 1e-3
-    size = features.numel()
-    for _ in range(steps):
-        if left <= _ROUNDING * model.power:
-            break
-        gram, right = _normal_equations(model, features, residuals)
-        units = gram.diagonal().sqrt().clamp_min(torch.finfo(gram.dtype).tiny)
-        gram, right = gram / units[:, None] / units, right / units
-        before = left
-        while damping <= STUCK:
-            damped = gram + damping * torch.eye(len(right), dtype=gram.dtype)
-            step = torch.linalg.lstsq(damped, right[:, None]).solution[:, 0] / units
-            there = features + step[:size].reshape(features.shape)
-            moved = there, model.residuals(there)
-            trial = model.left(*moved)
-            if trial < left:
-                (features, residuals), left, damping = moved, trial, damping / 10
-                break
-            damping *= 10
-        if damping > STUCK or left > (1 - 1e-6) * before:
-            break
-    return _Solved(features, residuals, left)
-
-
-def _normal_equations(
-    model: Model, features: torch.Tensor, residuals: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    unknowns = features.numel() + len(residuals)
-    gram, right = (
-        torch.zeros(unknowns, unknowns, dtype=torch.float64),
-        torch.zeros(unknowns, dtype=torch.float64),
-    )
-    for left, jacobian in model.blocks(features, residuals):
-        gram += jacobian.T @ jacobian
-        right += jacobian.T @ left
-    return gram, right
+def _staged(models: Sequence[Rows], start: torch.Tensor) -> RowPlace:
+    place, steps = models[0].at(start), STEPS
+    for model in models:
+        rounding = _ROUNDING * model.power / 2
+        effort = Effort(steps, 1e-6, near=0.0, rounding=rounding)
+        place, steps = descended(model.at(place.features), effort, factored)[0], POLISH
+    return place
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,19 +148,19 @@ class _Errors:
     norms: torch.Tensor
 
 
-def _errors(model: Model, features: torch.Tensor, residuals: torch.Tensor, *, hidden: float) -> _Errors:
+def _errors(place: RowPlace, *, hidden: float) -> _Errors:
     """What is left is taken for independent of the neurons, of a size of its own at each of them (White 1980), as rounding
     has it. hidden: sum of squares of what is not; as much of it again may hide in the features, in the worst direction. The
     undamped step counts as an error too: in a narrow valley the steps end before the minimum."""
-    B, q = features.shape
-    gram, right = _normal_equations(model, features, residuals)
+    B, q = place.features.shape
+    gram, right = place.normal
     units = gram.diagonal().sqrt().clamp_min(torch.finfo(gram.dtype).tiny)
     values, vectors = torch.linalg.eigh(gram / units[:, None] / units)
     if float(values[0]) < SINGULAR * float(values[-1]):
         return _Errors(math.inf, torch.full((B,), math.inf, dtype=torch.float64))
     inverse = (vectors / values) @ vectors.T / units[:, None] / units
     scores = torch.zeros_like(gram)
-    for left, jacobian in model.blocks(features, residuals):
+    for left, jacobian in place.model.blocks(place.features, place.residuals):
         weighted = jacobian * left[:, None]
         scores += weighted.T @ weighted
     step = inverse @ right
@@ -212,6 +170,6 @@ def _errors(model: Model, features: torch.Tensor, residuals: torch.Tensor, *, hi
         torch.linalg.matrix_norm(covariance)
     )
     own = covariance.reshape(B, q, B, q)[range(B), :, range(B), :]
-    directions = features / torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    directions = place.features / torch.linalg.vector_norm(place.features, dim=1, keepdim=True)
     along = torch.einsum("ia,iab,ib->i", directions, own, directions)
     return _Errors(spread, along.clamp_min(0).sqrt())

@@ -10,11 +10,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import torch
 
-from attack.networks.activation import apply_activation, apply_derivative
+from attack.networks.activation import slopes_of
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
 from attack.own.leftover import explained_by_cells
@@ -28,7 +27,7 @@ _ENTRIES, _STEP = 4_000_000, 1e-5
 _SIDES = 5.0
 
 #: Neurons, the first ones, on which the structure of what is left is looked for.
-_ENOUGH = 10_000
+ENOUGH = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,77 +83,6 @@ class Arrays:
         return torch.cat([self.inside(rows, features) for rows in _blocks(self.count, self.weight.shape[1])])
 
 
-class Model(Protocol):
-    """What features (B, q) and residuals (B,) leave of the data, with its Jacobian (n, B q + B) or None, block by block."""
-
-    @property
-    def power(self) -> float:
-        """Sum of the squares of the data."""
-        ...
-
-    def residuals(self, features: torch.Tensor) -> torch.Tensor:
-        """Those that leave least."""
-        ...
-
-    def left(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
-        """Sum of the squares."""
-        ...
-
-    def share(self, features: torch.Tensor, residuals: torch.Tensor, error: float) -> float:
-        """The same over the data's, where features are off by less than ``error``."""
-        ...
-
-    def structure(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
-        """Share of it that depends on the features' preactivations."""
-        ...
-
-    def blocks(
-        self, features: torch.Tensor, residuals: torch.Tensor
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """What is left (n,) and the Jacobian (n, B q + B) of what is modelled."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Outputs:
-    """dL/da."""
-
-    arrays: Arrays
-    activation: Activation
-
-    @cached_property
-    def power(self) -> float:
-        return float(self.arrays.gradient.square().sum())
-
-    def residuals(self, features: torch.Tensor) -> torch.Tensor:
-        hidden = apply_activation(self.activation, self.arrays.everywhere(features))
-        return _regressed(hidden, self.arrays.gradient)
-
-    def left(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
-        return float(self._remainder(self.arrays.everywhere(features), residuals).square().sum())
-
-    def share(self, features: torch.Tensor, residuals: torch.Tensor, error: float) -> float:
-        return self.left(features, residuals) / self.power
-
-    def structure(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
-        some = Outputs(self.arrays.first(_ENOUGH), self.activation)
-        Z = some.arrays.everywhere(features)
-        return explained_by_cells(some._remainder(Z, residuals)[:, None], Z)
-
-    def _remainder(self, Z: torch.Tensor, residuals: torch.Tensor) -> torch.Tensor:
-        return self.arrays.gradient - apply_activation(self.activation, Z) @ residuals
-
-    def blocks(
-        self, features: torch.Tensor, residuals: torch.Tensor
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for rows in _blocks(self.arrays.count, features.numel() + len(residuals)):
-            Z = self.arrays.inside(rows, features)
-            hidden = apply_activation(self.activation, Z)
-            slopes = residuals * derivative(self.activation, Z)
-            moved = (slopes[:, :, None] * self.arrays.weight[rows, None, :].double()).flatten(1)
-            yield self.arrays.gradient[rows] - hidden @ residuals, torch.cat([moved, hidden], dim=1)
-
-
 @dataclass(frozen=True, eq=False)
 class Rows:
     """dL/dW and dL/db in the coordinates of a span V (d, B)."""
@@ -185,7 +113,7 @@ class Rows:
 
     def slopes(self, features: torch.Tensor) -> torch.Tensor:
         """``a_j sigma'(w_j.x_i + b_j)`` (count, B)."""
-        return self.arrays.output_weight[:, None] * derivative(self.activation, self.inside(features))
+        return self.arrays.output_weight[:, None] * slopes_of(self.activation, self.inside(features))
 
     def columns(self, features: torch.Tensor) -> torch.Tensor:
         """What each entry of a slope is multiplied with: features (B, B), and a one for dL/db."""
@@ -197,7 +125,12 @@ class Rows:
         design = self.slopes(features)[:, None, :] * self.columns(features).T
         return _regressed(design.flatten(0, 1), self.data.flatten())
 
+    def at(self, features: torch.Tensor) -> RowPlace:
+        """With the residuals that leave least."""
+        return RowPlace(self, features, self.residuals(features))
+
     def left(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
+        """Sum of the squares."""
         return float(self._remainder(features, residuals).square().sum())
 
     def share(self, features: torch.Tensor, residuals: torch.Tensor, error: float) -> float:
@@ -213,7 +146,7 @@ class Rows:
         return float(rows[clear].sum() / self.data[clear].square().sum())
 
     def structure(self, features: torch.Tensor, residuals: torch.Tensor) -> float:
-        some = Rows(self.arrays.first(_ENOUGH), self.activation, self.V)
+        some = Rows(self.arrays.first(ENOUGH), self.activation, self.V)
         left = some._remainder(features, residuals)
         return explained_by_cells(left, some.inside(features), some.arrays.output_weight)
 
@@ -237,6 +170,56 @@ class Rows:
             yield left[rows].flatten(), torch.cat(jacobian, dim=2).flatten(0, 1)
 
 
+@dataclass(frozen=True, eq=False)
+class RowPlace:
+    """Features (B, q) and residuals (B,) of rows, as ``attack.likelihood.solve`` takes them."""
+
+    model: Rows
+    features: torch.Tensor
+    residuals: torch.Tensor
+
+    @property
+    def radii(self) -> None:
+        """Norms are free."""
+        return
+
+    def moved(self, features: torch.Tensor) -> RowPlace:
+        """With other features, and the residuals that leave least."""
+        return self.model.at(features)
+
+    @cached_property
+    def loss(self) -> float:
+        """Half the sum of the squares that are left."""
+        return 0.5 * self.model.left(self.features, self.residuals)
+
+    @cached_property
+    def normal(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The normal equations of features and residuals: matrix and right side."""
+        unknowns = self.features.numel() + len(self.residuals)
+        gram = torch.zeros(unknowns, unknowns, dtype=torch.float64)
+        right = torch.zeros(unknowns, dtype=torch.float64)
+        for left, jacobian in self.model.blocks(self.features, self.residuals):
+            gram += jacobian.T @ jacobian
+            right += jacobian.T @ left
+        return gram, right
+
+    @cached_property
+    def _made_up(self) -> torch.Tensor:
+        """What a change of the residuals makes up for one of the features."""
+        size, gram = self.features.numel(), self.normal[0]
+        return gram[:size, size:] @ torch.linalg.pinv(gram[size:, size:], hermitian=True)
+
+    @property
+    def descent(self) -> torch.Tensor:
+        size, right = self.features.numel(), self.normal[1]
+        return (right[:size] - self._made_up @ right[size:]).reshape(self.features.shape)
+
+    @property
+    def matrix(self) -> torch.Tensor:
+        size, gram = self.features.numel(), self.normal[0]
+        return gram[:size, :size] - self._made_up @ gram[size:, :size]
+
+
 def _regressed(design: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Least squares by normal equations, refined twice: what rounding leaves once is regressed again."""
     inverse = torch.linalg.pinv(design.T @ design, hermitian=True)
@@ -251,16 +234,9 @@ def _blocks(count: int, width: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, count, size))
 
 
-def derivative(activation: Activation, t: torch.Tensor) -> torch.Tensor:
-    """Of any activation, by central differences where it has none of its own."""
-    if activation.derivative is not None:
-        return apply_derivative(activation, t)
-    return (apply_activation(activation, t + _STEP) - apply_activation(activation, t - _STEP)) / (2 * _STEP)
-
-
 def _second_derivative(activation: Activation, t: torch.Tensor) -> torch.Tensor:
     """By central differences; zero at kinks, where the derivative jumps."""
-    bend = (derivative(activation, t + _STEP) - derivative(activation, t - _STEP)) / (2 * _STEP)
+    bend = (slopes_of(activation, t + _STEP) - slopes_of(activation, t - _STEP)) / (2 * _STEP)
     for kink in activation.kinks:
         bend = torch.where((t - kink).abs() <= 2 * _STEP, 0.0, bend)
     return bend

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import torch
 
-from attack.networks.activation import apply_activation
-from attack.own.models import Arrays, derivative
+from attack.networks.activation import apply_activation, slopes_of
+from attack.own.models import Arrays
 from bounds import ACTIVATIONS, Activation
 
 _Map = Callable[[torch.Tensor], torch.Tensor]
@@ -54,7 +54,7 @@ def rivals(
 
 
 def _map(activation: Activation, rows: bool) -> _Map:
-    return lambda t: derivative(activation, t) if rows else apply_activation(activation, t)
+    return lambda t: slopes_of(activation, t) if rows else apply_activation(activation, t)
 
 
 def _imitated(

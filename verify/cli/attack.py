@@ -11,11 +11,13 @@ import typer
 
 from bounds import TensorAttack, checks
 from bounds.losses import explained
+from bounds.words import how_many
 from verify.assessed import Assessed, Confidence
 from verify.cli.command import App
 from verify.cli.options import (
     NAMES,
     Activation,
+    AnyBatch,
     Batch,
     Device,
     Json,
@@ -37,6 +39,12 @@ from verify.measure.pictures import PictureRow, reconstruct_pictures
 if TYPE_CHECKING:
     from attack import GradientAttack, OutputsAttack
     from attack.image.datasets import ImageBatch
+
+#: Why nothing but rounding left means that the features are those of the gradient.
+EXACT = (
+    "exact: nothing but rounding is left, also at neurons that were not fitted. Other features than the true ones would "
+    "have to meet more equations than they have unknowns, which for weights in general position none do"
+)
 
 app = App(help="Run an attack and draw what it reconstructs.")
 
@@ -139,7 +147,7 @@ def gradient(
             "gradient of NAME as grad.NAME."
         ),
     ],
-    B: Batch,
+    B: AnyBatch = None,
     activation: Activation = "relu",
     norms: Annotated[
         str | None,
@@ -149,6 +157,13 @@ def gradient(
     loss: Annotated[
         str | None, typer.Option(help=f"{explained()}. Default: not known, and no labels.")
     ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="auto: maximum likelihood of dL/da, exact recovery from dL/dW where it applies; tensor (or "
+            "--moments plain): the tensor attack."
+        ),
+    ] = "auto",
     moments: Moments = "residualized",
     seed: Seed = 2,
     out: Annotated[Path | None, typer.Option(help="Directory for the reconstruction.")] = None,
@@ -162,11 +177,12 @@ def gradient(
 
     known_norms = None if norms is None else numbers("norms", norms)
     known_scale = None if scale == "auto" else number("scale", scale)
-    estimator = TensorAttack(moments=moments)
+    checks.choice("method", method, ("auto", "tensor"))
+    chosen = TensorAttack(moments=moments) if method == "tensor" or moments != "residualized" else None
     if out is not None:
         new_directory("out", out)
     known = Known.of(B, activation, known_norms, scale=known_scale, loss=loss)
-    found = assess(read_gradient(file), known, estimator, seed)
+    found = assess(read_gradient(file), known, chosen, seed)
     target = None
     if out is not None and found.attacked is not None:
         target = out / "reconstruction.npz"
@@ -249,6 +265,10 @@ def _print_numbers(found: Assessed, sure: Confidence) -> None:
         say(f"predicted error of {what}: {sure.predicted:.4g} ({sure.relative:.2%} of their norm)")
     say(f"unexplained share of the gradient: {sure.unexplained:.2g}, predicted {sure.expected:.2g}")
     seen = sure.diagnostics
+    if seen is not None and sure.method == "likelihood":
+        say(f"{seen.agreeing} of {how_many(seen.starts or 0, 'start')} ended there")
+    if sure.exact:
+        say(EXACT)
     if seen is not None and sure.method in ("tensor_attack", "first_layer_attack"):
         misfit = "none" if seen.misfit is None else f"{seen.misfit:.2g}"
         say(f"gap: {seen.gap:.3g}, misfit: {misfit}, {seen.agreeing} of {seen.starts} starts agree")

@@ -60,6 +60,7 @@ Dimension = Annotated[int, _counted("--d", "Feature dimension.")]
 Width = Annotated[int, _counted("--m", "Hidden width.")]
 Widths = Annotated[list[int] | None, _counted("--m", "Hidden width (may be repeated).")]
 Batch = Annotated[int, _counted("--B", "Number of features in the gradient.")]
+AnyBatch = Annotated[int | None, _counted("--B", "Number of features; default: not known, and found.")]
 Jobs = Annotated[int, _counted("--jobs", "Processes, each with one thread.")]
 Trials = Annotated[
     int | None, _counted("--trials", "Trials at each point; default: what is measured says it.")
