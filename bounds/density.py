@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 
 from bounds.arrays import Array
 
@@ -150,14 +151,12 @@ class Masked(Density):
             weight = kept * np.log1p(-self.p) + (len(pattern) - kept) * np.log(self.p)
             off = seen - parts @ np.array(pattern) / (1 - self.p)
             terms.append(weight + log_window(off, off, scale))
-        return np.asarray(np.logaddexp.reduce(terms, axis=0))
+        return np.asarray(scipy.special.logsumexp(terms, axis=0))
 
 
 def log_window(lower: Array, upper: Array, scale: float | Array) -> Array:
     """``log P(lower <= scale N <= upper)``, N standard normal; the logarithm of the density at ``lower`` where both are
     equal (0 and -inf where ``scale`` is 0 as well, everywhere). ``scale``: one, or (n,)."""
-    from scipy.special import log_ndtr
-
     point = lower == upper
     out = np.empty(np.shape(lower))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -170,7 +169,7 @@ def log_window(lower: Array, upper: Array, scale: float | Array) -> Array:
         a, b = a[~point], b[~point]
         # on the side where both tails are small, so that their difference keeps its digits
         a, b = np.where(a > 0, -b, a), np.where(a > 0, -a, b)
-        high, low = log_ndtr(b), log_ndtr(a)
+        high, low = scipy.special.log_ndtr(b), scipy.special.log_ndtr(a)
         out[~point] = high + np.log1p(-np.exp(low - high))
     return out
 
@@ -178,10 +177,10 @@ def log_window(lower: Array, upper: Array, scale: float | Array) -> Array:
 def _hat(off: Array, scale: float | Array) -> Array:
     """``E max(0, 1 - |off + scale N|)``, by ramps on the side where they are as small as it is."""
 
-    from scipy.special import log_ndtr
-
     def ramp(u: Array) -> Array:  # E max(0, u + scale N)
         t = u / scale
-        return np.asarray(u * np.exp(log_ndtr(t)) + scale * np.exp(-t * t / 2) / np.sqrt(2 * np.pi))
+        return np.asarray(
+            u * np.exp(scipy.special.log_ndtr(t)) + scale * np.exp(-t * t / 2) / np.sqrt(2 * np.pi)
+        )
 
     return np.maximum(ramp(1 - off) - 2 * ramp(-off) + ramp(-1 - off), 0.0)

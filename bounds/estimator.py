@@ -24,9 +24,16 @@ RITZ_TOLERANCE = 1e-4
 @dataclass(frozen=True)
 class AttackSpec:
     """Base of the descriptions of attacks: frozen, inert, complete. A subclass sets ``name``, under which ``attack`` has the
-    code, and its options as fields; what theory says of it is in ``bounds.kinds.stated.THEORY``."""
+    code, and its options as fields; what theory says of it is in ``bounds.kinds.stated.THEORY``. ``called``: its name in a
+    sentence, "NAME attack" where a subclass does not say it."""
 
     name: ClassVar[str]
+    called: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" in vars(cls) and "called" not in vars(cls):
+            cls.called = f"{cls.name} attack".replace("_", " ")
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,7 @@ class MessagePassing(AttackSpec):
     """
 
     name: ClassVar[str] = "message_passing"
+    called: ClassVar[str] = "message passing"
     iterations: int = 200
     starts: int = 8
     damping: float = 0.0

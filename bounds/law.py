@@ -39,9 +39,9 @@ class Elementwise:
     """``gtilde_j = h(g_j, xi_j)`` for independent xi: ``mean(g, *parameters) = E h``, ``second(g, *parameters) = E h^2``,
     elementwise on arrays g.
 
-    unbiased: ``mean(g) = c g``. Else the components of the moments are no longer the features, and for B >= 2 an error is
-    left that no width removes. Laws with the same functions and equal parameters are equal, and what is computed of one
-    (a fit that may take seconds) is kept for the other; functions made inside ``law`` are new each time.
+    unbiased: ``mean(g) = c g``. Else the components of the moments are no longer the features, and for B >= 2 an error of
+    the tensor attack is left that no width removes. Laws with the same functions and equal parameters are equal, and what
+    is computed of one (a fit that may take seconds) is kept for the other; functions made inside ``law`` are new each time.
     """
 
     mean: Callable[..., Array]

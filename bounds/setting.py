@@ -25,7 +25,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "K_par": "m times the first-order mean square error inside the features' span",
         "K_upper": "constant of the proved bound; it depends on the setting, and weakly on d and m",
         "factor": "what a defense puts before sqrt(d/m) in its rate",
-        "floor": "the error that no width removes",
+        "floor": "the tensor attack's error that no width removes",
     }
 )
 

@@ -549,7 +549,7 @@ def test_figures_of_records_that_python_wrote_lie_beside_them(
     """``sweep(experiment, "t2")`` writes t2/NAME.jsonl: what is above t2 is nobody's to write to."""
     (tmp_path / "t2").mkdir()
     drawn: list[Path] = []
-    monkeypatch.setattr("verify.cli.report.judge_and_draw", lambda *told: drawn.append(told[2]) or [])
+    monkeypatch.setattr("verify.cli.report.judge_and_draw", lambda *told: drawn.append(told[1]) or [])
     append_record(
         tmp_path / "t2" / "one.jsonl", make_record(Point("one", Features("random"), 20, 2_000, 1), 0)
     )

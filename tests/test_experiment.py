@@ -155,7 +155,8 @@ def test_the_experiments_are_sound() -> None:
             assert {p.key for p in quick.points}.isdisjoint(p.key for p in experiment.points)
             assert max(p.m for p in quick.points) <= experiment.reduced.width
             assert 1 <= quick.trials <= experiment.trials
-        assert all(p.m > 10 * p.d for p in largest(experiment.points)), "checks are made where d << m"
+        asked = largest(experiment.points) if experiment.rules else []
+        assert all(p.m > 10 * p.d for p in asked), "checks are made where d << m"
         for point in (p for form in experiment.forms for p in form.points):
             assert point.setting().kappa < 10, "a residual near zero belongs to no measurement of the error"
 
@@ -181,6 +182,8 @@ def test_a_quick_version_has_the_trials_that_its_checks_need() -> None:
             experiment.points
         ):
             continue  # at widths of its own
+        if not quick.rules:
+            continue  # nothing to be decided
         groups = group_records(read_records(ROOT / "figures" / "records" / f"{experiment.name}.json"))
 
         found = {p: measured(groups[replace(p, experiment=experiment.name)]) for p in quick.points}

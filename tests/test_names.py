@@ -78,6 +78,7 @@ def test_a_lone_series_has_no_name_and_what_it_has_is_shared() -> None:
         "d = 20",
         "B = 4",
         "dropout (p = 0.3, per sample)",
+        "tensor attack",
         "residualized moments",
     )
     assert found.parameters == ("p = 0.3", "per sample")

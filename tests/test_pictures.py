@@ -345,9 +345,9 @@ def test_the_title_names_the_attack(digits: ImageBatch) -> None:
     class Guess(AttackSpec):
         name = "own_guess"
 
-    assert module._attack(Guess()) == "own guess"
-    assert module._attack(TensorAttack()) == "residualized moments"
+    assert module._attack(Guess()) == "own guess attack"
+    assert module._attack(TensorAttack()) == "tensor attack, residualized moments"
     assert (
         module._attack(TensorAttack(moments="plain", contraction="random"))
-        == "plain moments, random contraction"
+        == "tensor attack, plain moments, random contraction"
     )

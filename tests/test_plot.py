@@ -184,8 +184,9 @@ def test_verdicts_are_counted_in_the_figure_and_told_in_full_in_its_caption(tmp_
     (told,) = tmp_path.glob("*.txt")
     assert told.name == "own.caption.txt"
     paragraph, *verdicts = told.read_text("utf-8").strip().split("\n\n")
-    assert "A demonstration. relu, orthonormal (seed 3), d = 50, B = 2, no defense." in paragraph.replace(
-        "\n", " "
+    assert (
+        "A demonstration. relu, orthonormal (seed 3), d = 50, B = 2, no defense, tensor attack."
+        in paragraph.replace("\n", " ")
     )
     assert verdicts[0].split("\n") == [
         f"PREDICTED m = 80 000, {name}: {r.text}"

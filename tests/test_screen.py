@@ -211,9 +211,9 @@ def judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str
     seen: list[str] = []
     from verify.cli.report import judge_and_draw
 
-    def counted(records: Any, experiment: Experiment, *rest: Any) -> Any:
-        seen.append(experiment.name)
-        return judge_and_draw(records, experiment, *rest)
+    def counted(found: Any, *rest: Any) -> Any:
+        seen.extend(experiment.name for experiment in found)
+        return judge_and_draw(found, *rest)
 
     monkeypatch.setattr("verify.cli.verify.judge_and_draw", counted)
     monkeypatch.setattr(
@@ -301,8 +301,9 @@ def test_what_changes_while_a_run_goes_on_is_not_told_as_its_own(
     """Hours lie between the first figure and the manifest: what is edited, or recorded by another run, in between."""
     counted = verify.judge_and_draw
 
-    def meanwhile(records: Any, experiment: Experiment, *rest: Any) -> Any:
-        found = counted(records, experiment, *rest)
+    def meanwhile(measured: Any, *rest: Any) -> Any:
+        (experiment,) = measured
+        found = counted(measured, *rest)
         if changed == "code":
             (tmp_path / "bounds" / "errors.py").write_text("# edited\n")
         else:

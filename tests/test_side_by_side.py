@@ -23,6 +23,7 @@ from bounds import (
 from verify import EXPERIMENTS
 from verify.cli.report import concluded
 from verify.draw.side_by_side import PANELS, Panel, SideBySide, is_common, plot_side_by_side
+from verify.experiments.beside import STRENGTH_WIDTH
 from verify.experiments.defenses import SIDE_BY_SIDE_WIDTH
 from verify.judge.base import bound_at
 from verify.measure.features import Features
@@ -47,12 +48,21 @@ def test_every_panel_can_be_filled_from_the_catalogue(monkeypatch: pytest.Monkey
     panels = SideBySide.of(records).panels
     for panel in panels:
         assert panel.widths and panel.strengths, panel.title
-        assert {p.m for c in panel.strengths for p in c.points} == {SIDE_BY_SIDE_WIDTH}, panel.title
-        assert all(c.name for c in panel.widths) or len(panel.widths) == 1, panel.title
+        for c in (*panel.widths, *panel.strengths):
+            assert c.other != isinstance(c.points[0].attack, TensorAttack)
+        assert {p.m for c in panel.strengths if not c.other for p in c.points} == {SIDE_BY_SIDE_WIDTH}, (
+            panel.title
+        )
+        assert {p.m for c in panel.strengths if c.other for p in c.points} == {STRENGTH_WIDTH}, panel.title
+        tensor = [c for c in panel.widths if not c.other]
+        assert all(c.name for c in tensor) or len(tensor) == 1, panel.title
+        colour = {c.points[0].defense: c.colour for c in tensor}
+        others = [c for c in panel.widths if c.other]
+        assert others and all(colour[c.points[0].defense] == c.colour for c in others), panel.title
         if panel.title not in ("No defense", "Local aggregation", "Secure aggregation"):
             assert {p.B for p in panel.measured} == {2}, panel.title
     ratios = {p.title: p for p in panels}["Pruning"].strengths
-    assert [c.x for c in ratios] == [(0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)]
+    assert [c.x for c in ratios] == [(0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)] * 2
 
 
 def test_trials_of_other_settings_do_not_enter() -> None:
@@ -87,7 +97,7 @@ def test_panels_say_what_is_missing_and_what_failed() -> None:
     titles = [axes.get_title() for axes in figure.axes]
     assert any("3 of 9 failed" in title for title in titles)
     told = figure.get_suptitle().replace("\n", " ")
-    assert "Not drawn: 3 trials" in told and f"One attack against 1 of {len(PANELS)} defenses" in told
+    assert "Not drawn: 3 trials" in told and f"The tensor attack against 1 of {len(PANELS)} defenses" in told
     assert len(figure.axes) == 2, "a defense that was not measured has no panels"
     without = plot_side_by_side(simulated_records(both, 3))
     assert len(without.axes) == 1, "nor has one at a single strength a panel of strengths"

@@ -15,9 +15,9 @@ from bounds.setting import Setting
 class GradientPruning(Defense):
     """The fraction ``ratio`` of the entries that are smallest in absolute value is set to zero (by magnitude, over the
     whole gradient that is sent). A function of the entry that is not proportional to it: for two features or more an
-    error is left that no width removes. With ReLU the entries of neurons that no feature activates are zero anyway: up to
-    their share, about ``2^-B``, pruning does nothing. Liu, Wang, Chen, Lei 2025 (arXiv 2402.09478) state no upper bound;
-    FLOOR and PREDICTED are ours."""
+    error of the tensor attack is left that no width removes; least squares on the entries that are kept has none. With
+    ReLU the entries of neurons that no feature activates are zero anyway: up to their share, about ``2^-B``, pruning does
+    nothing. Liu, Wang, Chen, Lei 2025 (arXiv 2402.09478) state no upper bound; FLOOR and PREDICTED are ours."""
 
     name: ClassVar[str] = "gradient_pruning"
     ratio: float = param(lo=0.0, hi=0.9999, off=0.0, grid=(0.5, 0.7, 0.9))

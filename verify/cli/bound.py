@@ -83,7 +83,7 @@ def bound(
                 for name, meaning in _meanings(formula).items():
                     print(f"% {name}: {meaning}")
     else:
-        say(f"{spec!r}, d = {d}, m = {m}, B = {B}, {activation}")
+        say(f"{spec!r}, d = {d}, m = {m}, B = {B}, {activation}, {attack.called}")
         _print(evaluation, symbolic)
 
 

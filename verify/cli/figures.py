@@ -5,6 +5,7 @@ What draws is imported where something is drawn: matplotlib takes longer than ev
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from verify.cli.command import App
 from verify.cli.options import FORMATS, Format, Json, new_directory
 from verify.experiments.own import experiment_of
 from verify.judge.verdict import Result
+from verify.measure.experiment import Experiment, by_figure
 from verify.measure.files import read_records
 from verify.measure.pictures import load_pictures
 from verify.measure.record import Record
@@ -52,11 +54,12 @@ def figures(
         _redraw_study(path, target, format)
     results: list[Result] = []
     records: list[Record] = []
-    for path in saved.records:
-        found = read_records(path)
-        records += found
-        results += _redraw_records(path, found, target, format)
-    from verify.cli.report import report
+    from verify.cli.report import judge_and_draw, report
+
+    kept = _kept(saved.records)
+    for together in by_figure(kept):
+        records += [record for e in together for record in kept[e]]
+        results += judge_and_draw({e: kept[e] for e in together}, target, format)
 
     report(results, records, target, format, as_json)
 
@@ -86,16 +89,16 @@ def _redraw_study(path: Path, target: Path, suffix: str) -> None:
         save_figure(study.draw(found), (target / study.figure).with_suffix(f".{suffix}"))
 
 
-def _redraw_records(path: Path, found: list[Record], target: Path, suffix: str) -> list[Result]:
-    """One experiment: of the catalogue by its name, else what its records say of themselves."""
-    from verify.cli.report import judge_and_draw
-
-    if not found:
-        _tell(path, "no trials yet")
-        return []
+def _kept(paths: Sequence[Path]) -> dict[Experiment, list[Record]]:
+    """The records by their experiment: of the catalogue by its name, else what they say of themselves."""
     known = {e.name: e for full in EXPERIMENTS.values() for e in full.forms}
-    experiment = known.get(found[0].experiment) or experiment_of(found)
-    return judge_and_draw(found, experiment, target, suffix)
+    kept: dict[Experiment, list[Record]] = {}
+    for path in paths:
+        if found := read_records(path):
+            kept.setdefault(known.get(found[0].experiment) or experiment_of(found), []).extend(found)
+        else:
+            _tell(path, "no trials yet")
+    return kept
 
 
 def _tell(path: Path, what: str) -> None:

@@ -42,7 +42,10 @@ def asked_digest(experiments: Sequence[Experiment], options: Mapping[str, Any]) 
         return ""
     digest = hashlib.sha256()
     versions = {name: metadata.version(name) for name in LIBRARIES} | {"python": platform.python_version()}
-    asked = [(e.name, e.title, e.rules, e.trials, e.seed, [p.key for p in e.points]) for e in experiments]
+    asked = [
+        (e.name, e.title, e.rules, e.trials, e.seed, [p.key for p in e.points], e.beside, e.plane)
+        for e in experiments
+    ]
     for told in (asked, sorted(options.items()), sorted(versions.items())):
         digest.update(repr(told).encode())
     return _with_files(digest, _sources())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from bounds import DEFENSES, Defense, Param, checks
+from bounds import ATTACKS, DEFENSES, AttackSpec, Defense, Param, checks
 from bounds.registry import Live
 
 #: Whole numbers up to here are exact as floats too.
@@ -79,6 +79,15 @@ def family_of(name: str, *more: str, argument: str = "DEFENSE") -> type[Defense]
         return NAMES[checks.choice(argument, name, (*more, *NAMES))]
     except ValueError as error:
         raise ValueError(f"{error} (one of your own needs --plugin MODULE before the command)") from None
+
+
+def attacks_of(names: Sequence[str]) -> tuple[type[AttackSpec], ...]:
+    """The families of attacks that ``--attack`` names, several of them divided by commas or in repeated options; "all" is
+    every one. ``ValueError`` for a name that is none."""
+    known = {family.name: family for family in ATTACKS}
+    told = [part.strip().replace("-", "_") for name in names for part in name.split(",")]
+    chosen = [checks.choice("attack", name, ("all", *known)) for name in told]
+    return tuple(known.values()) if "all" in chosen else tuple(known[name] for name in dict.fromkeys(chosen))
 
 
 def defense_of(name: str, parameters: Parameters) -> Defense:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import typer
@@ -13,21 +13,38 @@ from verify.judge.base import Conduct
 from verify.judge.compare import judged
 from verify.judge.labels import label_rows, label_table
 from verify.judge.predicted import RatioResult
+from verify.judge.strongest import reached, strongest_table
 from verify.judge.verdict import Result
 from verify.measure.experiment import Experiment
 from verify.measure.groups import group_records
+from verify.measure.outcome import TrialOutcome
+from verify.measure.point import Point
 from verify.measure.record import Record
 
 # What draws is imported where it draws: a run that is only told again does not wait for it.
 
 
-def judge_and_draw(records: Sequence[Record], experiment: Experiment, out: Path, suffix: str) -> list[Result]:
-    """The verdicts of one experiment and its figure, from records grouped and judged once."""
+def judge_and_draw(measured: Mapping[Experiment, Sequence[Record]], out: Path, suffix: str) -> list[Result]:
+    """The verdicts of experiments that are drawn together (``by_figure``) and their figure, from records grouped and judged
+    once. The figure bears the first one's name."""
     from verify.draw.experiment import draw_judged
+    from verify.draw.plane import draw_plane
 
-    groups = group_records(records, experiment)
-    results = judged(groups, experiment.rules, Conduct())
-    draw_judged(groups, results, out / f"{experiment.name}.{suffix}", experiment)
+    groups: dict[Point, Sequence[TrialOutcome]] = {}
+    results: list[Result] = []
+    for experiment, records in measured.items():
+        own = group_records(records, experiment)
+        results += judged(own, experiment.rules, Conduct())
+        # What runs also where an experiment stands beside another is for comparing at equal width: ``strongest``.
+        groups |= {
+            p: g for p, g in own.items() if not experiment.beside or type(p.attack) in experiment.attacks
+        }
+    first = next(iter(measured))
+    path = out / f"{first.name}.{suffix}"
+    if first.plane:
+        draw_plane(groups, first, path)
+    else:
+        draw_judged(groups, results, path, first)
     return results
 
 
@@ -56,12 +73,19 @@ def concluded(results: Sequence[Result], records: Sequence[Record], out: Path, s
     chosen = SideBySide.of(records)
     if chosen.compares:
         draw_side_by_side(chosen, out / f"side-by-side.{suffix}")
-    if results:
+    rows = reached(groups)
+    if results or rows:
         out.mkdir(parents=True, exist_ok=True)
-        text = verdict_table(results) + "\n" + label_table(label_rows(groups))
+        parts = (
+            verdict_table(results) if results else "",
+            strongest_table(rows),
+            label_table(label_rows(groups)),
+        )
+        text = "\n".join(filter(None, parts))
         (out / "verdicts.md").write_text(text, encoding="utf-8")
     failed = sum(seen.failed for group in groups.values() for seen in group)
-    return Summary(len(records), failed, str(out), [plain(r.to_dict()) for r in results])
+    told = [plain(r.to_dict()) for r in results], [plain(row.to_dict()) for row in rows]
+    return Summary(len(records), failed, str(out), *told)
 
 
 def verdict_table(results: Sequence[Result]) -> str:

@@ -30,12 +30,14 @@ _PLAIN = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run found, as JSON-able values: ``figures`` is the directory, ``results`` every verdict."""
+    """What a run found, as JSON-able values: ``figures`` is the directory, ``results`` every verdict, ``reached`` what each
+    attack reached where several ran (``strongest.Reached``)."""
 
     trials: int
     failed_trials: int
     figures: str
     results: Sequence[Judged]
+    reached: Sequence[Judged] = ()
 
     @property
     def fails(self) -> bool:
@@ -61,7 +63,7 @@ def show(summary: Summary, suffix: str, as_json: bool, *, verbose: bool = False,
     if verbose and summary.results:
         console().print(_listing(summary.results))
     if summary.results:
-        shown, notes = overview(summary.results, suffix)
+        shown, notes = overview(summary.results, suffix, summary.reached)
         console().print(shown)
         say(notes)
     for verdict in ("fails", "inconclusive"):
@@ -74,12 +76,16 @@ def show(summary: Summary, suffix: str, as_json: bool, *, verbose: bool = False,
     if summary.results:
         say(f"every comparison in words: {out / 'verdicts.md'}, or --verbose; figures: {out}")
     else:
+        for defense in dict.fromkeys(r["defense"] for r in summary.reached):
+            own = [r for r in summary.reached if r["defense"] == defense]
+            told = "; ".join(line.strip() for line in _reached(own))
+            say(f"{str(defense).replace('_', ' ')}, median error at equal width: {told}")
         say(f"nothing was asked of these records; figures: {out}")
     if foot:
         say(foot)
 
 
-def overview(results: Sequence[Judged], suffix: str) -> tuple[Table, str]:
+def overview(results: Sequence[Judged], suffix: str, reached: Sequence[Judged] = ()) -> tuple[Table, str]:
     """The table with a row for each defense, in the order in which they come, and what its words mean."""
     made = Table(box=_PLAIN, padding=0, show_edge=False)
     for name in ("defense\nand its figure", "measured /\npredicted", "limits,\nbounds, rates", "verdicts"):
@@ -91,13 +97,36 @@ def overview(results: Sequence[Judged], suffix: str) -> tuple[Table, str]:
         ratios = [r["ratio"] for r in own if _speaks(r) and r.get("ratio") is not None]
         name = str(defense).replace("_", " ") if defense != "none" else "no defense"
         made.add_row(
-            Text.assemble((name, "bold"), f"\n{figure}"),
+            Text.assemble(
+                (name, "bold"), f"\n{figure}", *_reached([r for r in reached if r["defense"] == defense])
+            ),
             _spread(ratios, ".3f"),
             _narrow(_others(own)) or "—",
             "\n".join([*_verdicts(own), *filter(None, [_narrow(_reasons(own))])]),
         )
     kinds = [s.what for k, s in _OTHERS.items() if s.lines([r for r in results if r["kind"] == k])]
-    return made, "; ".join(("measured / predicted: median, range", *kinds))
+    about = ", ".join(dict.fromkeys(r["attack"] for r in results if r.get("attack")))
+    notes = [f"verdicts are about the {about}"] if about else []
+    notes += ["measured / predicted: median, range", *kinds]
+    notes += ["below a figure's name: the median error of each attack, at equal width"] if reached else []
+    return made, "; ".join(notes)
+
+
+def _reached(rows: Sequence[Judged]) -> list[str]:
+    """A line for each attack, the strongest first: its median error, the range over settings; counted where exact."""
+    lines = []
+    by_attack = {
+        name: [r for r in rows if r["attack"] == name] for name in dict.fromkeys(r["attack"] for r in rows)
+    }
+    for name, own in sorted(by_attack.items(), key=lambda pair: -sum(r["strongest"] for r in pair[1])):
+        trials, exact = sum(r["trials"] for r in own), sum(r["exact"] for r in own)
+        error = (
+            f"exact in {exact} of {trials}"
+            if 2 * exact > trials
+            else _range([r["typical"] for r in own], ".2g")
+        )
+        lines.append(f"\n  {name} {error}")
+    return lines
 
 
 def _speaks(result: Judged) -> bool:

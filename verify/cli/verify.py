@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bounds import TensorAttack, checks
+from bounds import AttackSpec, TensorAttack, checks
 from verify import EXPERIMENTS
 from verify.cli.command import App
 from verify.cli.finished import asked_digest, made_from, read_finished, records_digest, write_finished
@@ -22,6 +22,7 @@ from verify.cli.options import (
     Out,
     Parameters,
     Trials,
+    attacks_of,
     count,
     defense_of,
     family_of,
@@ -34,7 +35,7 @@ from verify.cli.report import concluded, judge_and_draw
 from verify.cli.screen import Summary, show
 from verify.experiments.own import own_experiment
 from verify.judge.verdict import Result
-from verify.measure.experiment import Experiment
+from verify.measure.experiment import Experiment, by_figure
 from verify.measure.features import FEATURE_KINDS, Features, read_rows
 from verify.measure.progress import Progress
 from verify.measure.record import Record
@@ -66,7 +67,19 @@ def verify(
         str, typer.Argument(metavar="DEFENSE|all", help=f"all, or one of {', '.join(NAMES)}.")
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Smaller widths and few trials.")] = False,
-    only: Annotated[list[str] | None, typer.Option(help="Only this experiment (may be repeated).")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this experiment and those drawn beside it (may be repeated)."),
+    ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attack",
+            metavar="NAME|all",
+            help="Only this attack: tensor, likelihood, message_passing (may be repeated; default: all that the "
+            "catalogue has, tensor in a setting of your own).",
+        ),
+    ] = None,
     trials: Trials = None,
     seed: Annotated[
         int | None,
@@ -107,7 +120,11 @@ def verify(
     }  # fmt: skip
     given = {name: value for name, value in own.items() if value is not None}
     only = only or []
-    chosen = [_own_experiment(defense, given, quick, only, seed)] if given else _chosen(defense, only, quick)
+    attacks = attacks_of(attack or ())
+    if given:
+        chosen = [_own_experiment(defense, given, attacks, quick, only, seed)]
+    else:
+        chosen = [e for together in by_figure(_chosen(defense, only, attacks, quick)) for e in together]
     if trials is not None:
         checks.integer("trials", trials, 1)
     checks.integer("jobs", jobs, 1)
@@ -136,38 +153,53 @@ def _measured(
     # Entries of W drawn: what a trial's time goes with.
     costs = {e.name: float((how["trials"] or e.trials) * sum(p.m * p.d for p in e.points)) for e in chosen}
     with Progress(costs) as progress:
-        for experiment in chosen:
-            found = sweep(experiment, out / "records", progress=progress, **how)
-            digests.append(records_digest(experiment, out / "records"))
-            records += found
-            results += judge_and_draw(found, experiment, out, suffix)
+        for together in by_figure(chosen):
+            measured = {}
+            for experiment in together:
+                measured[experiment] = sweep(experiment, out / "records", progress=progress, **how)
+                digests.append(records_digest(experiment, out / "records"))
+            records += [record for found in measured.values() for record in found]
+            results += judge_and_draw(measured, out, suffix)
         progress.end("common figures")
         return concluded(results, records, out, suffix), digests
 
 
-def _chosen(defense: str, only: Sequence[str], quick: bool) -> list[Experiment]:
-    """Experiments of the catalogue, or their quick versions."""
+def _chosen(
+    defense: str, only: Sequence[str], attacks: Sequence[type[AttackSpec]], quick: bool
+) -> list[Experiment]:
+    """Experiments of the catalogue, or their quick versions; ``attacks``: only those with any of these, if any is named."""
     family = () if defense == "all" else family_of(defense, "all")
     for name in only:
         checks.choice("only", name, tuple(EXPERIMENTS))
     wanted = list(EXPERIMENTS.values())
     if defense != "all":
         wanted = [e for e in wanted if any(isinstance(p.defense, family) for p in e.points)]
-    chosen = [e for e in wanted if not only or e.name in only]
+    chosen = [e for e in wanted if not only or e.name in only or e.beside in only]
     if not chosen:
         raise ValueError(
             f"only must name an experiment about {defense}: {', '.join(e.name for e in wanted)}; got {only}"
         )
+    if attacks:
+        chosen = [e for e in chosen if not e.attacks.isdisjoint(attacks)]
+    if not chosen:
+        raise ValueError(
+            f"attack must be one that an experiment about {defense} has; got {', '.join(a.name for a in attacks)}"
+        )
     if not quick:
         return chosen
     if only:
-        return [e.quick() for e in chosen]
+        return [e.quick() for e in chosen if e.reduced or e.name in only]
     # That of everything is for a verdict on every defense.
     return [e.quick() for e in chosen if e.reduced and (e.reduced.in_all or defense != "all")]
 
 
 def _own_experiment(
-    defense: str, given: Mapping[str, Any], quick: bool, only: Sequence[str], seed: int | None
+    defense: str,
+    given: Mapping[str, Any],
+    attacks: Sequence[type[AttackSpec]],
+    quick: bool,
+    only: Sequence[str],
+    seed: int | None,
 ) -> Experiment:
     """The experiment that the options describe, with defaults for what they leave open."""
     left, told = dict(given), spelled(next(iter(given)))
@@ -184,8 +216,11 @@ def _own_experiment(
         left["features"] = Features(kind, cosine=left.pop("cosine", None))
     if "labels" in left:
         left["labels"] = numbers("labels", left["labels"])
-    if "moments" in left:
-        left["attack"] = TensorAttack(moments=left.pop("moments"))
-    setting = ("m", "d", "B", "activation", "features", "X", "labels", "attack", "tolerance")
+    if attacks and TensorAttack not in attacks and "moments" in left:
+        raise ValueError(f"moments are the tensor attack's; got them with {attacks[0].name}")
+    moments = left.pop("moments", "residualized")
+    specs = [a(moments=moments) if a is TensorAttack else a() for a in attacks or (TensorAttack,)]
+    left |= {"attack": specs[0], "also": tuple(specs[1:])}
+    setting = ("m", "d", "B", "activation", "features", "X", "labels", "attack", "also", "tolerance")
     chosen = {name: left.pop(name) for name in setting if name in left}
     return own_experiment(defense_of(defense, left), seed=seed or 0, **chosen)

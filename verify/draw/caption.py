@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bounds import Kind
 from verify.draw.curves import drawn_kinds
-from verify.draw.key import guides
+from verify.draw.key import EXACTLY, guides
 from verify.draw.shown import Shown
 
 #: How theory is drawn, for the kinds that come with this project; another one's line is told by the figure's key.
@@ -15,7 +15,7 @@ MEANINGS = {
     Kind.PREDICTED: "PREDICTED: first-order asymptotics of this estimator, from the setting alone, nothing fitted.",
     Kind.UPPER: "UPPER: proved, exceeded with probability at most delta.",
     Kind.LOWER: "LOWER: no attack of its class does better.",
-    Kind.FLOOR: "FLOOR: the limit as the width grows.",
+    Kind.FLOOR: "FLOOR: the limit of this estimator's error as the width grows.",
 }
 
 
@@ -36,6 +36,11 @@ def caption(shown: Shown) -> str:
             else []
         ),
     ]
+    if exact := sum(n for c in shown.curves for n in c.exact):
+        trials = sum(m.n + m.failed for c in shown.curves for m in c.measured)
+        told.append(
+            f"{EXACTLY[0].upper()}{EXACTLY[1:]}, counted at its place and not drawn: {exact} of {trials} trials."
+        )
     paragraph = textwrap.fill(" ".join(told), 110)
     return "\n".join([paragraph, "", *verdict_lines(shown), ""])
 
@@ -43,8 +48,7 @@ def caption(shown: Shown) -> str:
 def verdict_lines(shown: Shown) -> list[str]:
     """One line each; what the caption says of all points already is left out."""
     described = [p.describe() for c in shown.curves for p in c.points]
-    common = [text for part, text in described[0].items() if len({d[part] for d in described}) == 1]
-    known = {word for text in common for word in text.split(", ")}
+    known = set.intersection(*({w for text in d.values() for w in text.split(", ")} for d in described))
     lines = []
     for r in shown.results:
         name = ", ".join(word for word in r.series.split(", ") if word not in known)

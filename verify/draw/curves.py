@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from bounds import BoundValue, Kind
-from verify.draw.style import AXES, COLOURS, MARKERS, STYLES
+from bounds import BoundValue, Kind, LikelihoodAttack, TensorAttack
+from verify.draw.style import AXES, COLOURS, JOINED, MARKERS, STYLES
 from verify.judge.base import Groups, bounds_at, errors_of, measured
 from verify.judge.statistics import LEVEL, Measured
 from verify.judge.upper import bound_of
-from verify.measure.outcome import TrialOutcome
+from verify.measure.outcome import EXACT, TrialOutcome
 from verify.measure.point import Point
 from verify.measure.series import parameter_of, value_of
 
@@ -65,6 +65,41 @@ class Curve:
     points: tuple[Point, ...]
     part: str
 
+    @property
+    def exact(self) -> list[int]:
+        """How many trials at each point recovered the features exactly: no logarithm shows their errors beside others."""
+        return [sum(e < EXACT for e in errors_of(found, self.part)) for found in self.records]
+
+    @property
+    def seen(self) -> list[list[float]]:
+        """The errors at each point that have a height: all but the exact ones."""
+        return [[e for e in errors_of(found, self.part) if e >= EXACT] for found in self.records]
+
+    @property
+    def other(self) -> bool:
+        """Whether it is of another attack than the tensor attack."""
+        return not isinstance(self.points[0].attack, TensorAttack)
+
+    @property
+    def mark(self) -> Mapping[str, Any]:
+        """The marker of its root mean squares: hollow for the likelihood attack, half filled for any other than that and the
+        tensor attack."""
+        filled = {"markerfacecolor": self.colour, "markeredgecolor": "white"}
+        hollow: dict[str, Any] = {
+            "markerfacecolor": "white",
+            "markeredgecolor": self.colour,
+            "markeredgewidth": 1.3,
+        }
+        if self.other and not isinstance(self.points[0].attack, LikelihoodAttack):
+            hollow |= {"fillstyle": "left", "markerfacecolor": self.colour, "markerfacecoloralt": "white"}
+        return {"marker": self.marker, "linestyle": "", **(hollow if self.other else filled)}
+
+    @property
+    def joined(self) -> Mapping[str, Any] | None:
+        """The line through its root mean squares where theory states nothing to lead the eye; None where it does."""
+        stated = any(not math.isnan(v) for kind in STYLES for v in self.values(kind))
+        return JOINED.get(self.points[0].attack.name, JOINED[""]) if self.other and not stated else None
+
     def values(self, kind: Kind) -> list[float]:
         """What theory states at each point, nan where it states nothing."""
         stated = [e.get(kind) for e in self.theory]
@@ -74,6 +109,12 @@ class Curve:
 def drawn_kinds(curves: Sequence[Curve]) -> list[Kind]:
     """The kinds of statement that have a line: a height above zero, which alone is on a logarithmic axis."""
     return [k for k in STYLES if any(v > 0 for c in curves for v in c.values(k))]
+
+
+def speaks_of(kind: Kind, curves: Sequence[Curve]) -> str:
+    """The attacks about which statements of this kind are drawn."""
+    spoken = (c.points[0].attack.called for c in curves if any(v > 0 for v in c.values(kind)))
+    return ", ".join(dict.fromkeys(spoken))
 
 
 def _statements(point: Point, part: str, kinds: Sequence[Kind]) -> dict[Kind, BoundValue]:
@@ -129,27 +170,21 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Axis, scale: float = 
     jitter = np.random.default_rng(0)  # only spreads the dots, so that all of them are seen
     seen: list[float] = []
     for curve in curves:
-        for at, group, m in zip(curve.x, curve.records, curve.measured, strict=True):
-            errors = errors_of(group, curve.part)
-            # No logarithm shows an exact recovery, R = 0: it is counted at the foot (``draw_counts``).
+        for at, errors, m in zip(curve.x, curve.seen, curve.measured, strict=True):
+            # No logarithm shows an exact recovery beside others: it is counted at the foot (``draw_counts``).
             spread = axis.moved(at, 0.012 * jitter.uniform(-1, 1, len(errors)))
             axes.plot(
                 spread, errors, "o", color=curve.colour, markersize=2.6 * scale, alpha=0.35, markeredgewidth=0
             )
-            seen += [e for e in errors if e > 0]
-            if m.n and m.rms > 0:
-                axes.plot(
-                    at,
-                    m.rms,
-                    curve.marker,
-                    color=curve.colour,
-                    markersize=5 * scale,
-                    markeredgecolor="white",
-                    zorder=4,
-                )
-            if m.n >= 2 and m.rms > 0:
+            seen += errors
+            if m.n and m.rms >= EXACT:
+                axes.plot(at, m.rms, markersize=5 * scale, zorder=4, **curve.mark)
+            if m.n >= 2 and m.rms >= EXACT:
                 low = max(m.low, 1e-3 * m.rms)  # an interval that reaches zero leaves the frame
                 axes.vlines(at, low, m.high, color=curve.colour, linewidth=1.6 * scale, zorder=3)
+        if curve.joined is not None:
+            heights = [m.rms if m.n and m.rms >= EXACT else math.nan for m in curve.measured]
+            axes.plot(curve.x, heights, color=curve.colour, zorder=2, **curve.joined)
         for kind, style in STYLES.items():
             values = curve.values(kind)
             if all(math.isnan(v) for v in values):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -12,12 +12,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from bounds import Kind
-from verify.draw.curves import drawn_kinds
+from verify.draw.curves import drawn_kinds, speaks_of
 from verify.draw.shown import Shown
 from verify.draw.style import GUESS, GUIDE, STYLES, TURNED, VERDICTS, wrapped
 from verify.judge import JUDGES
 from verify.judge.rate import RateResult
 from verify.judge.verdict import Result
+from verify.measure.outcome import EXACT
+
+#: What is counted at the foot of a figure, in words.
+EXACTLY = f"exact: R < {EXACT:g}"
 
 
 def key_handles(shown: Shown, wrap: int, guessed: bool) -> list[Artist]:
@@ -27,8 +31,8 @@ def key_handles(shown: Shown, wrap: int, guessed: bool) -> list[Artist]:
     named = [] if shown.rows or len(shown.curves) == 1 else shown.curves
     series = [
         Line2D(
-            [], [], color=c.colour, marker=c.marker, linestyle="", markersize=6 * scale,
-            label=wrapped(c.name, wrap),
+            [], [], color=c.colour, markersize=6 * scale, label=wrapped(c.name, wrap),
+            **{**c.mark, **(c.joined or {})},
         )
         for c in named
     ]  # fmt: skip
@@ -41,7 +45,7 @@ def key_handles(shown: Shown, wrap: int, guessed: bool) -> list[Artist]:
             label=f"rms, {shown.level:.0%} interval",
         ),
         *(
-            Line2D([], [], color="0.3", **_style(kind, shown), label=wrapped(_judged(kind, shown.results), wrap))
+            Line2D([], [], color="0.3", **_style(kind, shown), label=wrapped(_judged(kind, shown), wrap))
             for kind in drawn
         ),
         *(
@@ -49,6 +53,7 @@ def key_handles(shown: Shown, wrap: int, guessed: bool) -> list[Artist]:
             for exponent, found in guides(shown).items()
         ),
         *([Line2D([], [], **GUESS, label="guessing zero, R = 1")] if guessed else []),
+        *([Line2D([], [], linestyle="", label=EXACTLY)] if any(n for c in shown.curves for n in c.exact) else []),
     ]  # fmt: skip
     if shown.compared is Kind.PREDICTED and Kind.PREDICTED in drawn:
         marks.append(Patch(color="0.88", label=f"tolerance: 1 ± {shown.tolerance:g}"))
@@ -101,9 +106,13 @@ def _numbers(results: Collection[Result]) -> str:
     return ", ".join(f"{n} {plural.get(v, v)}" for v in VERDICTS if (n := verdicts.count(v)))
 
 
-def _judged(kind: Kind, results: Iterable[Result]) -> str:
-    own = [r for r in results if r.kind is kind]
-    return f"{kind.name}: {counted(own)}" if own else kind.name
+def _judged(kind: Kind, shown: Shown) -> str:
+    """The kind, of whose statements it speaks where there are several attacks, and the verdicts."""
+    own = [r for r in shown.results if r.kind is kind]
+    name = kind.name
+    if len({c.points[0].attack.called for c in shown.curves}) > 1:
+        name += f" ({speaks_of(kind, shown.curves)})"
+    return f"{name}: {counted(own)}" if own else name
 
 
 def _rate(exponent: float, found: list[RateResult]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
-from bounds import NoDefense, TensorAttack
+from bounds import ATTACKS, NoDefense, TensorAttack
 from bounds.setting import alternating
 from verify.measure.point import Point, parameter_words
 
@@ -83,8 +83,7 @@ def _properties(point: Point) -> Properties:
         value = _text(getattr(point.defense, parameter))
         found[f"defense.{family.name}.{parameter}"] = Property(value, spoken, spoken)
     attack = point.attack
-    name = f"{attack.name} attack".replace("_", " ")
-    found["attack"] = Property(attack.name, "" if isinstance(attack, TensorAttack) else name, name)
+    found["attack"] = Property(attack.name, attack.called, attack.called)
     for option in fields(attack):
         chosen = getattr(attack, option.name)
         spoken = f"{option.name} = {chosen}".replace("_", " ")
@@ -128,11 +127,18 @@ def _shared(common: Mapping[str, str]) -> list[str]:
     for key, words in common.items():
         if key == "defense":
             told.append(f"{words} ({', '.join(by_family[words])})" if words in by_family else words)
+        elif key.startswith("attack.") and words and "attack" not in common:
+            told.append(f"{_called(key.split('.')[1])}: {words}")
         elif not key.startswith("defense."):
             told.append(words)
     if "defense" not in common:
         told += [f"{family}: {', '.join(words)}" for family, words in by_family.items()]
     return told
+
+
+def _called(name: str) -> str:
+    """An attack of this name in words."""
+    return next((family.called for family in ATTACKS if family.name == name), name)
 
 
 def _ranges(points: Sequence[Point], said: set[str]) -> list[str]:

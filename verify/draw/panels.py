@@ -23,7 +23,9 @@ from verify.draw.style import (
     label_values,
     span_of,
 )
-from verify.judge.base import errors_of
+
+#: More texts than these in a row are shortened.
+CROWDED = 3
 
 
 def draw_errors(axes: Axes, shown: Shown, *, labelled: bool) -> bool:
@@ -95,8 +97,8 @@ def _draw_guides(axes: Axes, shown: Shown) -> list[float]:
     pairs = [
         (at, height)
         for c in shown.curves
-        for k, (at, group) in enumerate(zip(c.x, c.records, strict=True))
-        for height in (*errors_of(group, c.part), *(c.values(kind)[k] for kind in c.theory[k]))
+        for k, (at, found) in enumerate(zip(c.x, c.seen, strict=True))
+        for height in (*found, *(c.values(kind)[k] for kind in c.theory[k]))
         if height > 0
     ]
     heights: list[float] = []
@@ -118,12 +120,9 @@ def _draw_failures(axes: Axes, shown: Shown) -> float:
 
 
 def _draw_exact(axes: Axes, shown: Shown) -> float:
-    """The same at the foot for trials that recovered the features exactly: no logarithm shows R = 0."""
+    """The same at the foot for trials that recovered the features exactly: no logarithm shows their errors beside others."""
     counts = [
-        [
-            (n := errors_of(group, c.part).count(0.0), f"{n} of {m.failed + m.n} exact")
-            for group, m in zip(c.records, c.measured, strict=True)
-        ]
+        [(n, f"{n} of {m.failed + m.n} exact") for n, m in zip(c.exact, c.measured, strict=True)]
         for c in shown.curves
     ]
     return _draw_counts(axes, shown, counts, marker="v", top=False)
@@ -144,14 +143,38 @@ def _draw_counts(
     for row, (curve, own) in enumerate(rows):
         height = step * (0.7 + row)
         height = 1 - height if top else height
-        for at, (n, text) in zip(curve.x, own, strict=True):
+        told = _told(curve, own)
+        for at, (n, _), text in zip(curve.x, own, told, strict=True):
             if not n:
                 continue
             side = -1 if at == last else 1
             across = axes.get_xaxis_transform()
-            axes.plot(at, height, marker, color=curve.colour, transform=across, markersize=5 * look.scale)
+            fill = curve.mark["markerfacecolor"]
+            axes.plot(
+                at,
+                height,
+                marker,
+                color=curve.colour,
+                markerfacecolor=fill,
+                transform=across,
+                markersize=5 * look.scale,
+            )
             axes.annotate(
                 text, (at, height), xycoords=across, xytext=(7 * side * look.scale, 0), textcoords="offset points",
                 color=curve.colour, fontsize=look.small - 1, va="center", ha="right" if side < 0 else "left",
             )  # fmt: skip
     return step * len(rows)
+
+
+def _told(curve: Curve, own: Sequence[tuple[int, str]]) -> list[str]:
+    """The texts of one row: of many, equal ones once and others short; and first whose they are where that is another attack
+    than the tensor attack, which has the same colour."""
+    places = [k for k, (n, _) in enumerate(own) if n]
+    told = [text if n else "" for n, text in own]
+    if len(places) > CROWDED and len({told[k] for k in places}) == 1:
+        told = [f"each {text}" if k == places[0] else "" for k, text in enumerate(told)]
+    elif len(places) > CROWDED:
+        told = [text if k == places[0] else text.rpartition(" ")[0] for k, text in enumerate(told)]
+    if curve.other:
+        told[places[0]] = f"{curve.points[0].attack.called}: {told[places[0]]}"
+    return told

@@ -10,7 +10,7 @@ from bounds import Kind
 from verify.draw.curves import Curve, shown_interval
 from verify.draw.shown import Shown
 from verify.draw.style import GUESS, STYLES, TURNED, even_ticks, label_errors, span_of, wrapped
-from verify.judge.base import errors_of
+from verify.measure.outcome import EXACT
 
 HALF = 0.36  #: a row's half height; rows are one apart
 
@@ -39,22 +39,13 @@ def draw_error_rows(axes: Axes, shown: Shown, wrap: int) -> bool:
 
 def _draw_row(axes: Axes, curve: Curve, row: int, scale: float) -> list[float]:
     """One series; returns the errors and bounds that have to be in the frame."""
-    (group,), (m,) = curve.records, curve.measured
-    errors = errors_of(group, curve.part)
+    (errors,), (m,) = curve.seen, curve.measured
     spread = row + HALF * 0.8 * np.random.default_rng(row).uniform(-1, 1, len(errors))
     axes.plot(errors, spread, "o", color=curve.colour, markersize=2.6 * scale, alpha=0.35, markeredgewidth=0)
-    seen = [e for e in errors if e > 0]
-    if m.n and m.rms > 0:
-        axes.plot(
-            m.rms,
-            row,
-            curve.marker,
-            color=curve.colour,
-            markersize=6 * scale,
-            markeredgecolor="white",
-            zorder=5,
-        )
-    if m.n >= 2 and m.rms > 0:
+    seen = list(errors)
+    if m.n and m.rms >= EXACT:
+        axes.plot(m.rms, row, markersize=6 * scale, zorder=5, **curve.mark)
+    if m.n >= 2 and m.rms >= EXACT:
         axes.hlines(row, max(m.low, 1e-3 * m.rms), m.high, color=curve.colour, linewidth=2 * scale, zorder=4)
     for kind, style in STYLES.items():
         (value,) = curve.values(kind)
@@ -74,10 +65,9 @@ def _draw_row(axes: Axes, curve: Curve, row: int, scale: float) -> list[float]:
 
 def _name(curve: Curve, shown: Shown, wrap: int) -> str:
     """The series, or where it is alone its place on the axis it would have; and what no logarithm shows."""
-    (point,), (m,), (group,) = curve.points, curve.measured, curve.records
+    (point,), (m,), (exact,) = curve.points, curve.measured, curve.exact
     name = curve.name or point.describe()["m"]
     trials = m.n + m.failed
-    exact = errors_of(group, curve.part).count(0.0)
     lost = [f"{n} of {trials} {what}" for n, what in ((m.failed, "failed"), (exact, "exact")) if n]
     return "\n".join([wrapped(name, wrap), *lost])
 

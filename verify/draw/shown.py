@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bounds import Kind
+from bounds import Kind, TensorAttack
 from verify.draw.curves import Axis, Curve, curve_of
 from verify.draw.names import Wording
 from verify.draw.style import STYLES, Look
@@ -17,7 +17,8 @@ from verify.judge.upper import UpperCheck
 from verify.judge.verdict import Result
 from verify.measure.check import Check
 from verify.measure.experiment import Experiment
-from verify.measure.series import series, value_of
+from verify.measure.point import Point, point_key
+from verify.measure.series import series, value_of, without
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,15 @@ class Shown:
         level: float,
         look: Look,
     ) -> Shown:
-        """Of the points that have records."""
+        """Of the points that have records. Those of experiments that stand beside this one become points of it."""
+        if experiment is not None:
+            groups = {replace(p, experiment=experiment.name): group for p, group in groups.items()}
         together = series([p for p, group in groups.items() if group], x)
         wording = Wording.of(together, x)
-        part, kinds = _part(experiment), _kinds(experiment)
+        part, kinds = _part(experiment), kinds_of(experiment)
         curves = tuple(
             curve_of(points, name, k, groups, x, level, part, kinds)
-            for k, (points, name) in enumerate(zip(together, wording.names, strict=True))
+            for k, points, name in zip(colours(together, x), together, wording.names, strict=True)
         )
         points = [p for s in together for p in s]
         title = experiment.title if experiment else ", ".join(sorted({p.experiment for p in points}))
@@ -72,6 +75,22 @@ class Shown:
     def error(self) -> str:
         """What is drawn, in words."""
         return "distance from the span" if self.curves[0].part == "span" else "error R"
+
+
+def colours(together: Sequence[Sequence[Point]], x: str) -> list[int]:
+    """A colour's number for each series: of the tensor attack one each; another attack's is that of the tensor attack in the
+    same setting, at whatever width, where that is there."""
+    numbers: list[int] = []
+    known: dict[str, int] = {}
+    for points in together:
+        setting = point_key(without(points[0], ("attack", "m", x)))
+        tensor = isinstance(points[0].attack, TensorAttack)
+        number = known.get(setting)
+        if number is None or tensor:
+            number = len({*numbers})
+        known.setdefault(setting, number)
+        numbers.append(number)
+    return numbers
 
 
 def natural_axis(experiment: Experiment | None) -> str:
@@ -113,7 +132,7 @@ def _part(experiment: Experiment | None) -> str:
     return "span" if parts == {"span"} else "error"
 
 
-def _kinds(experiment: Experiment | None) -> tuple[Kind, ...]:
+def kinds_of(experiment: Experiment | None) -> tuple[Kind, ...]:
     """What is drawn of theory: all that can be, but for what is costly where no check asks for it."""
     asked = tuple(JUDGES) if experiment is None else tuple(c.kind for c in experiment.rules)
     return tuple(kind for kind in STYLES if kind in asked or not JUDGES[kind].costly)

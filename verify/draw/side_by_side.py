@@ -1,7 +1,8 @@
-"""All defenses in one figure: the same setting, the same attack, from saved records alone."""
+"""All defenses in one figure: the same setting, the same attacks, from saved records alone."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,9 @@ from bounds import (
 from bounds.setting import alternating
 from bounds.words import how_many
 from verify.draw.curves import Axis, Curve, curve_of, draw_curves, drawn_kinds
+from verify.draw.key import EXACTLY
 from verify.draw.names import Wording
+from verify.draw.shown import colours
 from verify.draw.style import (
     STYLES,
     checked_path,
@@ -38,11 +41,12 @@ from verify.draw.style import (
     wrapped,
 )
 from verify.experiments.grid import RANDOM
-from verify.judge.base import Groups, bound_at, errors_of
+from verify.experiments.map import PLANE_NAMES
+from verify.judge.base import Groups, bound_at
 from verify.judge.statistics import Measured
 from verify.measure.groups import group_records
 from verify.measure.outcome import TrialOutcome
-from verify.measure.point import Point
+from verify.measure.point import Point, attack_name
 from verify.measure.record import Record
 from verify.measure.series import series
 
@@ -61,14 +65,17 @@ PANELS: Mapping[type[Defense], str] = {
 
 COLUMNS = 4
 
+#: The share of a panel's height at its foot that marks of exact recoveries take.
+FOOT = 0.09
+
 LABEL = 2.6  # inches that the name of an axis may take: a panel without the values at its side
 
 
 WIDTHS = (
-    20_000,
-    80_000,
-    320_000,
-    1_280_000,
+    1_000,
+    10_000,
+    100_000,
+    1_000_000,
 )  # the marks of the width's axis, as far as any width was measured
 
 
@@ -97,11 +104,10 @@ class Panel:
         failed = sum(m.failed for m in measured.values())
         trials = failed + sum(m.n for m in measured.values())
         curves = (*self.widths, *self.strengths)
-        exact = {p: errors_of(g).count(0.0) for c in curves for p, g in zip(c.points, c.records, strict=True)}
+        exact = {p: n for c in curves for p, n in zip(c.points, c.exact, strict=True)}
         said = f"measured / predicted: {min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
         lost = f"{failed} of {trials} failed" if failed else ""
-        # R = 0 is on no logarithmic axis.
-        zero = f"{n} of {trials} exact, not shown" if (n := sum(exact.values())) else ""
+        zero = f"{n} of {trials} exact, at the foot" if (n := sum(exact.values())) else ""
         return "\n".join([self.title, *filter(None, (said, lost, zero))])
 
 
@@ -125,9 +131,10 @@ class SideBySide:
     @staticmethod
     def of(records: Iterable[Record]) -> SideBySide:
         """Of all records those in the common setting (``is_common``): of a defense that was measured at several widths, or
-        at the width at which most of its members were; of others the number is given."""
+        at the width at which most of its members were; of others the number is given. What a point runs also, beside its own
+        attack, is compared elsewhere (``strongest``)."""
         groups: dict[Point, list[TrialOutcome]] = {}
-        for point, found in group_records(r for r in records if is_common(r.point)).items():
+        for point, found in group_records(map(_own, filter(lambda r: is_common(r.point), records))).items():
             groups.setdefault(replace(point, experiment="side-by-side"), []).extend(found)
         panels = tuple(_panel(family, title, groups) for family, title in PANELS.items())
         drawn = {p for panel in panels for p in panel.measured}
@@ -219,7 +226,9 @@ def _draw_cells(figure: Figure, cells: Sequence[_Cell], rows: int, columns: int)
         else:
             axes.set_ylabel("error R")
     if first and heights:
-        first.set_ylim(0.75 * min(heights), 1.35 * max(heights))
+        low, high = math.log(0.75 * min(heights)), math.log(1.35 * max(heights))
+        foot = FOOT if any(n for cell in cells for c in cell.curves for n in c.exact) else 0.0
+        first.set_ylim(math.exp(low - foot / (1 - foot) * (high - low)), math.exp(high))
         label_errors(first, "y")
 
 
@@ -232,11 +241,23 @@ def _marks(widths: Sequence[float]) -> list[float]:
 
 def _key(cells: Sequence[_Cell]) -> list[Line2D]:
     drawn = drawn_kinds([c for cell in cells for c in cell.curves])
+    exact = any(n for cell in cells for c in cell.curves for n in c.exact)
+    others = {c.points[0].attack.called: c for cell in cells for c in cell.curves if c.other}
     return [
+        *(
+            Line2D(
+                [],
+                [],
+                **dict(c.mark) | {"color": "0.3", "markeredgecolor": "0.3"} | dict(c.joined or {}),
+                label=name,
+            )
+            for name, c in others.items()
+        ),
         Line2D([], [], color="0.3", marker=".", linestyle="", markersize=4, alpha=0.6, label="one trial"),
         Line2D([], [], color="0.3", marker="|", linestyle="", markersize=11, label="rms, 99% interval"),
-        *(Line2D([], [], color="0.3", label=k.name, **STYLES[k]) for k in drawn),
+        *(Line2D([], [], color="0.3", label=f"{k.name} (tensor attack)", **STYLES[k]) for k in drawn),
         Line2D([], [], color="0.3", linestyle=":", label="PREDICTED, no defense, two features"),
+        *([Line2D([], [], color="0.3", marker="v", linestyle="", label=EXACTLY)] if exact else []),
     ]
 
 
@@ -246,10 +267,18 @@ def _title(chosen: SideBySide, cells: Sequence[_Cell]) -> list[str]:
     share = "eight" if drawn == len(PANELS) == 8 else f"{drawn} of {len(PANELS)}"
     lost = f". Not drawn: {how_many(chosen.not_drawn, 'trial')} at single widths" if chosen.not_drawn else ""
     return [
-        f"One attack against {share} defenses (ReLU, random features, d = 50, residualized moments; two features, or two "
-        "for each client or local batch)",
+        f"{_attacks(cells)} against {share} defenses (ReLU, random features, d = 50, residualized moments; two features, or "
+        "two for each client or local batch)",
         f"{_which(cells)}{lost}",
     ]
+
+
+def _attacks(cells: Sequence[_Cell]) -> str:
+    """Those that are drawn, as a title begins."""
+    called = list(dict.fromkeys(c.points[0].attack.called for cell in cells for c in cell.curves))
+    if len(called) < 2:
+        return f"The {called[0]}" if called else "One attack"
+    return f"{', '.join(called[:-1])} and {called[-1]}".capitalize()
 
 
 def _which(cells: Sequence[_Cell]) -> str:
@@ -262,14 +291,23 @@ def _which(cells: Sequence[_Cell]) -> str:
 
 def is_common(point: Point) -> bool:
     """Whether a point is in the setting in which defenses are compared: two features, or two for each client or local
-    batch; any number where there is no defense."""
+    batch; any number where there is no defense. Its attack is any, as it is by default. The map has figures of its own."""
     return (
-        type(point.defense) in PANELS
+        point.experiment not in PLANE_NAMES
+        and type(point.defense) in PANELS
         and point.features == RANDOM
-        and (point.d, point.activation, point.dtype, point.attack) == (50, "relu", "float64", TensorAttack())
+        and (point.d, point.activation, point.dtype) == (50, "relu", "float64")
+        and attack_name(point.attack) == point.attack.name
         and point.labels == alternating(point.B)
         and (isinstance(point.defense, NoDefense) or 2 * _batches(point.defense) == point.B)
     )
+
+
+def _own(record: Record) -> Record:
+    """Of a trial in which several attacks ran what the point's own one gave."""
+    name = record.point.names[0]
+    point = record.point.single[name]
+    return replace(record, point=point, outcomes={name: record.outcomes[name]})
 
 
 def _batches(defense: Defense) -> int:
@@ -284,17 +322,22 @@ def _panel(family: type[Defense], title: str, groups: Groups) -> Panel:
     batch_alone = family is NoDefense  # its strength is the batch size
     variable = "B" if batch_alone else "strength"
     widths = [s for s in series([p for p in own if not batch_alone or p.B == 2], "m") if len(s) > 1]
-    # At one width: that of most members, the larger one where two are even.
-    width = max({p.m for p in own}, key=lambda m: (sum(p.m == m for p in own), m), default=0)
-    strengths = [s for s in series([p for p in own if p.m == width], variable) if len(s) > 1]
+    strengths: list[list[Point]] = []
+    for attack in dict.fromkeys(p.attack for p in own):
+        alike = [p for p in own if p.attack == attack]
+        # At one width: that of most members, the larger one where two are even.
+        width = max({p.m for p in alike}, key=lambda m: (sum(p.m == m for p in alike), m))
+        strengths += [s for s in series([p for p in alike if p.m == width], variable) if len(s) > 1]
     return Panel(title, _curves(widths, groups, "m"), _curves(strengths, groups, variable), variable)
 
 
 def _curves(together: Sequence[Sequence[Point]], groups: Groups, x: str) -> tuple[Curve, ...]:
-    names = Wording.of(together, x).names
+    """A series of another attack has the colour of the tensor attack's in the same setting, and no name of its own."""
+    tensor = [points for points in together if isinstance(points[0].attack, TensorAttack)]
+    names = {points[0]: name for points, name in zip(tensor, Wording.of(tensor, x).names, strict=True)}
     return tuple(
-        curve_of(points, name, index, groups, x, kinds=(Kind.PREDICTED, Kind.FLOOR))
-        for index, (points, name) in enumerate(zip(together, names, strict=True))
+        curve_of(points, names.get(points[0], ""), index, groups, x, kinds=(Kind.PREDICTED, Kind.FLOOR))
+        for index, points in zip(colours(together, x), together, strict=True)
     )
 
 
@@ -303,14 +346,19 @@ def _draw(axes: Axes, curves: Sequence[Curve], variable: str, marks: Sequence[fl
     points = [p for c in curves for p in c.points]
     axis = Axis.of(variable, points)
     heights = draw_curves(axes, curves, axis)
+    for c in curves:
+        whole = [at for at, n in zip(c.x, c.exact, strict=True) if n]
+        style = {**c.mark, "marker": "v", "color": c.colour}
+        axes.plot(whole, [FOOT / 2] * len(whole), transform=axes.get_xaxis_transform(), **style)
     ticks = sorted({at for c in curves for at in c.x} | set(marks if variable == "m" else ()))
     axes.set_xlim(axis.moved(ticks[0], -0.07), axis.moved(ticks[-1], 0.07))
-    widths = ticks if variable == "m" else [points[0].m] * len(ticks)
+    width, *_ = (p.m for p in points)
+    widths = ticks if variable == "m" else [width] * len(ticks)
     stated = [bound_at(Point("", RANDOM, d=50, m=int(m), B=2), Kind.PREDICTED).value for m in widths]
-    axes.plot(ticks, [v for v in stated if v], color="0.3", linestyle=":", linewidth=1.2, zorder=1)
+    axes.plot(ticks, [v or math.nan for v in stated], color="0.3", linestyle=":", linewidth=1.2, zorder=1)
     label_values(axes, marks if variable == "m" else _readable(ticks, axis))
     axes.tick_params(axis="x", labelsize=7.5)
-    at = [] if variable == "m" else [points[0].describe()["m"]]
+    at = [] if variable == "m" else _at_widths(points)
     at += Wording.of([c.points for c in curves], variable).parameters
     name = axis.label.split(": ")[-1]
     axes.set_xlabel(fitting(f"{name} ({', '.join(at)})" if at else name, LABEL, 8.5), fontsize=8.5)
@@ -320,9 +368,20 @@ def _draw(axes: Axes, curves: Sequence[Curve], variable: str, marks: Sequence[fl
             [
                 Line2D([], [], color=c.colour, marker=c.marker, linestyle="", markersize=4, label=c.name)
                 for c in curves
+                if c.name
             ],
         )
     return heights
+
+
+def _at_widths(points: Sequence[Point]) -> list[str]:
+    """At which width each attack ran; without its name where that is one for all."""
+    widths = {p.attack.called: p.describe()["m"] for p in points}
+    return (
+        [*dict.fromkeys(widths.values())]
+        if len({*widths.values()}) == 1
+        else [f"{called}: {width}" for called, width in widths.items()]
+    )
 
 
 def _readable(ticks: Sequence[float], axis: Axis) -> list[float]:

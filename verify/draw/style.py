@@ -80,6 +80,16 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 
 
+#: The line through the root mean squares of an attack of which theory states nothing, by the attack's name; "": any other.
+JOINED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "likelihood": {"linestyle": (0, (5, 1.5)), "linewidth": 0.9},
+        "message_passing": {"linestyle": (0, (1, 1.5)), "linewidth": 1.1},
+        "": {"linestyle": (0, (4, 1, 1, 1)), "linewidth": 0.9},
+    }
+)
+
+
 VERDICTS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "holds": ("#00795A", "o"),

@@ -10,14 +10,23 @@ from types import MappingProxyType
 from bounds import DEFENSES, Defense
 from bounds.registry import Live
 from verify.experiments.activations import ACTIVATIONS
+from verify.experiments.beside import BESIDE
 from verify.experiments.defenses import ON_DEFENSES
 from verify.experiments.grid import RANDOM, STANDARD, experiment
+from verify.experiments.map import PLANES
 from verify.experiments.scaling import SCALING
 from verify.experiments.upper import UPPER
 from verify.measure.experiment import Experiment, Reduced
 
 #: Every experiment that is written down.
-WRITTEN: tuple[Experiment, ...] = (*ACTIVATIONS, *ON_DEFENSES, *SCALING, *UPPER)
+WRITTEN: tuple[Experiment, ...] = (
+    *ACTIVATIONS,
+    *ON_DEFENSES,
+    *SCALING,
+    *UPPER,
+    *BESIDE,
+    *PLANES,
+)
 
 
 def default_experiment(family: type[Defense]) -> Experiment:

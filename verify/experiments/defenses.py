@@ -222,7 +222,7 @@ ON_DEFENSES: tuple[Experiment, ...] = (
     ),
     experiment(
         "biased",
-        "Channels that are functions of the entry alone: an error that no width removes",
+        "Channels that are functions of the entry alone: an error of the tensor attack that no width removes",
         (),
         (PredictedCheck(0.05), FloorCheck()),
         features=RANDOM,

@@ -52,6 +52,7 @@ def own_experiment(
     X: Any = None,
     labels: Sequence[float] = (),
     attack: AttackSpec | None = None,
+    also: Sequence[AttackSpec] = (),
     trials: int = TRIALS,
     seed: int = 0,
     tolerance: float = TOLERANCE,
@@ -62,7 +63,8 @@ def own_experiment(
     Defaults: no defense, d = 100, B = 2, independent random unit features, labels +1, -1, ..., ``TensorAttack()``. X: your
     own features (B, d), rows of unit norm. activation: a name or an expression, as in ``Point``. Its name tells its
     content: another setting or seed gives another name, and with it another file of records; more trials do not.
-    tolerance: see ``natural_checks``. labels: of one ``B`` alone. Raises ``ValueError`` or ``TypeError`` on values out of
+    tolerance: see ``natural_checks``. labels: of one ``B`` alone. also: further attacks on the
+    same observations. Raises ``ValueError`` or ``TypeError`` on values out of
     range, features that do not exist in d dimensions among them, before anything is measured.
     """
     widths = _sizes("m", m)
@@ -85,6 +87,7 @@ def own_experiment(
                 activation_text(activation),
                 defense,
                 TensorAttack() if attack is None else attack,
+                also=tuple(also),
             )
             for dimension, batch, width in product(dimensions, batches, widths)
         )

@@ -157,9 +157,10 @@ def corrupted(bound: BoundValue, factor: float) -> BoundValue:
 
 
 def named(point: Point, without: Sequence[str] = ()) -> dict[str, str]:
-    """Where a result belongs: its experiment and defense, and its points in words."""
+    """Where a result belongs: its experiment, defense and attack, and its points in words."""
     return {
         "experiment": point.experiment,
         "defense": point.defense.name,
+        "attack": point.attack.called,
         "series": label(point, without),
     }

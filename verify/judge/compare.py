@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bounds import Kind, checks
+from bounds import THEORY, Kind, checks
 from verify.judge import JUDGES
 from verify.judge.base import Conduct, Groups
 from verify.judge.statistics import BASELINE, LEVEL
@@ -57,5 +57,9 @@ def compare(
 
 
 def judged(groups: Groups, asked: Iterable[Check], conduct: Conduct) -> list[Result]:
-    """The same for records that are grouped already: every check, answered by the judge of its kind."""
-    return [result for check in asked for result in JUDGES[check.kind].judge(check, groups, conduct)]
+    """The same for records that are grouped already: every check, answered by the judge of its kind. Trials of an attack of
+    which theory states nothing at all have no verdict; ``strongest`` tells what it reached."""
+    spoken = {p: found for p, found in groups.items() if THEORY.get(type(p.attack), True)}
+    if groups and not spoken:
+        return []
+    return [result for check in asked for result in JUDGES[check.kind].judge(check, spoken, conduct)]

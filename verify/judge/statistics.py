@@ -60,6 +60,29 @@ class Measured:
         return ""
 
 
+@dataclass(frozen=True)
+class Share:
+    """``k`` of ``n`` trials, those without a result among the n, and the ends of the exact interval (Clopper and Pearson) of
+    the share; [0, 1] of no trials."""
+
+    k: int
+    n: int
+    low: float
+    high: float
+
+    @staticmethod
+    def of(k: int, n: int, level: float = LEVEL) -> Share:
+        tail = (1 - level) / 2
+        low = float(scipy.special.betaincinv(k, n - k + 1, tail)) if k else 0.0
+        high = float(scipy.special.betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
+        return Share(k, n, low, high)
+
+    @property
+    def value(self) -> float:
+        """nan of no trials."""
+        return self.k / self.n if self.n else math.nan
+
+
 def half_width(coefficients: Sequence[float], measured: Sequence[Measured], level: float) -> float:
     """Half the confidence interval of ``sum_i c_i log rms_i`` (independent trials, Welch-Satterthwaite
     degrees of freedom); infinite with fewer than two trials anywhere."""

@@ -22,12 +22,13 @@ Verdict: TypeAlias = Literal["holds", "fails", "inconclusive", "uninformative"]
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One statement judged. ``defense`` (its name) and ``series`` say of which points, ``text`` says it all in one line;
-    ``why`` no statement applies or nothing is learnt, its head before a colon (empty: neither)."""
+    """One statement judged. ``defense`` (its name), ``attack`` (in words) and ``series`` say of which points, ``text`` says
+    it all in one line; ``why`` no statement applies or nothing is learnt, its head before a colon (empty: neither)."""
 
     kind: Kind
     experiment: str
     defense: str
+    attack: str
     series: str
     verdict: Verdict
     text: str
@@ -70,4 +71,4 @@ def theory_words(name: str, value: float | None) -> str:
 
 def place(where: Mapping[str, str]) -> dict[str, str]:
     """Where a result belongs, as ``base.named`` has it; nowhere unless told."""
-    return {name: where.get(name, "") for name in ("experiment", "defense", "series")}
+    return {name: where.get(name, "") for name in ("experiment", "defense", "attack", "series")}

@@ -3,10 +3,12 @@ data."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from bounds import AttackSpec, Defense, checks
 from verify.measure.check import Check
+from verify.measure.plane import Plane
 from verify.measure.point import Point
 
 
@@ -49,7 +51,9 @@ class Experiment:
     """Points, the number of trials at each, the seed of all of them, and what is to be checked.
 
     ``claims`` are the ids of the claims it bears on; ``reduced`` is what its quick version keeps (None: it has none, as
-    nothing that it asks is decided in little time).
+    nothing that it asks is decided in little time). ``beside``: the experiment in whose figure it is drawn
+    wherever that is drawn too: another attack on the same defenses, at widths of its own. ``plane``: drawn as a phase
+    diagram, and how.
     """
 
     name: str
@@ -60,6 +64,8 @@ class Experiment:
     trials: int = 200
     seed: int = 0
     reduced: Reduced | None = None
+    beside: str = ""
+    plane: Plane | None = None
 
     def __post_init__(self) -> None:
         checks.integer("trials", self.trials, 1)
@@ -104,9 +110,27 @@ class Experiment:
             rules=self.reduced.checks or self.rules,
             trials=min(self.trials, self.reduced.trials),
             reduced=None,
+            beside=self.beside and f"{self.beside}-quick",
         )
+
+    @property
+    def attacks(self) -> frozenset[type[AttackSpec]]:
+        """The families of attacks that it is about: not those that its points run also."""
+        return frozenset(type(point.attack) for point in self.points)
 
     @property
     def forms(self) -> tuple[Experiment, ...]:
         """The experiment, and its quick version if it has one."""
         return (self,) if self.reduced is None else (self, self.quick())
+
+
+def by_figure(experiments: Iterable[Experiment]) -> list[tuple[Experiment, ...]]:
+    """Those that are drawn in one figure together: each with all that stand beside it, in the order in which they come. One
+    that stands beside none of these has a figure of its own."""
+    given = list(experiments)
+    names = {e.name for e in given}
+    together: dict[str, list[Experiment]] = {e.name: [e] for e in given if e.beside not in names}
+    for e in given:
+        if e.name not in together:
+            together.setdefault(e.beside, []).append(e)
+    return [tuple(found) for found in together.values()]

@@ -13,6 +13,10 @@ from verify.measure.failure import Failure
 #: The numbers of an outcome, in the order of the columns of committed records.
 MEASURED = ("rmse", "rmse_orthogonal", "rmse_inplane", "rmse_span", "label_accuracy", "residual_error")
 
+#: An error below this is exact recovery: rounding alone is left of it (1e-12 where least squares ends), and no attack that
+#: is merely close comes so near. No logarithmic axis shows it beside others: it is counted at the foot.
+EXACT = 1e-6
+
 #: rmse^2 = orthogonal^2 + inplane^2 holds to this relative precision (and absolutely, where R is rounding alone).
 SUM_OF_PARTS = 1e-8, 1e-20
 
@@ -71,6 +75,11 @@ class Outcome:
     def failed(self) -> bool:
         """Is there no result?"""
         return bool(self.reason)
+
+    @property
+    def exact(self) -> bool:
+        """Are the features recovered to rounding? Never where there is no result."""
+        return self.rmse is not None and self.rmse < EXACT
 
     @property
     def status(self) -> str:

@@ -168,8 +168,8 @@ class Point:
 def attack_words(attack: AttackSpec) -> str:
     """An attack and what it does otherwise than by default, as short text."""
     if not isinstance(attack, TensorAttack):
-        return attack_name(attack).replace("_", " ")
-    words = [attack.moments]
+        return f"{attack.called}{attack_name(attack).removeprefix(attack.name).replace('_', ' ')}"
+    words = [attack.called, attack.moments]
     words += [f"core weight {attack.core_weight:g}"] if attack.core_weight is not None else []
     words += [] if attack.same_neuron == "leave_one_out" else [f"same neuron {attack.same_neuron}"]
     words += ["random contraction"] if attack.contraction == "random" else []

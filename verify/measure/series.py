@@ -36,14 +36,20 @@ def _grouped(points: Iterable[Point], variables: Sequence[str]) -> list[list[Poi
     """Points that differ in these alone, together, sorted by the first."""
     together: dict[str, list[Point]] = {}
     for point in points:
-        raw = point.to_dict()
-        for variable in variables:
-            part, name = _place(point, variable)
-            (raw[part] if part else raw)[name] = None
-            if variable == "B" and point.labels == alternating(point.B):
-                raw["labels"] = None
-        together.setdefault(point_key(raw), []).append(point)
+        together.setdefault(point_key(without(point, variables)), []).append(point)
     return [sorted(s, key=lambda p: value_of(p, variables[0])) for s in together.values()]
+
+
+def without(point: Point, variables: Iterable[str]) -> dict[str, Any]:
+    """The point's JSON form with these variables (as in ``series``, or fields of a point) left open."""
+    raw = point.to_dict()
+    for variable in variables:
+        part, name = _place(point, variable)
+        if isinstance(raw[part] if part else raw, dict):
+            (raw[part] if part else raw)[name] = None
+        if variable == "B" and point.labels == alternating(point.B):
+            raw["labels"] = None
+    return raw
 
 
 def _place(point: Point, variable: str) -> tuple[str, str]:
