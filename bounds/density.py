@@ -59,7 +59,10 @@ class Plain(Density):
 
 @dataclass(frozen=True)
 class Erased(Density):
-    """Dropped for the whole batch with probability ``p``, which an entry of zero tells, else rescaled by ``1/(1 - p)``."""
+    """Dropped for the whole batch with probability ``p``, which an entry of zero tells, else rescaled by ``1/(1 - p)``.
+
+    A clean entry may be 0 itself (ReLU, where no feature is active); that zeros are then a little more likely is not used.
+    """
 
     p: float = 0.0
 
@@ -124,13 +127,14 @@ class Signs(Density):
 
 @dataclass(frozen=True)
 class Clamped(Density):
-    """Cut to ``[-limit, limit]``."""
+    """Cut to ``[-limit, limit]``; an entry that single precision rounds to just below counts as cut."""
 
     limit: float = np.inf
 
     def windows(self, seen: Array) -> Windows:
-        lower = np.where(seen <= -self.limit, -np.inf, seen)
-        return Windows(lower, np.where(seen >= self.limit, np.inf, seen))
+        edge = self.limit * (1 - 1e-6)
+        lower = np.where(seen <= -edge, -np.inf, seen)
+        return Windows(lower, np.where(seen >= edge, np.inf, seen))
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ def test_fewer_entries_than_unknowns_are_no_exact_result() -> None:
     problem = Problem(20, 35, 2)
     found = problem.solved(NoDefense(), LikelihoodAttack(starts=2))
     assert found.diagnostics.status == "suspect"
-    assert any("unknowns" in text for text in found.diagnostics.warnings)
+    assert any("do not determine" in text for text in found.diagnostics.warnings)
 
 
 def test_where_pruning_leaves_two_explanations_labels_choose() -> None:
@@ -349,3 +349,42 @@ def test_more_values_than_are_needed_are_polished_on_all() -> None:
     seen = problem.seen(NoDefense()).gradient
     again = apply_activation(problem.net.activation, problem.net.weights @ found.features.T) @ found.residuals
     assert float((seen - again).abs().max()) < 1e-12 * math.sqrt(float(seen.square().mean())) * 10
+
+
+def test_what_the_entries_do_not_determine_is_not_ok() -> None:
+    """16 of 36 entries are not zero, for 20 coordinates; 60 signs, drawn at random, for 38; noise of 30 times the size."""
+    assert Problem(20, 36, 1).solved(NoDefense()).diagnostics.status == "suspect"
+    signs = torch.from_numpy(np.sign(np.random.default_rng(0).standard_normal(60)))
+    net = TwoLayerNet.sample(20, 60, seed=0)
+    drawn = Observation(signs, 2, (1.0, 1.0), SignCompression())
+    assert reconstruct(drawn, net, attack=LikelihoodAttack(starts=2)).diagnostics.status == "suspect"
+    for sigma in (3.0, 30.0):
+        found = Problem(20, 1_000, 2).solved(GradientNoise(sigma=sigma), LikelihoodAttack(starts=2))
+        assert found.diagnostics.status == "suspect"
+
+
+def test_local_steps_that_move_the_weights_far_are_not_judged() -> None:
+    drawn = torch.from_numpy(np.random.default_rng(0).standard_normal(40))
+    seen = Observation(drawn, 2, (1.0, 1.0), LocalAggregation(steps=1_000, lr_times_m=0.01))
+    found = reconstruct(seen, TwoLayerNet.sample(5, 40, seed=0), attack=LikelihoodAttack(starts=2))
+    assert found.diagnostics.status == "suspect"
+
+
+def test_the_error_of_unequal_norms_is_that_of_the_features() -> None:
+    """R^2 over its expectation for norms 5 and 10, 6 problems of 18 coordinates each: within a factor of two."""
+    ratios = []
+    for seed in range(6):
+        problem = Problem(10, 1_000, 2, seed=seed)
+        X = problem.X * torch.tensor([[5.0], [10.0]], dtype=torch.float64)
+        seen = observe(GradientNoise(sigma=0.1), problem.net, X, problem.y, seed=1)
+        found = reconstruct(seen, problem.net, attack=LikelihoodAttack())
+        assert found.diagnostics.error is not None
+        ratios.append((matched_rmse(X, found.features) / found.diagnostics.error) ** 2)
+    assert 0.5 < np.mean(ratios) < 2.0
+
+
+def test_clamped_entries_in_single_precision_are_known_as_such() -> None:
+    problem = Problem(10, 400, 2)
+    net = TwoLayerNet.sample(10, 400, seed=0, dtype=torch.float32)
+    seen = observe(Clamping(limit=0.7), net, problem.X, problem.y)
+    assert problem.error(reconstruct(seen, net, attack=LikelihoodAttack())) < 1e-3

@@ -6,6 +6,7 @@ until one explains what is seen as well as the density lets expect.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -17,8 +18,9 @@ import torch
 
 from attack.likelihood.alternatives import alternatives, told_apart
 from attack.likelihood.entries import Fit
-from attack.likelihood.model import DENSE, Model, Place
-from attack.likelihood.posed import CLEAR, Posed
+from attack.likelihood.judged import judged, shows
+from attack.likelihood.model import Model, Place
+from attack.likelihood.posed import Posed
 from attack.likelihood.solve import minimised
 from attack.likelihood.starts import grown, reduced, starts
 from attack.networks.two_layer import TwoLayerNet
@@ -68,11 +70,12 @@ def likelihood_attack(
     B = observation.expected_batch(net, batch_size)
     posed = Posed.of(observation, net, B)
     best, tries = _best(posed, attack, seed)
-    others = alternatives(posed, best, attack.precision) if tries.settled else []
+    others = alternatives(posed, best, attack.precision) if posed.settled(tries.fit) else []
     if not others:
         return _result(posed, best, tries)
     chosen, clear = told_apart(posed, [best, *others])
     note = f"{len(others) + 1} sets of features explain the entries alike, and no labels in {{-1, +1}} tell them apart"
+    tries = dataclasses.replace(tries, fit=posed.fit(chosen))
     return _result(posed, chosen, tries, () if clear else (note,))
 
 
@@ -89,21 +92,20 @@ def refine(reconstruction: Reconstruction, observation: Observation, net: TwoLay
     posed = Posed.of(observation, net, observation.expected_batch(net, len(start)))
     place = minimised(posed.model, start, posed.effort(LikelihoodAttack().precision)).place
     fit = posed.fit(place)
-    return _result(posed, place, _Tries((place.loss,), fit, posed.settled(fit)))
+    return _result(posed, place, _Tries((place.loss,), fit))
 
 
 @dataclass(frozen=True, eq=False)
 class _Tries:
-    """What the starts gave: places, best first, the share of the power that each leaves, and the best one's fit."""
+    """losses: where the starts ended, in their order; fit: of the best one."""
 
     losses: tuple[float, ...]
     fit: Fit
-    settled: bool
 
 
 def _best(posed: Posed, attack: LikelihoodAttack, seed: int) -> tuple[Place, _Tries]:
     best: Place | None = None
-    fit, losses, settled = Fit(math.inf, 0.0, 0.0), [], False
+    fit, losses = Fit(math.inf, 0.0, 0.0), []
     few = posed.few
     source = posed if few is None or attack.start == "tensor" else few
     for start in itertools.islice(_starts(source, attack, seed), attack.starts):
@@ -115,13 +117,12 @@ def _best(posed: Posed, attack: LikelihoodAttack, seed: int) -> tuple[Place, _Tr
         losses.append(place.loss)
         if best is None or place.loss < best.loss:
             best, fit = place, posed.fit(place)
-        settled = posed.settled(fit)
-        if settled:
+        if posed.settled(fit) and shows(posed, best):
             break
     if best is None:
         reason = f"no start: the attack's are {attack.start}"
         raise ReconstructionError(reason, Diagnostics("failed", (reason,), starts=0))
-    return best, _Tries(tuple(losses), fit, settled)
+    return best, _Tries(tuple(losses), fit)
 
 
 def _mended(posed: Posed, start: torch.Tensor, seed: int, blurs: tuple[float, ...]) -> Place:
@@ -147,7 +148,9 @@ def _starts(posed: Posed, attack: LikelihoodAttack, seed: int) -> Iterator[torch
 
 def _result(posed: Posed, best: Place, tries: _Tries, notes: tuple[str, ...] = ()) -> Reconstruction:
     net, power = posed.net, posed.power
-    features, residuals, doubts = _assigned(posed, best)
+    assigned = _assigned(posed, best)
+    place, features, residuals = assigned.place, assigned.features, assigned.residuals
+    fit = tries.fit if place is best else posed.fit(place)
     sign_free = False
     if moment_orders(net.activation)[0] == 1:
         signs, sign_free = signs_by_fit(net, posed.gradient, features)
@@ -156,79 +159,46 @@ def _result(posed: Posed, best: Place, tries: _Tries, notes: tuple[str, ...] = (
     residuals = posed.scale * residuals
     forward = net.forward(features)
     same = sum(loss <= best.loss + _ALIKE * abs(best.loss) + posed.rounding for loss in tries.losses)
-    exact = _exact(posed, best) if tries.fit.spread == 0 and posed.drift == 0 else None
-    warnings = doubts + notes + _warnings(posed, tries)
+    told = judged(posed, place, fit, starts=len(tries.losses), norms=assigned.factors)
+    warnings = assigned.notes + notes + told.warnings
     diagnostics = Diagnostics(
         status="suspect" if warnings else "ok",
         warnings=warnings,
-        misfit=tries.fit.left / power,
-        expected=tries.fit.expected / power,
+        misfit=fit.left / power,
+        expected=fit.expected / power,
         agreeing=same,
         starts=len(tries.losses),
         sign_free=sign_free,
-        exact=exact,
-        error=_error(posed, best),
+        exact=told.exact,
+        error=told.error,
     )
     return Reconstruction(features, residuals, forward - residuals, diagnostics)
 
 
-def _warnings(posed: Posed, tries: _Tries) -> tuple[str, ...]:
-    fit, power = tries.fit, posed.power
-    told = (
-        f"{fit.left / power:.3g} of the gradient's power is left where {fit.expected / power:.3g} is expected"
-    )
-    made = f"after {len(tries.losses)} start{'s' * (len(tries.losses) != 1)}"
-    few = posed.model.entries.telling() <= posed.unknowns + posed.B
-    checks_made = (
-        (
-            not tries.settled,
-            f"{told}, {made}: no start found features that explain it, or the law is another one",
-        ),
-        (
-            fit.left < fit.expected - CLEAR * fit.spread - posed.rounding,
-            f"only {told}: the noise is smaller than it is said to be",
-        ),
-        (
-            few,
-            f"no more entries that tell anything than the {posed.unknowns + posed.B} unknowns: they determine nothing",
-        ),
-    )
-    return tuple(text for failed, text in checks_made if failed)
+@dataclass(frozen=True, eq=False)
+class _Assigned:
+    """Features (B, d) of the public norms, their residuals, the place that was fitted, by what factors (B,) its features are
+    to be multiplied, and warnings."""
+
+    features: torch.Tensor
+    residuals: torch.Tensor
+    place: Place
+    factors: torch.Tensor
+    notes: tuple[str, ...] = ()
 
 
-def _exact(posed: Posed, best: Place) -> bool | None:
-    """Whether entries that were not fitted are explained to rounding too; None where none were kept for that."""
-    if not bool(posed.held.any()):
-        return None
-    left = posed.whole.entries.local(slice(None), best.parts, 0.0).loss
-    return float(left[posed.held].sum()) <= posed.rounding and float(left.sum()) <= posed.rounding
-
-
-def _error(posed: Posed, best: Place) -> float | None:
-    """Root mean square error of the features by the information at the end; None where there is no noise."""
-    if best.blur or posed.observation.defense.density().sigma == 0:
-        return None
-    B, d = best.features.shape
-    if best.features.numel() <= DENSE:
-        values = torch.linalg.eigvalsh(best.matrix)
-        values = values[values > 1e-12 * values[-1]]
-        return math.sqrt(float((1 / values).sum()) / B)
-    per = float(torch.linalg.pinv(best.mixing, hermitian=True).diagonal().sum())
-    return math.sqrt((d - (posed.model.radii is not None)) * per / B)
-
-
-def _assigned(posed: Posed, best: Place) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
-    """Features of the public norms, their residuals, and warnings."""
+def _assigned(posed: Posed, best: Place) -> _Assigned:
     norms = np.array(posed.observation.norms)
+    ones = torch.ones_like(best.residuals)
     if np.ptp(norms) <= EQUAL_NORMS * norms.max():
-        return best.features, best.residuals, ()
+        return _Assigned(best.features, best.residuals, best, ones)
     public = torch.tensor(norms).to(best.features)
     if posed.model.radii is None:
         sizes = torch.linalg.vector_norm(best.features, dim=1)
         order = scipy.optimize.linear_sum_assignment((sizes[:, None] - public).square().cpu().numpy())[1]
         model = Model(posed.net, posed.model.entries, public[order], posed.model.scale_free)
         again = minimised(model, best.features, posed.effort(1e-9)).place
-        return again.features, again.residuals, ()
+        return _Assigned(again.features, again.residuals, again, ones)
     outputs = posed.net.forward(best.features).cpu().numpy()
     strengths = posed.scale * best.residuals.cpu().numpy()
     doubt = np.abs(np.abs(outputs[:, None] * norms - strengths[:, None] / norms) - 1)
@@ -238,4 +208,4 @@ def _assigned(posed: Posed, best: Place) -> tuple[torch.Tensor, torch.Tensor, tu
         (f"norms assigned by labels that are up to {worst:.2f} away from +-1",) if worst > LABEL_DOUBT else ()
     )
     own = public[torch.from_numpy(order).to(public.device)]
-    return best.features * own[:, None], best.residuals / own, notes
+    return _Assigned(best.features * own[:, None], best.residuals / own, best, own, notes)

@@ -128,7 +128,9 @@ class Windowed:
         off = (self.lower - clean).clamp_min(0) + (self.upper - clean).clamp_max(0)
         count = float(self.weight.sum())
         variance = self.sigma**2
-        left = float((self.weight * off.square()).sum())
+        # t = 0 is on the edge of both half lines, and has neither sign
+        edge = ((self.lower == 0) != (self.upper == 0)) & (clean == 0)
+        left = float((self.weight * (off.square() + edge)).sum())
         allowed = count * (_ALLOWED * self.blurs[-1]) ** 2
         return Fit(left, variance * max(0.0, count - unknowns), variance * math.sqrt(2 * count), allowed)
 
@@ -251,7 +253,7 @@ class MaskedEntries:
         return self.values()
 
     def telling(self) -> int:
-        return len(self.seen)
+        return int((self.seen != 0).sum())
 
     def left(self, clean: torch.Tensor | None) -> torch.Tensor:
         return self.seen if clean is None else self.seen - clean

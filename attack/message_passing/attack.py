@@ -200,15 +200,15 @@ def _run(net: TwoLayerNet, likelihood: Likelihood, belief: Belief, attack: Messa
         )
         left = likelihood.size * belief.error / size
         if left <= EXACT * likelihood.least:
-            return _Run(belief, passes, ())
+            return _Run(belief, passes, _doubts(likelihood, belief, size, passes, converged=True))
         converged = moved <= PRECISION * belief.error and belief.blur <= PRECISION * left
         since = 0 if belief.error < (1 - PRECISION) * lowest else since + 1
         lowest = min(lowest, belief.error)
-    return _Run(belief, passes, _doubts(likelihood, belief, size, passes, converged))
+    return _Run(belief, passes, _doubts(likelihood, belief, size, passes, converged=converged))
 
 
 def _doubts(
-    likelihood: Likelihood, belief: Belief, size: float, passes: int, converged: bool
+    likelihood: Likelihood, belief: Belief, size: float, passes: int, *, converged: bool
 ) -> tuple[str, ...]:
     """What speaks against the answer. Data may lie too far from their forecast; too near they can lie only where the noise,
     and not the distance of points, is the width of the likelihood."""

@@ -77,13 +77,15 @@ def state_evolution(
     inverse = np.linalg.inv(G)
     normal = normals(3 * B + 1, draws)
     V: Array = G - Q
-    error = np.inf
+    error = float(np.sqrt(np.trace(V) / B))
     information = np.zeros_like(G)
     for step in range(1, steps + 1):
         information = alpha * mean_information(G, V, r, activation, density, normal, along)
-        V = np.asarray(np.linalg.inv(inverse + information), dtype=np.float64)
-        before, error = error, float(np.sqrt(np.trace(V) / B))
-        if abs(error - before) <= tolerance * error:
+        before, V = V, np.asarray(np.linalg.inv(inverse + information), dtype=np.float64)
+        error = float(np.sqrt(np.trace(V) / B))
+        # the overlap too: it may grow from almost nothing by a factor in each step, which the error does not show
+        still = np.linalg.norm(V - before) <= tolerance * np.linalg.norm(G - V)
+        if still and abs(error - float(np.sqrt(np.trace(before) / B))) <= tolerance * error:
             return StateEvolution(G - V, information, error, step, True)
     return StateEvolution(G - V, information, error, steps, False)
 
