@@ -279,7 +279,7 @@ def test_a_figure_of_several_attacks_names_them(
     assert "tensor attack\nm = 100 000\nfailed (predicted 0.11)" in written
     assert "likelihood attack\nm = 100 000\nexact: R = 3.1e-13 (no prediction)" in written
     title = figure.get_suptitle()
-    assert title.endswith("relu, no defense,\ntensor attack, residualized moments / likelihood attack")
+    assert title.endswith("relu, no defense\ntensor attack, residualized moments / likelihood attack")
     drawn = [t for axes in figure.axes for t in axes.texts if t.get_text()]
     for text in [*drawn, figure._suptitle]:
         box = text.get_window_extent()

@@ -71,10 +71,10 @@ def _title(batch: ImageBatch, rows: Sequence[PictureRow]) -> str:
 
     mean = "mean removed" if batch.mean.any() else "mean kept"
     attacks = dict.fromkeys(_attack(r.attack) for r in rows)
-    between = " " if len(attacks) == 1 else "\n"
+    between = ", " if len(attacks) == 1 else "\n"
     return (
         f"{batch.name}, B = {len(batch.features)}, d = {batch.features.shape[1]}, {mean}\n"
-        f"{one_of(r.activation for r in rows)}, {one_of(_name(r.defense) for r in rows)},{between}"
+        f"{one_of(r.activation for r in rows)}, {one_of(_name(r.defense) for r in rows)}{between}"
         f"{one_of(attacks)}"
     )
 

@@ -121,9 +121,9 @@ def reconstruct_pictures(
 
     One seed serves weights, noise and starts, whose streams are separate; a wider network has the neurons of
     a narrower one and more. ``defense`` and ``attack`` default to none and ``TensorAttack()``; of several attacks, no two
-    alike, the rows of a width are in their order. ``progress``
-    is called with each row as it is finished. An attack that reports that it has no result gives a row that
-    says why. jobs: processes; threads: of each attack (None: as many as torch has here).
+    alike, the rows of a width are in their order. ``progress`` is called with each row as it is finished. An attack that
+    reports that it has no result gives a row that says why. jobs: processes; threads: of each attack (None: as many as
+    torch has here).
 
     path: NAME.json, the file of numbers that is written at the end (``save_pictures``). Until then each finished row is at
     once on disk, as a line of NAME.jsonl, so that a run that was stopped or killed goes on where it was.
