@@ -312,6 +312,8 @@ def test_what_is_no_whole_number_is_refused(text: str) -> None:
         (["attack", "tensor", "--images", "mnist"], ["path"]),
         (["attack", "tensor", "--images", "digits", "--path", "x"], ["path", "digits"]),
         (["attack", "tensor", "--B", "0"], ["B", "0"]),
+        (["attack", "likelihood", "--images", "cats"], ["images", "'cats'"]),
+        (["attack", "likelihood", "--m", "2"], ["m must be larger than B"]),
         (["attack", "tensor", "--m", "-5"], ["m", "-5"]),
         (["attack", "tensor", "--device", "abacus"], ["device", "'abacus'"]),
         (["attack", "tensor", "--images", "cifar10", "--path", "nowhere"], ["nowhere"]),
@@ -321,7 +323,7 @@ def test_what_is_no_whole_number_is_refused(text: str) -> None:
 def test_bad_input_is_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], words: list[str]
 ) -> None:
-    if arguments[0] == "verify" or arguments[:2] == ["attack", "tensor"]:
+    if arguments[0] == "verify" or arguments[:2] in (["attack", "tensor"], ["attack", "likelihood"]):
         arguments = [*arguments, "--out", str(tmp_path)]
     code, out, err = run(capsys, *arguments)
     assert code == 2
@@ -644,9 +646,24 @@ def test_attack_tensor_draws_originals_over_reconstructions(
     )
     assert code == 0
     rows = json.loads(out)["rows"]
-    assert [row["m"] for row in rows] == [3000, 30000]
+    assert [(row["m"], row["attack"]) for row in rows] == [(3000, "tensor"), (30000, "tensor")]
     assert rows[1]["rmse"] < rows[0]["rmse"] < 1
     assert (tmp_path / "pictures-digits-B2.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_attack_likelihood_draws_the_tensor_attack_beside_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, out, err = run(
+        capsys, *("attack", "likelihood", "--B", "2", "--m", "600", "--out", str(tmp_path), "--seed", "3")
+    )
+    assert code == 0, err
+    said = " ".join(out.split())
+    assert "tensor attack, m = 600, failed (" in said and "ill-posed: " in said
+    assert "likelihood attack, m = 600, exact: R = " in said
+    stem = "pictures-digits-B2-likelihood"
+    assert (tmp_path / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
+    assert [p.name for p in (tmp_path / "records").iterdir()] == [f"{stem}.json"]
 
 
 def test_attack_tensor_takes_noise(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

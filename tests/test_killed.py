@@ -22,7 +22,7 @@ import pytest
 from synthetic_records import fake_run, make_experiment, make_point
 
 from attack.image.datasets import load_images
-from bounds import NoDefense, TensorAttack
+from bounds import AttackSpec, NoDefense
 from verify.measure import pictures
 from verify.measure.conditions import present
 from verify.measure.files import read_records
@@ -59,11 +59,11 @@ def slow_trial(condition: Condition, seed: int) -> Outcome:
     return {"size": float(condition["scale"]) + seed}
 
 
-def slow_row(job: Any, m: int, activation: str, predicted: float | None) -> pictures.PictureRow:
+def slow_row(job: Any, m: int, attack: AttackSpec, predicted: float | None) -> pictures.PictureRow:
     noted(m)
     features = np.random.default_rng(m).standard_normal(job.batch.features.shape)
     return pictures.PictureRow(
-        m, 0.1, predicted, "", (), job.seed, activation, NoDefense(), TensorAttack(), features, present()
+        m, 0.1, predicted, "", (), job.seed, job.activation, NoDefense(), attack, features, present()
     )
 
 

@@ -16,11 +16,11 @@ from PIL import Image
 
 from attack import matched_rmse
 from attack.image.datasets import ImageBatch, load_images
-from bounds import AttackSpec, GradientNoise, NoDefense, Setting, TensorAttack, evaluate
+from bounds import AttackSpec, GradientNoise, LikelihoodAttack, NoDefense, Setting, TensorAttack, evaluate
 from verify.draw import pictures as module
 from verify.draw.pictures import draw_pictures
 from verify.measure.lines import LedgerError, RecordError
-from verify.measure.pictures import PictureRow, load_pictures, reconstruct_pictures, save_pictures
+from verify.measure.pictures import PictureRow, load_pictures, reconstruct_pictures, row_labels, save_pictures
 
 WIDTHS = (1_000, 60_000)
 
@@ -100,6 +100,13 @@ def test_a_seed_fixes_the_rows(digits: ImageBatch, rows: list[PictureRow]) -> No
         ({"activation": sp.Symbol("z", real=True) ** 2}, ValueError, "mu_2"),
         ({"defense": "none"}, TypeError, "defense must be a Defense"),
         ({"attack": "plain"}, TypeError, "attack must be a AttackSpec"),
+        ({"attack": ()}, ValueError, "attack must be one, or several that differ; got []"),
+        (
+            {"attack": [TensorAttack(), TensorAttack()]},
+            ValueError,
+            "attack must be one, or several that differ",
+        ),
+        ({"attack": [TensorAttack(), "plain"]}, TypeError, "attack must be a AttackSpec"),
         ({"threads": 0}, ValueError, "threads must be at least 1; got 0"),
         ({"jobs": 0}, ValueError, "jobs must be at least 1; got 0"),
         ({"device": "abacus"}, ValueError, "device must be"),
@@ -122,6 +129,57 @@ def test_bad_input_is_told_before_any_attack(
         reconstruct_pictures(**({"batch": digits, "widths": WIDTHS, "seed": 0} | changes))
 
 
+# --- several attacks
+
+BOTH = (TensorAttack(), LikelihoodAttack())
+
+
+def test_several_attacks_meet_the_same_gradient(digits: ImageBatch) -> None:
+    """At m = 600, under five neurons for each unknown, the tensor attack finds nothing and the likelihood attack everything;
+    alone, each gives the very row that it gives beside the other."""
+    ask = {"seed": 3, "device": "cpu", "threads": 1}
+    found = reconstruct_pictures(digits, (600, 20_000), attack=BOTH, **ask)
+    assert [(row.m, row.attack) for row in found] == [(m, attack) for m in (600, 20_000) for attack in BOTH]
+    few, exact, many, also = found
+    assert few.reason.startswith("ill-posed: ") and few.predicted is not None
+    assert many.rmse is not None and many.predicted is not None and many.rmse > 0.01
+    for row in (exact, also):
+        assert row.rmse is not None and row.rmse < 1e-6 and row.predicted is None and row.warnings == ()
+    for attack, row in zip(BOTH, (many, also), strict=True):
+        (alone,) = reconstruct_pictures(digits, (20_000,), attack=attack, **ask)
+        np.testing.assert_array_equal(alone.features, row.features)
+
+
+def test_a_stopped_run_of_several_attacks_goes_on(tmp_path: Path, digits: ImageBatch) -> None:
+    """What is asked for again is the one row that is missing: the same width, the other attack."""
+    path = tmp_path / "pictures-digits-B2.json"
+    ask = {"seed": 3, "device": "cpu", "threads": 1, "path": path}
+
+    def stop(row: PictureRow) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="stopped with 1 of 2 trials recorded"):
+        reconstruct_pictures(digits, (600,), attack=BOTH[::-1], progress=stop, **ask)
+    for other, message in (
+        (TensorAttack(), "m = 600 was attacked with other settings"),
+        ((TensorAttack(), LikelihoodAttack(starts=3)), "m = 600 was attacked with other settings"),
+    ):
+        with pytest.raises(LedgerError, match=message):
+            reconstruct_pictures(digits, (600,), attack=other, **ask)
+    running = path.with_suffix(".jsonl")
+    (line,) = running.read_text().splitlines()
+    running.write_text(f"{line}\n{line}\n")
+    with pytest.raises(RecordError, match="m = 600 is recorded twice for the likelihood attack"):
+        reconstruct_pictures(digits, (600,), attack=BOTH, **ask)
+    running.write_text(f"{line}\n")
+    seen: list[AttackSpec] = []
+    rows = reconstruct_pictures(
+        digits, (600,), attack=BOTH, progress=lambda row: seen.append(row.attack), **ask
+    )
+    assert seen == [TensorAttack()] and [p for p in tmp_path.iterdir()] == [path]
+    assert [row.attack for row in rows] == [row.attack for row in load_pictures(path)[1]] == list(BOTH)
+
+
 # --- a row
 
 
@@ -130,6 +188,21 @@ def test_labels_say_what_was_measured(digits: ImageBatch) -> None:
     failed = made_up(digits, reason="too few neurons", rmse=None, features=None)
     assert failed.label == "m = 100 000, failed (predicted 0.11)"
     assert made_up(digits, predicted=None).label == "m = 100 000, R = 0.12 (no prediction)"
+    exact = made_up(digits, predicted=None, rmse=3.14e-13)
+    assert exact.label == "m = 100 000, exact: R = 3.1e-13 (no prediction)"
+    assert made_up(digits, rmse=1e-6).label == "m = 100 000, R = 1e-06 (predicted 0.11)"
+
+
+def test_labels_name_the_attack_where_there_are_several(digits: ImageBatch) -> None:
+    row = made_up(digits)
+    likely = replace(row, attack=LikelihoodAttack(), predicted=None)
+    plain = replace(row, attack=TensorAttack(moments="plain"))
+    assert row_labels([likely, likely]) == [likely.label] * 2
+    assert row_labels([row, likely]) == [f"tensor attack, {row.label}", f"likelihood attack, {likely.label}"]
+    assert row_labels([row, plain]) == [
+        f"tensor attack, residualized, {row.label}",
+        f"tensor attack, plain, {row.label}",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -190,6 +263,29 @@ def test_a_figure_shows_every_picture(
     assert path.stat().st_size < 400_000
     with Image.open(path) as drawn:
         assert drawn.format == "PNG"
+
+
+def test_a_figure_of_several_attacks_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: ImageBatch
+) -> None:
+    """Also when it is drawn from the file; the words stay inside the figure."""
+    row = made_up(digits)
+    failed = replace(row, reason="ill-posed: " + "too few " * 20, rmse=None, features=None)
+    exact = replace(row, attack=LikelihoodAttack(), predicted=None, rmse=3.14e-13)
+    save_pictures(tmp_path / "kept.json", digits, [failed, exact])
+    written, figure = texts(
+        monkeypatch, lambda: draw_pictures(*load_pictures(tmp_path / "kept.json"), tmp_path / "figure.png")
+    )
+    assert "tensor attack\nm = 100 000\nfailed (predicted 0.11)" in written
+    assert "likelihood attack\nm = 100 000\nexact: R = 3.1e-13 (no prediction)" in written
+    title = figure.get_suptitle()
+    assert title.endswith("relu, no defense\ntensor attack, residualized moments / likelihood attack")
+    drawn = [t for axes in figure.axes for t in axes.texts if t.get_text()]
+    for text in [*drawn, figure._suptitle]:
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1, text.get_text()
+    label, reason = (t.get_window_extent() for t in drawn if t.get_text() in written[2:4])
+    assert label.y0 >= reason.y1, "the reason stands below the label"
 
 
 def test_equal_rows_give_equal_bytes(tmp_path: Path, digits: ImageBatch) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
-from bounds import TensorAttack, checks
+from bounds import AttackSpec, Defense, LikelihoodAttack, TensorAttack, checks
 from bounds.losses import explained
 from bounds.words import how_many
 from verify.assessed import Assessed, Confidence
@@ -34,7 +36,8 @@ from verify.cli.options import (
 )
 from verify.cli.tables import console, print_json, say, table
 from verify.confidence import assess
-from verify.measure.pictures import PictureRow, reconstruct_pictures
+from verify.measure.pictures import PictureRow, reconstruct_pictures, row_labels
+from verify.measure.point import attack_name
 
 if TYPE_CHECKING:
     from attack import GradientAttack, OutputsAttack
@@ -52,23 +55,29 @@ app = App(help="Run an attack and draw what it reconstructs.")
 BUILT_IN, FROM_FILES = ("digits", "patches"), ("mnist", "cifar10")
 
 
+Images = Annotated[str, typer.Option(help=f"One of {', '.join((*BUILT_IN, *FROM_FILES))}.")]
+ImagesFile = Annotated[
+    Path | None, typer.Option(help="File with the images (mnist: idx images; cifar10: binary batch).")
+]
+LabelsFile = Annotated[Path | None, typer.Option(help="MNIST: the idx labels.")]
+DefenseOption = Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Keep the mean of the pictures (nearly parallel features).")]
+MaxCosine = Annotated[float, typer.Option(help="Skip a picture closer than this to a chosen one.")]
+
+
 @app.command("tensor")
 @with_defense_options
 def tensor(
-    images: Annotated[str, typer.Option(help=f"One of {', '.join((*BUILT_IN, *FROM_FILES))}.")] = "digits",
-    path: Annotated[
-        Path | None, typer.Option(help="File with the images (mnist: idx images; cifar10: binary batch).")
-    ] = None,
-    labels_path: Annotated[Path | None, typer.Option(help="MNIST: the idx labels.")] = None,
+    images: Images = "digits",
+    path: ImagesFile = None,
+    labels_path: LabelsFile = None,
     B: Batch = 4,
     m: Widths = None,
-    defense: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = "none",
+    defense: DefenseOption = "none",
     activation: Activation = "relu",
     moments: Moments = "residualized",
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Keep the mean of the pictures (nearly parallel features).")
-    ] = False,
-    max_cosine: Annotated[float, typer.Option(help="Skip a picture closer than this to a chosen one.")] = 1.0,
+    raw: Raw = False,
+    max_cosine: MaxCosine = 1.0,
     seed: Seed = 0,
     device: Device = "auto",
     out: Out = Path("results"),
@@ -76,32 +85,81 @@ def tensor(
     parameters: Parameters | None = None,
 ) -> None:
     """Reconstruct real pictures from a gradient at growing widths; writes the originals over the reconstructions."""
+    spec = defense_of(defense, parameters or {})
+    attacks = (TensorAttack(moments=moments),)
+    batch = _batch(images, path, labels_path, size=B, seed=seed, center=not raw, max_cosine=max_cosine)
+    run = _Run(_stem(images, B, raw), m or (10_000, 100_000), spec, activation, attacks, seed, device)
+    _carried_out(run, batch, out, as_json)
+
+
+@app.command("likelihood")
+@with_defense_options
+def likelihood(
+    images: Images = "digits",
+    path: ImagesFile = None,
+    labels_path: LabelsFile = None,
+    B: Batch = 2,
+    m: Widths = None,
+    defense: DefenseOption = "none",
+    activation: Activation = "relu",
+    moments: Moments = "residualized",
+    raw: Raw = False,
+    max_cosine: MaxCosine = 1.0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    out: Out = Path("results"),
+    as_json: Json = False,
+    parameters: Parameters | None = None,
+) -> None:
+    """Reconstruct real pictures by maximum likelihood, and by the tensor attack from the same gradients beside it."""
+    spec = defense_of(defense, parameters or {})
+    attacks = (TensorAttack(moments=moments), LikelihoodAttack())
+    batch = _batch(images, path, labels_path, size=B, seed=seed, center=not raw, max_cosine=max_cosine)
+    stem = f"{_stem(images, B, raw)}-likelihood"
+    run = _Run(stem, m or (10_000,), spec, activation, attacks, seed, device)
+    _carried_out(run, batch, out, as_json)
+
+
+def _stem(images: str, B: int, raw: bool) -> str:
+    return f"pictures-{images}-B{B}" + ("-raw" if raw else "")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Attacks on a batch of pictures; stem: of the files that are written."""
+
+    stem: str
+    widths: Sequence[int]
+    defense: Defense
+    activation: str
+    attacks: tuple[AttackSpec, ...]
+    seed: int
+    device: str
+
+
+def _carried_out(run: _Run, batch: ImageBatch, out: Path, as_json: bool) -> None:
     from verify.draw.pictures import (
         draw_pictures,  # brings matplotlib, which a user's own gradient has no use for
     )
 
-    spec = defense_of(defense, parameters or {})
-    estimator = TensorAttack(moments=moments)
-    batch = _batch(images, path, labels_path, size=B, seed=seed, center=not raw, max_cosine=max_cosine)
-    stem = f"pictures-{images}-B{B}" + ("-raw" if raw else "")
     new_directory("out", out)
     rows = reconstruct_pictures(
         batch,
-        m or (10_000, 100_000),
-        seed,
-        activation,
-        spec,
-        estimator,
-        device,
-        path=out / "records" / f"{stem}.json",
+        run.widths,
+        run.seed,
+        run.activation,
+        run.defense,
+        run.attacks,
+        run.device,
+        path=out / "records" / f"{run.stem}.json",
     )
-    picture = out / f"{stem}.png"
+    picture = out / f"{run.stem}.png"
     draw_pictures(batch, rows, picture)
     if as_json:
         print_json({"picture": str(picture), "rows": [_without_pixels(row) for row in rows]})
         return
-    for row in rows:
-        say(f"{row.label}: {row.reason}" if row.failed else row.label)
+    for label, row in zip(row_labels(rows), rows, strict=True):
+        say(f"{label}: {row.reason}" if row.failed else label)
     print(f"picture: {picture}")
 
 
@@ -134,7 +192,8 @@ def _batch(
 
 
 def _without_pixels(row: PictureRow) -> dict[str, Any]:
-    return {k: getattr(row, k) for k in ("m", "rmse", "predicted", "reason", "warnings", "seed")}
+    kept = {k: getattr(row, k) for k in ("m", "rmse", "predicted", "reason", "warnings", "seed")}
+    return kept | {"attack": attack_name(row.attack)}
 
 
 @app.command("gradient")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from bounds import AttackSpec, Defense, NoDefense, TensorAttack
 from verify.draw.style import save_figure
-from verify.measure.pictures import FloatArray, PictureRow
+from verify.measure.pictures import FloatArray, PictureRow, row_labels
 from verify.measure.point import attack_words, parameter_words
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ LABEL = 2.5  # inches, the column of labels on the left
 
 
 def draw_pictures(batch: ImageBatch | None, rows: Sequence[PictureRow], path: str | Path) -> None:
-    """Write a figure to ``path``: the originals on top, below them one row for each of ``rows``; a failed
-    attack is a row of empty frames with the reason. Grey for one channel, colour for three.
+    """Write a figure to ``path``: the originals on top, below them one row for each of ``rows``, which says its attack
+    where they are of several; a failed attack is a row of empty frames with the reason. Grey for one
+    channel, colour for three.
 
     Raises ``ValueError`` if there are no rows, if the pictures were too large to be kept (see
     ``load_pictures``), or for another number of channels.
@@ -51,7 +52,7 @@ def draw_pictures(batch: ImageBatch | None, rows: Sequence[PictureRow], path: st
     grid = figure.add_gridspec(1 + len(rows), 1 + size, width_ratios=(LABEL / CELL, *(1.0,) * size))
     shown = [
         ("private pictures", "", batch.features),
-        *((row.label, row.reason, row.features) for row in rows),
+        *((label, row.reason, row.features) for label, row in zip(row_labels(rows), rows, strict=True)),
     ]
     for line, (label, reason, features) in enumerate(shown):
         _draw_label(figure.add_subplot(grid[line, 0]), label, reason)
@@ -69,10 +70,12 @@ def _title(batch: ImageBatch, rows: Sequence[PictureRow]) -> str:
         return " / ".join(dict.fromkeys(values))
 
     mean = "mean removed" if batch.mean.any() else "mean kept"
+    attacks = dict.fromkeys(_attack(r.attack) for r in rows)
+    between = ", " if len(attacks) == 1 else "\n"
     return (
         f"{batch.name}, B = {len(batch.features)}, d = {batch.features.shape[1]}, {mean}\n"
-        f"{one_of(r.activation for r in rows)}, {one_of(_name(r.defense) for r in rows)}, "
-        f"{one_of(_attack(r.attack) for r in rows)}"
+        f"{one_of(r.activation for r in rows)}, {one_of(_name(r.defense) for r in rows)}{between}"
+        f"{one_of(attacks)}"
     )
 
 
@@ -91,8 +94,9 @@ def _name(defense: Defense) -> str:
 def _draw_label(axes: Axes, label: str, reason: str) -> None:
     axes.axis("off")
     at = axes.transAxes
-    height = 0.62 if reason else 0.5
-    axes.text(1, height, label.replace(", ", "\n", 1), ha="right", va="center", fontsize=9, transform=at)
+    lines = label.split(", ")
+    height = 0.46 + 0.08 * len(lines) if reason else 0.5
+    axes.text(1, height, "\n".join(lines), ha="right", va="center", fontsize=9, transform=at)
     axes.text(1, 0.45, textwrap.fill(reason, 44), ha="right", va="top", fontsize=6.5, transform=at)
 
 

@@ -21,6 +21,8 @@ from verify.measure.failure import Failure, attempt
 from verify.measure.ledger import Ledger, carry_out
 from verify.measure.lines import LedgerError, RecordError, json_object, parse, read_lines, write_whole
 from verify.measure.match import matched
+from verify.measure.outcome import EXACT
+from verify.measure.point import attack_words
 from verify.measure.workers import in_turn
 from verify.origin import own
 
@@ -83,8 +85,22 @@ class PictureRow:
     def label(self) -> str:
         """ "m = 100 000, R = 0.12 (predicted 0.11)" """
         theory = "no prediction" if self.predicted is None else f"predicted {self.predicted:.2g}"
-        outcome = "failed" if self.rmse is None else f"R = {self.rmse:.2g}"
-        return f"m = {_spaced(self.m)}, {outcome} ({theory})"
+        return f"m = {_spaced(self.m)}, {self._outcome} ({theory})"
+
+    @property
+    def _outcome(self) -> str:
+        if self.rmse is None:
+            return "failed"
+        return f"exact: R = {self.rmse:.1e}" if self.rmse < EXACT else f"R = {self.rmse:.2g}"
+
+
+def row_labels(rows: Sequence[PictureRow]) -> list[str]:
+    """The rows' labels, each with its attack before it where they are of several: as short as tells these apart."""
+    attacks = dict.fromkeys(row.attack for row in rows)
+    if len(attacks) == 1:
+        return [row.label for row in rows]
+    alike = len({attack.called for attack in attacks}) < len(attacks)
+    return [f"{attack_words(row.attack) if alike else row.attack.called}, {row.label}" for row in rows]
 
 
 def reconstruct_pictures(
@@ -93,7 +109,7 @@ def reconstruct_pictures(
     seed: int,
     activation: str = "relu",
     defense: Defense | None = None,
-    attack: AttackSpec | None = None,
+    attack: AttackSpec | Sequence[AttackSpec] | None = None,
     device: str = "auto",
     progress: Callable[[PictureRow], None] | None = None,
     *,
@@ -101,12 +117,13 @@ def reconstruct_pictures(
     jobs: int = 1,
     threads: int | None = None,
 ) -> list[PictureRow]:
-    """Attack the batch once at each of ``widths``, in their order.
+    """Attack the batch at each of ``widths``, in their order: once, or by each of several attacks, on the same gradient.
 
     One seed serves weights, noise and starts, whose streams are separate; a wider network has the neurons of
-    a narrower one and more. ``defense`` and ``attack`` default to none and ``TensorAttack()``; ``progress``
-    is called with each row as it is finished. An attack that reports that it has no result gives a row that
-    says why. jobs: processes; threads: of each attack (None: as many as torch has here).
+    a narrower one and more. ``defense`` and ``attack`` default to none and ``TensorAttack()``; of several attacks, no two
+    alike, the rows of a width are in their order. ``progress`` is called with each row as it is finished. An attack that
+    reports that it has no result gives a row that says why. jobs: processes; threads: of each attack (None: as many as
+    torch has here).
 
     path: NAME.json, the file of numbers that is written at the end (``save_pictures``). Until then each finished row is at
     once on disk, as a line of NAME.jsonl, so that a run that was stopped or killed goes on where it was.
@@ -118,8 +135,7 @@ def reconstruct_pictures(
     import torch
 
     defense = NoDefense() if defense is None else defense
-    attack = TensorAttack() if attack is None else attack
-    checks.instance("attack", attack, AttackSpec, "TensorAttack()")
+    attacks = _attacks(attack)
     checks.integer("seed", seed, 0)
     place = resolved(device)
     settings = [
@@ -128,18 +144,19 @@ def reconstruct_pictures(
     ]
     if not settings:
         raise ValueError("widths must hold at least one width; got none")
-    if isinstance(attack, TensorAttack):
+    if any(isinstance(attack, TensorAttack) for attack in attacks):
         moment_orders(settings[0].activation)
     used = torch.get_num_threads() if threads is None else checks.integer("threads", threads, 1)
-    job = _Job(batch, seed, defense, attack, place, used)
-    predicted = {s.m: evaluate(defense, s, attack).predicted for s in settings}
+    job = _Job(batch, seed, settings[0].activation.name, defense, attacks, place, used)
     tasks: dict[Hashable, Callable[[], PictureRow]] = {
-        s.m: partial(_row, job, s.m, s.activation.name, predicted[s.m]) for s in settings
+        (s.m, attack): partial(_row, job, s.m, attack, evaluate(defense, s, attack).predicted)
+        for s in settings
+        for attack in attacks
     }
 
     def ordered(rows: Sequence[PictureRow]) -> list[PictureRow]:
-        by_width = {row.m: row for row in rows}
-        return [by_width[s.m] for s in settings]
+        found = {(row.m, row.attack): row for row in rows}
+        return [found[s.m, attack] for s in settings for attack in attacks]
 
     if path is None:
         rows = []
@@ -148,7 +165,7 @@ def reconstruct_pictures(
             if progress is not None:
                 progress(row)
     else:
-        book = _ledger(path.with_suffix(".jsonl"), job, settings[0].activation.name)
+        book = _ledger(path.with_suffix(".jsonl"), job)
         rows = carry_out(
             book,
             tasks,
@@ -160,14 +177,27 @@ def reconstruct_pictures(
     return ordered(rows)
 
 
+def _attacks(attack: AttackSpec | Sequence[AttackSpec] | None) -> tuple[AttackSpec, ...]:
+    """Those that are asked for: at least one, no two alike."""
+    if attack is None:
+        return (TensorAttack(),)
+    attacks = (attack,) if isinstance(attack, AttackSpec | str) else checks.several("attack", attack)
+    for one in attacks:
+        checks.instance("attack", one, AttackSpec, "TensorAttack()")
+    if not attacks or len(set(attacks)) < len(attacks):
+        raise ValueError(f"attack must be one, or several that differ; got {list(attacks)}")
+    return attacks
+
+
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """What all rows of a run have in common."""
+    """What all rows of a run have in common; attacks: those of each width."""
 
     batch: ImageBatch
     seed: int
+    activation: str
     defense: Defense
-    attack: AttackSpec
+    attacks: tuple[AttackSpec, ...]
     device: str
     threads: int
 
@@ -176,7 +206,7 @@ class _Job:
         return present(self.device.partition(":")[0], self.threads)
 
 
-def _row(job: _Job, m: int, activation: str, predicted: float | None) -> PictureRow:
+def _row(job: _Job, m: int, attack: AttackSpec, predicted: float | None) -> PictureRow:
     """One attack on the batch."""
     import torch
 
@@ -186,9 +216,9 @@ def _row(job: _Job, m: int, activation: str, predicted: float | None) -> Picture
     size, d = batch.features.shape
     X = torch.from_numpy(batch.features)
     with limited(job.threads):
-        net = TwoLayerNet.sample(d, m, activation, seed, device=job.device)
+        net = TwoLayerNet.sample(d, m, job.activation, seed, device=job.device)
         seen = observe(job.defense, net, X, batch.labels, seed=seed)
-        found = attempt(lambda: reconstruct(seen, net, batch_size=size, attack=job.attack, seed=seed))
+        found = attempt(lambda: reconstruct(seen, net, batch_size=size, attack=attack, seed=seed))
     rmse, features = None, None
     warnings: tuple[str, ...] = ()
     if not isinstance(found, Failure):
@@ -202,20 +232,20 @@ def _row(job: _Job, m: int, activation: str, predicted: float | None) -> Picture
         reason=found.reason if isinstance(found, Failure) else "",
         warnings=warnings,
         seed=seed,
-        activation=activation,
+        activation=job.activation,
         defense=job.defense,
-        attack=job.attack,
+        attack=attack,
         features=features,
         conditions=job.conditions,
     )
 
 
-def _ledger(path: Path, job: _Job, activation: str) -> Ledger[PictureRow]:
+def _ledger(path: Path, job: _Job) -> Ledger[PictureRow]:
     """The book of one run over the widths."""
     digest, form = _digest(job.batch), (job.batch.features.shape[0], job.batch.features.shape[1])
 
     def read() -> Sequence[PictureRow]:
-        rows: dict[int, PictureRow] = {}
+        rows: dict[tuple[int, AttackSpec], PictureRow] = {}
         for where, raw in read_lines(path) if path.exists() else ():
             try:
                 line = _object(
@@ -226,16 +256,16 @@ def _ledger(path: Path, job: _Job, activation: str) -> Ledger[PictureRow]:
                 raise RecordError(f"{where}: {error}") from None
             if line["batch"] != digest:
                 raise LedgerError(f"{where}: of other pictures. {_REMOVE}")
-            if row.m in rows:
-                raise RecordError(f"{where}: m = {row.m} is recorded twice")
-            rows[row.m] = row
+            if (row.m, row.attack) in rows:
+                raise RecordError(f"{where}: m = {row.m} is recorded twice for the {row.attack.called}")
+            rows[row.m, row.attack] = row
         return list(rows.values())
 
     def identity(row: PictureRow) -> Hashable:
-        settings = (row.seed, row.activation, row.defense, row.attack)
-        if settings != (job.seed, activation, job.defense, job.attack):
+        settings = (row.seed, row.activation, row.defense)
+        if settings != (job.seed, job.activation, job.defense) or row.attack not in job.attacks:
             raise LedgerError(f"{path}: m = {row.m} was attacked with other settings. {_REMOVE}")
-        return row.m
+        return row.m, row.attack
 
     def line(row: PictureRow) -> Mapping[str, Any]:
         pixels = None if row.features is None else row.features.tolist()
