@@ -164,6 +164,8 @@ def log_window(lower: Array, upper: Array, scale: float | Array) -> Array:
     point = lower == upper
     out = np.empty(np.shape(lower))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if np.any(scale == 0) and not np.all(scale == 0):
+            raise ValueError("blur must be 0 for all entries or for none")
         if np.all(scale == 0):
             return np.where((lower <= 0) & (upper >= 0), 0.0, -np.inf)
         a, b = lower / scale, upper / scale

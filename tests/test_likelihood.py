@@ -388,3 +388,32 @@ def test_clamped_entries_in_single_precision_are_known_as_such() -> None:
     net = TwoLayerNet.sample(10, 400, seed=0, dtype=torch.float32)
     seen = observe(Clamping(limit=0.7), net, problem.X, problem.y)
     assert problem.error(reconstruct(seen, net, attack=LikelihoodAttack())) < 1e-3
+
+
+@pytest.mark.parametrize(
+    "defense",
+    [GradientPruning(ratio=0.999), Dropout(p=0.98, per_sample=False), GradientNoise(sigma=1e-300)],
+    ids=str,
+)
+def test_extreme_defenses_end_without_a_defect(defense: Defense) -> None:
+    """One entry is left of 80; noise whose square is no number."""
+    found = Problem(6, 80, 2).solved(defense, LikelihoodAttack(starts=2))
+    assert bool(torch.isfinite(found.features).all())
+    assert (found.diagnostics.status == "ok") == isinstance(defense, GradientNoise)
+
+
+@pytest.mark.parametrize("small", [0.0, 1e-9])
+def test_a_vanishing_residual_or_nearly_parallel_features_are_not_exact(small: float) -> None:
+    """Without noise, r_1 = small, or features at an angle of small: neither is told as known."""
+    problem = Problem(6, 200, 2)
+    outputs = problem.net.forward(problem.X)
+    seen = observe(NoDefense(), problem.net, problem.X, torch.stack([outputs[0] + small, outputs[1] - 1]))
+    found = reconstruct(seen, problem.net, attack=LikelihoodAttack(starts=2))
+    assert found.diagnostics.status == "suspect" or problem.error(found) < 1e-3
+    X = problem.X.clone()
+    X[1] = X[0] + small * X[1]
+    X[1] /= X[1].norm()
+    near = reconstruct(
+        observe(NoDefense(), problem.net, X, problem.y), problem.net, attack=LikelihoodAttack(starts=2)
+    )
+    assert near.diagnostics.status == "suspect" or matched_rmse(X, near.features) < 1e-3

@@ -32,9 +32,9 @@ def gradient_matching(
     Whatever the defense is, the gradient is matched as it is seen, as the published attacks do: what a defense does to it is
     not modelled. Which public norm, where they differ, and which label belong together is not known: the starts go through
     the orders, and the misfit tells. Diagnostics: ``misfit`` is ``|ghat - g|^2 / |g|^2`` of the answer, ``starts`` counts
-    those made, ``agreeing`` those with the answer's misfit to the method's precision, ``passes`` those over the weights; no
-    gap (nan) and no eigenvalues. "suspect" where the misfit is not zero to the method's precision: with a defense that need
-    not be a failure, and this attack cannot tell.
+    those made, ``agreeing`` those with the answer's misfit to the method's precision, ``passes`` those over the weights.
+    "suspect" where the misfit is not zero to the method's precision: with a defense that need not be a failure, and this
+    attack cannot tell; and where there are no more entries than unknowns.
 
     Raises ``ValueError`` or ``TypeError`` on bad input or labels that are not B, ``ReconstructionError`` for a gradient that
     is zero, or where no start gives a finite misfit.
@@ -73,9 +73,6 @@ def gradient_matching(
     diagnostics = Diagnostics(
         status="suspect" if warnings else "ok",
         warnings=warnings,
-        gap=math.nan,
-        eigenvalues=(),
-        noise_edge=math.nan,
         passes=passes,
         misfit=misfit,
         agreeing=agreeing,
@@ -130,7 +127,13 @@ def _warnings(
         if isinstance(observation.defense, NoDefense)
         else f"{observation.defense.name} may be why, which this attack does not model"
     )
+    B, told = len(observation.norms), attack.labels is not None
+    unknowns = B * (net.d - 1) + (0 if told else B)
     doubtful = (
+        (
+            int((observation.gradient != 0).sum()) <= unknowns,
+            f"no more entries other than zero than the {unknowns} unknowns: they determine nothing",
+        ),
         (not off <= 2 * precision(attack), f"{left}: {cause}"),
         (
             unequal and attack.labels is None and net.activation.homogeneous,
@@ -141,5 +144,5 @@ def _warnings(
 
 
 def _failure(reason: str, starts: int, passes: int) -> ReconstructionError:
-    diagnostics = Diagnostics("failed", (), math.nan, (), math.nan, passes, starts=starts)
+    diagnostics = Diagnostics("failed", (reason,), passes=passes, starts=starts)
     return ReconstructionError(reason, diagnostics)

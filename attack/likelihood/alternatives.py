@@ -30,9 +30,12 @@ def alternatives(posed: Posed, place: Place, precision: float) -> list[Place]:
         return []
     found: list[Place] = []
     for i, k in itertools.permutations(range(len(features)), 2):
+        merged = torch.sign(strengths[k]) * (strengths[k] * features[k] + strengths[i] * features[i])
+        if not bool(merged.any()):
+            continue
         turned = features.clone()
         turned[i] = -features[i]
-        turned[k] = torch.sign(strengths[k]) * (strengths[k] * features[k] + strengths[i] * features[i])
+        turned[k] = merged
         other = minimised(posed.model, turned, posed.effort(precision)).place
         if posed.settled(posed.fit(other)) and all(_differ(other, one) for one in (place, *found)):
             found.append(other)

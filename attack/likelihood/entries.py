@@ -29,6 +29,9 @@ _MASK_STAGES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 1e-3, 1e-5, 1e-7)
 #: Entries may be off a set by this fraction of the last blur, in the root mean square.
 _ALLOWED = 0.1
 
+#: Noise below this, over the entries' root mean square, is far below rounding.
+NOISE = 1e-30
+
 #: Beyond so many standard deviations the tail of the blurred hat stands for it.
 _TAIL = 5.0
 
@@ -291,9 +294,10 @@ def entries_of(density: Density, seen: torch.Tensor, scale: float, B: int, fitte
     windows = density.windows(seen.double().cpu().numpy())
     lower, upper = (torch.from_numpy(bound).to(gradient) / scale for bound in windows)
     unit = density.step / scale if isinstance(density, Rounded) else 1.0
+    sigma = density.sigma / scale
     blurred = isinstance(density, Rounded | Signs)
     blurs = tuple(unit * b for b in _STAGES) if blurred else (0.0,)
-    return Windowed(gradient, lower, upper, density.sigma / scale, blurs, fitted.to(gradient))
+    return Windowed(gradient, lower, upper, sigma if sigma > NOISE else 0.0, blurs, fitted.to(gradient))
 
 
 def _values(seen: torch.Tensor) -> Windowed:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import torch
 
-from attack.likelihood.entries import Fit, entries_of
+from attack.likelihood.entries import NOISE, Fit, entries_of
 from attack.likelihood.model import Model, Place
 from attack.likelihood.solve import Effort
 from attack.networks.two_layer import TwoLayerNet
@@ -71,7 +71,7 @@ class Posed:
         held = _held(
             entries.values() & (seen != 0),
             B * net.d,
-            exact=density.sigma == 0 and isinstance(density, _VALUED),
+            exact=density.sigma <= NOISE * scale and isinstance(density, _VALUED),
         )
         fitted = entries_of(density, seen, scale, B, everything - held.to(everything))
         radii = _radii(net, observation.norms)
@@ -123,7 +123,7 @@ class Posed:
     @property
     def noisy(self) -> bool:
         """Whether noise is expected."""
-        return self.observation.defense.density().sigma > 0
+        return self.observation.defense.density().sigma > NOISE * self.scale
 
     @property
     def unknowns(self) -> int:

@@ -124,6 +124,9 @@ def factored(place: Point) -> Steps:
         matrix = matrix + radial
     scale = units.repeat_interleave(d)
 
+    if not bool(torch.isfinite(matrix).all() and torch.isfinite(right).all()):
+        return lambda damping: torch.zeros_like(place.features)
+
     def step(damping: float) -> torch.Tensor:
         damped = matrix + torch.diag(damping * scale)
         factor, failed = torch.linalg.cholesky_ex(damped)

@@ -46,6 +46,9 @@ PATIENCE = 20
 #: A start whose expected error is above this part of the features' size has found nothing.
 UNINFORMED = 0.95
 
+#: A share of its squared norm above which a feature has not been seen.
+UNSEEN = 0.9
+
 #: Standard errors that the surplus may be from zero.
 SURPRISE = 5.0
 
@@ -92,6 +95,9 @@ def message_passing_attack(
         )
     unit = gradient_unit(observation.gradient)
     seen = shift(observation.gradient.double(), -unit).to(net.device)
+    if not bool(seen.any()):
+        reason = "the gradient is zero: it tells nothing of features"
+        raise ReconstructionError(reason, Diagnostics("failed", (reason,)))
     likelihood = Likelihood.of(observation.defense.density(), seen, unit, _rounding(net))
     runs = _runs(net, likelihood, observation.norms, attack, seed)
     passes = sum(run.passes for run in runs)
@@ -100,10 +106,10 @@ def message_passing_attack(
         reason = f"none of {len(runs)} starts gave numbers: too few neurons, or a density that excludes what is seen"
         raise ReconstructionError(reason, Diagnostics("failed", (reason,), passes=passes, starts=len(runs)))
     best = next((run for run in finite if not run.doubts), max(finite, key=lambda run: run.belief.evidence))
-    warnings = best.doubts + _ambiguity(likelihood, B)
+    warnings = best.doubts + _ambiguity(likelihood, B) + _unseen(best.belief, net.m)
     features = best.belief.features
     residuals = shift(best.belief.residuals, unit)
-    lengths = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    lengths = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp_min(1e-300)
     norms = torch.tensor(observation.norms, device=net.device, dtype=torch.float64)[:, None]
     labels = net.forward((features * norms / lengths).to(net.dtype)) - residuals
     return Reconstruction(
@@ -121,6 +127,22 @@ def message_passing_attack(
             sign_free=_odd(net),
         ),
     )
+
+
+def _unseen(belief: Belief, m: int) -> tuple[str, ...]:
+    """Warnings of what no neuron tells: features that are as uncertain as at first, entries fewer than unknowns."""
+    B, d = belief.features.shape
+    free = 1 - belief.features.square().sum(dim=1) / torch.diagonal(belief.gram)
+    hidden = [str(i) for i in range(B) if float(free[i]) > UNSEEN]
+    few = f"m = {m} entries are no more than the {B * d + B} unknowns: they determine nothing"
+    said = (
+        (
+            bool(hidden),
+            f"nothing is told of feature {', '.join(hidden)}: a vanishing residual, or too much noise",
+        ),
+        (m <= B * d + B and float(free.mean()) < 0.5, few),
+    )
+    return tuple(text for failed, text in said if failed)
 
 
 def _runs(

@@ -24,7 +24,7 @@ from attack.own.known import Known
 from attack.own.leftover import explained_by_cells, rounding
 from attack.own.models import ENOUGH, Arrays
 from attack.own.problem import output_problem
-from attack.reconstruction import ReconstructionError
+from attack.reconstruction import Diagnostics, ReconstructionError
 from attack.tensor.attack import tensor_attack
 from attack.tensor.fit import signs_by_fit
 from bounds import Activation, LikelihoodAttack, NoDefense
@@ -78,6 +78,9 @@ class Outputs:
     def of(shared: SharedGradient, known: Known, frame: Frame) -> Outputs:
         arrays = Arrays.of(shared, frame)
         scale = float(arrays.gradient.square().mean().sqrt())
+        if scale == 0:
+            reason = "the gradient is zero: it tells nothing of features"
+            raise ReconstructionError(reason, Diagnostics("failed", (reason,)))
         size = frame.posed.scale
         weights = arrays.weight.double() if size == 1 else arrays.weight.double() / size
         net = TwoLayerNet.from_weights(weights, known.activation)

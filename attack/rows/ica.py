@@ -69,6 +69,7 @@ def _components(problem: Rows, basis: np.ndarray, generator: np.random.Generator
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)  # of components that vanish
         components = separate.fit_transform(problem.rows)
     active = components > _between(components)
     off = [_distance(basis, np.where(side, 1.0, problem.ratio)) for side in (active, ~active)]

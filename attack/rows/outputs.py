@@ -121,7 +121,7 @@ def recover_activity(given: OutputsGradient, B: int, *, seed: int = 2, max_start
 
 
 def failure(reason: str) -> ReconstructionError:
-    return ReconstructionError(reason, Diagnostics("failed", (reason,), 0.0, (), 0.0, 0))
+    return ReconstructionError(reason, Diagnostics("failed", (reason,)))
 
 
 @dataclass(frozen=True, eq=False)
