@@ -62,6 +62,11 @@ def gathered(
     return out
 
 
+def chosen(net: Neurons, mask: torch.Tensor) -> torch.Tensor:
+    """The rows of W (n, d) where ``mask`` (m,) is true."""
+    return torch.cat([W[mask[rows]] for rows, W in net.blocks() if bool(mask[rows].any())])
+
+
 def _zeros(term: torch.Tensor) -> torch.Tensor:
     return torch.zeros(term.shape, device=term.device, dtype=torch.float64)
 

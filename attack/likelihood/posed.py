@@ -15,6 +15,7 @@ from attack.likelihood.solve import Effort
 from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation
 from attack.reconstruction import Diagnostics, ReconstructionError
+from attack.stream import chosen
 from attack.units import gradient_unit, shift
 from bounds.density import Clamped, Erased, Plain, Signs, Thresholded
 from bounds.estimator import EQUAL_NORMS
@@ -97,10 +98,9 @@ class Posed:
         if 2 * wanted > len(rows):
             return None
         rows = rows[:wanted]
-        chosen = torch.zeros(self.net.m, dtype=torch.bool, device=self.net.device)
-        chosen[rows] = True
-        parts = [W[chosen[block]] for block, W in self.net.blocks() if bool(chosen[block].any())]
-        net = TwoLayerNet.from_weights(torch.cat(parts), self.net.activation)
+        mask = torch.zeros(self.net.m, dtype=torch.bool, device=self.net.device)
+        mask[rows] = True
+        net = TwoLayerNet.from_weights(chosen(self.net, mask), self.net.activation)
         model = dataclasses.replace(self.model, net=net, entries=entries.some(rows))
         return dataclasses.replace(
             self, net=net, gradient=self.gradient[rows], model=model, whole=model, held=self.held[rows]
