@@ -36,7 +36,7 @@ def alternatives(posed: Posed, place: Place, precision: float) -> list[Place]:
         turned = features.clone()
         turned[i] = -features[i]
         turned[k] = merged
-        other = minimised(posed.model, turned, posed.effort(precision)).place
+        other = minimised(posed.model, turned, posed.effort(precision))
         if posed.settled(posed.fit(other)) and all(_differ(other, one) for one in (place, *found)):
             found.append(other)
     return found

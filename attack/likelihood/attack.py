@@ -22,7 +22,7 @@ from attack.likelihood.judged import judged, shows
 from attack.likelihood.model import Model, Place
 from attack.likelihood.posed import Posed
 from attack.likelihood.solve import minimised
-from attack.likelihood.starts import grown, reduced, starts
+from attack.likelihood.starts import mended, starts
 from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
@@ -30,9 +30,6 @@ from attack.tensor.attack import tensor_attack
 from attack.tensor.fit import LABEL_DOUBT, signs_by_fit
 from bounds import LikelihoodAttack, checks
 from bounds.estimator import EQUAL_NORMS, moment_orders
-
-#: How often a feature is given up for another one, and the least decrease of the loss for which.
-_MENDED, _GAIN = 3, 0.01
 
 #: Stages of blur, the last ones, from where a part of the entries led.
 _LAST = 3
@@ -90,7 +87,7 @@ def refine(reconstruction: Reconstruction, observation: Observation, net: TwoLay
     checks.instance("net", net, TwoLayerNet)
     start = net.features(reconstruction.features).double()
     posed = Posed.of(observation, net, observation.expected_batch(net, len(start)))
-    place = minimised(posed.model, start, posed.effort(LikelihoodAttack().precision)).place
+    place = minimised(posed.model, start, posed.effort(LikelihoodAttack().precision))
     fit = posed.fit(place)
     return _result(posed, place, _Tries((place.loss,), fit))
 
@@ -113,7 +110,7 @@ def _best(posed: Posed, attack: LikelihoodAttack, seed: int) -> tuple[Place, _Tr
         if few is not None:
             start, blurs = _mended(few, start, seed, blurs).features, blurs[-_LAST:]
         found = _mended(posed, start, seed, blurs).features
-        place = minimised(posed.model, found, posed.effort(attack.precision), blurs[-1:]).place
+        place = minimised(posed.model, found, posed.effort(attack.precision), blurs[-1:])
         losses.append(place.loss)
         if best is None or place.loss < best.loss:
             best, fit = place, posed.fit(place)
@@ -127,17 +124,8 @@ def _best(posed: Posed, attack: LikelihoodAttack, seed: int) -> tuple[Place, _Tr
 
 def _mended(posed: Posed, start: torch.Tensor, seed: int, blurs: tuple[float, ...]) -> Place:
     """Where steps from a start end, through stages of blur, and features given up for others while that settles more."""
-    place = minimised(posed.model, start, posed.searching, blurs).place
-    for _ in range(_MENDED):
-        if posed.settled(posed.fit(place)):
-            return place
-        crude = posed.crude
-        wider = grown(crude, crude.at(place.features, 0.0), seed)
-        moved = minimised(posed.model, reduced(wider, posed.B), posed.searching).place
-        if not moved.loss < (1 - _GAIN) * place.loss:
-            return place
-        place = moved
-    return place
+    place = minimised(posed.model, start, posed.searching, blurs)
+    return mended(place, lambda place: posed.settled(posed.fit(place)), posed.searching, seed, posed.crude)
 
 
 def _starts(posed: Posed, attack: LikelihoodAttack, seed: int) -> Iterator[torch.Tensor]:
@@ -197,7 +185,7 @@ def _assigned(posed: Posed, best: Place) -> _Assigned:
         sizes = torch.linalg.vector_norm(best.features, dim=1)
         order = scipy.optimize.linear_sum_assignment((sizes[:, None] - public).square().cpu().numpy())[1]
         model = Model(posed.net, posed.model.entries, public[order], posed.model.scale_free)
-        again = minimised(model, best.features, posed.effort(1e-9)).place
+        again = minimised(model, best.features, posed.effort(1e-9))
         return _Assigned(again.features, again.residuals, again, ones)
     outputs = posed.net.forward(best.features).cpu().numpy()
     strengths = posed.scale * best.residuals.cpu().numpy()

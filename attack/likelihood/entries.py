@@ -78,11 +78,6 @@ class Entries(Protocol):
         """The number of entries that tell anything."""
         ...
 
-    @property
-    def informative(self) -> torch.Tensor:
-        """Which entries (m,) are worth a look where a part of them has to do: values, if there are any."""
-        ...
-
     def some(self, rows: torch.Tensor) -> Entries:
         """Those with these indices."""
         ...
@@ -128,12 +123,11 @@ class Windowed:
 
     def fit(self, parts: torch.Tensor, unknowns: int) -> Fit:
         clean = parts.sum(dim=1)
-        off = (self.lower - clean).clamp_min(0) + (self.upper - clean).clamp_max(0)
         count = float(self.weight.sum())
         variance = self.sigma**2
         # t = 0 is on the edge of both half lines, and has neither sign
         edge = ((self.lower == 0) != (self.upper == 0)) & (clean == 0)
-        left = float((self.weight * (off.square() + edge)).sum())
+        left = float((self.left(clean).square() + self.weight * edge).sum())
         allowed = count * (_ALLOWED * self.blurs[-1]) ** 2
         return Fit(left, variance * max(0.0, count - unknowns), variance * math.sqrt(2 * count), allowed)
 
@@ -150,26 +144,42 @@ class Windowed:
 
     @property
     def crude(self) -> Entries:
-        return self if self.blurs[-1] == 0 else _values(self.seen)
+        return self if self.blurs[-1] == 0 else _Whole(self.seen).crude
 
     def some(self, rows: torch.Tensor) -> Entries:
         cut = {name: getattr(self, name)[rows] for name in ("seen", "lower", "upper", "weight")}
         return dataclasses.replace(self, **cut)
-
-    @property
-    def informative(self) -> torch.Tensor:
-        points = self.values()
-        return points if bool(points.any()) else torch.ones_like(points)
 
     def telling(self) -> int:
         return int((torch.isfinite(self.lower) | torch.isfinite(self.upper)).sum())
 
 
 @dataclass(frozen=True, eq=False)
-class DitheredEntries:
-    """Entries (m,) rounded at random to a multiple of ``step``."""
+class _Whole:
+    """Entries (m,) that each carry a value in the mean, whatever blurs it."""
 
     seen: torch.Tensor
+
+    def values(self) -> torch.Tensor:
+        return torch.ones_like(self.seen, dtype=torch.bool)
+
+    def left(self, clean: torch.Tensor | None) -> torch.Tensor:
+        return self.seen if clean is None else self.seen - clean
+
+    @property
+    def power(self) -> float:
+        return float(self.seen.square().sum())
+
+    @property
+    def crude(self) -> Entries:
+        ones = torch.ones_like(self.seen)
+        return Windowed(self.seen, self.seen, self.seen, 0.0, (0.0,), ones)
+
+
+@dataclass(frozen=True, eq=False)
+class DitheredEntries(_Whole):
+    """Entries (m,) rounded at random to a multiple of ``step``."""
+
     step: float
 
     @property
@@ -193,36 +203,17 @@ class DitheredEntries:
             math.sqrt(float((fourth - variance**2).sum())),
         )
 
-    def values(self) -> torch.Tensor:
-        return torch.ones_like(self.seen, dtype=torch.bool)
-
     def some(self, rows: torch.Tensor) -> Entries:
         return DitheredEntries(self.seen[rows], self.step)
-
-    @property
-    def informative(self) -> torch.Tensor:
-        return self.values()
 
     def telling(self) -> int:
         return len(self.seen)
 
-    def left(self, clean: torch.Tensor | None) -> torch.Tensor:
-        return self.seen if clean is None else self.seen - clean
-
-    @property
-    def power(self) -> float:
-        return float(self.seen.square().sum())
-
-    @property
-    def crude(self) -> Entries:
-        return _values(self.seen)
-
 
 @dataclass(frozen=True, eq=False)
-class MaskedEntries:
+class MaskedEntries(_Whole):
     """Entries (m,) whose terms are dropped one by one with probability ``p``."""
 
-    seen: torch.Tensor
     p: float
     patterns: torch.Tensor
     blurs: tuple[float, ...]
@@ -245,29 +236,11 @@ class MaskedEntries:
         allowed = len(self.seen) * (_ALLOWED * self.blurs[-1]) ** 2
         return Fit(float(off.square().amin(dim=1).sum()), 0.0, 0.0, allowed)
 
-    def values(self) -> torch.Tensor:
-        return torch.ones_like(self.seen, dtype=torch.bool)
-
     def some(self, rows: torch.Tensor) -> Entries:
         return MaskedEntries(self.seen[rows], self.p, self.patterns, self.blurs)
 
-    @property
-    def informative(self) -> torch.Tensor:
-        return self.values()
-
     def telling(self) -> int:
         return int((self.seen != 0).sum())
-
-    def left(self, clean: torch.Tensor | None) -> torch.Tensor:
-        return self.seen if clean is None else self.seen - clean
-
-    @property
-    def power(self) -> float:
-        return float(self.seen.square().sum())
-
-    @property
-    def crude(self) -> Entries:
-        return _values(self.seen)
 
 
 def entries_of(density: Density, seen: torch.Tensor, scale: float, B: int, fitted: torch.Tensor) -> Entries:
@@ -298,10 +271,6 @@ def entries_of(density: Density, seen: torch.Tensor, scale: float, B: int, fitte
     blurred = isinstance(density, Rounded | Signs)
     blurs = tuple(unit * b for b in _STAGES) if blurred else (0.0,)
     return Windowed(gradient, lower, upper, sigma if sigma > NOISE else 0.0, blurs, fitted.to(gradient))
-
-
-def _values(seen: torch.Tensor) -> Windowed:
-    return Windowed(seen, seen, seen, 0.0, (0.0,), torch.ones_like(seen))
 
 
 def _blurred_window(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -92,8 +92,7 @@ def shows(posed: Posed, place: Place) -> bool:
         return nothing - place.loss > 2 * (posed.unknowns + posed.B)
     if not posed.noisy:
         return True
-    gram = place.hidden.T @ (place.local.curvature[:, None] * place.hidden)
-    gains = place.residuals.square() / torch.linalg.pinv(gram, hermitian=True).diagonal()
+    gains = place.residuals.square() / place.inverse.diagonal()
     d = posed.net.d
     return bool((gains > 2 * d + CLEAR * math.sqrt(2 * d)).all())
 

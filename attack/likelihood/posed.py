@@ -74,7 +74,7 @@ class Posed:
             B * net.d,
             exact=density.sigma <= NOISE * scale and isinstance(density, _VALUED),
         )
-        fitted = entries_of(density, seen, scale, B, everything - held.to(everything))
+        fitted = entries if not held.any() else entries_of(density, seen, scale, B, (~held).to(everything))
         radii = _radii(net, observation.norms)
         free = isinstance(density, Signs)
         return Posed(
@@ -94,7 +94,8 @@ class Posed:
         entries = self.model.entries
         exact = entries.blurs[-1] == 0 and not self.noisy
         wanted = (_FEW if exact else _FEW_NOISY) * self.B * (self.net.d + 1)
-        rows = torch.nonzero(entries.informative).flatten()
+        values = entries.values()
+        rows = torch.nonzero(values if bool(values.any()) else ~values).flatten()
         if 2 * wanted > len(rows):
             return None
         rows = rows[:wanted]
@@ -151,7 +152,7 @@ class Posed:
     @property
     def rounding(self) -> float:
         """A sum of squares that is rounding."""
-        digits = min(_ROUNDING[self.net.dtype], 1.0)
+        digits = _ROUNDING[self.net.dtype]
         coarser = _ROUNDING.get(self.observation.gradient.dtype, _ROUNDING[torch.float32])
         return max(digits, coarser) * self.power
 

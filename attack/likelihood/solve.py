@@ -62,41 +62,33 @@ class Effort:
     rounding: float
 
 
-@dataclass(frozen=True, eq=False)
-class Ended:
-    """Where the steps ended, their number, and the damping there."""
-
-    place: Place
-    steps: int
-
-
 def minimised(
     model: Model, features: torch.Tensor, effort: Effort, blurs: tuple[float, ...] | None = None
-) -> Ended:
-    """From features (B, d), through the stages of blur that the entries have; ``blurs``: others."""
-    residuals, steps = None, 0
+) -> Place:
+    """Where steps from features (B, d) end, through the stages of blur that the entries have; ``blurs``: others."""
+    residuals = None
     place = None
     stages = model.entries.blurs if blurs is None else blurs
     for stage, blur in enumerate(stages):
         place = model.at(features, blur, residuals)
         last = stage == len(stages) - 1
         effort_here = effort if last else dataclasses.replace(effort, precision=_PASSING)
-        place, used = descended(place, effort_here, _solver)
-        features, residuals, steps = place.features, place.residuals, steps + used
+        place = descended(place, effort_here, _solver)
+        features, residuals = place.features, place.residuals
     assert place is not None  # there is a stage
-    return Ended(place, steps)
+    return place
 
 
 def _solver(place: Place) -> Steps:
     return factored(place) if place.features.numel() <= DENSE else _iterated(place)
 
 
-def descended(place: P, effort: Effort, solver: Callable[[P], Steps]) -> tuple[P, int]:
-    """Where the steps from a place end, and their number."""
+def descended(place: P, effort: Effort, solver: Callable[[P], Steps]) -> P:
+    """Where the steps from a place end."""
     damping = _DAMPING
-    for step in range(effort.steps):
+    for _ in range(effort.steps):
         if place.loss <= effort.rounding:
-            return place, step
+            return place
         solve = solver(place)
         for _ in range(_TRIES):
             moved = place.moved(place.features + solve(damping))
@@ -104,13 +96,13 @@ def descended(place: P, effort: Effort, solver: Callable[[P], Steps]) -> tuple[P
                 break
             damping *= _RAISED
         else:
-            return place, step
+            return place
         change = place.loss - moved.loss
         before, place = place, moved
         damping = max(damping / _EASED, _LEAST)
         if change < effort.precision * abs(before.loss) and place.loss > effort.near:
-            return place, step + 1
-    return place, effort.steps
+            return place
+    return place
 
 
 def factored(place: Point) -> Steps:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -34,6 +34,9 @@ _GROWING = Effort(steps=40, precision=1e-3, near=0.0, rounding=0.0)
 #: Features in a descent from random directions, over those that there are.
 _WIDE = 1.5
 
+#: How often a feature is given up for another one, and the least decrease of the loss for which.
+_MENDED, _GAIN = 3, 0.01
+
 #: Values for each unknown below which no more features are taken than there are.
 _LEAST = 1.3
 
@@ -52,18 +55,13 @@ def grown(model: Model, place: Place | None, seed: int) -> Place:
             found.append(wider.at(features, model.entries.blurs[0]))
     several = _DESCENDED if count * model.net.d <= DENSE else 1
     nearest = sorted(found, key=lambda place: place.loss)[:several]
-    ended = [minimised(wider, place.features, _GROWING).place for place in nearest]
+    ended = [minimised(wider, place.features, _GROWING) for place in nearest]
     return min(ended, key=lambda place: place.loss)
 
 
 def _directions(net: TwoLayerNet, left: torch.Tensor, seed: int) -> torch.Tensor:
     """The mean slope of ``left`` (m,) and the leading eigenvectors of its residualized second moment: (n, d), unit."""
-    given = left.to(net.dtype)
-    mean, slope = first_moment(net, given)
-    response = Response(given, mean.to(given.dtype), slope)
-    count = min(_DIRECTIONS, net.d)
-    start = first_moment_start(net, slope, count, seed)
-    V = dominant_span(lambda V: apply_second_moment(net, response, V), start, count, *_ROUGHLY).V
+    slope, V = _leading(net, left, min(_DIRECTIONS, net.d), seed)
     length = float(torch.linalg.vector_norm(slope))
     return V.T if length == 0 else torch.cat([slope[None] / length, V.T])
 
@@ -85,6 +83,23 @@ def reduced(place: Place, B: int) -> torch.Tensor:
     return place.features[kept]
 
 
+def mended(
+    place: Place, settled: Callable[[Place], bool], effort: Effort, seed: int, crude: Model | None = None
+) -> Place:
+    """A better place with one feature given up for another one, as often as that settles more; crude: the model in which new
+    features are looked for, the place's own where None."""
+    for _ in range(_MENDED):
+        if settled(place):
+            return place
+        seen = place if crude is None else crude.at(place.features, 0.0)
+        wider = grown(seen.model, seen, seed)
+        moved = minimised(place.model, reduced(wider, len(place.features)), effort)
+        if not moved.loss < (1 - _GAIN) * place.loss:
+            return place
+        place = moved
+    return place
+
+
 def greedy_start(model: Model, B: int, seed: int) -> torch.Tensor:
     """B features (B, d), found one after the other."""
     place = None
@@ -96,19 +111,22 @@ def greedy_start(model: Model, B: int, seed: int) -> torch.Tensor:
 
 def planar_start(model: Model, B: int, seed: int) -> torch.Tensor:
     """B features found one after the other in the plane of the second moment's B leading eigenvectors."""
-    V = _leading(model, B, seed)
+    V = _leading(model.net, model.entries.left(None), B, seed)[1]
     small = TwoLayerNet.from_weights(
         gathered(model.net, lambda rows, W: W @ V.to(W)).double(), model.net.activation
     )
     return greedy_start(model.on(small), B, seed) @ V.T
 
 
-def _leading(model: Model, B: int, seed: int) -> torch.Tensor:
-    given = model.entries.left(None).to(model.net.dtype)
-    mean, slope = first_moment(model.net, given)
+def _leading(
+    net: TwoLayerNet, left: torch.Tensor, count: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean slope (d,) of ``left`` (m,), and the leading eigenvectors (d, count) of its residualized second moment."""
+    given = left.to(net.dtype)
+    mean, slope = first_moment(net, given)
     response = Response(given, mean.to(given.dtype), slope)
-    start = first_moment_start(model.net, slope, B, seed)
-    return dominant_span(lambda V: apply_second_moment(model.net, response, V), start, B, *_ROUGHLY).V
+    start = first_moment_start(net, slope, count, seed)
+    return slope, dominant_span(lambda V: apply_second_moment(net, response, V), start, count, *_ROUGHLY).V
 
 
 def random_start(model: Model, B: int, seed: int, index: int) -> torch.Tensor:
@@ -120,7 +138,7 @@ def random_start(model: Model, B: int, seed: int, index: int) -> torch.Tensor:
     unit = drawn / torch.linalg.vector_norm(drawn, dim=1, keepdim=True)
     if count == B:
         return unit if radii is None else unit * radii[0]
-    return reduced(minimised(model.of(count), unit, _GROWING).place, B)
+    return reduced(minimised(model.of(count), unit, _GROWING), B)
 
 
 def starts(model: Model, B: int, seed: int, kind: str) -> Iterator[torch.Tensor]:

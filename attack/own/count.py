@@ -38,7 +38,7 @@ def one_more(outputs: Outputs, place: Place, seed: int) -> Place | None:
         return None
     before = outputs.model(count, radii).at(place.features, 0.0)
     start = grown(before.model, before, seed)
-    moved = minimised(start.model, start.features, outputs.effort(count, _STEPS)).place
+    moved = minimised(start.model, start.features, outputs.effort(count, _STEPS))
     if outputs.settled(moved) or 1 - moved.loss / before.loss > by_chance(d + 1, count - unknowns):
         return moved
     return None

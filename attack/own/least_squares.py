@@ -136,7 +136,7 @@ def _staged(models: Sequence[Rows], start: torch.Tensor) -> RowPlace:
     for model in models:
         rounding = _ROUNDING * model.power / 2
         effort = Effort(steps, 1e-6, near=0.0, rounding=rounding)
-        place, steps = descended(model.at(place.features), effort, factored)[0], POLISH
+        place, steps = descended(model.at(place.features), effort, factored), POLISH
     return place
 
 

@@ -16,7 +16,7 @@ import torch
 from attack.likelihood.entries import entries_of
 from attack.likelihood.model import DENSE, Model, Place
 from attack.likelihood.solve import Effort, minimised
-from attack.likelihood.starts import grown, reduced, starts
+from attack.likelihood.starts import mended, starts
 from attack.networks.two_layer import TwoLayerNet
 from attack.own.frame import Frame
 from attack.own.gradient import SharedGradient
@@ -48,9 +48,6 @@ _DOUBLE = 1e-22
 
 #: A share of the power below which a fit has found its valley, and norms that were told may be off by their own rounding.
 _NEAR = 1e-6
-
-#: How often a feature is given up for another one, and the least decrease of the loss for which.
-_MENDED, _GAIN = 3, 0.01
 
 #: Unknowns explain of noise at most so many times what they are a share of the values, and never more than half.
 _BY_CHANCE, _HALF = 4.0, 0.5
@@ -126,13 +123,13 @@ class Outputs:
     def refined(self, features: torch.Tensor, radii: torch.Tensor | None) -> Place:
         """From any features, with the first neurons, then with all."""
         count = self.fitted(self.unknowns(len(features), radii))
-        place = minimised(self.model(count, radii), features.double(), self.effort(count)).place
+        place = minimised(self.model(count, radii), features.double(), self.effort(count))
         return self.polished(place.features, radii)
 
     def polished(self, features: torch.Tensor, radii: torch.Tensor | None) -> Place:
         """From features near a minimum, with all neurons that are affordable; held against all of them."""
         count = self.affordable(self.unknowns(len(features), radii))
-        place = minimised(self.model(count, radii), features, self.effort(count, _POLISH)).place
+        place = minimised(self.model(count, radii), features, self.effort(count, _POLISH))
         return place if count == self.m else self.model(self.m, radii).at(place.features, 0.0)
 
     def structure(self, place: Place) -> float:
@@ -194,11 +191,11 @@ def search(
     given = () if more is None else (more,)
     drawn = starts(model, B, seed, attack.start)
     for start in itertools.chain(given, itertools.islice(drawn, _affordable_starts(attack, outputs, count))):
-        place = _signed(outputs, minimised(model, start, effort).place, effort)
+        place = _signed(outputs, minimised(model, start, effort), effort)
         if best is None or place.loss < (1 - _ALIKE) * best.loss:
             place = _mended(outputs, place, effort, seed)
         if free and radii is not None and outputs.share(place) < _NEAR:
-            place = minimised(outputs.model(count, None), place.features, effort).place
+            place = minimised(outputs.model(count, None), place.features, effort)
         losses.append(place.loss)
         if best is None or place.loss < best.loss:
             best = place
@@ -254,18 +251,11 @@ def _exact(outputs: Outputs, place: Place, unknowns: int) -> bool | None:
 
 
 def _mended(outputs: Outputs, place: Place, effort: Effort, seed: int) -> Place:
-    """A better place with one feature given up for another one, as often as that settles more."""
-    model = place.model
-    if model.radii is not None and bool((model.radii != model.radii[0]).any()):
+    """A better place, where all norms are the same, so that it does not matter which feature is given up."""
+    radii = place.model.radii
+    if radii is not None and bool((radii != radii[0]).any()):
         return place
-    for _ in range(_MENDED):
-        if outputs.settled(place):
-            return place
-        moved = minimised(model, reduced(grown(model, place, seed), len(place.features)), effort).place
-        if not moved.loss < (1 - _GAIN) * place.loss:
-            return place
-        place = moved
-    return place
+    return mended(place, outputs.settled, effort, seed)
 
 
 def _from_moments(outputs: Outputs, model: Model, seed: int, effort: Effort) -> Place | None:
@@ -276,7 +266,7 @@ def _from_moments(outputs: Outputs, model: Model, seed: int, effort: Effort) -> 
         found = tensor_attack(problem.observation, problem.net, known.B, seed=seed)
     except (ReconstructionError, ValueError):  # no gap, or an activation without the moments
         return None
-    return minimised(model, outputs.size * frame.features(found).double(), effort).place
+    return minimised(model, outputs.size * frame.features(found).double(), effort)
 
 
 # --- signs ------------------------------------------------------------------------------------------------------------
@@ -290,7 +280,7 @@ def _signed(outputs: Outputs, place: Place, effort: Effort) -> Place:
     signs, _ = signs_by_fit(net, outputs.gradient[: net.m], place.features)
     if bool((signs > 0).all()):
         return place
-    turned = minimised(place.model, signs[:, None] * place.features, effort).place
+    turned = minimised(place.model, signs[:, None] * place.features, effort)
     return turned if turned.loss < place.loss else place
 
 
