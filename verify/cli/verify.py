@@ -37,6 +37,7 @@ from verify.experiments.own import own_experiment
 from verify.judge.verdict import Result
 from verify.measure.experiment import Experiment, by_figure
 from verify.measure.features import FEATURE_KINDS, Features, read_rows
+from verify.measure.point import Point
 from verify.measure.progress import Progress
 from verify.measure.record import Record
 from verify.measure.sweep import sweep
@@ -50,6 +51,9 @@ SAMPLE = (
     "A quick run is a sample: a few settings of each defense, and the checks that little time decides. The verdicts of the "
     "full run, on all settings, are in the repository, figures/verdicts.md."
 )
+
+#: A search from several starts takes about as long as drawing so many entries of W, as far as one number can say it.
+SEARCHED = 30_000_000
 
 
 def _own(name: str, text: str, **more: Any) -> Any:
@@ -150,8 +154,7 @@ def _measured(
     digests: list[str] = []
     results: list[Result] = []
     records: list[Record] = []
-    # Entries of W drawn: what a trial's time goes with.
-    costs = {e.name: float((how["trials"] or e.trials) * sum(p.m * p.d for p in e.points)) for e in chosen}
+    costs = {e.name: (how["trials"] or e.trials) * sum(map(_cost, e.points)) for e in chosen}
     with Progress(costs) as progress:
         for together in by_figure(chosen):
             measured = {}
@@ -162,6 +165,11 @@ def _measured(
             results += judge_and_draw(measured, out, suffix)
         progress.end("common figures")
         return concluded(results, records, out, suffix), digests
+
+
+def _cost(point: Point) -> float:
+    """Entries of W drawn, which a trial's time goes with, or as many as another attack's search takes the time of."""
+    return float(point.m * point.d + (0 if isinstance(point.attack, TensorAttack) else SEARCHED))
 
 
 def _chosen(
