@@ -45,7 +45,7 @@ def log_cap(ambient: int, fraction: Array) -> Array:
     return np.asarray(np.where(share > 1e-280, exact, small) - math.log(2))
 
 
-def gaussian_blow_up(log_kappa: Array, ratio: Array) -> Array:
+def gaussian_blow_up(log_kappa: Array, ratio: Array | float) -> Array:
     """gamma = Phi(Phi^-1(kappa) + ratio), ratio = distance between the two means over sigma: Hayes et al. 2023, for
     the Gaussian mechanism; the Neyman-Pearson lemma. Attained for two points and the reference half way."""
     return np.asarray(scipy.special.ndtr(scipy.special.ndtri_exp(np.minimum(log_kappa, 0.0)) + ratio))
