@@ -1,8 +1,8 @@
 """Fisher information of what is seen on a given network, and Cramer and Rao's bound (bounds/proofs/lower.md, section 6).
 
 The bound is local: it holds for estimates that are unbiased near the truth, which know the order of the features, and no
-others. It depends on what else is known: whether norms are, and whether residuals are numbers, a function of the features (labels
-known) or unknown.
+others. It depends on what else is known: whether norms are, and whether residuals are numbers, a function of the features
+(labels known) or unknown.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ DENSE = 2_000
 
 #: Eigenvalues below this part of the largest, each unknown in its own unit, are rounding: theirs is not determined.
 SINGULAR = 1e-10
+
+#: A residual below this part of what it is the difference of is zero.
+ROUNDING = 1e-13
 
 NORMS = ("sphere", "free")
 RESIDUALS = ("function", "known", "free")
@@ -75,9 +78,19 @@ class Slopes:
             return np.asarray((whole + whole.T) / 2)
         hidden = self.cut(self.hidden)
         cross = np.einsum("jil,ija,lj->ial", self.told, terms, hidden, optimize=True).reshape(B * d, B)
-        own = np.einsum("jil,ij,lj->il", self.told, hidden, hidden, optimize=True)
-        whole = whole - cross @ np.linalg.pinv(own, hermitian=True) @ cross.T
+        whole = whole - cross @ self.nuisance() @ cross.T
         return np.asarray((whole + whole.T) / 2)
+
+    def nuisance(self) -> Array:
+        """The inverse (B, B) of the information about residuals; zero for what clipping makes of no effect."""
+        hidden = self.cut(self.hidden)
+        own = np.einsum("jil,ij,lj->il", self.told, hidden, hidden, optimize=True)
+        size = np.sqrt(np.einsum("jii,ij->i", self.told, self.hidden**2))
+        size[size == 0] = 1.0
+        values, vectors = np.linalg.eigh(own / np.outer(size, size))
+        kept = values > SINGULAR
+        inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
+        return np.asarray(inverse / np.outer(size, size))
 
     def isotropic(self) -> Array:
         """``sum_j p_i told_il p_l`` (B, B): the information of a direction if weights were orthogonal."""
@@ -90,8 +103,7 @@ class Slopes:
         told = np.einsum("jil,lj->ij", self.told, self.cut(change))
         if self.free:
             hidden = self.cut(self.hidden)
-            own = np.einsum("jil,ij,lj->il", self.told, hidden, hidden, optimize=True)
-            fit = np.linalg.pinv(own, hermitian=True) @ np.sum(hidden * told, axis=1)
+            fit = self.nuisance() @ np.sum(hidden * told, axis=1)
             told = told - np.einsum("jil,lj->ij", self.told, hidden * fit[:, None])
         told = self.cut(told)
         back = (self.moved * told) @ self.w + np.sum(self.hidden * told, axis=1)[:, None] * self.drift
@@ -263,7 +275,9 @@ def _slopes(
     inside = X @ W.T
     hidden = setting.activation.function(inside)
     slope = derivative(setting.activation)(inside)
-    r = hidden.mean(axis=1) - setting.labels
+    means = hidden.mean(axis=1)
+    r = means - setting.labels
+    r[np.abs(r) < ROUNDING * np.maximum(np.abs(means), np.abs(setting.labels))] = 0.0
     drift = slope @ W / setting.m if residuals == "function" else np.zeros_like(X)
     kept, along = _clipped(r[:, None] * hidden, clipping)
     told = information(density, (kept[:, None] * r[:, None] * hidden).T, threshold=threshold)

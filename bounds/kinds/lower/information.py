@@ -1,9 +1,9 @@
 """Fisher information of one entry that is seen about the terms of the clean entry (bounds/proofs/lower.md).
 
 With noise of standard deviation sigma every law of ``bounds.density`` is regular: what is seen is a function of ``t + sigma
-N`` (and of masks), so no information exceeds ``1/sigma^2``, and each is exact here. Without noise an entry is a function of the
-clean one, or of it and of draws that do not smooth it: there is no information in Fisher's sense (a jump tells infinitely
-much), and nothing is claimed.
+N`` (and of masks), so no information exceeds ``1/sigma^2`` (given the mask), and each is exact here. Without noise an entry
+is a function of the clean one, or of it and of draws that do not smooth it: there is no information in Fisher's sense (a
+jump tells infinitely much), and nothing is claimed.
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ def pair_means(gram: Array, activation: Activation) -> Array:
 
 
 def moving_residuals(residuals: Array, means: Array, centres: Array, m: int) -> Array:
-    """``E sum_j J_j J_j^T / m`` (B, B) for a direction outside the span and unit noise, where ``r_i = r_i* + mean_j (sigma_ij -
-    centre_i)`` depends on all of W and on the features; exact. means: of ``pair_means``; centres (B,): E sigma."""
+    """``E sum_j J_j J_j^T / m`` (B, B) for a direction outside the span and unit noise, where ``r_i = r_i* + mean_j
+    (sigma_ij - centre_i)`` depends on all of W and on the features; exact. means: ``pair_means``; centres (B,): E sigma."""
     slopes, mixed, both = means[0, 0], means[1, 0], means[1, 1]  # mixed[i, l]: E sigma_i sigma'_i sigma'_l
     r, c = residuals, centres
     covariance = means[2, 2] - np.outer(c, c)

@@ -1,8 +1,8 @@
 """First-order error of maximum likelihood: Cramer and Rao's, in the population, with B x B matrices.
 
 With features on their spheres and residuals free, an entry has the information ``Q = E [p I p^T]``, ``p_i = r_i
-sigma'(w.x_i)``, for each of the d - B directions outside the span; inside it the unknowns are B (B - 1) turns and B residuals. To first order
-in 1/m
+sigma'(w.x_i)``, for each of the d - B directions outside the span; inside it the unknowns are B (B - 1) turns and B
+residuals. To first order in 1/m
 
     E sum_i |x_i - xhat_i|^2 = ((d - B) tr Q^-1 + tr [F^-1]_turns) / m
 
@@ -82,7 +82,7 @@ def population_cramer_rao(
     threshold: float = 0.0,
 ) -> float:
     """Root mean square over features of Cramer and Rao's bound as d and m grow at m/d, ``sqrt((d - 1)/m tr Q^-1 / B)``:
-    norms known, residuals known or not (they cost no more than one of the d directions). threshold: of ``Thresholded``, known.
+    norms known, residuals known or not (they cost no more than one of the d directions). threshold: of ``Thresholded``.
 
     Raises ``UnsupportedBound`` without noise and where a residual vanishes or the information is singular.
     """
