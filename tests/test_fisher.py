@@ -184,7 +184,8 @@ def test_predicted_where_it_is_stated() -> None:
     for defense, m, why in (
         (GradientNoise(0.0), 5000, "without noise"),
         (Dropout(p=0.5), 5000, "without noise"),
-        (GradientNoise(3.0), 500, "which is not small"),
+        (GradientNoise(3.0), 2000, "which is not small"),
+        (GradientNoise(0.01), 900, "fewer than 10 for each"),
     ):
         found = evaluate(defense, Setting.orthonormal(50, m, 2), attack)[Kind.PREDICTED]
         assert found.value is None and why in found.why
@@ -227,8 +228,8 @@ def test_shrinking_goes_below_cramer_rao_and_not_below_lower() -> None:
 
 def test_rows_that_are_kept_are_no_bound_where_features_choose_them() -> None:
     """One feature, d = 20, the quarter of 16 000 entries that is largest, with noise of 10 on values that are kept (5
-    networks, seed 6). Cramer and Rao's bound on kept rows is above .8; the mean of the kept neurons' weights, the mask alone, has R
-    below .1: nothing of the kind is stated for pruning before noise."""
+    networks, seed 6). Cramer and Rao's bound on kept rows is above .8; the mean of the kept neurons' weights, the mask
+    alone, has R below .1: nothing of the kind is stated for pruning before noise."""
     rng = np.random.default_rng(6)
     d, m, sigma = 20, 16_000, 10.0
     x = np.eye(1, d)[0]

@@ -145,30 +145,42 @@ def outside(matrix: Array, X: Array) -> Array:
     return np.einsum("ka,iajb,kb->ij", basis, blocks, basis) / (d - B)
 
 
+def moved_entries(setting: Setting, X: Array, W: Array) -> Array:
+    """Derivatives (n, m, B, d) of the entries of n networks W (n, m, d) by the features, outside their span."""
+    inside, basis = W @ X.T, np.linalg.svd(X)[2][setting.B :]
+    hidden, slope = setting.activation.function(inside), setting.activation.derivative
+    assert slope is not None
+    moved = slope(inside)
+    u = W @ basis.T @ basis
+    drift = np.einsum("nji,njk->nik", moved, u) / setting.m
+    r = hidden.mean(axis=1) - setting.labels
+    return np.einsum("ni,nji,njk->njik", r, moved, u) + hidden[..., None] * drift[:, None]
+
+
 @pytest.mark.parametrize(("activation", "norms"), [("relu", None), ("gelu", (0.7, 1.5)), ("tanh", None)])
 def test_mean_information_is_exact_with_moving_residuals(
     activation: str, norms: tuple[float, ...] | None
 ) -> None:
-    """Mean over 600 networks (seed 1) of the information on each, within 4 standard errors, at m = 8, where what residuals
-    add is a large part: leaving it out is seen."""
+    """Mean over 20 000 networks (seed 1), within 4 standard errors (of 20 groups), at m = 8, where what residuals add is a
+    large part: leaving it out is seen."""
     rng = np.random.default_rng(1)
     X = features(rng, 2, 6, None if norms is None else np.array(norms))
     setting = Setting.from_features(X, np.array([0.6, -0.3]), 8, activation)
     means = pair_means(setting.gram, setting.activation)
     centres = np.array([setting.activation.coefficient(0, float(n)) for n in setting.norms])
     expected = setting.m * moving_residuals(setting.residuals, means, centres, setting.m)
-    each = np.stack(
-        [
-            outside(
-                fisher_information(GradientNoise(1.0), setting, rng.standard_normal((8, 6)), features=X), X
-            )
-            for _ in range(600)
-        ]
-    )
-    error = each.std(axis=0) / math.sqrt(len(each))
-    assert np.all(np.abs(each.mean(axis=0) - expected) < 4 * error)
+    groups = []
+    for _ in range(20):
+        J = moved_entries(setting, X, rng.standard_normal((1000, 8, 6)))
+        groups.append(np.einsum("njik,njlk->il", J, J) / 1000 / 4)
+    found, error = np.mean(groups, axis=0), np.std(groups, axis=0) / math.sqrt(20)
+    assert np.all(np.abs(found - expected) < 4 * error)
     still = setting.m * np.outer(setting.residuals, setting.residuals) * means[0, 0]
-    assert np.any(np.abs(each.mean(axis=0) - still) > 5 * error)
+    assert np.any(np.abs(found - still) > 6 * error)
+    W = rng.standard_normal((1, 8, 6))
+    J = moved_entries(setting, X, W)[0]
+    one = outside(fisher_information(GradientNoise(1.0), setting, W[0], features=X), X)
+    assert one == pytest.approx(np.einsum("jik,jlk->il", J, J) / 4, rel=1e-9)
 
 
 @pytest.mark.parametrize("per_sample", [True, False])
@@ -386,16 +398,58 @@ def bayes_errors(
 
 @pytest.mark.parametrize(
     ("sigma", "m", "label", "activation"),
-    [(1.0, 20, 1.0, "relu"), (3.0, 30, -1.0, "gelu"), (0.3, 60, 1.0, "elu"), (0.1, 60, -1.0, "relu")],
+    [(1.0, 20, 1.0, "relu"), (1.0, 30, -1.0, "gelu"), (0.3, 60, 1.0, "elu"), (0.1, 60, -1.0, "relu")],
 )
 def test_the_best_estimate_of_one_feature_is_not_below(
     sigma: float, m: int, label: float, activation: str
 ) -> None:
-    """200 trials (seed 6), 4 standard errors. Control: three times the bound on the square is refuted by as many."""
+    """200 trials (seed 6), 4 standard errors. Control: three times the bound on R^2 is refuted by as many."""
     errors = bayes_errors(sigma, m, label, 200, 6, activation)
     setting = Setting(2, m, np.eye(1), np.array([label]), ACTIVATIONS[activation])
     lower = evaluate(GradientNoise(sigma), setting).lower
     assert lower is not None
     error = errors.std() / math.sqrt(len(errors))
     assert errors.mean() > lower**2 - 4 * error
-    assert errors.mean() < 9 * lower**2 - 4 * error or lower > 1 / 3
+    assert errors.mean() < 3 * lower**2 - 4 * error
+
+
+def matched_bayes_errors(sigma: float, m: int, d: int, trials: int, seed: int) -> Array:
+    """Squared errors R^2 of the best estimate of two orthonormal features (ReLU, labels +-1) up to their order: what is
+    posterior mean of the feature that is matched to it, over 1000 rotations that are drawn once."""
+    rng = np.random.default_rng(seed)
+    labels = np.array([1.0, -1.0])
+
+    def drawn(n: int) -> Array:
+        return np.stack([rotation(rng, d)[:2] for _ in range(n)])
+
+    def entries(X: Array, W: Array) -> Array:
+        hidden = np.maximum(X @ W.T, 0.0)
+        return np.einsum("...i,...ij->...j", hidden.mean(axis=-1) - labels, hidden)
+
+    prior, errors = drawn(1000), []
+    for _ in range(trials):
+        W, X = rng.standard_normal((m, d)), drawn(1)[0]
+        seen = entries(X, W) + sigma * rng.standard_normal(m)
+        log = -np.sum((seen - entries(prior, W)) ** 2, axis=1) / (2 * sigma**2)
+        p = np.exp(log - log.max()) / np.exp(log - log.max()).sum()
+        T = np.tensordot(p, prior, axes=1)
+        for _ in range(20):
+            turned = np.sum(prior * T[::-1], axis=(1, 2)) > np.sum(prior * T, axis=(1, 2))
+            T = np.tensordot(p, np.where(turned[:, None, None], prior[:, ::-1], prior), axes=1)
+        errors.append(min(float(np.sum((guess - X) ** 2)) for guess in (T, T[::-1])) / 2)
+    return np.array(errors)
+
+
+@pytest.mark.parametrize(("sigma", "m", "d"), [(3.0, 40, 8), (6.0, 60, 12)])
+def test_the_best_estimate_of_two_features_up_to_their_order_is_not_below(
+    sigma: float, m: int, d: int
+) -> None:
+    """100 trials (seed 7), 4 standard errors. Control: 1.8 times the bound on R^2 is refuted, and 1.3 times it at d = 12,
+    where it is .82 and the best .96."""
+    errors = matched_bayes_errors(sigma, m, d, 100, 7)
+    lower = evaluate(GradientNoise(sigma), Setting.orthonormal(d, m, 2)).lower
+    assert lower is not None
+    error = errors.std() / 10
+    assert lower**2 < errors.mean() - 4 * error < errors.mean() + 4 * error < 1.8 * lower**2
+    if d == 12:
+        assert errors.mean() + 4 * error < 1.3 * lower**2

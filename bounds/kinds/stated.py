@@ -30,8 +30,8 @@ OF_ANY: tuple[Bound, ...] = (LOWER,)
 #: The theory of every attack. A new attack of this tree is added here, with its code as ``reconstruct`` in
 #: ``attack.<name>``; one from outside by ``register_attack``.
 THEORY: Mapping[type[AttackSpec], tuple[Bound, ...]] = {
-    TensorAttack: (RATE, PREDICTED, PREDICTED_ELEMENTWISE, FLOOR, UPPER, *OF_ANY),
-    LikelihoodAttack: (PREDICTED_LIKELIHOOD, *OF_ANY),
+    TensorAttack: (*OF_ANY, RATE, PREDICTED, PREDICTED_ELEMENTWISE, FLOOR, UPPER),
+    LikelihoodAttack: (*OF_ANY, PREDICTED_LIKELIHOOD),
     MessagePassing: OF_ANY,
     GradientMatching: OF_ANY,  # a rival to measure against: nothing is stated of it alone
     RowAttack: (),
