@@ -29,6 +29,7 @@ from bounds.estimator import (
 from bounds.evaluation import Evaluation, evaluate, expression
 from bounds.gaussian.activations import ACTIVATIONS, Activation, resolve_activation
 from bounds.gaussian.variation import Variation
+from bounds.kinds.lower.fisher import CramerRao, cramer_rao, fisher_information
 from bounds.kinds.stated import THEORY, register_attack
 from bounds.registry import Defenses, Live
 from bounds.setting import SIZES, Setting
@@ -76,6 +77,7 @@ __all__ = [
     "Bound",
     "BoundValue",
     "Clamping",
+    "CramerRao",
     "Defense",
     "DeterministicRounding",
     "Dropout",
@@ -100,8 +102,10 @@ __all__ = [
     "UnsupportedBound",
     "Variation",
     "choice",
+    "cramer_rao",
     "evaluate",
     "expression",
+    "fisher_information",
     "param",
     "register_attack",
     "register_defense",

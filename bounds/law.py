@@ -14,6 +14,14 @@ from typing import TypeAlias
 from bounds.arrays import Array
 
 
+@dataclass(frozen=True)
+class Clipping:
+    """The vector of the entries, or every sample's own, times ``min(1, max_norm/|.|)``."""
+
+    max_norm: float
+    per_sample: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Unbiased:
     """``gtilde_j = c (sum_i r_i sigma(w_j.x_i) + eps_j)`` for some c > 0, up to what does not matter at first order, with
@@ -22,7 +30,8 @@ class Unbiased:
     residuals (B,): r, which a defense may change; masking (B, B) symmetric positive semidefinite. ``keeps_labels``: c and
     r are those of the undefended gradient, so that the attack can read labels off, by which it assigns unequal norms.
     ``inexact``: why the above is not exact with the undefended residuals and independent Gaussian eps (what is proved of
-    every width needs that); empty where it is.
+    every width needs that); empty where it is. ``clipping``: what is done to the clean entries before anything is added,
+    where that is all that is not exact.
     """
 
     residuals: Array
@@ -32,6 +41,7 @@ class Unbiased:
     inexact: str = (
         "the law does not say that the defense adds independent Gaussian noise and does nothing else"
     )
+    clipping: Clipping | None = None
 
 
 @dataclass(frozen=True)

@@ -106,8 +106,8 @@ def test_bad_input(arguments: tuple[Any, ...], error: type[Exception], message: 
 
 
 def test_not_proved_differs_from_unknown() -> None:
-    with pytest.raises(UnsupportedBound, match="no lower is stated for none"):
-        expression(NoDefense, Kind.LOWER)
+    with pytest.raises(UnsupportedBound, match="no floor is stated for none"):
+        expression(NoDefense, Kind.FLOOR)
     assert not issubclass(UnsupportedBound, ValueError)
     with pytest.raises(ValueError, match=r"kind must be one of rate, upper, .*'best'"):
         expression(NoDefense, "best")

@@ -155,7 +155,8 @@ def test_bound_as_json_agrees_with_evaluate(capsys: pytest.CaptureFixture[str]) 
     assert found["bounds"]["predicted"]["value"] == expected.predicted
     assert found["bounds"]["rate"]["value"] == expected.rate_scale
     assert found["bounds"]["upper"]["trivial"] and "trivial" in found["bounds"]["upper"]["why"]
-    assert found["bounds"]["lower"]["value"] is None and "not proved" in found["bounds"]["lower"]["why"]
+    assert found["bounds"]["lower"]["value"] == expected.lower
+    assert found["bounds"]["floor"]["value"] is None and "not proved" in found["bounds"]["floor"]["why"]
 
 
 def refuse_constant(name: str) -> None:

@@ -188,7 +188,9 @@ def test_every_symbol_has_a_meaning_and_constants_are_told_where_they_are_printe
     _, out, _ = run(capsys, "bound", "gradient-noise", "--sigma", "1", "--json")
     bounds = json.loads(out)["bounds"]
     assert bounds["upper"]["symbols"] == {name: MEANINGS[name] for name in ("B", "K_upper", "d", "m")}
-    assert bounds["lower"]["symbols"] == {}
+    assert bounds["lower"]["symbols"] == {
+        name: MEANINGS[name] for name in ("B", "I_lower", "P_lower", "d", "m")
+    }
     _, out, _ = run(capsys, "bound", "gradient-noise", "--sigma", "1")
     assert "2 (trivial)" in out and f"K_upper: {MEANINGS['K_upper']}" in " ".join(out.split())
 

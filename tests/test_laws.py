@@ -200,6 +200,9 @@ def test_off_has_the_undefended_bounds(family: Family, moments: str) -> None:
         found = evaluate(off, setting(), a)
         gridded = Kind.FLOOR in stated(family)
         for kind in set(stated(family)) - {Kind.FLOOR}:
+            if none[kind].value is None:
+                assert found[kind].value is None, kind
+                continue
             assert found[kind].value == pytest.approx(none[kind].value, rel=3e-3 if gridded else 1e-12), kind
         if gridded:
             assert found.floor == 0

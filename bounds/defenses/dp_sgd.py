@@ -11,7 +11,7 @@ import sympy as sp
 from bounds.defense import Defense, choice, param, symbol
 from bounds.density import Plain
 from bounds.errors import UnsupportedBound
-from bounds.law import Unbiased
+from bounds.law import Clipping, Unbiased
 from bounds.setting import SIZES, Setting
 from bounds.wide_limits import clipped_residuals, gradient_norm
 
@@ -56,6 +56,7 @@ class DPSGD(Defense):
             self.effective_noise(setting) ** 2,
             keeps_labels=off,
             inexact="" if exact else "the noise is relative to norms that fluctuate with the network",
+            clipping=None if off else Clipping(self.max_norm, self.per_sample),
         )
 
     def density(self) -> Plain:

@@ -10,7 +10,7 @@ import sympy as sp
 
 from bounds.defense import Defense, choice, param
 from bounds.density import Plain
-from bounds.law import Unbiased
+from bounds.law import Clipping, Unbiased
 from bounds.setting import SIZES, Setting
 from bounds.wide_limits import clipped_residuals
 
@@ -31,13 +31,17 @@ class GradientClipping(Defense):
 
     def law(self, setting: Setting) -> Unbiased:
         off = math.isinf(self.max_norm)
+        clipping = None if off else Clipping(self.max_norm, self.per_sample)
         if not self.per_sample:
-            return Unbiased(setting.residuals, keeps_labels=off, inexact="")
+            return Unbiased(setting.residuals, keeps_labels=off, inexact="", clipping=clipping)
         fluctuates = (
             "clipping of every sample changes the residuals by factors that fluctuate with the network"
         )
         return Unbiased(
-            clipped_residuals(setting, self.max_norm), keeps_labels=off, inexact="" if off else fluctuates
+            clipped_residuals(setting, self.max_norm),
+            keeps_labels=off,
+            inexact="" if off else fluctuates,
+            clipping=clipping,
         )
 
     def density(self) -> Plain:

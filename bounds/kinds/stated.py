@@ -15,20 +15,25 @@ from bounds.estimator import (
     RowAttack,
     TensorAttack,
 )
+from bounds.kinds.lower.theorem import LOWER
 from bounds.kinds.predicted.elementwise import FLOOR, PREDICTED_ELEMENTWISE
+from bounds.kinds.predicted.likelihood import PREDICTED_LIKELIHOOD
 from bounds.kinds.predicted.unbiased import PREDICTED
 from bounds.kinds.rate import RATE
 from bounds.kinds.upper.theorem import UPPER
 from bounds.registry import from_outside, require_named, require_redefined
 from bounds.statement import Bound, Kind
 
+#: What holds of every attack on the gradient with respect to the output weights.
+OF_ANY: tuple[Bound, ...] = (LOWER,)
+
 #: The theory of every attack. A new attack of this tree is added here, with its code as ``reconstruct`` in
 #: ``attack.<name>``; one from outside by ``register_attack``.
 THEORY: Mapping[type[AttackSpec], tuple[Bound, ...]] = {
-    TensorAttack: (RATE, PREDICTED, PREDICTED_ELEMENTWISE, FLOOR, UPPER),
-    LikelihoodAttack: (),
-    MessagePassing: (),
-    GradientMatching: (),  # a rival to measure against: nothing is stated of it
+    TensorAttack: (*OF_ANY, RATE, PREDICTED, PREDICTED_ELEMENTWISE, FLOOR, UPPER),
+    LikelihoodAttack: (*OF_ANY, PREDICTED_LIKELIHOOD),
+    MessagePassing: OF_ANY,
+    GradientMatching: OF_ANY,  # a rival to measure against: nothing is stated of it alone
     RowAttack: (),
 }
 
