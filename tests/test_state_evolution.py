@@ -12,7 +12,7 @@ from bounds import ACTIVATIONS
 from bounds.density import Clamped, Density, Dithered, Erased, Masked, Plain, Rounded, Signs, Thresholded
 from bounds.errors import UnsupportedBound
 from bounds.gaussian.lines import LARGEST_B, frame, lines
-from bounds.kinds.limit.state_evolution import drawn, gains, mean_information, normals, state_evolution
+from bounds.kinds.limit.state_evolution import drawn, entries_of, gains, mean_information, state_evolution
 
 RELU = ACTIVATIONS["relu"]
 C = 1 / np.sqrt(2 * np.pi)
@@ -117,9 +117,11 @@ def test_with_many_neurons_it_is_cramer_rao() -> None:
 def test_a_mask_that_is_seen_takes_neurons_away_and_nothing_else() -> None:
     """Half of the entries erased: half of the information, whatever is believed. 4096 entries, half of which are masked:
     3 per cent; a mask that were not seen, entries of 0 taken for values, would tell far more."""
-    V, many = np.array([[0.3, 0.05], [0.05, 0.1]]), normals(7, 2**12)
+    V = np.array([[0.3, 0.05], [0.05, 0.1]])
     erased, whole = (
-        mean_information(np.eye(2), V, RESIDUALS, RELU, density, many, 24)
+        mean_information(
+            np.eye(2), V, RESIDUALS, RELU, density, entries_of(np.eye(2), RESIDUALS, RELU, density, 2**10), 24
+        )
         for density in (Erased(sigma=0.5, p=0.5), Plain(sigma=0.5))
     )
     np.testing.assert_allclose(np.diag(erased), np.diag(whole) / 2, rtol=0.06)

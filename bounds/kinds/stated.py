@@ -15,6 +15,7 @@ from bounds.estimator import (
     RowAttack,
     TensorAttack,
 )
+from bounds.kinds.limit.optimal import LIMIT
 from bounds.kinds.predicted.elementwise import FLOOR, PREDICTED_ELEMENTWISE
 from bounds.kinds.predicted.unbiased import PREDICTED
 from bounds.kinds.rate import RATE
@@ -22,13 +23,16 @@ from bounds.kinds.upper.theorem import UPPER
 from bounds.registry import from_outside, require_named, require_redefined
 from bounds.statement import Bound, Kind
 
+#: What holds of every attack on the gradient of the output weights.
+OF_ANY: tuple[Bound, ...] = (LIMIT,)
+
 #: The theory of every attack. A new attack of this tree is added here, with its code as ``reconstruct`` in
 #: ``attack.<name>``; one from outside by ``register_attack``.
 THEORY: Mapping[type[AttackSpec], tuple[Bound, ...]] = {
-    TensorAttack: (RATE, PREDICTED, PREDICTED_ELEMENTWISE, FLOOR, UPPER),
-    LikelihoodAttack: (),
-    MessagePassing: (),
-    GradientMatching: (),  # a rival to measure against: nothing is stated of it
+    TensorAttack: (RATE, PREDICTED, PREDICTED_ELEMENTWISE, FLOOR, UPPER, *OF_ANY),
+    LikelihoodAttack: OF_ANY,
+    MessagePassing: OF_ANY,
+    GradientMatching: OF_ANY,  # a rival to measure against
     RowAttack: (),
 }
 
