@@ -1,4 +1,4 @@
-"""What state evolution needs of a defense in a setting: residuals, and the density of an entry with numbers that concentrate."""
+"""What state evolution needs of a defense in a setting: residuals, and an entry's density with numbers that concentrate."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ class Channel:
         residuals = setting.residuals
         if isinstance(law, Unbiased):
             residuals = law.residuals
-            density = replace(density, sigma=math.sqrt(law.variance)) if isinstance(density, Plain) else density
+            density = (
+                replace(density, sigma=math.sqrt(law.variance)) if isinstance(density, Plain) else density
+            )
         alpha = setting.m / setting.d
         if isinstance(density, Erased):
             alpha, density = (1 - density.p) * alpha, Plain(sigma=density.sigma)
@@ -70,7 +72,9 @@ class Channel:
         z = normal[:, :B] @ np.linalg.cholesky(self.gram).T
         sizes = np.abs(drawn(noise, self.residuals * self.activation(z), normal[:, B:]))
         threshold = float(np.quantile(sizes, density.ratio))
-        return Censored(sigma=density.sigma, threshold=threshold) if min(threshold, density.ratio) > 0 else noise
+        return (
+            Censored(sigma=density.sigma, threshold=threshold) if min(threshold, density.ratio) > 0 else noise
+        )
 
     @property
     def told(self) -> Array:

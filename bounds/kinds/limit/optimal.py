@@ -28,8 +28,8 @@ from bounds.kinds.limit.channel import Channel
 from bounds.kinds.limit.state_evolution import (
     ALONG,
     StateEvolution,
-    entries_of,
     mean_information,
+    sampled,
     state_evolution,
 )
 from bounds.setting import SIZES, Setting
@@ -160,7 +160,9 @@ def _refined(channel: Channel, rough: StateEvolution) -> tuple[float, float]:
 def _resolved(channel: Channel, V: Array) -> float:
     """The noise that points on a line resolve where every term runs."""
     nodes = lines(len(V), ALONG).points
-    return RESOLVED * float(nodes[1, 0] - nodes[0, 0]) * float(np.abs(channel.residuals) @ np.sqrt(np.diag(V)))
+    return (
+        RESOLVED * float(nodes[1, 0] - nodes[0, 0]) * float(np.abs(channel.residuals) @ np.sqrt(np.diag(V)))
+    )
 
 
 def free_entropy_gain(channel: Channel, first: Array, second: Array) -> float:
@@ -172,7 +174,7 @@ def free_entropy_gain(channel: Channel, first: Array, second: Array) -> float:
     back = np.linalg.inv(root)
     values, vectors = np.linalg.eigh(back @ end @ back.T)
     basis = root @ vectors  # start = basis basis^T, end = basis diag(values) basis^T
-    entries = entries_of(c.gram, c.residuals, c.activation, c.density, ROUGH)
+    entries = sampled(c.gram, c.residuals, c.activation, c.density, ROUGH)
     inverse = np.linalg.inv(c.gram)
     nodes, weights = np.polynomial.legendre.leggauss(_PATH)
     total = 0.0

@@ -39,7 +39,7 @@ from bounds.gaussian.activations import Activation
 from bounds.gaussian.lines import LARGEST_B, RESOLVED, SHARPEST, frame, lines
 
 #: Entries that an expectation is over, and points on a line, unless given.
-DRAWS, ALONG = 2**9, 30
+DRAWS, ALONG = 2**11, 30
 
 #: Points of posteriors that are computed at a time: what fits the cache.
 _AT_A_TIME = 2**16
@@ -117,7 +117,7 @@ def state_evolution(
         if np.linalg.eigvalsh(matrix)[0] <= 0:
             raise ValueError(f"{name} must be positive definite; got {matrix.tolist()}")
     inverse = np.linalg.inv(G)
-    entries = entries_of(G, r, activation, density, draws, seed)
+    entries = sampled(G, r, activation, density, draws, seed)
     V: Array = G - Q
     size, information = _rms(G), np.zeros_like(G)
     error, swings, moved = _rms(V), 0, 0.0
@@ -153,8 +153,8 @@ def mean_information(
     entries: Entries,
     along: int,
 ) -> Array:
-    """``E[g_out g_out^T]`` (B, B) at ``V``, also as ``V^-1 - V^-1 E[Cov(z | y, omega)] V^-1``, which is the same where entries
-    are drawn from the density that is believed: of both what scatters least.
+    """``E[g_out g_out^T]`` (B, B) at ``V``, also as ``V^-1 - V^-1 E[Cov(z | y, omega)] V^-1``, which is the same where
+    entries are drawn from the density that is believed: of both what scatters least.
 
     So where the density is sharper than points on a line resolve, the entries are blurred as well: what is computed then is
     of a little more noise than there is, the less the more points there are.
@@ -258,11 +258,11 @@ def posterior(
     return p, nodes.points, M
 
 
-def entries_of(
+def sampled(
     gram: Array, residuals: Array, activation: Activation, density: Density, draws: int, seed: int = 0
 ) -> Entries:
-    """About ``draws`` quasi-random entries. Where those that are 0, or those that are not, are rare, they are taken from more
-    draws, and weigh less."""
+    """About ``draws`` quasi-random entries. Where those that are 0, or those that are not, are rare, they are taken from
+    more draws, and weigh less."""
     told = known(residuals)
     B = int(told.sum())
     root, r = _root(gram[np.ix_(told, told)]), residuals[told]
@@ -276,7 +276,9 @@ def entries_of(
         rate *= 2
     often = zero if zero.mean() > 0.5 else ~zero
     often_at = np.flatnonzero(often)
-    kept = often_at[: -(-len(often_at) // rate)]  # the first of a sequence are spread evenly, every other one is not
+    kept = often_at[
+        : -(-len(often_at) // rate)
+    ]  # the first of a sequence are spread evenly, every other one is not
     chosen = np.sort(np.concatenate([np.flatnonzero(~often), kept]))
     weights = np.where(often, float(often.mean()) / max(len(kept), 1), 1 / len(often))[chosen]
     return Entries(normal[chosen], weights / weights.sum())
