@@ -35,8 +35,9 @@ from bounds.kinds.limit.state_evolution import (
 from bounds.setting import SIZES, Setting
 from bounds.statement import Bound, Kind
 
-#: Entries with which fixed points are found, and those of each of two scramblings with which they are computed.
-ROUGH, FINE = 2**8, 2**10
+#: Entries with which fixed points are found, and those of each of two scramblings with which they are computed, for one
+#: feature and for more.
+ROUGH, FINE = (2**9, 2**8), (2**12, 2**10)
 
 #: Points on a line where noise is as wide as the distance of ``ALONG`` of them, and where it is not.
 CLOSE = 60
@@ -129,14 +130,14 @@ def _evolved(
     channel: Channel,
     *,
     overlap: Array | None = None,
-    draws: int = ROUGH,
+    draws: tuple[int, int] = ROUGH,
     along: int = ALONG,
     seed: int = 0,
 ) -> StateEvolution:
     c = channel
     found = state_evolution(
         c.alpha, c.gram, c.residuals, c.activation, c.density,
-        overlap=overlap, steps=STEPS, tolerance=TOLERANCE, draws=draws, along=along, seed=seed,
+        overlap=overlap, steps=STEPS, tolerance=TOLERANCE, draws=_count(c, draws), along=along, seed=seed,
     )  # fmt: skip
     if not found.converged:
         raise UnsupportedBound(
@@ -157,6 +158,10 @@ def _refined(channel: Channel, rough: StateEvolution) -> tuple[float, float]:
     return (one + other) / 2, abs(one - other) / 2
 
 
+def _count(channel: Channel, draws: tuple[int, int]) -> int:
+    return draws[min(len(channel.residuals), 2) - 1]
+
+
 def _resolved(channel: Channel, V: Array) -> float:
     """The noise that points on a line resolve where every term runs."""
     nodes = lines(len(V), ALONG).points
@@ -174,7 +179,7 @@ def free_entropy_gain(channel: Channel, first: Array, second: Array) -> float:
     back = np.linalg.inv(root)
     values, vectors = np.linalg.eigh(back @ end @ back.T)
     basis = root @ vectors  # start = basis basis^T, end = basis diag(values) basis^T
-    entries = sampled(c.gram, c.residuals, c.activation, c.density, ROUGH)
+    entries = sampled(c.gram, c.residuals, c.activation, c.density, _count(c, ROUGH))
     inverse = np.linalg.inv(c.gram)
     nodes, weights = np.polynomial.legendre.leggauss(_PATH)
     total = 0.0

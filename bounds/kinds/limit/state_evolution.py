@@ -169,7 +169,9 @@ def mean_information(
     apart = U - drift @ U
     z = normal[:, :B] @ _root(G).T
     omega = z - z @ drift.T + normal[:, B : 2 * B] @ _root((apart + apart.T) / 2).T
-    values = drawn(_blurred(density, z, U, r, activation, along), r * activation(z), normal[:, 2 * B :])
+    noisy = _blurred(density, z, U, r, activation, along)
+    values = drawn(noisy, r * activation(z), normal[:, 2 * B :])
+    density = noisy if isinstance(noisy, Masked) else density
     p, points, M = posterior(values, omega, U, r, activation, density, along)
     back = np.linalg.inv(M)
     found[told] = _positive(back.T @ _mean(*_parts(p, points), entries.weights) @ back)
@@ -206,11 +208,14 @@ def known(residuals: Array) -> Array:
 def _blurred(
     density: Density, z: Array, V: Array, residuals: Array, activation: Activation, along: int
 ) -> Density:
-    """The density with the noise at each z (n, B) that the points on a line through it resolve."""
+    """The density with the noise at each z (n, B) that the points on a line through it resolve. Where terms are masked one
+    by one it is the same everywhere: else the noise of an entry that has lost its terms would tell of them."""
     nodes = lines(len(residuals), along).points
     step = (nodes[1, 0] - nodes[0, 0]) * frame(V, residuals)[:, 0]
     before, here, after = ((residuals * activation(z + k * step)).sum(axis=1) for k in (-1, 0, 1))
     width = RESOLVED * np.maximum(np.abs(after - here), np.abs(here - before))
+    if isinstance(density, Masked):
+        return replace(density, sigma=max(density.sigma, float(width.max()) / (1 - density.p)))
     return replace(density, sigma=np.maximum(density.sigma, width))
 
 

@@ -1,9 +1,9 @@
-"""From how many neurons per dimension on the features are exact without noise: for the best estimator, and by message passing.
+"""From how many neurons per dimension on features are exact without noise: for the best estimator, and by message passing.
 
 At error s state evolution rests for one alpha, ``alpha(s)`` (``resting``): that for which the fixed point's trace is what s
 says. Message passing, which comes from s = 1, passes every s where alpha is larger. So it ends at 0 from the largest of all
 ``alpha(s)`` on. As s falls to 0, ``alpha(s)`` tends to ``B / rho``, rho the probability that an entry tells a number and not
-only an interval, which is the limit of ``tr V E[g_out g_out^T]``. From there on the free entropy at 0 is infinite, below it is
+only an interval, the limit of ``tr V E[g_out g_out^T]``. From there on the free entropy at 0 is infinite, below it is
 not: the best estimator is exact from ``B / rho`` on (bounds/proofs/limit.md).
 """
 
@@ -25,7 +25,10 @@ from bounds.kinds.limit.state_evolution import Entries, drawn, mean_information,
 _LEAST, _MOST, _GRID = 0.01, 0.995, 16
 
 #: Points of a line without noise, for one feature and for more: alpha is off by about the square of their distance.
-_ALONG = (400, 100)
+_ALONG = (100, 60)
+
+#: Entries of each scrambling unless given, for one feature and for more.
+_DRAWS = (2**12, 2**10)
 
 #: Entries of which those that tell a number are counted (a power of 2).
 _COUNTED = 2**16
@@ -52,12 +55,13 @@ def thresholds(
     gram: Array | None = None,
     *,
     density: Density | None = None,
-    draws: int = 2**9,
+    draws: int | None = None,
 ) -> Thresholds:
     """Both thresholds of ``sum_i r_i sigma(z_i)``, ``residuals`` r (B,), z ~ N(0, gram), seen by ``density`` (as it is).
 
-    gram: the identity unless given. draws: quasi-random entries of each of two scramblings. Raises ``ValueError`` for a
-    density with noise, which no number of neurons makes exact, ``NotImplementedError`` for one without windows.
+    gram: the identity unless given. draws: quasi-random entries of each of two scramblings (a power of 2). Raises
+    ``ValueError`` for a density with noise, which no number of neurons makes exact, ``NotImplementedError`` for one without
+    windows.
     """
     r = checks.array("residuals", residuals, (None,))
     G = np.eye(len(r)) if gram is None else checks.array("gram", gram, (len(r), len(r)))
@@ -65,8 +69,9 @@ def thresholds(
     if density.sigma > 0:
         raise ValueError(f"density must be without noise; got sigma = {density.sigma:g}")
     information = len(r) / told(G, r, activation, density)
+    count = _DRAWS[min(len(r), 2) - 1] if draws is None else checks.integer("draws", draws, 1)
     one, other = (
-        _highest(G, r, activation, density, sampled(G, r, activation, density, draws, seed))
+        _highest(G, r, activation, density, sampled(G, r, activation, density, count, seed))
         for seed in (0, 1)
     )
     alpha, error = (one + other) / 2
