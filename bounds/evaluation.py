@@ -59,6 +59,10 @@ class Evaluation(Mapping[Kind, BoundValue]):
         return self[Kind.LOWER].value
 
     @property
+    def limit(self) -> float | None:
+        return self[Kind.LIMIT].value
+
+    @property
     def floor(self) -> float | None:
         return self[Kind.FLOOR].value
 

@@ -28,13 +28,14 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "P_lower": "what is known of a feature before: one over the mean square of the norms",
         "factor": "what a defense puts before sqrt(d/m) in its rate",
         "floor": "the tensor attack's error that no width removes",
+        "limit": "the least error that any attack can reach as d and m grow at m/d",
     }
 )
 
-#: Those symbols (``bounds.SYMBOLS`` has the parameters of defenses too). A floor may be zero.
+#: Those symbols (``bounds.SYMBOLS`` has the parameters of defenses too). A floor and a limit may be zero.
 SIZES: Mapping[str, sp.Symbol] = MappingProxyType(
     {
-        name: sp.Symbol(name, **({"nonnegative": True} if name == "floor" else {"positive": True}))
+        name: sp.Symbol(name, **({"nonnegative": True} if name in ("floor", "limit") else {"positive": True}))
         for name in MEANINGS
     }
 )

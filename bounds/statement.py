@@ -24,6 +24,7 @@ class Kind(StrEnum):
     UPPER = "upper"  #: non-asymptotic, explicit constants, holds with probability at least 1 - delta
     PREDICTED = "predicted"  #: first-order asymptotics of a named estimator; ratio to experiment tends to 1
     LOWER = "lower"  #: information-theoretic
+    LIMIT = "limit"  #: least error of any attack as d and m grow at the same rate
     FLOOR = "floor"  #: limit as m grows without bound
 
 

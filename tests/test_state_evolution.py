@@ -12,7 +12,7 @@ from bounds import ACTIVATIONS
 from bounds.density import Clamped, Density, Dithered, Erased, Masked, Plain, Rounded, Signs, Thresholded
 from bounds.errors import UnsupportedBound
 from bounds.gaussian.lines import LARGEST_B, frame, lines
-from bounds.kinds.limit.state_evolution import drawn, gains, mean_information, normals, state_evolution
+from bounds.kinds.limit.state_evolution import drawn, gains, mean_information, sampled, state_evolution
 
 RELU = ACTIVATIONS["relu"]
 C = 1 / np.sqrt(2 * np.pi)
@@ -107,8 +107,8 @@ def test_known_fixed_points(sigma: float, alpha: float, error: float) -> None:
 
 def test_with_many_neurons_it_is_cramer_rao() -> None:
     """``G - Q -> I^-1 / alpha`` with I_il = r_i r_l E sigma'(z_i) sigma'(z_l) / sigma^2: for ReLU and G = I a half on the
-    diagonal and a quarter beside. Seen at alpha = 10 000 to 2 per cent (2048 entries, and terms of order 1/alpha)."""
-    found = state_evolution(1e4, np.eye(2), RESIDUALS, RELU, Plain(sigma=0.5))
+    diagonal and a quarter beside. Seen at alpha = 10 000 to 2 per cent (4096 entries, and terms of order 1/alpha)."""
+    found = state_evolution(1e4, np.eye(2), RESIDUALS, RELU, Plain(sigma=0.5), draws=2**12)
     information = np.outer(RESIDUALS, RESIDUALS) * np.array([[0.5, 0.25], [0.25, 0.5]]) / 0.25
     limit = np.sqrt(np.trace(np.linalg.inv(information)) / 1e4 / 2)
     assert found.error == pytest.approx(limit, rel=0.02)
@@ -117,9 +117,11 @@ def test_with_many_neurons_it_is_cramer_rao() -> None:
 def test_a_mask_that_is_seen_takes_neurons_away_and_nothing_else() -> None:
     """Half of the entries erased: half of the information, whatever is believed. 4096 entries, half of which are masked:
     3 per cent; a mask that were not seen, entries of 0 taken for values, would tell far more."""
-    V, many = np.array([[0.3, 0.05], [0.05, 0.1]]), normals(7, 2**12)
+    V = np.array([[0.3, 0.05], [0.05, 0.1]])
     erased, whole = (
-        mean_information(np.eye(2), V, RESIDUALS, RELU, density, many, 24)
+        mean_information(
+            np.eye(2), V, RESIDUALS, RELU, density, sampled(np.eye(2), RESIDUALS, RELU, density, 2**10), 24
+        )
         for density in (Erased(sigma=0.5, p=0.5), Plain(sigma=0.5))
     )
     np.testing.assert_allclose(np.diag(erased), np.diag(whole) / 2, rtol=0.06)

@@ -15,6 +15,7 @@ from bounds.estimator import (
     RowAttack,
     TensorAttack,
 )
+from bounds.kinds.limit.optimal import LIMIT
 from bounds.kinds.lower.theorem import LOWER
 from bounds.kinds.predicted.elementwise import FLOOR, PREDICTED_ELEMENTWISE
 from bounds.kinds.predicted.likelihood import PREDICTED_LIKELIHOOD
@@ -25,7 +26,7 @@ from bounds.registry import from_outside, require_named, require_redefined
 from bounds.statement import Bound, Kind
 
 #: What holds of every attack on the gradient with respect to the output weights.
-OF_ANY: tuple[Bound, ...] = (LOWER,)
+OF_ANY: tuple[Bound, ...] = (LIMIT, LOWER)
 
 #: The theory of every attack. A new attack of this tree is added here, with its code as ``reconstruct`` in
 #: ``attack.<name>``; one from outside by ``register_attack``.

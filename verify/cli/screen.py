@@ -211,6 +211,7 @@ def _order(result: Judged) -> str:
 
 _OTHERS: Mapping[str, _Shown] = {
     "floor": _Shown(_floors, "floor: measured limit / floor"),
+    "limit": _Shown(_quotients("limit", "measured", "limit"), "limit: measured rms / limit"),
     "upper": _Shown(_quotients("upper", "bound", "rms"), "upper: bound / measured rms"),
     "rate": _Shown(_rates, "rate, order: measured exponent, and the stated one"),
 }

@@ -15,6 +15,7 @@ MEANINGS = {
     Kind.PREDICTED: "PREDICTED: first-order asymptotics of this estimator, from the setting alone, nothing fitted.",
     Kind.UPPER: "UPPER: proved, exceeded with probability at most delta.",
     Kind.LOWER: "LOWER: no attack of its class does better.",
+    Kind.LIMIT: "LIMIT: the least error that any attack can reach as d and m grow at m/d.",
     Kind.FLOOR: "FLOOR: the limit of this estimator's error as the width grows.",
 }
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from bounds import Kind
 from verify.judge.base import Judge
 from verify.judge.floor import FloorJudge
+from verify.judge.limit import LimitJudge
 from verify.judge.lower import LowerJudge
 from verify.judge.predicted import PredictedJudge
 from verify.judge.rate import RateJudge
@@ -21,6 +22,7 @@ JUDGES: Mapping[Kind, Judge] = MappingProxyType(
         Kind.RATE: RateJudge(),
         Kind.UPPER: UpperJudge(),
         Kind.LOWER: LowerJudge(),
+        Kind.LIMIT: LimitJudge(),
         Kind.FLOOR: FloorJudge(),
     }
 )

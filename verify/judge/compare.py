@@ -58,8 +58,22 @@ def compare(
 
 def judged(groups: Groups, asked: Iterable[Check], conduct: Conduct) -> list[Result]:
     """The same for records that are grouped already: every check, answered by the judge of its kind. Trials of an attack of
-    which theory states nothing at all have no verdict; ``strongest`` tells what it reached."""
-    spoken = {p: found for p, found in groups.items() if THEORY.get(type(p.attack), True)}
-    if groups and not spoken:
-        return []
-    return [result for check in asked for result in JUDGES[check.kind].judge(check, spoken, conduct)]
+    which theory states nothing of that kind, but of others does, have no verdict; ``strongest`` tells what it reached."""
+    return [
+        result
+        for check in asked
+        if (spoken := _spoken(groups, check.kind)) or not groups
+        for result in JUDGES[check.kind].judge(check, spoken, conduct)
+    ]
+
+
+def _spoken(groups: Groups, kind: Kind) -> Groups:
+    """The points of attacks of which theory states something of this kind; of a kind that is stated of none, all of attacks
+    of which it states anything."""
+    kinds = {attack: {bound.kind for bound in bounds} for attack, bounds in THEORY.items()}
+    ever = any(kind in found for found in kinds.values())
+    return {
+        point: found
+        for point, found in groups.items()
+        if (known := kinds.get(type(point.attack))) is None or (kind in known if ever else known)
+    }

@@ -12,15 +12,28 @@ arXiv 1806.05451) for committee machines.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import scipy
 
 from bounds import checks
 from bounds.arrays import Array
-from bounds.density import Clamped, Density, Dithered, Erased, Masked, Plain, Rounded, Signs, Thresholded
+from bounds.density import (
+    Clamped,
+    Density,
+    Dithered,
+    Erased,
+    Masked,
+    Plain,
+    Rounded,
+    Signs,
+    Thresholded,
+    Windows,
+)
 from bounds.errors import UnsupportedBound
 from bounds.gaussian.activations import Activation
 from bounds.gaussian.lines import LARGEST_B, RESOLVED, SHARPEST, frame, lines
@@ -28,20 +41,48 @@ from bounds.gaussian.lines import LARGEST_B, RESOLVED, SHARPEST, frame, lines
 #: Entries that an expectation is over, and points on a line, unless given.
 DRAWS, ALONG = 2**11, 30
 
-#: Points of posteriors that are computed at a time.
-_AT_A_TIME = 2**20
+#: Points of posteriors that are computed at a time: what fits the cache.
+_AT_A_TIME = 2**16
+
+#: Entries of the rarer sort (0, or not) are at least this share of those that are computed, of a pool at most so many times
+#: as large.
+_SHARE, _POOL = 0.25, 64
+
+#: Features with a residual below this part of the largest leave no trace.
+VANISHES = 1e-9
+
+#: Without noise the error may fall by the same factor in every step: it counts as 0 once that is so below this part of the
+#: features' size.
+EXACT = 1e-3
+
+
+#: The maps are monotone: an error that rises and falls so many times, by no more than this part, is at rest up to the kinks
+#: that finitely many entries make.
+SWINGS, LARGEST_SWING = 3, 0.01
+
+#: Of a geometric series of changes of which two are known, the largest ratio that is believed.
+_SLOWEST = 0.95
 
 
 @dataclass(frozen=True, eq=False)
 class StateEvolution:
     """overlap Q (B, B) at the end, ``information`` Qhat (B, B), ``error`` = sqrt(mean_i (G - Q)_ii), the R of the limit,
-    steps made, and whether the error had come to rest."""
+    steps made, and whether the error had come to rest, or falls without end (then it is 0, and Q is G)."""
 
     overlap: Array
     information: Array
     error: float
     steps: int
     converged: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """Entries that an expectation is over: normal (n, 3 B + 1), of which z, omega and what the density draws are made, and
+    their weights (n,)."""
+
+    normal: Array
+    weights: Array
 
 
 def state_evolution(
@@ -56,13 +97,14 @@ def state_evolution(
     tolerance: float = 1e-3,
     draws: int = DRAWS,
     along: int = ALONG,
+    seed: int = 0,
 ) -> StateEvolution:
     """Iterate the two maps for ``alpha`` neurons per dimension, Gram matrix ``gram`` (B, B) and ``residuals`` (B,), from the
     overlap (B, B), by default 1e-6 of the Gram matrix, until the error changes by less than the part ``tolerance`` of it.
 
-    draws: quasi-random entries (a power of 2) that the expectation is over: the same in every step. along: points on a line
-    of ``bounds.gaussian.lines``. Raises ``ValueError`` for B above ``LARGEST_B``, a Gram matrix that is not positive
-    definite, an overlap outside 0 < Q < G; ``UnsupportedBound`` for a density of another kind.
+    draws: quasi-random entries (a power of 2) that the expectation is over, scrambled by ``seed``: the same in every step.
+    along: points on a line of ``bounds.gaussian.lines``. Raises ``ValueError`` for B above ``LARGEST_B``, a Gram matrix that
+    is not positive definite, an overlap outside 0 < Q < G; ``UnsupportedBound`` for a density of another kind.
     """
     checks.real("alpha", alpha, 0.0)
     G = checks.array("gram", gram, (None, None))
@@ -75,19 +117,31 @@ def state_evolution(
         if np.linalg.eigvalsh(matrix)[0] <= 0:
             raise ValueError(f"{name} must be positive definite; got {matrix.tolist()}")
     inverse = np.linalg.inv(G)
-    normal = normals(3 * B + 1, draws)
+    entries = sampled(G, r, activation, density, draws, seed)
     V: Array = G - Q
-    error = float(np.sqrt(np.trace(V) / B))
-    information = np.zeros_like(G)
+    size, information = _rms(G), np.zeros_like(G)
+    error, swings, moved = _rms(V), 0, 0.0
     for step in range(1, steps + 1):
-        information = alpha * mean_information(G, V, r, activation, density, normal, along)
+        information = alpha * mean_information(G, V, r, activation, density, entries, along)
         before, V = V, np.asarray(np.linalg.inv(inverse + information), dtype=np.float64)
-        error = float(np.sqrt(np.trace(V) / B))
+        error, was = _rms(V), error
+        change, moved = moved, math.log(error / was)
+        swings += change * moved < 0
         # the overlap too: it may grow from almost nothing by a factor in each step, which the error does not show
         still = np.linalg.norm(V - before) <= tolerance * np.linalg.norm(G - V)
-        if still and abs(error - float(np.sqrt(np.trace(before) / B))) <= tolerance * error:
-            return StateEvolution(G - V, information, error, step, True)
+        if (still and abs(moved) <= tolerance) or (swings >= SWINGS and abs(moved) <= LARGEST_SWING):
+            rested = V * math.exp(2 * _rest(change, moved))
+            V = rested if np.linalg.eigvalsh(G - rested)[0] > 0 else V
+            return StateEvolution(G - V, information, _rms(V), step, True)
+        if error <= EXACT * size and moved < 0 and abs(moved - change) <= 0.05 * abs(moved):
+            return StateEvolution(G, information, 0.0, step, True)
     return StateEvolution(G - V, information, error, steps, False)
+
+
+def _rest(change: float, moved: float) -> float:
+    """What is left of a geometric series of changes after these two."""
+    ratio = min(max(moved / change, 0.0), _SLOWEST) if change else 0.0
+    return moved * ratio / (1 - ratio)
 
 
 def mean_information(
@@ -96,17 +150,73 @@ def mean_information(
     residuals: Array,
     activation: Activation,
     density: Density,
-    normal: Array,
+    entries: Entries,
     along: int,
 ) -> Array:
-    """``E[g_out g_out^T]`` (B, B) at ``V``, over entries made of ``normal`` (n, 3 B + 1): omega, z, and what the density
-    draws."""
-    B = len(residuals)
-    omega = normal[:, :B] @ _root(gram - V).T
-    z = omega + normal[:, B : 2 * B] @ _root(V).T
-    seen = drawn(density, residuals * activation(z), normal[:, 2 * B :])
-    g = gains(seen, omega, V, residuals, activation, density, along)
-    return np.asarray(g.T @ g / len(g))
+    """``E[g_out g_out^T]`` (B, B) at ``V``, also as ``V^-1 - V^-1 E[Cov(z | y, omega)] V^-1``, which is the same where
+    entries are drawn from the density that is believed: of both what scatters least.
+
+    So where the density is sharper than points on a line resolve, the entries are blurred as well: what is computed then is
+    of a little more noise than there is, the less the more points there are.
+    """
+    seen = known(residuals)
+    B = int(seen.sum())
+    found = np.zeros_like(gram)
+    told = np.ix_(seen, seen)
+    normal = entries.normal
+    G, U, r = gram[told], V[told], residuals[seen]
+    drift = U @ np.linalg.inv(G)  # omega | z ~ N((1 - drift) z, (1 - drift) U)
+    apart = U - drift @ U
+    z = normal[:, :B] @ _root(G).T
+    omega = z - z @ drift.T + normal[:, B : 2 * B] @ _root((apart + apart.T) / 2).T
+    noisy = _blurred(density, z, U, r, activation, along)
+    values = drawn(noisy, r * activation(z), normal[:, 2 * B :])
+    density = noisy if isinstance(noisy, Masked) else density
+    p, points, M = posterior(values, omega, U, r, activation, density, along)
+    back = np.linalg.inv(M)
+    found[told] = _positive(back.T @ _mean(*_parts(p, points), entries.weights) @ back)
+    return found
+
+
+def _parts(p: Array, points: Array) -> tuple[Array, Array]:
+    """``mean mean^T`` and ``1 - covariance`` (n, B, B) of posteriors p (n, N) on points (N, B), which have the same
+    expectation: that of the means' covariance is 1 less that of the covariances."""
+    n, B = len(p), points.shape[1]
+    pairs = (points[:, :, None] * points[:, None]).reshape(len(points), B * B)
+    first, second = p @ points, (p @ pairs).reshape(n, B, B)
+    outer = first[:, :, None] * first[:, None]
+    return outer, np.eye(B) - second + outer
+
+
+def _mean(one: Array, other: Array, weights: Array) -> Array:
+    """The expectation (B, B) of ``one`` and ``other`` (n, B, B), of every element from the mixture that scatters least: far
+    from what is seen the second does not depend on the noise, near kinks the first scatters less."""
+    means = (np.tensordot(weights, each, 1) for each in (one, other))
+    first, second = means
+    apart = other - one - (second - first)
+    spread = np.tensordot(weights, apart**2, 1)
+    along = np.tensordot(weights, apart * (one - first), 1)
+    share = np.clip(-along / np.maximum(spread, np.finfo(float).tiny), 0.0, 1.0)
+    return np.asarray(first + share * (second - first))
+
+
+def known(residuals: Array) -> Array:
+    """Which features leave a trace (B,)."""
+    return np.asarray(np.abs(residuals) > VANISHES * np.max(np.abs(residuals)))
+
+
+def _blurred(
+    density: Density, z: Array, V: Array, residuals: Array, activation: Activation, along: int
+) -> Density:
+    """The density with the noise at each z (n, B) that the points on a line through it resolve. Where terms are masked one
+    by one it is the same everywhere: else the noise of an entry that has lost its terms would tell of them."""
+    nodes = lines(len(residuals), along).points
+    step = (nodes[1, 0] - nodes[0, 0]) * frame(V, residuals)[:, 0]
+    before, here, after = ((residuals * activation(z + k * step)).sum(axis=1) for k in (-1, 0, 1))
+    width = RESOLVED * np.maximum(np.abs(after - here), np.abs(here - before))
+    if isinstance(density, Masked):
+        return replace(density, sigma=max(density.sigma, float(width.max()) / (1 - density.p)))
+    return replace(density, sigma=np.maximum(density.sigma, width))
 
 
 def gains(
@@ -119,6 +229,20 @@ def gains(
     along: int = ALONG,
 ) -> Array:
     """``g_out = V^-1 (E[z | y, omega, V] - omega)`` (n, B) of entries ``seen`` (n,), z ~ N(omega (n, B), V)."""
+    p, points, M = posterior(seen, omega, V, residuals, activation, density, along)
+    return np.asarray(p @ points @ np.linalg.inv(M))
+
+
+def posterior(
+    seen: Array,
+    omega: Array,
+    V: Array,
+    residuals: Array,
+    activation: Activation,
+    density: Density,
+    along: int,
+) -> tuple[Array, Array, Array]:
+    """Probabilities (n, N) of the points xi (N, B) at which ``z = omega + M xi``, the points, and M (B, B)."""
     n, B = omega.shape
     nodes = lines(B, along)
     M = frame(V, residuals)
@@ -136,12 +260,38 @@ def gains(
     log += np.log(nodes.weights)
     p = np.exp(log - log.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
-    return np.asarray(p @ nodes.points @ np.linalg.inv(M))
+    return p, nodes.points, M
+
+
+def sampled(
+    gram: Array, residuals: Array, activation: Activation, density: Density, draws: int, seed: int = 0
+) -> Entries:
+    """About ``draws`` quasi-random entries. Where those that are 0, or those that are not, are rare, they are taken from
+    more draws, and weigh less."""
+    told = known(residuals)
+    B = int(told.sum())
+    root, r = _root(gram[np.ix_(told, told)]), residuals[told]
+    rate = 1
+    while True:
+        normal = normals(3 * B + 1, rate * draws, seed)
+        zero = drawn(density, r * activation(normal[:, :B] @ root.T), normal[:, 2 * B :]) == 0
+        share = min(zero.mean(), 1 - zero.mean())
+        if rate * share >= _SHARE or share == 0 or rate == _POOL:
+            break
+        rate *= 2
+    often = zero if zero.mean() > 0.5 else ~zero
+    often_at = np.flatnonzero(often)
+    kept = often_at[
+        : -(-len(often_at) // rate)
+    ]  # the first of a sequence are spread evenly, every other one is not
+    chosen = np.sort(np.concatenate([np.flatnonzero(~often), kept]))
+    weights = np.where(often, float(often.mean()) / max(len(kept), 1), 1 / len(often))[chosen]
+    return Entries(normal[chosen], weights / weights.sum())
 
 
 def spacing(parts: Array, along: int) -> Array:
     """How far the sum (n, N) of parts (n, N, B) is from that at its farther neighbour on the line."""
-    t = parts.sum(axis=2).reshape(len(parts), -1, along)
+    t = (parts @ np.ones(parts.shape[2])).reshape(len(parts), -1, along)
     steps = np.pad(np.abs(np.diff(t, axis=2)), ((0, 0), (0, 0), (1, 1)))
     return np.asarray(np.maximum(steps[:, :, 1:], steps[:, :, :-1]).reshape(len(parts), -1))
 
@@ -153,6 +303,18 @@ def drawn(density: Density, parts: Array, normal: Array) -> Array:
     if draw is None:
         raise UnsupportedBound(f"not computed: how {type(density).__name__} draws what is seen")
     return draw(density, parts, normal)
+
+
+@dataclass(frozen=True)
+class Censored(Density):
+    """Kept as it is, or known to lie below ``threshold`` in size: what pruning is where the threshold is that of infinitely
+    many entries."""
+
+    threshold: float = 0.0
+
+    def windows(self, seen: Array) -> Windows:
+        gone = seen == 0
+        return Windows(np.where(gone, -self.threshold, seen), np.where(gone, self.threshold, seen))
 
 
 def _noisy(density: Density, parts: Array, normal: Array) -> Array:
@@ -174,6 +336,11 @@ def _thresholded(density: Thresholded, parts: Array, normal: Array) -> Array:
     smallest = np.argsort(np.abs(whole), kind="stable")[: int(density.ratio * len(whole))]
     whole[smallest] = 0.0
     return whole
+
+
+def _censored(density: Censored, parts: Array, normal: Array) -> Array:
+    whole = _noisy(density, parts, normal)
+    return np.where(np.abs(whole) < density.threshold, 0.0, whole)
 
 
 def _rounded(density: Rounded, parts: Array, normal: Array) -> Array:
@@ -198,6 +365,7 @@ _DRAWN: Mapping[type[Density], Callable[..., Array]] = {
     Erased: _erased,
     Masked: _masked,
     Thresholded: _thresholded,
+    Censored: _censored,
     Rounded: _rounded,
     Dithered: _dithered,
     Signs: _signs,
@@ -210,7 +378,19 @@ def _root(covariance: Array) -> Array:
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
-def normals(dimension: int, draws: int) -> Array:
-    """Quasi-random standard normals (draws, dimension), the same every time."""
-    uniform = scipy.stats.qmc.Sobol(dimension, scramble=True, seed=0).random(draws)
-    return np.asarray(scipy.special.ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)))
+def _positive(matrix: Array) -> Array:
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T)
+
+
+def _rms(covariance: Array) -> float:
+    return math.sqrt(np.trace(covariance) / len(covariance))
+
+
+@lru_cache(maxsize=16)
+def normals(dimension: int, draws: int, seed: int = 0) -> Array:
+    """Quasi-random standard normals (draws, dimension), the same every time for a ``seed``. Read-only."""
+    uniform = scipy.stats.qmc.Sobol(dimension, scramble=True, seed=seed).random(draws)
+    found = np.asarray(scipy.special.ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)))
+    found.setflags(write=False)
+    return found
