@@ -1,0 +1,43 @@
+"""What the server sees, at quasi-random neurons: the law of ``(z, gtilde)`` that every expectation here is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bounds.arrays import Array
+from bounds.defense import Defense
+from bounds.density import Plain
+from bounds.kinds.limit.state_evolution import drawn, normals
+from bounds.law import Unbiased
+from bounds.setting import Setting
+
+#: Quasi-random neurons that an expectation is over (a power of 2), unless given.
+DRAWS = 2**15
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Equally likely neurons: their coordinates in the span ``z`` (N, B), what is ``seen`` (N,) of them, and a standard
+    normal number ``free`` (N,) of their own, independent of both."""
+
+    z: Array
+    seen: Array
+    free: Array
+
+
+def sample(defense: Defense, setting: Setting, draws: int = DRAWS) -> Sample:
+    """Neurons of ``setting`` under ``defense``, up to a factor of what is seen.
+
+    A law of the form noise on residuals is drawn as Gaussian noise; any other by the density of what is seen. Raises
+    ``UnsupportedBound`` for a defense that says neither.
+    """
+    B, law = setting.B, defense.law(setting)
+    normal = normals(2 * B + 2, draws)
+    z = normal[:, :B]
+    residuals = law.residuals if isinstance(law, Unbiased) else setting.residuals
+    parts = residuals * setting.activation(z @ setting.directions.T * setting.norms)
+    gaussian = isinstance(law, Unbiased) and law.masking is None
+    density = Plain(sigma=law.variance**0.5) if gaussian else defense.density()
+    return Sample(z, np.asarray(drawn(density, parts, normal[:, B + 1 :])), normal[:, B])
