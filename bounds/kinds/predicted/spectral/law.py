@@ -19,6 +19,7 @@ import numpy as np
 import scipy
 
 from bounds.arrays import Array
+from bounds.estimator import MIN_GAP
 from bounds.kinds.predicted.spectral.sample import Sample
 
 #: How near to a pole of the bulk's equation an edge is looked for, as a part of its distance from 0.
@@ -96,6 +97,47 @@ def outliers(of: Weights, span: int, m: int) -> Outliers:
     order = np.argsort(-np.abs(values), kind="stable")
     found = np.array(vectors).reshape(-1, span)[order]
     return Outliers(edges[0], edges[1], np.array(values)[order], found, float(np.mean(of.h**2)))
+
+
+@dataclass(frozen=True, eq=False)
+class FoundSpan:
+    """kept (B,): length of the projection of each feature's direction on the span that is found; 0 where fewer than B
+    eigenvalues stand out. above: the weakest eigenvalue over the edge of the spectrum (0 where too few stand out); gap: over
+    the edge that the attack computes, if that is larger."""
+
+    kept: Array
+    above: float
+    gap: float
+
+    @property
+    def lost(self) -> bool:
+        """Whether a direction of the span is in the bulk."""
+        return not self.above > 1
+
+    @property
+    def unreported(self) -> bool:
+        """Whether the attack gives no result."""
+        return not self.gap >= MIN_GAP
+
+    @property
+    def turned(self) -> Array:
+        """Squared distance (B,) of each unit direction from its normalised projection."""
+        return np.asarray(2 * (1 - self.kept))
+
+
+def found_span(of: Weights, directions: Array, m: int) -> FoundSpan:
+    """What the attack finds of the span of ``directions`` (B, B) with these weights of ``m`` neurons: the eigenvectors of the
+    B eigenvalues largest in absolute value."""
+    B = len(directions)
+    found = outliers(of, B, m)
+    if len(found.values) < B:
+        return FoundSpan(np.zeros(B), 0.0, 0.0)
+    kept = np.minimum(np.linalg.norm(found.vectors[:B] @ directions.T, axis=0), 1.0)
+    weakest = abs(float(found.values[B - 1]))
+    rival = max(found.edge, *np.abs(found.values[B:]), 0.0)
+    # as attack.tensor.moments.noise_edge
+    noise = math.sqrt(found.power) * (2 * math.sqrt(of.dimension / m) + 3 * math.sqrt(2 / m))
+    return FoundSpan(kept, weakest / rival, weakest / max(rival, noise))
 
 
 class _Spectrum:

@@ -8,7 +8,7 @@ import numpy as np
 
 from bounds.arrays import Array
 from bounds.defense import Defense
-from bounds.density import Plain
+from bounds.density import Density, Plain
 from bounds.kinds.limit.state_evolution import drawn, normals
 from bounds.law import Unbiased
 from bounds.setting import Setting
@@ -20,11 +20,12 @@ DRAWS = 2**15
 @dataclass(frozen=True, eq=False)
 class Sample:
     """Equally likely neurons: their coordinates in the span ``z`` (N, B), what is ``seen`` (N,) of them, and a standard
-    normal number ``free`` (N,) of their own, independent of both."""
+    normal number ``free`` (N,) of their own, independent of both. density: by which ``seen`` was drawn."""
 
     z: Array
     seen: Array
     free: Array
+    density: Density
 
 
 def sample(defense: Defense, setting: Setting, draws: int = DRAWS) -> Sample:
@@ -40,4 +41,4 @@ def sample(defense: Defense, setting: Setting, draws: int = DRAWS) -> Sample:
     parts = residuals * setting.activation(z @ setting.directions.T * setting.norms)
     gaussian = isinstance(law, Unbiased) and law.masking is None
     density = Plain(sigma=law.variance**0.5) if gaussian else defense.density()
-    return Sample(z, np.asarray(drawn(density, parts, normal[:, B + 1 :])), normal[:, B])
+    return Sample(z, np.asarray(drawn(density, parts, normal[:, B + 1 :])), normal[:, B], density)
