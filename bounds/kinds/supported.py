@@ -44,6 +44,8 @@ def check_estimator(attack: TensorAttack) -> None:
         raise UnsupportedBound(
             "not proved: with same_neuron='ignored' a bias of order d/m is not part of the formula"
         )
+    if attack.preprocessing != "none":
+        raise UnsupportedBound("not proved for a span that preprocessed entries give")
 
 
 def check_independent(setting: Setting) -> None:

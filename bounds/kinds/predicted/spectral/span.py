@@ -12,6 +12,7 @@ from bounds.arrays import Array
 from bounds.defense import Defense
 from bounds.errors import UnsupportedBound
 from bounds.estimator import TensorAttack, moment_orders
+from bounds.kinds.predicted.decisions import REACH
 from bounds.kinds.predicted.spectral.law import FoundSpan, found_span, weights
 from bounds.kinds.predicted.spectral.preprocessing import Preprocessing, preprocessing
 from bounds.kinds.predicted.spectral.sample import DRAWS, Sample, sample
@@ -112,3 +113,38 @@ class SpectralLaw:
             return math.exp(high)
 
         return Thresholds(crossing("lost"), crossing("unreported"))
+
+
+def spectral_error(
+    defense: Defense, setting: Setting, attack: TensorAttack, random: float, noise: float
+) -> tuple[float, dict[str, float]] | None:
+    """The mean square error that the span leaves and its parts by name, where first order does not say it: None where it does
+    (its ``random`` error at most ``REACH`` and its ``noise`` over signal below 1, entries not preprocessed), or where there is
+    no spectral law to say more.
+
+    Raises ``UnsupportedBound`` where by that law the attack finds no span, and says from which width on it does.
+    """
+    if attack.preprocessing == "none" and random <= REACH and noise < 1:
+        return None
+    try:
+        law = SpectralLaw(defense, setting, attack)
+        found = law.found()
+    except UnsupportedBound:
+        if attack.preprocessing == "none":
+            return None
+        raise
+    if found.unreported:
+        raise UnsupportedBound(_lost(law, found))
+    square = float(np.mean(setting.norms**2 * found.turned))
+    return square, {"orthogonal": math.sqrt(square), "span_gap": found.gap, "first_order": random}
+
+
+def _lost(law: SpectralLaw, found: FoundSpan) -> str:
+    B, found_from = law.setting.B, law.thresholds
+    what = "the span is lost" if found.lost else "the span hardly stands out of the noise"
+    if math.isinf(found_from.result):
+        return f"{what}: the weakest of {B} directions is in the noise at every width"
+    return (
+        f"{what}: by the spectral law the weakest of {B} directions is {found.gap:.2f} times the edge of the noise; it is lost "
+        f"below m = {found_from.span:.3g}, and the attack gives no result below m = {found_from.result:.3g}"
+    )
