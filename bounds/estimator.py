@@ -51,8 +51,8 @@ class TensorAttack(AttackSpec):
         ``"first_moment"`` (ours: the gradient's linear part, then again with directions of the span that it gives) or
         ``"random"`` (any unit vector, once: Wang, Lee, Lei 2023, Remark 3). Elsewhere it plays no part.
     preprocessing: ``"optimal"`` finds the span by the function of an entry that shows it best under the defense's density
-        (bounds/kinds/predicted/spectral/preprocessing.py) and the features in it by the entries as they are; ``"none"`` takes
-        these for both. Activations with mu_2 != 0.
+        (bounds/kinds/predicted/spectral/preprocessing.py) and the features in it by the entries as they are; ``"none"``
+        takes these for both. Activations with mu_2 != 0.
     """
 
     name: ClassVar[str] = "tensor"

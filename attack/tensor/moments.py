@@ -132,9 +132,9 @@ def core_moments(
     are others than the response's h. residualized: the core also loses the second Hermite component
     ``1/2 <P_V, z z^T - I>``, P_V the response's ``second`` moment (B, B), diag(eigenvalues) unless given.
 
-    leave_one_out: V depends on neuron j through ``(1/m) h'_j (w_j w_j^T - I)``; to first order, without j the coordinates are
-    ``z_j - (h'_j (d - B)/m) A^{-1} z_j`` with A = diag(eigenvalues). Using these removes the bias of order d/m that comes
-    from estimating span and core on the same neurons (bounds/proofs/same-neuron-bias.md).
+    leave_one_out: V depends on neuron j through ``(1/m) h'_j (w_j w_j^T - I)``; to first order, without j the
+    coordinates are ``z_j - (h'_j (d - B)/m) A^{-1} z_j`` with A = diag(eigenvalues). Using these removes the bias of
+    order d/m that comes from estimating span and core on the same neurons (bounds/proofs/same-neuron-bias.md).
     """
     B = V.shape[1]
     shown = response if shown is None else shown

@@ -22,6 +22,9 @@ from bounds.arrays import Array
 from bounds.estimator import MIN_GAP
 from bounds.kinds.predicted.spectral.sample import Sample
 
+#: How near s of an outlier is found, as a part of that of the edge.
+_RESOLVED = 1e-7
+
 #: How near to a pole of the bulk's equation an edge is looked for, as a part of its distance from 0.
 _POLE = 1e-9
 
@@ -43,9 +46,9 @@ def weights(seen: Sample, response: Array, residualized: bool, dimension: int, m
     directions outside the span.
 
     Residualizing takes off ``bhat.w_j`` with ``bhat`` from the same neurons: outside the span it is a vector of length
-    ``rms(gamma) sqrt(n/m)``, along which neuron j has the coordinate ``gamma_j sqrt(n/m)/rms(gamma) + N_j``. That is one more
-    coordinate on which h depends. A weight that fewer than one of m neurons exceeds is cut: without a largest weight the bulk
-    has no edge in the limit, and m neurons do not show it.
+    ``rms(gamma) sqrt(n/m)``, along which neuron j has the coordinate ``gamma_j sqrt(n/m)/rms(gamma) + N_j``. That is one
+    more coordinate on which h depends. A weight that fewer than one of m neurons exceeds is cut: without a largest weight
+    the bulk has no edge in the limit, and m neurons do not show it.
     """
     if not residualized:
         return Weights(_cut(response, m), seen.z, None, dimension)
@@ -126,8 +129,8 @@ class FoundSpan:
 
 
 def found_span(of: Weights, directions: Array, m: int) -> FoundSpan:
-    """What the attack finds of the span of ``directions`` (B, B) with these weights of ``m`` neurons: the eigenvectors of the
-    B eigenvalues largest in absolute value."""
+    """What the attack finds of the span of ``directions`` (B, B) with these weights of ``m`` neurons: the eigenvectors of
+    the B eigenvalues largest in absolute value."""
     B = len(directions)
     found = outliers(of, B, m)
     if len(found.values) < B:
@@ -203,7 +206,9 @@ class _Spectrum:
         """s and the part of the eigenvector in the coordinates (K,), of every outlier on the edge's side."""
         found = []
         for k in range(int(np.sum(self.strengths(edge) > 1))):
-            s = scipy.optimize.brentq(lambda t, k=k: self.strengths(t)[k] - 1, 1e-9 * edge, edge)
+            s = scipy.optimize.brentq(
+                lambda t, k=k: self.strengths(t)[k] - 1, 1e-9 * edge, edge, xtol=_RESOLVED * abs(edge)
+            )
             a = np.linalg.eigh(s * self.signal(s))[1][:, ::-1][:, k]
             outside = s**2 * float(a @ self.block_slope(s) @ a) / self.room(s)
             found.append((s, a / math.sqrt(1 + outside)))

@@ -1,16 +1,16 @@
 """The preprocessing of entries that shows the span best: a function h of what is seen, in place of what is seen.
 
-Any h leaves the population's second moment in the span, ``E[h (zz^T - I)] = E[h(y) G(y)]`` with ``G(y) = E[zz^T - I | y]``,
-and has noise ``E[h_res^2]``, h_res what residualizing leaves of it. Candidates are combinations of the entries of G (each with
-what cancels the part that residualizing takes off), the ones of least noise under which every feature shows with the same
-strength and a sign of its own: optimal to first order for orthonormal features; of one feature 1 - 1/E[z^2 | y] is known to be
-best (Luo, Alghamdi, Lu 2019, arXiv 1811.04420; Mondelli, Montanari 2018, arXiv 1708.05932), which agrees to first order in
-G. At a given number of neurons for each dimension large values cost more than that: candidates are also taken with these
-bent down, and the spectral law says which one to take, the entries as they are being one of them.
+Any h leaves the population's second moment in the span, ``E[h (zz^T - I)] = E[h(y) G(y)]`` with ``G(y) = E[zz^T - I |
+y]``, and has noise ``E[h_res^2]``, h_res what residualizing leaves of it. Candidates are combinations of the entries of G
+(each with what cancels the part that residualizing takes off), the ones of least noise under which every feature shows
+with the same strength and a sign of its own; of one feature 1 - 1/E[z^2 | y] is known to be best (Luo, Alghamdi, Lu 2019,
+arXiv 1811.04420; Mondelli, Montanari 2018, arXiv 1708.05932), which agrees to first order in G. At a given number of
+neurons for each dimension large values cost more than that: candidates are also taken with these bent down, and the
+spectral law says which one to take, the entries as they are being one of them.
 
 G is that of the model: orthonormal features with the public norms, entries as the defense's density says, and the residuals
-whose entries have the quantiles of those that are seen. A wrong model costs strength, and no more: h stays a function of what
-is seen alone. Why: bounds/proofs/spectral.md.
+whose entries have the quantiles of those that are seen. A wrong model costs strength, and no more: h stays a function of
+what is seen alone. Why: bounds/proofs/spectral.md.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _residuals(seen: Array, norms: Array, activation: Activation, density: Densi
 def _groups(y: Array, z: Array) -> tuple[Array, Array, Array, Array]:
     """Neurons with nearly equal entries, an entry that many have being a group of its own: share (K,), mean entry (K,),
     ``E[z | y]`` (K, B), ``E[zz^T - I | y]`` (K, B, B)."""
-    values, inverse, counts = np.unique(y, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(y, return_inverse=True, return_counts=True)
     many = counts > len(y) // (2 * _GROUPS)
     order = np.argsort(y, kind="stable")
     rest = order[~many[inverse[order]]]

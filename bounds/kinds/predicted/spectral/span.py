@@ -118,9 +118,9 @@ class SpectralLaw:
 def spectral_error(
     defense: Defense, setting: Setting, attack: TensorAttack, random: float, noise: float
 ) -> tuple[float, dict[str, float]] | None:
-    """The mean square error that the span leaves and its parts by name, where first order does not say it: None where it does
-    (its ``random`` error at most ``REACH`` and its ``noise`` over signal below 1, entries not preprocessed), or where there is
-    no spectral law to say more.
+    """The mean square error that the span leaves and its parts by name, where first order does not say it: None where it
+    does (its ``random`` error at most ``REACH`` and its ``noise`` over signal below 1, entries not preprocessed), or where
+    there is no spectral law to say more.
 
     Raises ``UnsupportedBound`` where by that law the attack finds no span, and says from which width on it does.
     """
@@ -145,6 +145,6 @@ def _lost(law: SpectralLaw, found: FoundSpan) -> str:
     if math.isinf(found_from.result):
         return f"{what}: the weakest of {B} directions is in the noise at every width"
     return (
-        f"{what}: by the spectral law the weakest of {B} directions is {found.gap:.2f} times the edge of the noise; it is lost "
-        f"below m = {found_from.span:.3g}, and the attack gives no result below m = {found_from.result:.3g}"
+        f"{what}: by the spectral law the weakest of {B} directions is {found.gap:.2f} times the edge of the noise; it is "
+        f"lost below m = {found_from.span:.3g}, and the attack gives no result below m = {found_from.result:.3g}"
     )
