@@ -26,9 +26,9 @@ from bounds import checks
 from bounds.arrays import Array
 from bounds.density import Density
 from bounds.gaussian.activations import Activation
-from bounds.kinds.limit.state_evolution import drawn, normals
+from bounds.kinds.limit.state_evolution import drawn
 from bounds.kinds.predicted.spectral.law import found_span, weights
-from bounds.kinds.predicted.spectral.sample import Sample
+from bounds.kinds.predicted.spectral.sample import Sample, normal_draws
 
 #: Quasi-random neurons for the fit of residuals, for the curves, and for the spectra that choose among these.
 _FIT, _CURVE, _CHOICE = 2**11, 2**17, 2**13
@@ -120,7 +120,7 @@ class _Model:
 
     def neurons(self, residuals: Array, draws: int) -> Sample:
         B = len(self.norms)
-        normal = normals(2 * B + 2, draws)
+        normal = normal_draws(2 * B + 2, draws)
         z = normal[:, :B]
         parts = residuals * self.activation(z * self.norms)
         return Sample(
@@ -134,7 +134,7 @@ def _residuals(seen: Array, norms: Array, activation: Activation, density: Densi
     levels = (np.arange(_LEVELS) + 0.5) / _LEVELS
     wanted = np.quantile(seen, levels)
     scale = max(float(np.sqrt(np.mean(wanted**2))), np.finfo(float).tiny)
-    normal = normals(2 * B + 1, _FIT)
+    normal = normal_draws(2 * B + 1, _FIT)
     hidden = activation(normal[:, :B] * norms)
 
     def misfit(r: Array) -> Array:

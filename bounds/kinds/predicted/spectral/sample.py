@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -28,6 +29,14 @@ class Sample:
     density: Density
 
 
+@lru_cache(maxsize=8)
+def normal_draws(dimension: int, draws: int) -> Array:
+    """Quasi-random standard normals (draws, dimension), kept: every spectrum asks for the same. Read-only."""
+    found = normals(dimension, draws)
+    found.setflags(write=False)
+    return found
+
+
 def sample(defense: Defense, setting: Setting, draws: int = DRAWS) -> Sample:
     """Neurons of ``setting`` under ``defense``, up to a factor of what is seen.
 
@@ -35,7 +44,7 @@ def sample(defense: Defense, setting: Setting, draws: int = DRAWS) -> Sample:
     ``UnsupportedBound`` for a defense that says neither.
     """
     B, law = setting.B, defense.law(setting)
-    normal = normals(2 * B + 2, draws)
+    normal = normal_draws(2 * B + 2, draws)
     z = normal[:, :B]
     residuals = law.residuals if isinstance(law, Unbiased) else setting.residuals
     parts = residuals * setting.activation(z @ setting.directions.T * setting.norms)
