@@ -58,10 +58,10 @@ def simulated(here: Setting, residualized: bool, sigma: float, seed: int) -> tup
 def test_edges_outliers_and_overlaps_are_those_of_simulated_moments(
     residualized: bool, activation: str, sigma: float, ratio: int
 ) -> None:
-    """Four matrices, d = 400, seeds 0 to 3. Measured deviations of the means: edges 1 to 4 % (outermost eigenvalues lie
+    """Three matrices, d = 300, seeds 0 to 2. Measured deviations of the means: edges 1 to 4 % (outermost eigenvalues lie
     inside by n^(-2/3)), outliers up to 2 %, overlaps up to .02; asked for are 6 %, 5 % and .05. The law at half the ratio is
     the negative control: its overlaps are off by more."""
-    here = setting(400, 400 * ratio, activation=activation)
+    here = setting(300, 300 * ratio, activation=activation)
     seen = sample(GradientNoise(sigma), here)
 
     def law(m: int) -> tuple[float, float, Array, Array]:
@@ -69,7 +69,7 @@ def test_edges_outliers_and_overlaps_are_those_of_simulated_moments(
         return found.lower, found.upper, found.values, np.sum(found.vectors**2, axis=1)
 
     lower, upper, values, overlaps = law(here.m)
-    runs = [simulated(here, residualized, sigma, seed) for seed in range(4)]
+    runs = [simulated(here, residualized, sigma, seed) for seed in range(3)]
     assert values[0] > 0 > values[1] and len(values) == 2
     assert np.mean([v[0][[-1, 0]] for v in runs], axis=0) == pytest.approx(values, rel=0.05)
     assert np.mean([v[0][[-2, 1]] for v in runs], axis=0) == pytest.approx([upper, lower], rel=0.06)
@@ -84,17 +84,17 @@ def test_edges_outliers_and_overlaps_are_those_of_simulated_moments(
 def test_many_neurons_for_each_dimension_are_first_order(
     attack: TensorAttack, activation: str, variance: float
 ) -> None:
-    """At m = 1e4 d the span's error is first order's, to the quadrature's 2 % (measured: up to 1 %); at m = 100 d it is not,
-    so that the agreement is no identity."""
-    here = setting(200, 2_000_000, activation=activation)
+    """At m = 1e5 d the span's error is first order's, to 4 % (quadrature: measured up to 3 % for softplus, .5 % for ReLU); at
+    m = 50 d it is not, so that the agreement is no identity."""
+    here = setting(200, 20_000_000, activation=activation)
     constants = first_order(here, attack, Unbiased(here.residuals, variance)).orthogonal
 
     def ratio(m: int) -> Array:
         found = SpectralLaw(GradientNoise(math.sqrt(variance)), here.with_width(m), attack).found()
         return found.turned / (constants * (here.d - here.B) / m)
 
-    assert ratio(here.m) == pytest.approx(1, abs=0.02)
-    assert np.max(np.abs(ratio(20_000) - 1)) > 0.02
+    assert ratio(here.m) == pytest.approx(1, abs=0.04)
+    assert np.max(np.abs(ratio(10_000) - 1)) > 0.04
 
 
 def test_the_threshold_of_one_feature_is_the_known_one() -> None:

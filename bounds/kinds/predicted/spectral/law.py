@@ -52,12 +52,14 @@ def weights(seen: Sample, response: Array, residualized: bool, dimension: int, m
     """
     if not residualized:
         return Weights(_cut(response, m), seen.z, None, dimension)
-    gamma = response - response.mean()
-    inside = gamma @ seen.z / len(gamma)
+    # every neuron with both signs of its free number: a mean odd in it would leave the span's vectors a part along bhat
+    z, free = np.concatenate([seen.z, seen.z]), np.concatenate([seen.free, -seen.free])
+    gamma = np.tile(response - response.mean(), 2)
+    inside = gamma @ z / len(gamma)
     noise = math.sqrt(float(np.mean(gamma**2)) * dimension / m)
-    along = gamma * dimension / (m * noise) + seen.free if noise > 0 else seen.free
-    h = gamma - seen.z @ inside - noise * along
-    return Weights(_cut(h, m), np.column_stack([seen.z, along]), gamma, dimension - 1)
+    along = gamma * dimension / (m * noise) + free if noise > 0 else free
+    h = gamma - z @ inside - noise * along
+    return Weights(_cut(h, m), np.column_stack([z, along]), gamma, dimension - 1)
 
 
 def _cut(h: Array, m: int) -> Array:

@@ -31,7 +31,7 @@ from bounds.kinds.predicted.spectral.law import found_span, weights
 from bounds.kinds.predicted.spectral.sample import Sample, normal_draws
 
 #: Quasi-random neurons for the fit of residuals, for the curves, and for the spectra that choose among these.
-_FIT, _CURVE, _CHOICE = 2**11, 2**17, 2**13
+_FIT, _CURVE, _CHOICE = 2**11, 2**17, 2**12
 
 #: Quantiles that are fitted, and groups of neurons with nearly equal entries that a curve is made of.
 _LEVELS, _GROUPS = 100, 64

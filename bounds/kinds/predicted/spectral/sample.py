@@ -15,7 +15,7 @@ from bounds.law import Unbiased
 from bounds.setting import Setting
 
 #: Quasi-random neurons that an expectation is over (a power of 2), unless given.
-DRAWS = 2**15
+DRAWS = 2**14
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +31,11 @@ class Sample:
 
 @lru_cache(maxsize=8)
 def normal_draws(dimension: int, draws: int) -> Array:
-    """Quasi-random standard normals (draws, dimension), kept: every spectrum asks for the same. Read-only."""
+    """Quasi-random standard normals (draws, dimension), of mean 0 and covariance I exactly; kept, as every spectrum asks for
+    the same. Read-only."""
     found = normals(dimension, draws)
+    found = found - found.mean(axis=0)
+    found = np.asarray(np.linalg.solve(np.linalg.cholesky(found.T @ found / draws), found.T).T)
     found.setflags(write=False)
     return found
 

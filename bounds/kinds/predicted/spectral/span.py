@@ -87,7 +87,8 @@ class SpectralLaw:
 
     @cached_property
     def thresholds(self) -> Thresholds:
-        """The largest widths, to a per cent, at which the span is lost and at which there is no result."""
+        """The largest widths at which the span is lost and at which there is no result: to a per cent or two for B = 2, to 5
+        for B = 8, as quasi-random neurons tell."""
         known: dict[int, FoundSpan] = {}
 
         def at(logarithm: float) -> FoundSpan:
