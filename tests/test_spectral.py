@@ -84,8 +84,8 @@ def test_edges_outliers_and_overlaps_are_those_of_simulated_moments(
 def test_many_neurons_for_each_dimension_are_first_order(
     attack: TensorAttack, activation: str, variance: float
 ) -> None:
-    """At m = 1e5 d the span's error is first order's, to 4 % (quadrature: measured up to 3 % for softplus, .5 % for ReLU); at
-    m = 50 d it is not, so that the agreement is no identity."""
+    """At m = 1e5 d the span's error is first order's, to 4 % (quadrature: measured up to 3 % for softplus, .5 % for ReLU);
+    at m = 50 d it is not, so that the agreement is no identity."""
     here = setting(200, 20_000_000, activation=activation)
     constants = first_order(here, attack, Unbiased(here.residuals, variance)).orthogonal
 
