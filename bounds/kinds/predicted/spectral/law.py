@@ -92,7 +92,9 @@ def outliers(of: Weights, span: int, m: int) -> Outliers:
     if not np.any(of.h):
         raise ValueError("h must not vanish everywhere; got zeros alone")
     spectrum = _Spectrum(of, of.dimension / m)
-    edges, values, vectors = [], [], []
+    edges: list[float] = []
+    values: list[float] = []
+    vectors: list[Array] = []
     for side in (-1.0, 1.0):
         edge = spectrum.edge(side)
         edges.append(spectrum.x(edge))

@@ -51,6 +51,8 @@ def sample(defense: Defense, setting: Setting, draws: int = DRAWS) -> Sample:
     z = normal[:, :B]
     residuals = law.residuals if isinstance(law, Unbiased) else setting.residuals
     parts = residuals * setting.activation(z @ setting.directions.T * setting.norms)
-    gaussian = isinstance(law, Unbiased) and law.masking is None
-    density = Plain(sigma=law.variance**0.5) if gaussian else defense.density()
+    if isinstance(law, Unbiased) and law.masking is None:
+        density: Density = Plain(sigma=law.variance**0.5)
+    else:
+        density = defense.density()
     return Sample(z, np.asarray(drawn(density, parts, normal[:, B + 1 :])), normal[:, B], density)
