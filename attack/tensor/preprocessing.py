@@ -21,15 +21,21 @@ def preprocessed(observation: Observation, net: TwoLayerNet, *, residualized: bo
     """
     seen: Array = observation.gradient.double().cpu().numpy()
     norms = torch.tensor(observation.norms, dtype=torch.float64).numpy()
+    if (seen == seen[0]).all():
+        raise _none("all entries are equal, and tell nothing of features")
     try:
         density = observation.defense.density()
         found = preprocessing(seen, norms, net.activation, density, residualized=residualized)
-    except (UnsupportedBound, NotImplementedError) as error:
-        reason = f"no preprocessing: {error}"
-        raise ReconstructionError(reason, Diagnostics("failed", (reason,))) from error
+    except UnsupportedBound as error:
+        raise _none(str(error)) from error
     curve = found.best(net.d - observation.batch_size, net.m)
     if curve is None:
         entries = shift(observation.gradient, -gradient_unit(observation.gradient))
     else:
         entries = torch.from_numpy(curve(seen))
     return entries.to(device=net.device, dtype=net.dtype)
+
+
+def _none(why: str) -> ReconstructionError:
+    reason = f"no preprocessing: {why}"
+    return ReconstructionError(reason, Diagnostics("failed", (reason,)))
