@@ -50,6 +50,9 @@ class TensorAttack(AttackSpec):
     contraction: where mu_2 = 0 (odd activations), the vector that the third moment is contracted with to find the span:
         ``"first_moment"`` (ours: the gradient's linear part, then again with directions of the span that it gives) or
         ``"random"`` (any unit vector, once: Wang, Lee, Lei 2023, Remark 3). Elsewhere it plays no part.
+    preprocessing: ``"optimal"`` finds the span by the function of an entry that shows it best under the defense's density
+        (bounds/kinds/predicted/spectral/preprocessing.py) and the features in it by the entries as they are; ``"none"``
+        takes these for both. Activations with mu_2 != 0.
     """
 
     name: ClassVar[str] = "tensor"
@@ -58,11 +61,13 @@ class TensorAttack(AttackSpec):
     starts: int = 8
     same_neuron: str = "leave_one_out"
     contraction: str = "first_moment"
+    preprocessing: str = "none"
 
     def __post_init__(self) -> None:
         checks.choice("moments", self.moments, ("residualized", "plain"))
         checks.choice("same_neuron", self.same_neuron, ("leave_one_out", "ignored"))
         checks.choice("contraction", self.contraction, ("first_moment", "random"))
+        checks.choice("preprocessing", self.preprocessing, ("none", "optimal"))
         checks.integer("starts", self.starts, 1, 64)
         if self.core_weight is not None and checks.real("core_weight", self.core_weight, 0.0) == 0.0:
             raise ValueError(

@@ -29,7 +29,7 @@ NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 #: Options of ``TensorAttack`` that are younger than the first records. At their default they are left out, so that keys of
 #: points, and seeds made from them, stay what they were.
-LATER_OPTIONS = ("contraction",)
+LATER_OPTIONS = ("contraction", "preprocessing")
 
 
 def plain(value: Any) -> Any:

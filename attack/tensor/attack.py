@@ -13,6 +13,7 @@ from attack.tensor.contraction import contracted_projection
 from attack.tensor.decompose import Decomposition
 from attack.tensor.fit import fit_moments, signed_directions, signs_by_fit
 from attack.tensor.moments import (
+    CoreMoments,
     Projection,
     Response,
     apply_second_moment,
@@ -21,6 +22,7 @@ from attack.tensor.moments import (
     first_moment_start,
     noise_edge,
 )
+from attack.tensor.preprocessing import preprocessed
 from attack.tensor.span import dominant_span
 from attack.units import gradient_unit, shift
 from bounds import TensorAttack, checks
@@ -60,7 +62,12 @@ def tensor_attack(
     gradient = shift(observation.gradient, -unit).to(device=net.device, dtype=net.dtype)
 
     mean, slope = first_moment(net, gradient)
-    seen = _projection(net, _response(gradient, mean, slope, attack), mean, slope, B, attack, seed)
+    response = _response(gradient, mean, slope, attack)
+    if attack.preprocessing == "none":
+        seen = _projection(net, response, mean, slope, B, attack, seed)
+    else:
+        shown = _preprocessed(observation, net, attack, orders)
+        seen = _second_moment_projection(net, response, slope, B, orders[1], attack, seed, shown)
     _require_gap(seen, B)
     fitted, norms, norm_warnings = fit_moments(
         net, observation.norms, seen.low.cpu().numpy(), seen.core.cpu().numpy(), attack, seed
@@ -87,6 +94,19 @@ def _response(
     if attack.residualized:
         return Response(gradient, mean.to(gradient.dtype), slope)
     return Response(gradient, 0 * mean, torch.zeros_like(slope))
+
+
+def _preprocessed(
+    observation: Observation, net: TwoLayerNet, attack: TensorAttack, orders: tuple[int, int]
+) -> Response:
+    """The weights of the moment that gives the span. ``ValueError`` for odd activations, which have another."""
+    if orders[0] == 1:
+        raise ValueError(
+            f"preprocessing must be 'none' for an activation with mu_2 = 0; got {attack.preprocessing!r} with "
+            f"{net.activation.name!r}"
+        )
+    entries = preprocessed(observation, net, residualized=attack.residualized)
+    return _response(entries, *first_moment(net, entries), attack)
 
 
 def _projection(
@@ -143,12 +163,30 @@ def _second_moment_projection(
     order: int,
     attack: TensorAttack,
     seed: int,
+    shown: Response | None = None,
 ) -> Projection:
-    """Span, second moment and core in it."""
+    """Span, second moment and core in it. ``shown``: the weights that give the span, where they are others."""
     start = first_moment_start(net, slope, B, seed)
-    span = dominant_span(lambda V: apply_second_moment(net, response, V), start, B)
+    weights = response if shown is None else shown
+    span = dominant_span(lambda V: apply_second_moment(net, weights, V), start, B)
     leave_one_out = attack.same_neuron == "leave_one_out"
-    moments = core_moments(net, response, span.V, span.eigenvalues, order, attack.residualized, leave_one_out)
+
+    def moments_in(second: torch.Tensor | None) -> CoreMoments:
+        return core_moments(
+            net,
+            response,
+            span.V,
+            span.eigenvalues,
+            order,
+            attack.residualized,
+            leave_one_out,
+            shown=weights,
+            second=second,
+        )
+
+    moments = moments_in(None)
+    if shown is not None:  # the response's own second moment is not diagonal there: another pass, with that
+        moments = moments_in(moments.second)
     edge = max(noise_edge(moments.power, net.d - B, net.m), span.next_value)
     gap = float(span.eigenvalues.abs().min()) / edge if edge > 0 else 0.0
     values = tuple(span.eigenvalues.tolist())

@@ -93,7 +93,8 @@ class Projection:
 
 @dataclass(frozen=True, eq=False)
 class CoreMoments:
-    """Moments in the B-dimensional span, float64: ``second`` (B, B), ``core`` (B,)*q, and ``power``, the mean of h^2."""
+    """Moments in the B-dimensional span, float64: ``second`` (B, B), ``core`` (B,)*q, and ``power``, the mean square of the
+    weights that gave the span."""
 
     second: torch.Tensor
     core: torch.Tensor
@@ -101,8 +102,8 @@ class CoreMoments:
 
 
 class _CoreSums(NamedTuple):
-    """Sums over the neurons, with h of the response and h' of the core's, of h^2, h, h z z^T, and h', h' z, h' z z^T, and of
-    h' times the core's monomials in z."""
+    """Sums over the neurons, with h of the response and h' of the core's, of the span's weights squared, h, h z z^T, and h',
+    h' z, h' z z^T, and of h' times the core's monomials in z."""
 
     power: torch.Tensor
     mass: torch.Tensor
@@ -121,29 +122,36 @@ def core_moments(
     order: int,
     residualized: bool,
     leave_one_out: bool,
+    *,
+    shown: Response | None = None,
+    second: torch.Tensor | None = None,
 ) -> CoreMoments:
     """``(1/m) sum_j h_j He_k(z_j)`` for k = 2 and k = order (3 or 4) with ``z_j = V^T w_j``, in one pass.
 
-    eigenvalues (B,): those of the second moment that belong to V's columns. residualized: the core also loses the second
-    Hermite component ``1/2 <P_V, z z^T - I>``.
+    eigenvalues (B,): those of the second moment that belong to V's columns. shown: the weights h' of that moment, where they
+    are others than the response's h. residualized: the core also loses the second Hermite component
+    ``1/2 <P_V, z z^T - I>``, P_V the response's ``second`` moment (B, B), diag(eigenvalues) unless given.
 
-    leave_one_out: V depends on neuron j through ``(1/m) h_j (w_j w_j^T - I)``; to first order, without j the coordinates are
-    ``z_j - (h_j (d - B)/m) A^{-1} z_j`` with A = diag(eigenvalues). Using these removes the bias of order d/m that comes
-    from estimating span and core on the same neurons (bounds/proofs/same-neuron-bias.md).
+    leave_one_out: V depends on neuron j through ``(1/m) h'_j (w_j w_j^T - I)``; to first order, without j the
+    coordinates are ``z_j - (h'_j (d - B)/m) A^{-1} z_j`` with A = diag(eigenvalues). Using these removes the bias of
+    order d/m that comes from estimating span and core on the same neurons (bounds/proofs/same-neuron-bias.md).
     """
     B = V.shape[1]
-    columns = torch.cat([V, response.slope.unsqueeze(1)], dim=1).T.to(net.dtype).contiguous()
+    shown = response if shown is None else shown
+    quadratic = torch.diag(eigenvalues) if second is None else second
+    slopes = torch.stack([shown.slope, response.slope], dim=1)
+    columns = torch.cat([V, slopes], dim=1).T.to(net.dtype).contiguous()
     shrink = (net.d - B) / (net.m * eigenvalues) if leave_one_out else torch.zeros_like(eigenvalues)
     pairs = torch.triu_indices(B, B, device=net.device)
 
     def kernel(rows: slice, W: torch.Tensor) -> _CoreSums:
         projected = (columns @ W.T).double()
-        h = response.of(rows, projected[-1])
-        z = projected[:-1] * (1 - h * shrink.unsqueeze(1))
-        h_core = h - (eigenvalues @ (z * z - 1)) / 2 if residualized else h
+        h, weight = response.of(rows, projected[-1]), shown.of(rows, projected[-2])
+        z = projected[:-2] * (1 - weight * shrink.unsqueeze(1))
+        h_core = h - ((quadratic @ z * z).sum(dim=0) - quadratic.trace()) / 2 if residualized else h
         zz = z[pairs[0]] * z[pairs[1]]
         return _CoreSums(
-            power=(h * h).sum(),
+            power=(weight * weight).sum(),
             mass=h.sum(),
             second=(h * z) @ z.T,
             core_mass=h_core.sum(),

@@ -44,6 +44,13 @@ def check_estimator(attack: TensorAttack) -> None:
         raise UnsupportedBound(
             "not proved: with same_neuron='ignored' a bias of order d/m is not part of the formula"
         )
+    check_entries(attack)
+
+
+def check_entries(attack: TensorAttack) -> None:
+    """``UnsupportedBound`` for a span that is found by other weights than those of the formulas."""
+    if attack.preprocessing != "none":
+        raise UnsupportedBound("not proved for a span that preprocessed entries give")
 
 
 def check_independent(setting: Setting) -> None:

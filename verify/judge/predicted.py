@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from bounds import BoundValue, Kind
+from bounds.kinds.predicted.decisions import REACH
 from verify.judge.base import (
     Claim,
     Conduct,
@@ -48,7 +49,7 @@ class ImprovementCheck(Check):
 
 
 #: PREDICTED is off by a relative O(R): beyond this predicted error it is not put to the test.
-FIRST_ORDER = 0.25
+FIRST_ORDER = REACH
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -173,6 +173,7 @@ def attack_words(attack: AttackSpec) -> str:
     words += [f"core weight {attack.core_weight:g}"] if attack.core_weight is not None else []
     words += [] if attack.same_neuron == "leave_one_out" else [f"same neuron {attack.same_neuron}"]
     words += ["random contraction"] if attack.contraction == "random" else []
+    words += ["preprocessed"] if attack.preprocessing == "optimal" else []
     return ", ".join(words)
 
 

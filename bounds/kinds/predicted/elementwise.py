@@ -9,6 +9,7 @@ scrambled Sobol sequence (fixed seed) beyond. Derivation: bounds/proofs/channel-
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import sympy as sp
@@ -18,6 +19,7 @@ from bounds.errors import UnsupportedBound
 from bounds.estimator import TensorAttack
 from bounds.kinds.predicted.decisions import check_assignment, check_signs
 from bounds.kinds.predicted.population_fit import ElementwiseError, FitLimit
+from bounds.kinds.predicted.spectral.span import spectral_error
 from bounds.kinds.predicted.unbiased import first_order, scattered
 from bounds.kinds.predicted.wide import KEPT, Wide, read_only
 from bounds.kinds.supported import check_estimator, check_moments, check_norms, unequal_norms
@@ -92,18 +94,24 @@ def _law(defense: Defense, setting: Setting) -> Elementwise | Pruned:
 
 
 def _constants(defense: Defense, setting: Setting, attack: TensorAttack) -> ElementwiseError:
-    return elementwise_error(setting, attack, _law(defense, setting))
+    # where the span is found does not depend on how, nor does what is found in it
+    return elementwise_error(setting, replace(attack, preprocessing="none"), _law(defense, setting))
 
 
 def _predicted(
     defense: Defense, setting: Setting, attack: TensorAttack, delta: float
 ) -> tuple[float, dict[str, float]]:
     found = _constants(defense, setting, attack)
+    n, m = setting.d - setting.B, setting.m
+    random = math.sqrt((n * found.k_perp + found.k_par) / m)
+    spectral = spectral_error(defense, setting, attack, random, found.noise * math.sqrt(n / m))
     variance, parts = scattered(setting, found.k_perp, found.k_par, found.noise, found.curvature)
     check_signs(found.signs * math.sqrt(setting.m))
     low, order = check_moments(setting, attack, _law(defense, setting))
     errors = found.scatter / math.sqrt(setting.m)
     check_assignment(setting, low, order, attack.weight(order, low), found.weights, errors)
+    if spectral is not None:
+        variance, parts = spectral[0] + parts["inplane"] ** 2, parts | spectral[1]
     return math.sqrt(found.floor**2 + variance), {"floor": found.floor} | parts
 
 
@@ -127,6 +135,7 @@ PREDICTED_ELEMENTWISE = Bound(
     statistic="root mean square over trials of R, of those with a result",
     assumptions=(
         *_ASSUMPTIONS,
+        "where first order is beyond 0.25, and with preprocessing: the span by the spectral law, d and m growing together",
         "conditional on a result: trials in which the attack reports failure are not in it",
     ),
     numeric=_predicted,

@@ -16,7 +16,7 @@ turns the B-dimensional integral into contractions, so no grid of n^B points app
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -37,6 +37,7 @@ from bounds.kinds.predicted.decisions import (
     check_turns,
     second_over_first,
 )
+from bounds.kinds.predicted.spectral.span import spectral_error
 from bounds.kinds.predicted.wide import KEPT, UnbiasedContent, Wide, read_only
 from bounds.kinds.supported import check_estimator, check_moments, check_norms
 from bounds.law import Unbiased
@@ -206,13 +207,18 @@ def _numeric(
     seen = defense.law(setting)
     assert isinstance(seen, Unbiased)
     check_norms(setting, seen.keeps_labels)
-    constants = first_order(setting, attack, seen)
+    constants = first_order(setting, replace(attack, preprocessing="none"), seen)
     k_perp, k_par = float(constants.orthogonal.mean()), float(constants.inplane.mean())
+    n, m = setting.d - setting.B, setting.m
+    random = math.sqrt((n * k_perp + k_par) / m)
+    spectral = spectral_error(defense, setting, attack, random, constants.noise * math.sqrt(n / m))
     variance, parts = scattered(setting, k_perp, k_par, constants.noise, constants.curvature)
     check_signs(constants.signs * math.sqrt(setting.m))
     low, order = check_moments(setting, attack, seen)
     errors = constants.scatter / math.sqrt(setting.m)
     check_assignment(setting, low, order, attack.weight(order, low), constants.weights, errors)
+    if spectral is not None:
+        variance, parts = spectral[0] + parts["inplane"] ** 2, parts | spectral[1]
     sizes = np.abs(seen.residuals)
     # Kappa: the spread of the residuals as the server sees them.
     return math.sqrt(variance), parts | {"kappa": float(sizes.max() / sizes.min())}
@@ -233,6 +239,7 @@ PREDICTED = Bound(
         "conditional on a result: trials in which the attack reports failure are not in it",
         "first order: exact as m grows with d fixed; before, off by terms that grow with R, noise_over_signal and "
         "inplane_over_curvature (inside the span: second order over first)",
+        "where first order is beyond 0.25, and with preprocessing: the span by the spectral law, d and m growing together",
     ),
     numeric=_numeric,
     symbolic=sp.sqrt(((SIZES["d"] - SIZES["B"]) * SIZES["K_perp"] + SIZES["K_par"]) / SIZES["m"]),

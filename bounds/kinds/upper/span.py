@@ -21,6 +21,7 @@ from bounds.estimator import MIN_GAP, RITZ_TOLERANCE, TensorAttack
 from bounds.gaussian.symmetric import symmetric_basis
 from bounds.gaussian.tails import covariance_deviation
 from bounds.kinds.pairs import PairTable
+from bounds.kinds.supported import check_entries
 from bounds.kinds.upper.budget import Known, Shape, Step, Tally, run, solved
 from bounds.kinds.upper.case import LEADING, RADII, SpanCase, check_supported
 from bounds.setting import Setting
@@ -386,6 +387,7 @@ def solved_steps(
     """The numbers of the steps, the failure probability split evenly over their events. Raises ``UnsupportedBound`` where
     nothing is proved."""
     check_supported(setting)
+    check_entries(attack)
     case = SpanCase(setting, attack, noise_variance, delta)
     events = _events(steps, Shape.of(setting, attack, noise_variance))
     return solved(steps, Known.of(case), events, (1 - LEADING - RADII) * delta)
