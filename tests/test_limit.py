@@ -132,8 +132,8 @@ def test_what_concentrates_takes_the_place_of_what_couples() -> None:
 
 
 def test_edges_tell_as_much_as_they_are_wide() -> None:
-    """Of signs the error falls as 1/alpha, and what is scaled agrees with what is summed over 16 times as many entries: 3 per
-    cent, as few of them lie near the edge."""
+    """Of signs the error falls as 1/alpha, and what is scaled agrees with what is summed over 16 times as many entries:
+    3 per cent, as few of them lie near the edge."""
     first, second = (limit(channel(alpha, Signs(), np.array([1.0]))) for alpha in (30, 300))
     assert 10 * second.error == pytest.approx(first.error, rel=0.1)
     V, one = np.array([[4e-4]]), np.ones(1)
