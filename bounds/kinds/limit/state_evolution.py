@@ -210,8 +210,8 @@ def _mean(one: Array, other: Array, weights: Array) -> Array:
 
 def _near_edges(gram: Array, V: Array, residuals: Array, density: Density) -> float:
     """Of rounding and signs only entries near an edge tell anything once V is small: as many as their spread is wide, so
-    that the information falls as ``V^(-1/2)``, and few of those that are computed. The share by which the spread is below the one
-    from which this is used; 1 where it is not."""
+    that the information falls as ``V^(-1/2)``, and few of those that are computed. The share by which the spread is below
+    the one from which this is used; 1 where it is not."""
     if not isinstance(density, Rounded | Signs) or density.sigma > 0:
         return 1.0
     unit = _rms(gram)
