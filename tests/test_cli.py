@@ -484,7 +484,7 @@ def test_several_sizes_are_every_combination() -> None:
     assert rates == [RateCheck("m", 0.1), RateCheck("B", 0.1, upper=True), RateCheck("d", 0.1)]
     assert natural_axis(own_experiment(d=(10, 20), m=3_000)) == "d"
     drawn = own_experiment(d=(10, 20), m=3_000, attack=TensorAttack(contraction="random"), activation="tanh")
-    assert [c.kind for c in drawn.rules] == [Kind.PREDICTED] and natural_axis(
+    assert [c.kind for c in drawn.rules] == [Kind.PREDICTED, Kind.LIMIT] and natural_axis(
         drawn
     ) == "d"  # no rate, yet an axis
 

@@ -68,8 +68,8 @@ _KEPT = 4096
 class Limit:
     """error: of the best of all estimators; passing: of message passing from its start; numerical: how far off ``error``
     may be, by two scramblings and fewer entries; alpha: entries per dimension that tell something by themselves (one mask
-    for the batch takes its share); gain: by how much the free entropy (per dimension) is larger at ``error`` than at ``passing``,
-    infinite where the former is 0, 0 where there is one fixed point."""
+    for the batch takes its share); gain: by how much the free entropy (per dimension) is larger at ``error`` than at
+    ``passing``, infinite where the former is 0, 0 where there is one fixed point."""
 
     error: float
     passing: float
