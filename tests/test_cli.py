@@ -485,7 +485,7 @@ def test_several_sizes_are_every_combination() -> None:
     assert rates == [RateCheck("m", 0.1), RateCheck("B", 0.1, upper=True), RateCheck("d", 0.1)]
     assert natural_axis(own_experiment(d=(10, 20), m=3_000)) == "d"
     drawn = own_experiment(d=(10, 20), m=3_000, attack=TensorAttack(contraction="random"), activation="tanh")
-    assert [c.kind for c in drawn.rules] == [Kind.PREDICTED] and natural_axis(
+    assert [c.kind for c in drawn.rules] == [Kind.PREDICTED, Kind.LIMIT] and natural_axis(
         drawn
     ) == "d"  # no rate, yet an axis
 
@@ -576,7 +576,7 @@ def test_a_setting_of_one_s_own_from_python(tmp_path: Path) -> None:
     results = compare(records, experiment)
     plot(records, tmp_path / "own.pdf", experiment)
     assert (tmp_path / "own.pdf").read_bytes().startswith(b"%PDF")
-    assert {r.kind for r in results} == {Kind.PREDICTED, Kind.RATE, Kind.UPPER}
+    assert {r.kind for r in results} == {Kind.PREDICTED, Kind.RATE, Kind.UPPER, Kind.LIMIT}
     assert {r.experiment for r in results} == {experiment.name}
 
 
@@ -630,9 +630,10 @@ def test_natural_checks_are_those_that_are_stated(defense: Any) -> None:
 def test_nothing_is_asked_that_is_stated_elsewhere_alone() -> None:
     """Of odd activations there is no UPPER, and no rate for a contraction drawn at random."""
     odd = {"d": 20, "B": 2, "m": (3_000, 6_000), "activation": "tanh"}
-    assert [c.kind for c in own_experiment(**odd).rules] == [Kind.PREDICTED, Kind.RATE]  # type: ignore[arg-type]
+    asked = [c.kind for c in own_experiment(**odd).rules]  # type: ignore[arg-type]
+    assert asked == [Kind.PREDICTED, Kind.RATE, Kind.LIMIT]
     drawn = own_experiment(**odd, attack=TensorAttack(contraction="random"))  # type: ignore[arg-type]
-    assert [c.kind for c in drawn.rules] == [Kind.PREDICTED]
+    assert [c.kind for c in drawn.rules] == [Kind.PREDICTED, Kind.LIMIT]
 
 
 # --- the other commands -----------------------------------------------------------------------------------------------

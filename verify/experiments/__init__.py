@@ -13,6 +13,7 @@ from verify.experiments.activations import ACTIVATIONS
 from verify.experiments.beside import BESIDE
 from verify.experiments.defenses import ON_DEFENSES
 from verify.experiments.grid import RANDOM, STANDARD, experiment
+from verify.experiments.limit import LIMITS
 from verify.experiments.map import PLANES
 from verify.experiments.scaling import SCALING
 from verify.experiments.upper import UPPER
@@ -24,6 +25,7 @@ WRITTEN: tuple[Experiment, ...] = (
     *ON_DEFENSES,
     *SCALING,
     *UPPER,
+    *LIMITS,
     *BESIDE,
     *PLANES,
 )

@@ -51,6 +51,10 @@ _SHARE, _POOL = 0.25, 64
 #: Features with a residual below this part of the largest leave no trace.
 VANISHES = 1e-9
 
+#: Spread, in units of the features' size or of a step, below which an edge looks the same at any: its square is what that
+#: neglects.
+EDGE = 0.1
+
 #: Without noise the error may fall by the same factor in every step: it counts as 0 once that is so below this part of the
 #: features' size.
 EXACT = 1e-3
@@ -133,7 +137,8 @@ def state_evolution(
             rested = V * math.exp(2 * _rest(change, moved))
             V = rested if np.linalg.eigvalsh(G - rested)[0] > 0 else V
             return StateEvolution(G - V, information, _rms(V), step, True)
-        if error <= EXACT * size and moved < 0 and abs(moved - change) <= 0.05 * abs(moved):
+        steady = moved < 0 and abs(moved - change) <= 0.05 * abs(moved)
+        if density.sigma == 0 and error <= EXACT * size and steady:
             return StateEvolution(G, information, 0.0, step, True)
     return StateEvolution(G - V, information, error, steps, False)
 
@@ -159,6 +164,9 @@ def mean_information(
     So where the density is sharper than points on a line resolve, the entries are blurred as well: what is computed then is
     of a little more noise than there is, the less the more points there are.
     """
+    near = _near_edges(gram, V, residuals, density)
+    if near < 1:
+        return mean_information(gram, V / near**2, residuals, activation, density, entries, along) / near
     seen = known(residuals)
     B = int(seen.sum())
     found = np.zeros_like(gram)
@@ -198,6 +206,19 @@ def _mean(one: Array, other: Array, weights: Array) -> Array:
     along = np.tensordot(weights, apart * (one - first), 1)
     share = np.clip(-along / np.maximum(spread, np.finfo(float).tiny), 0.0, 1.0)
     return np.asarray(first + share * (second - first))
+
+
+def _near_edges(gram: Array, V: Array, residuals: Array, density: Density) -> float:
+    """Of rounding and signs only entries near an edge tell anything once V is small: as many as their spread is wide, so
+    that the information falls as ``V^(-1/2)``, and few of those that are computed. The share by which the spread is below
+    the one from which this is used; 1 where it is not."""
+    if not isinstance(density, Rounded | Signs) or density.sigma > 0:
+        return 1.0
+    unit = _rms(gram)
+    if isinstance(density, Rounded):
+        unit = min(unit, density.step / float(np.max(np.abs(residuals))))
+    share = _rms(V) / (EDGE * unit)
+    return share if share < 1 and np.linalg.eigvalsh(gram - V / share**2)[0] > 0 else 1.0
 
 
 def known(residuals: Array) -> Array:

@@ -1,0 +1,64 @@
+"""The limit of all attacks against the two that should come near it, at few neurons for each dimension."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bounds import (
+    AttackSpec,
+    Defense,
+    DeterministicRounding,
+    Dropout,
+    GradientNoise,
+    LikelihoodAttack,
+    MessagePassing,
+)
+from verify.experiments.grid import ORTHONORMAL, grid
+from verify.judge.limit import LimitCheck, ReachedCheck
+from verify.measure.check import Check
+from verify.measure.experiment import Experiment, Reduced
+
+#: A dimension at which errors scatter by 1/sqrt(2 B d), 2 to 4 per cent, and known norms change them by less than .2.
+DIMENSION = 400
+
+#: Neurons per dimension.
+ALPHAS = (3, 10, 20, 100)
+
+_WIDTHS = tuple(DIMENSION * alpha for alpha in ALPHAS)
+
+_QUICK = Reduced(4_000, 8, (GradientNoise(0.5),), narrowest=4_000)
+
+_NOISY: tuple[Defense, ...] = tuple(GradientNoise(sigma) for sigma in (0.1, 0.5, 1.0))
+
+
+def _against(
+    B: int,
+    attack: AttackSpec,
+    rules: tuple[Check, ...],
+    defenses: tuple[Defense, ...],
+    reduced: Reduced | None = None,
+) -> Experiment:
+    name = f"limit-{B}-{attack.name.replace('_', '-')}"
+    points = grid(
+        name, ORTHONORMAL, d=DIMENSION, m=_WIDTHS, B=B, defenses=defenses, moments=("residualized",)
+    )
+    return Experiment(
+        name,
+        f"The limit of all attacks, {'one feature' if B == 1 else 'two features'}",
+        tuple(replace(p, attack=attack) for p in points),
+        rules,
+        ("C9",),
+        trials=20,
+        reduced=reduced,
+    )
+
+
+LIMITS: tuple[Experiment, ...] = tuple(
+    made
+    for B, defenses in ((1, _NOISY), (2, (*_NOISY, Dropout(p=0.5), DeterministicRounding(step=1.0))))
+    for made in (
+        # the interval of eight trials is 4 per cent to either side
+        _against(B, MessagePassing(), (LimitCheck(), ReachedCheck()), defenses, _QUICK if B == 2 else None),
+        _against(B, LikelihoodAttack(), (LimitCheck(),), defenses),
+    )
+)
