@@ -97,6 +97,10 @@ def test_products_without_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         exact = cramer_rao(defense, setting, weights, residuals=residuals)
         with monkeypatch.context() as patch:
+            patch.setattr(fisher, "_AT_A_TIME", 1000)  # in parts, and the same
+            assert cramer_rao(defense, setting, weights, residuals=residuals).error == pytest.approx(
+                exact.error
+            )
             patch.setattr(fisher, "DENSE", 10)
             near = cramer_rao(defense, setting, weights, residuals=residuals)
             with pytest.raises(ValueError, match="B d must be at most 10"):

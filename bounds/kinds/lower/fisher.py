@@ -37,6 +37,9 @@ RESIDUALS = ("function", "known", "free")
 
 _PROBES = 16
 
+#: Numbers that are computed at a time.
+_AT_A_TIME = 2**22
+
 
 @dataclass(frozen=True, eq=False)
 class Slopes:
@@ -63,23 +66,32 @@ class Slopes:
         return np.asarray(x - np.sum(x * unit, axis=-1, keepdims=True) * unit)
 
     def cut(self, terms: Array) -> Array:
-        """``terms`` (B, m, ...) as clipping lets them through."""
-        flat = terms.reshape(*terms.shape[:2], -1)
-        off = np.einsum("im,imk->ik", self.along, flat)
-        return (flat - self.along[:, :, None] * off[:, None, :]).reshape(terms.shape)
+        """``terms`` (B, m) as clipping lets them through."""
+        return np.asarray(terms - self.along * np.sum(self.along * terms, axis=1)[:, None])
 
     def dense(self) -> Array:
         """The information (B d, B d) about features, residuals profiled out where they are unknown."""
         B, d = self.features.shape
-        terms = self.moved[:, :, None] * self.w + self.hidden[:, :, None] * self.drift[:, None, :]
-        terms = self.cut(self.tangential(terms.swapaxes(0, 1)).swapaxes(0, 1))
-        whole = np.einsum("jil,ija,ljb->ialb", self.told, terms, terms, optimize=True).reshape(B * d, B * d)
-        if not self.free:
-            return np.asarray((whole + whole.T) / 2)
         hidden = self.cut(self.hidden)
-        cross = np.einsum("jil,ija,lj->ial", self.told, terms, hidden, optimize=True).reshape(B * d, B)
-        whole = whole - cross @ self.nuisance() @ cross.T
-        return np.asarray((whole + whole.T) / 2)
+        off = (self.along * self.moved) @ self.w + np.sum(self.along * self.hidden, axis=1)[
+            :, None
+        ] * self.drift
+        whole, cross = np.zeros((B, d, B, d)), np.zeros((B, d, B))
+        step = max(1, _AT_A_TIME // (B * B * d))
+        for start in range(0, len(self.w), step):
+            rows = slice(start, start + step)
+            terms = (
+                self.moved.T[rows, :, None] * self.w[rows, None] + self.hidden.T[rows, :, None] * self.drift
+            )
+            terms = self.tangential(terms - self.along.T[rows, :, None] * off)
+            told = np.einsum("jil,jlb->jilb", self.told[rows], terms)
+            whole += np.einsum("jia,jilb->ialb", terms, told, optimize=True)
+            if self.free:
+                cross += np.einsum("jil,jia,lj->ial", self.told[rows], terms, hidden[:, rows], optimize=True)
+        found, made_up = whole.reshape(B * d, B * d), cross.reshape(B * d, B)
+        if self.free:
+            found = found - made_up @ self.nuisance() @ made_up.T
+        return np.asarray((found + found.T) / 2)
 
     def nuisance(self) -> Array:
         """The inverse (B, B) of the information about residuals; zero for what clipping makes of no effect."""
