@@ -1,0 +1,259 @@
+"""The held-out certificate: how far features may be from the truth that explain neurons which they were not fitted to.
+
+It takes what the server has. Proof: bounds/proofs/certificate.md, whose steps the names follow. Features are unit vectors
+here, times the public norm n; q = g - ghat is what is missing of the truth's function, D^2 = E q^2 at the residuals that the
+truth has, h^2 its mean of squares over the held-out neurons.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bounds import checks
+from bounds.arrays import Array
+from bounds.errors import UnsupportedBound
+from bounds.estimator import moment_orders
+from bounds.gaussian.activations import Activation
+from bounds.kinds.certificate.anywhere import lines
+from bounds.kinds.certificate.nearby import Explained, Nearby
+from bounds.kinds.certificate.tails import Moments, Shape, by_slope, fourth_left, shape_of, without_noise
+
+#: Points on each axis of the net of residuals: the finer, the larger a share of the confidence it takes.
+_NETS = (8, 64, 4096, 2**20)
+
+#: Orders of the polynomials up to which a difference is looked at.
+_ORDERS = (4, 6, 8)
+
+#: Rounds at most; one that gains less than this share is the last.
+_ROUNDS, _GAIN = 300, 1e-4
+
+#: Sines of the angles that the truth is supposed to be within, where others cannot be excluded; what must be left of them.
+_BASINS, _CONTRACTED = (0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05), 0.95
+
+#: A line may be any above this sine; eigenvalues of a Gram matrix below this are zero; features up to which every
+#: combination of slopes is tried.
+_STEEPEST, _DEPENDENT, _ENDS = 0.999, 1e-9, 10
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """directions (B, d): unit features that were found without the held-out neurons; residuals (B,): theirs; norm: the
+    features' public one. mean_square: of the observation less what these predict, over the ``held`` neurons of ``m``;
+    sigma: standard deviation of the noise in it. largest_label: no label is larger in absolute value."""
+
+    directions: Array
+    residuals: Array
+    norm: float
+    activation: Activation
+    mean_square: float
+    held: int
+    m: int
+    sigma: float = 0.0
+    largest_label: float = 1.0
+
+    def __post_init__(self) -> None:
+        unit = checks.array("directions", self.directions, (None, None))
+        object.__setattr__(self, "directions", unit / np.linalg.norm(unit, axis=1, keepdims=True))
+        object.__setattr__(self, "residuals", checks.array("residuals", self.residuals, (len(unit),)))
+        checks.integer("held", self.held, 1, checks.integer("m", self.m, 2))
+        for name in ("norm", "mean_square", "sigma", "largest_label"):
+            checks.real(name, getattr(self, name), 0.0)
+
+    @property
+    def B(self) -> int:
+        return len(self.residuals)
+
+
+@dataclass(frozen=True)
+class HeldOutBound:
+    """error: R of the found features, at most. within: the largest sine of an angle between x_i and what was found of it
+    that this is proved for; None where it is proved for every truth. distance: D, at most; anywhere: the same where nothing
+    is known of the features; mean_root: h, at most."""
+
+    error: float
+    within: float | None
+    distance: float
+    anywhere: float
+    mean_root: float
+
+
+def held_out_bound(found: HeldOut, delta: float) -> HeldOutBound:
+    """With probability at least ``1 - delta`` over the held-out weights and the noise R is at most this.
+
+    Where features far from those found that explain as much cannot be excluded, ``within`` says how near the truth is
+    supposed to be. Raises ``UnsupportedBound`` where it is not proved (no bounded slope, an odd activation) or vacuous
+    wherever the truth is.
+    """
+    return _HeldOutTheorem(found, checks.inside("delta", delta)).bound
+
+
+@dataclass(frozen=True, eq=False)
+class _HeldOutTheorem:
+    found: HeldOut
+    delta: float
+
+    @cached_property
+    def bound(self) -> HeldOutBound:
+        try:
+            return self._bound(self._lines())
+        except UnsupportedBound as far:
+            for sine in _BASINS:
+                try:
+                    return self._bound(np.full(self.found.B, sine), within=sine)
+                except UnsupportedBound:
+                    continue
+            raise far
+
+    # --- steps 1 to 3: what the held-out neurons tell of D
+
+    @cached_property
+    def _shape(self) -> Shape:
+        return shape_of(self.found.activation, self.found.norm)
+
+    @property
+    def _slope(self) -> float:
+        return self._shape.steepest
+
+    @cached_property
+    def _confidence(self) -> float:
+        """log(1 / p) for every single event of step 1: the net takes half of delta, the noise a quarter, these the rest."""
+        return math.log(4 * 5 * self.found.B / self.delta)
+
+    def _net_confidence(self, points: int) -> float:
+        return math.log(2 * len(_NETS) / self.delta) + self.found.B * math.log(points)
+
+    @cached_property
+    def mean_root(self) -> float:
+        """h, at most."""
+        found = self.found
+        return math.sqrt(without_noise(found.mean_square, found.sigma, found.held, math.log(4 / self.delta)))
+
+    @cached_property
+    def _moved(self) -> float:
+        """How far held-out neurons move a residual from what the others give."""
+        return self._slope * math.sqrt(2 * self.found.held * self._confidence) / self.found.m
+
+    @cached_property
+    def _unit(self) -> Moments:
+        return Moments.of(self.found.activation, self.found.norm)
+
+    @cached_property
+    def _seen(self) -> float:
+        """Root mean square of sigma(w.x_i) over the held-out neurons, at most."""
+        return self._unit.rms + self._slope * math.sqrt(2 * self._confidence / self.found.held)
+
+    @cached_property
+    def _residuals(self) -> tuple[float, float]:
+        """Between these a residual lies."""
+        found = self.found
+        output = found.activation.coefficient(0, found.norm)
+        off = found.largest_label + self._slope * math.sqrt(2 * self._confidence / found.m)
+        return output - off, output + off
+
+    @cached_property
+    def _steepest(self) -> float:
+        """The slope of ghat, at most: a convex function of the activation's slopes is largest at their ends."""
+        found, shape = self.found, self._shape
+        rough = self._slope * float(np.sum(np.abs(found.residuals)))
+        if found.B > _ENDS:
+            return rough
+        weighted = found.residuals[:, None] * found.directions
+        ends = itertools.product((shape.lowest, shape.highest), repeat=found.B)
+        return min(rough, max(float(np.linalg.norm(np.array(e) @ weighted)) for e in ends))
+
+    def _by_slope(self, sizes: Array) -> float:
+        """D by the slope of q."""
+        found, unit = self.found, self._unit
+        net = []
+        for points in _NETS:
+            spacing = self._moved / points
+            slope = self._steepest + self._slope * float(np.sum(sizes + spacing))
+            root = self.mean_root + found.B * spacing * self._seen
+            rate = self._net_confidence(points) / found.held
+            net.append(math.sqrt(by_slope(root**2, slope, rate)) + found.B * spacing * unit.rms)
+        return min(net)
+
+    def _by_moment(self, model: Nearby, known: Explained, distance: float) -> float:
+        """D by the fourth moment of q, which is small where q is; distance: D, at most."""
+        found, unit = self.found, self._unit
+        shifts = known.shifts(found.residuals)
+        linear = min(
+            math.sqrt(found.B) * model.reach(known, distance) * model.longest(unit.shift, unit.turn),
+            float(np.sum(np.sqrt(unit.shift * shifts**2 + unit.turn * known.turned**2))),
+        )
+        size = linear + float(known.sizes @ fourth_left(self._shape, known.sines))
+        net = []
+        for points in _NETS:
+            spacing = self._moved / points
+            root = self.mean_root + found.B * spacing * self._seen
+            # the difference in one residual is spacing times sigma(w.x_i)
+            whole = size + found.B * spacing * unit.fourth
+            fluctuation = math.sqrt(2 * self._net_confidence(points) / found.held)
+            net.append(math.sqrt(root**2 + fluctuation * whole**2) + found.B * spacing * unit.rms)
+        return min(net)
+
+    @cached_property
+    def anywhere(self) -> float:
+        """D, at most, whatever the features."""
+        low, high = self._residuals
+        return self._by_slope(np.full(self.found.B, max(-low, high)))
+
+    # --- steps 4 to 6: from D to the features
+
+    @cached_property
+    def _directions(self) -> Array:
+        """In an orthonormal basis of their span, (B, B)."""
+        values, vectors = np.linalg.eigh(self.found.directions @ self.found.directions.T)
+        if values[0] < _DEPENDENT:
+            raise UnsupportedBound("vacuous: the features that were found are linearly dependent")
+        return np.asarray(vectors * np.sqrt(values))
+
+    def _nearby(self, most: int) -> Nearby:
+        found = self.found
+        powers = {
+            k: found.activation.coefficient(k, found.norm) ** 2 / math.factorial(k) for k in range(most + 1)
+        }
+        return Nearby(self._directions, found.residuals, powers)
+
+    def _lines(self) -> Array:
+        found = self.found
+        order = moment_orders(found.activation)[1]
+        low, high = self._residuals
+        start = lines(self._nearby(max(order, 4)), order, self.anywhere, max(-low, high))
+        if np.max(start) >= _STEEPEST:
+            raise UnsupportedBound(f"vacuous: {found.held} held-out neurons do not exclude other features")
+        return start
+
+    def _bound(self, sines: Array, within: float | None = None) -> HeldOutBound:
+        """From these sines; where they are those of lines, signs first."""
+        known = Explained.start(sines, *self._residuals)
+        best = None
+        for most in _ORDERS:
+            model = self._nearby(most)
+            if within is None and not model.signs_are_told(known, self.anywhere):
+                continue
+            settled, distance = self._settled(model, known)
+            if best is None or settled.error < best[0].error:
+                best = settled, distance
+        if best is None:
+            raise UnsupportedBound("vacuous: the held-out neurons do not tell the features' signs")
+        settled, distance = best
+        if within is not None and np.any(settled.sines > _CONTRACTED * sines):
+            raise UnsupportedBound(f"vacuous: {self.found.held} held-out neurons are too few")
+        return HeldOutBound(self.found.norm * settled.error, within, distance, self.anywhere, self.mean_root)
+
+    def _settled(self, model: Nearby, known: Explained) -> tuple[Explained, float]:
+        """Rounds until they gain nothing."""
+        distance = self.anywhere
+        for count in range(_ROUNDS):
+            last = known
+            distance = min(distance, self._by_moment(model, known, distance))
+            known = model.round(known, distance)
+            if count > 3 and known.error >= (1 - _GAIN) * last.error:
+                break
+        return known, distance
