@@ -20,8 +20,10 @@ from bounds.errors import UnsupportedBound
 from bounds.estimator import moment_orders
 from bounds.gaussian.activations import Activation
 from bounds.kinds.certificate.anywhere import lines
+from bounds.kinds.certificate.fourth import LARGEST_PLANE, kurtosis
 from bounds.kinds.certificate.nearby import Explained, Nearby
-from bounds.kinds.certificate.tails import Moments, Shape, by_slope, fourth_left, shape_of, without_noise
+from bounds.kinds.certificate.plane import narrowed
+from bounds.kinds.certificate.tails import Moments, Shape, by_slope, left_over, shape_of, without_noise
 
 #: Points on each axis of the net of residuals: the finer, the larger a share of the confidence it takes.
 _NETS = (8, 64, 4096, 2**20)
@@ -29,8 +31,14 @@ _NETS = (8, 64, 4096, 2**20)
 #: Orders of the polynomials up to which a difference is looked at.
 _ORDERS = (4, 6, 8)
 
-#: Rounds at most; one that gains less than this share is the last.
-_ROUNDS, _GAIN = 300, 1e-4
+#: Rounds at most; one that gains less than this share is the last; the slope of q is
+#: looked at again in the first ones.
+_ROUNDS, _GAIN, _SLOPED = 300, 1e-4, 3
+
+#: Signs of two features against those found; searches for two features at most, one that leaves more than this is the last.
+_FLIPS, _SEARCHES, _SEARCHED = ((1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0)), 8, 0.9
+
+_NO_SIGNS = UnsupportedBound("vacuous: the held-out neurons do not tell the features' signs")
 
 #: Sines of the angles that the truth is supposed to be within, where others cannot be excluded; what must be left of them.
 _BASINS, _CONTRACTED = (0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05), 0.95
@@ -181,12 +189,15 @@ class _HeldOutTheorem:
     def _by_moment(self, model: Nearby, known: Explained, distance: float) -> float:
         """D by the fourth moment of q, which is small where q is; distance: D, at most."""
         found, unit = self.found, self._unit
-        shifts = known.shifts(found.residuals)
-        linear = min(
+        shifts, sizes = known.shifts(found.residuals), known.sizes
+        linear = [
             math.sqrt(found.B) * model.reach(known, distance) * model.longest(unit.shift, unit.turn),
             float(np.sum(np.sqrt(unit.shift * shifts**2 + unit.turn * known.turned**2))),
-        )
-        size = linear + float(known.sizes @ fourth_left(self._shape, known.sines))
+        ]
+        if self._kurtosis is not None:
+            left = float(sizes @ left_over(self._shape, known.sines, 2))
+            linear.append(self._kurtosis**0.25 * (distance + left))
+        size = min(linear) + float(sizes @ left_over(self._shape, known.sines, 4))
         net = []
         for points in _NETS:
             spacing = self._moved / points
@@ -198,10 +209,21 @@ class _HeldOutTheorem:
         return min(net)
 
     @cached_property
+    def _kurtosis(self) -> float | None:
+        """``E q^4 / (E q^2)^2`` at most for q of first order; None for more features than it is computed for."""
+        if self.found.B > LARGEST_PLANE:
+            return None
+        return kurtosis(self.found.activation, self.found.norm, self._directions)
+
+    @cached_property
     def anywhere(self) -> float:
         """D, at most, whatever the features."""
         low, high = self._residuals
-        return self._by_slope(np.full(self.found.B, max(-low, high)))
+        sizes = np.full(self.found.B, max(-low, high))
+        first = self._by_slope(sizes)
+        if not self._nearby(2).same_signs(first):
+            return first
+        return min(first, self._by_slope(np.where(self.found.residuals < 0, -low, high)))
 
     # --- steps 4 to 6: from D to the features
 
@@ -231,28 +253,46 @@ class _HeldOutTheorem:
 
     def _bound(self, sines: Array, within: float | None = None) -> HeldOutBound:
         """From these sines; where they are those of lines, signs first."""
-        known = Explained.start(sines, *self._residuals)
-        best = None
-        for most in _ORDERS:
-            model = self._nearby(most)
-            if within is None and not model.signs_are_told(known, self.anywhere):
-                continue
-            settled, distance = self._settled(model, known)
-            if best is None or settled.error < best[0].error:
-                best = settled, distance
-        if best is None:
-            raise UnsupportedBound("vacuous: the held-out neurons do not tell the features' signs")
-        settled, distance = best
+        known, distance = Explained.start(sines, *self._residuals), self.anywhere
+        told = within is not None or any(
+            self._nearby(most).signs_are_told(known, distance) for most in _ORDERS
+        )
+        if self.found.B == 2:
+            known, distance = self._in_plane(known, distance, told=told)
+        elif not told:
+            raise _NO_SIGNS
+        results = [self._settled(self._nearby(most), known, distance) for most in _ORDERS]
+        settled, distance = min(results, key=lambda r: r[0].error)
         if within is not None and np.any(settled.sines > _CONTRACTED * sines):
             raise UnsupportedBound(f"vacuous: {self.found.held} held-out neurons are too few")
         return HeldOutBound(self.found.norm * settled.error, within, distance, self.anywhere, self.mean_root)
 
-    def _settled(self, model: Nearby, known: Explained) -> tuple[Explained, float]:
+    def _in_plane(self, known: Explained, distance: float, *, told: bool) -> tuple[Explained, float]:
+        """Two features: by branch and bound, as long as that gains."""
+        model = self._nearby(max(_ORDERS))
+        for flip in _FLIPS[1:]:
+            if not told and narrowed(model, known, distance, np.array(flip)) is not None:
+                raise _NO_SIGNS
+        for _ in range(_SEARCHES):
+            last = known.error
+            found = narrowed(model, known, distance, np.array(_FLIPS[0]))
+            if found is None:
+                raise UnsupportedBound(
+                    "no features explain the held-out neurons within what the noise allows"
+                )
+            known = found
+            distance = min(distance, self._by_slope(known.sizes), self._by_moment(model, known, distance))
+            if known.error > _SEARCHED * last:
+                break
+        return known, distance
+
+    def _settled(self, model: Nearby, known: Explained, distance: float) -> tuple[Explained, float]:
         """Rounds until they gain nothing."""
-        distance = self.anywhere
         for count in range(_ROUNDS):
             last = known
             distance = min(distance, self._by_moment(model, known, distance))
+            if count < _SLOPED:
+                distance = min(distance, self._by_slope(known.sizes))
             known = model.round(known, distance)
             if count > 3 and known.error >= (1 - _GAIN) * last.error:
                 break

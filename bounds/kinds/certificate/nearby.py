@@ -150,6 +150,12 @@ class Nearby:
             error = min(error, float(np.max(better.longer)) * reach * math.sqrt(joint / B))
         return dataclasses.replace(better, error=error)
 
+    def same_signs(self, distance: float) -> bool:
+        """Whether as many residuals of the truth are negative as of those found: by the second moment's inertia."""
+        second = (self.directions.T * self.residuals) @ self.directions
+        weakest = float(np.min(np.abs(np.linalg.eigvalsh(second))))
+        return distance < math.sqrt(self.powers[2]) * weakest
+
     def signs_are_told(self, known: Explained, distance: float) -> bool:
         """Whether no feature can be turned round: with the sign of any of them the other way functions ``distance`` apart
         are out of reach of what is known of angles (with ``xhat_i`` or ``-xhat_i``) and residuals."""

@@ -88,11 +88,13 @@ class Moments:
         )
 
 
-def fourth_left(shape: Shape, sines: Array) -> Array:
-    """The fourth root of the fourth moment of what the derivative leaves of ``sigma(w.x)`` for an x turned by these sines."""
-    less = 1 - np.sqrt(1 - sines**2)
-    smooth = 3**0.25 * shape.steepest * less + 105**0.25 * shape.bend * less
-    return np.asarray(smooth + shape.jump * (8 / (5 * math.pi)) ** 0.25 * np.arcsin(sines) ** 1.25)
+def left_over(shape: Shape, sines: Array, power: int) -> Array:
+    """``(E |.|^power)^(1/power)``, power 2 or 4, of what the derivative leaves of ``sigma(w.x)`` for an x turned by these
+    sines, at most."""
+    less, angle = 1 - np.sqrt(1 - sines**2), np.arcsin(sines)
+    normal = {2: 1.0, 4: 3**0.25}[power], {2: 3**0.5, 4: 105**0.25}[power]
+    wedge = {2: np.sqrt(2 * angle**3 / (3 * math.pi)), 4: (8 / (5 * math.pi)) ** 0.25 * angle**1.25}[power]
+    return np.asarray(normal[0] * shape.steepest * less + normal[1] * shape.bend * less + shape.jump * wedge)
 
 
 def without_noise(mean_square: float, sigma: float, count: int, t: float) -> float:
