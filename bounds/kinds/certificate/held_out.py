@@ -23,10 +23,20 @@ from bounds.kinds.certificate.anywhere import lines
 from bounds.kinds.certificate.fourth import LARGEST_PLANE, kurtosis
 from bounds.kinds.certificate.nearby import Explained, Nearby
 from bounds.kinds.certificate.plane import narrowed
-from bounds.kinds.certificate.tails import Moments, Shape, by_slope, left_over, shape_of, without_noise
+from bounds.kinds.certificate.tails import (
+    LeftOver,
+    Moments,
+    Shape,
+    by_fourth,
+    by_slope,
+    deviation_of_mean,
+    left_over,
+    shape_of,
+    without_noise,
+)
 
 #: Points on each axis of the net of residuals: the finer, the larger a share of the confidence it takes.
-_NETS = (8, 64, 4096, 2**20)
+_NETS = (8, 512, 2**20)
 
 #: Orders of the polynomials up to which a difference is looked at.
 _ORDERS = (4, 6, 8)
@@ -144,7 +154,9 @@ class _HeldOutTheorem:
     @cached_property
     def _moved(self) -> float:
         """How far held-out neurons move a residual from what the others give."""
-        return self._slope * math.sqrt(2 * self.found.held * self._confidence) / self.found.m
+        found, t = self.found, self._confidence
+        mean = deviation_of_mean(found.activation, found.norm, self._slope, t / found.held)
+        return mean * found.held / found.m
 
     @cached_property
     def _unit(self) -> Moments:
@@ -174,38 +186,48 @@ class _HeldOutTheorem:
         ends = itertools.product((shape.lowest, shape.highest), repeat=found.B)
         return min(rough, max(float(np.linalg.norm(np.array(e) @ weighted)) for e in ends))
 
-    def _by_slope(self, sizes: Array) -> float:
-        """D by the slope of q."""
+    def _by_slope(self, sizes: Array, apart: float = math.inf) -> float:
+        """D by the slope of q; sizes (B,): of the residuals; apart: slope of the truth's function less that of ghat's."""
         found, unit = self.found, self._unit
         net = []
         for points in _NETS:
             spacing = self._moved / points
-            slope = self._steepest + self._slope * float(np.sum(sizes + spacing))
+            truth = min(self._slope * float(np.sum(sizes)), self._steepest + apart)
+            slope = self._steepest + truth + self._slope * found.B * spacing
             root = self.mean_root + found.B * spacing * self._seen
             rate = self._net_confidence(points) / found.held
             net.append(math.sqrt(by_slope(root**2, slope, rate)) + found.B * spacing * unit.rms)
         return min(net)
 
+    def _by_known(self, known: Explained) -> float:
+        """The same, of what is known."""
+        apart = known.turned @ known.longer + np.sum(known.shifts(self.found.residuals))
+        return self._by_slope(known.sizes, self._slope * float(apart))
+
     def _by_moment(self, model: Nearby, known: Explained, distance: float) -> float:
         """D by the fourth moment of q, which is small where q is; distance: D, at most."""
+        left = LeftOver(*(float(known.sizes @ left_over(self._shape, known.sines, p)) for p in (2, 4)))
+        return self._by_left(model, known, distance, left)
+
+    def _by_left(self, model: Nearby, known: Explained, distance: float, left: LeftOver) -> float:
+        """left: of q less its part of first order, at most."""
         found, unit = self.found, self._unit
-        shifts, sizes = known.shifts(found.residuals), known.sizes
+        shifts = known.shifts(found.residuals)
         linear = [
             math.sqrt(found.B) * model.reach(known, distance) * model.longest(unit.shift, unit.turn),
             float(np.sum(np.sqrt(unit.shift * shifts**2 + unit.turn * known.turned**2))),
         ]
         if self._kurtosis is not None:
-            left = float(sizes @ left_over(self._shape, known.sines, 2))
-            linear.append(self._kurtosis**0.25 * (distance + left))
-        size = min(linear) + float(sizes @ left_over(self._shape, known.sines, 4))
+            linear.append(self._kurtosis**0.25 * (distance + left.second))
+        size = min(linear) + left.fourth
         net = []
         for points in _NETS:
             spacing = self._moved / points
             root = self.mean_root + found.B * spacing * self._seen
             # the difference in one residual is spacing times sigma(w.x_i)
             whole = size + found.B * spacing * unit.fourth
-            fluctuation = math.sqrt(2 * self._net_confidence(points) / found.held)
-            net.append(math.sqrt(root**2 + fluctuation * whole**2) + found.B * spacing * unit.rms)
+            rate = self._net_confidence(points) / found.held
+            net.append(math.sqrt(by_fourth(root**2, whole, rate)) + found.B * spacing * unit.rms)
         return min(net)
 
     @cached_property
@@ -271,17 +293,17 @@ class _HeldOutTheorem:
         """Two features: by branch and bound, as long as that gains."""
         model = self._nearby(max(_ORDERS))
         for flip in _FLIPS[1:]:
-            if not told and narrowed(model, known, distance, np.array(flip)) is not None:
+            if not told and narrowed(model, known, distance, np.array(flip), self._shape) is not None:
                 raise _NO_SIGNS
         for _ in range(_SEARCHES):
             last = known.error
-            found = narrowed(model, known, distance, np.array(_FLIPS[0]))
+            found = narrowed(model, known, distance, np.array(_FLIPS[0]), self._shape)
             if found is None:
                 raise UnsupportedBound(
                     "no features explain the held-out neurons within what the noise allows"
                 )
-            known = found
-            distance = min(distance, self._by_slope(known.sizes), self._by_moment(model, known, distance))
+            known = found.known
+            distance = min(distance, self._by_known(known), self._by_left(model, known, distance, found.left))
             if known.error > _SEARCHED * last:
                 break
         return known, distance
@@ -292,7 +314,7 @@ class _HeldOutTheorem:
             last = known
             distance = min(distance, self._by_moment(model, known, distance))
             if count < _SLOPED:
-                distance = min(distance, self._by_slope(known.sizes))
+                distance = min(distance, self._by_known(known))
             known = model.round(known, distance)
             if count > 3 and known.error >= (1 - _GAIN) * last.error:
                 break

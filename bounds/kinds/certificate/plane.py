@@ -13,6 +13,7 @@ import numpy as np
 
 from bounds.arrays import Array
 from bounds.kinds.certificate.nearby import Explained, Nearby
+from bounds.kinds.certificate.tails import LeftOver, Shape, left_over
 
 #: Halvings of the cells, cells at most, and the share of the distance that a cell may leave open.
 _LEVELS, _MOST, _OPEN = 9, 60_000, 0.1
@@ -35,7 +36,15 @@ class _Kernel:
         return math.sqrt(sum(s * k * k for k, s in self.powers.items()))
 
 
-def narrowed(model: Nearby, known: Explained, distance: float, flip: Array) -> Explained | None:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Narrowed:
+    """What is known, and what is left over at any place that is."""
+
+    known: Explained
+    left: LeftOver
+
+
+def narrowed(model: Nearby, known: Explained, distance: float, flip: Array, shape: Shape) -> Narrowed | None:
     """What is left of ``known`` when the functions are at most ``distance`` apart; None where nothing is.
 
     flip (2,): the x_i are near ``flip_i xhat_i``. Angles and residuals come out no wider than they are known.
@@ -65,7 +74,10 @@ def narrowed(model: Nearby, known: Explained, distance: float, flip: Array) -> E
     high = np.minimum(known.high, np.max(left.residuals + room, axis=0))
     error = math.sqrt(float(np.max(np.sum(2 - 2 * cosines, axis=1))) / 2)
     sizes = np.maximum(-low, high)
-    return Explained(narrow, np.minimum(known.turned, sizes * narrow), low, high, min(known.error, error))
+    there = Explained(narrow, np.minimum(known.turned, sizes * narrow), low, high, min(known.error, error))
+    sines = np.minimum(np.sqrt(1 - np.maximum(cosines, 0.0) ** 2), narrow)
+    second, fourth = (float(np.max(left_over(shape, sines, power) @ sizes)) for power in (2, 4))
+    return Narrowed(there, LeftOver(second, fourth))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

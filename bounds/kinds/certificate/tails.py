@@ -88,6 +88,14 @@ class Moments:
         )
 
 
+@dataclass(frozen=True)
+class LeftOver:
+    """Roots of the second and of the fourth moment of what the derivative leaves of q, at most."""
+
+    second: float
+    fourth: float
+
+
 def left_over(shape: Shape, sines: Array, power: int) -> Array:
     """``(E |.|^power)^(1/power)``, power 2 or 4, of what the derivative leaves of ``sigma(w.x)`` for an x turned by these
     sines, at most."""
@@ -95,6 +103,19 @@ def left_over(shape: Shape, sines: Array, power: int) -> Array:
     normal = {2: 1.0, 4: 3**0.25}[power], {2: 3**0.5, 4: 105**0.25}[power]
     wedge = {2: np.sqrt(2 * angle**3 / (3 * math.pi)), 4: (8 / (5 * math.pi)) ** 0.25 * angle**1.25}[power]
     return np.asarray(normal[0] * shape.steepest * less + normal[1] * shape.bend * less + shape.jump * wedge)
+
+
+def deviation_of_mean(activation: Activation, norm: float, slope: float, rate: float) -> float:
+    """How far the mean of sigma(norm Z_j) is from its expectation, at most: by the slope, or by Bernstein's inequality."""
+    x, w = gaussian_rule([k / norm for k in activation.kinks], norm, lambda t: activation.function(norm * t))
+    s = activation.function(norm * x)
+    variance = float(w @ s**2) - float(w @ s) ** 2
+    # E |s(Z) - E s|^p <= slope^p E |Z - Z'|^p; for p = 3 by those of p = 2 and 4
+    scales = [2 / 6 * math.sqrt(variance * 12 * slope**4) / variance]
+    for p in range(4, 61):
+        moment = slope**p * 2**p * math.gamma((p + 1) / 2) / math.sqrt(math.pi)
+        scales.append((2 * moment / (math.factorial(p) * variance)) ** (1 / (p - 2)))
+    return min(slope * math.sqrt(2 * rate), math.sqrt(2 * variance * rate) + max(scales) * rate)
 
 
 def without_noise(mean_square: float, sigma: float, count: int, t: float) -> float:
@@ -133,6 +154,29 @@ def by_slope(mean_square: float, slope: float, rate: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if missing(middle) >= 0 else (low, middle)
     return slope**2 * _square(low)
+
+
+def by_fourth(mean_square: float, fourth: float, rate: float) -> float:
+    """At most ``E q^2``, for a q with this mean of squares and ``E q^4 <= fourth^4``: the mean is most easily too
+    small where q^2 has two values, one of them 0."""
+    if fourth == 0:
+        return 0.0
+    seen = mean_square / fourth**2
+    if seen >= 1:
+        return fourth**2
+
+    def missing(share: float) -> float:
+        return (
+            float(scipy.special.rel_entr(seen * share, share**2))
+            + float(scipy.special.rel_entr(1 - seen * share, 1 - share**2))
+            - rate
+        )
+
+    low, high = seen, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if missing(middle) >= 0 else (middle, high)
+    return fourth**2 * high
 
 
 def _log_laplace(a: float) -> Array:
