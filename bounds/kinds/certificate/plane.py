@@ -15,8 +15,8 @@ from bounds.arrays import Array
 from bounds.kinds.certificate.nearby import Explained, Nearby
 from bounds.kinds.certificate.tails import LeftOver, Shape, left_over
 
-#: Halvings of the cells, cells at most, and the share of the distance that a cell may leave open.
-_LEVELS, _MOST, _OPEN = 9, 60_000, 0.1
+#: Cuts of the cells, cells at most, and the share of the distance that a cell may leave open.
+_LEVELS, _MOST, _OPEN = 40, 100_000, 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,11 +60,13 @@ def narrowed(model: Nearby, known: Explained, distance: float, flip: Array, shap
         if not kept.any():
             return None
         cells, left = cells[kept], left.where(kept)
-        if level == _LEVELS or 16 * len(cells) > _MOST or np.max(left.slack) < _OPEN * distance:
+        if level == _LEVELS or 2 * len(cells) > _MOST or np.max(left.slack) < _OPEN * distance:
             break
-        reach = reach / 2
-        corners = np.stack(np.meshgrid(*[[-1.0, 1.0]] * 4), axis=-1).reshape(-1, 4)
-        cells = (cells[:, None] + corners * reach).reshape(-1, 4)
+        # the side that lets functions move most is cut: places outside the plane move them little
+        longest = int(np.argmax(np.tile(known.sizes, 2) * reach * np.append(np.ones(2), np.sin(wide))))
+        reach = reach * np.where(np.arange(4) == longest, 0.5, 1.0)
+        half = reach * (np.arange(4) == longest)
+        cells = np.concatenate([cells - half, cells + half])
     room = ((distance + left.slack) / np.sqrt(left.condition))[:, None]
     cosines = np.cos(np.minimum(np.abs(cells[:, 2:]) + reach[2:], wide)) * np.cos(
         np.minimum(np.abs(cells[:, :2]) + reach[:2], wide)
