@@ -51,7 +51,7 @@ _FLIPS, _SEARCHES, _SEARCHED = ((1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.
 _NO_SIGNS = UnsupportedBound("vacuous: the held-out neurons do not tell the features' signs")
 
 #: Sines of the angles that the truth is supposed to be within, where others cannot be excluded; what must be left of them.
-_BASINS, _CONTRACTED = (0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05), 0.95
+_BASINS, _CONTRACTED = (0.5, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05), 0.9
 
 #: A line may be any above this sine; eigenvalues of a Gram matrix below this are zero; features up to which every
 #: combination of slopes is tried.
@@ -89,23 +89,22 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class HeldOutBound:
-    """error: R of the found features, at most. within: the largest sine of an angle between x_i and what was found of it
-    that this is proved for; None where it is proved for every truth. distance: D, at most; anywhere: the same where nothing
-    is known of the features; mean_root: h, at most."""
+    """error: R of the found features, at most, wherever the truth is; None where that is not proved, and ``why``. near: the
+    same, supposed that every feature's angle to what was found of it has at most the sine ``within``; None where neither is
+    of use. distance: D, at most, anywhere; mean_root: h, at most."""
 
-    error: float
+    error: float | None
+    why: str
+    near: float | None
     within: float | None
     distance: float
-    anywhere: float
     mean_root: float
 
 
 def held_out_bound(found: HeldOut, delta: float) -> HeldOutBound:
     """With probability at least ``1 - delta`` over the held-out weights and the noise R is at most this.
 
-    Where features far from those found that explain as much cannot be excluded, ``within`` says how near the truth is
-    supposed to be. Raises ``UnsupportedBound`` where it is not proved (no bounded slope, an odd activation) or vacuous
-    wherever the truth is.
+    Raises ``UnsupportedBound`` where it is not proved: no bounded slope, held-out neurons that contradict the noise.
     """
     return _HeldOutTheorem(found, checks.inside("delta", delta)).bound
 
@@ -117,15 +116,24 @@ class _HeldOutTheorem:
 
     @cached_property
     def bound(self) -> HeldOutBound:
+        norm, why = self.found.norm, ""
+        error: float | None = None
+        distance, mean_root = self.anywhere, self.mean_root
         try:
-            return self._bound(self._lines())
-        except UnsupportedBound as far:
-            for sine in _BASINS:
-                try:
-                    return self._bound(np.full(self.found.B, sine), within=sine)
-                except UnsupportedBound:
-                    continue
-            raise far
+            error = norm * self._anywhere_error()
+        except UnsupportedBound as reason:
+            why = str(reason)
+        near, within = self._nearest()
+        return HeldOutBound(error, why, None if near is None else norm * near, within, distance, mean_root)
+
+    def _nearest(self) -> tuple[float | None, float | None]:
+        """From the widest angles that rounds narrow down."""
+        for sine in _BASINS:
+            sines = np.full(self.found.B, sine)
+            settled = self._settled(Explained.start(sines, *self._residuals), self.anywhere)
+            if np.all(settled.sines <= _CONTRACTED * sines):
+                return settled.error, sine
+        return None, None
 
     # --- steps 1 to 3: what the held-out neurons tell of D
 
@@ -273,21 +281,15 @@ class _HeldOutTheorem:
             raise UnsupportedBound(f"vacuous: {found.held} held-out neurons do not exclude other features")
         return start
 
-    def _bound(self, sines: Array, within: float | None = None) -> HeldOutBound:
-        """From these sines; where they are those of lines, signs first."""
-        known, distance = Explained.start(sines, *self._residuals), self.anywhere
-        told = within is not None or any(
-            self._nearby(most).signs_are_told(known, distance) for most in _ORDERS
-        )
+    def _anywhere_error(self) -> float:
+        """From the lines to signs, and to the features."""
+        known, distance = Explained.start(self._lines(), *self._residuals), self.anywhere
+        told = any(self._nearby(most).signs_are_told(known, distance) for most in _ORDERS)
         if self.found.B == 2:
             known, distance = self._in_plane(known, distance, told=told)
         elif not told:
             raise _NO_SIGNS
-        results = [self._settled(self._nearby(most), known, distance) for most in _ORDERS]
-        settled, distance = min(results, key=lambda r: r[0].error)
-        if within is not None and np.any(settled.sines > _CONTRACTED * sines):
-            raise UnsupportedBound(f"vacuous: {self.found.held} held-out neurons are too few")
-        return HeldOutBound(self.found.norm * settled.error, within, distance, self.anywhere, self.mean_root)
+        return self._settled(known, distance).error
 
     def _in_plane(self, known: Explained, distance: float, *, told: bool) -> tuple[Explained, float]:
         """Two features: by branch and bound, as long as that gains."""
@@ -308,8 +310,12 @@ class _HeldOutTheorem:
                 break
         return known, distance
 
-    def _settled(self, model: Nearby, known: Explained, distance: float) -> tuple[Explained, float]:
-        """Rounds until they gain nothing."""
+    def _settled(self, known: Explained, distance: float) -> Explained:
+        """Rounds until they gain nothing, by the orders that serve best."""
+        results = [self._rounds(self._nearby(most), known, distance) for most in _ORDERS]
+        return min(results, key=lambda found: found.error)
+
+    def _rounds(self, model: Nearby, known: Explained, distance: float) -> Explained:
         for count in range(_ROUNDS):
             last = known
             distance = min(distance, self._by_moment(model, known, distance))
@@ -318,4 +324,4 @@ class _HeldOutTheorem:
             known = model.round(known, distance)
             if count > 3 and known.error >= (1 - _GAIN) * last.error:
                 break
-        return known, distance
+        return known
