@@ -31,7 +31,7 @@ from bounds.kinds.certificate.held_out import HeldOut, held_out_bound
 DEFENSES = (NoDefense, GradientNoise, SecureAggregation)
 
 #: The share of the neurons that is held out, without noise and with.
-_HELD, _HELD_NOISY = 0.9, 0.75
+_HELD, _HELD_NOISY = 0.95, 0.75
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def certificate(
     """With probability at least ``1 - delta`` the reconstruction's R is at most ``.value`` (bounds/proofs/certificate.md).
 
     held: the share of the neurons, the last ones, that the certificate's own ``attack`` (``LikelihoodAttack()`` unless
-    given) does not see; 0.9 without noise, 0.75 with noise unless given. largest_label: in absolute value. The
+    given) does not see; 0.95 without noise, 0.75 with noise unless given. largest_label: in absolute value. The
     reconstruction may have used all neurons. Raises ``ValueError`` or ``TypeError`` on bad input,
     ``bounds.UnsupportedBound`` where nothing is proved: a defense that does more than add Gaussian noise, unequal norms, an
     activation without a known bound of its slope.

@@ -16,7 +16,7 @@ from bounds.kinds.certificate.nearby import Explained, Nearby
 from bounds.kinds.certificate.tails import LeftOver, Shape, left_over
 
 #: Cuts of the cells, cells at most, and the share of the distance that a cell may leave open.
-_LEVELS, _MOST, _OPEN = 40, 100_000, 0.1
+_LEVELS, _MOST, _OPEN = 40, 100_000, 0.05
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
