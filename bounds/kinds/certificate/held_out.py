@@ -253,7 +253,7 @@ class _HeldOutTheorem:
         first = self._by_slope(sizes)
         if not self._nearby(2).same_signs(first):
             return first
-        return min(first, self._by_slope(np.where(self.found.residuals < 0, -low, high)))
+        return min(first, self._by_slope(np.where(self.found.residuals < 0, max(-low, 0.0), max(high, 0.0))))
 
     # --- steps 4 to 6: from D to the features
 
