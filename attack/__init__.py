@@ -47,6 +47,7 @@ __all__ = [
     "TwoLayerNet",
     "activation_of",
     "attack_gradient",
+    "certificate",
     "check_gradient",
     "first_layer_attack",
     "matched_error",

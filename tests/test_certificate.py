@@ -68,7 +68,7 @@ def test_the_fourth_moment_bounds_a_mean_of_squares_of_two_values() -> None:
 
 
 def test_noise_is_taken_off_a_mean_of_squares() -> None:
-    """5000 draws of 400 neurons (seed 3): the bound of h^2 fails in at most 5 % + 5 sd; 1/3 of it fails in more than 25 %."""
+    """5000 draws of 400 neurons (seed 3): the bound of h^2 fails in at most 5 % + 5 sd, 1/3 of it in over 25 %."""
     rng = np.random.default_rng(3)
     q = rng.standard_normal(400) * 0.7
     means = ((q + 0.5 * rng.standard_normal((5000, 400))) ** 2).mean(axis=1)
@@ -88,6 +88,9 @@ def test_a_mean_stays_within_its_deviation(name: str) -> None:
     limit = deviation_of_mean(activation, 1.0, shape_of(activation, 1.0).steepest, math.log(20) / 200)
     assert np.mean(values - activation.coefficient(0) > limit) <= 0.064
     assert np.mean(values - activation.coefficient(0) > limit / 3) > 0.064
+
+
+SHAPE = SHAPES["relu"]
 
 
 def _pair(
@@ -118,13 +121,11 @@ def _nearby(name: str, found: np.ndarray, residuals: np.ndarray) -> Nearby:
     return Nearby(vectors * np.sqrt(values), residuals, powers)
 
 
-@pytest.mark.parametrize(
-    ("name", "B"), [("relu", 1), ("relu", 2), ("gelu", 2), ("elu", 2), ("softplus", 2), ("relu", 3)]
-)
+@pytest.mark.parametrize(("name", "B"), [("relu", 1), ("relu", 2), ("gelu", 2), ("elu", 2), ("relu", 3)])
 def test_the_geometry_holds_of_functions_whose_distance_is_known(name: str, B: int) -> None:
-    """25 random truths (seed 5 + B): angles, residuals and error of every step cover them; half the error does not always."""
+    """12 random truths (seed 5 + B): every step covers angles, residuals and error; half the error does not always."""
     rng, violated, told = np.random.default_rng(5 + B), 0, 0
-    for _ in range(25):
+    for trial in range(12):
         found, r, truth, s = _pair(rng, B, 10 ** rng.uniform(-3, -1))
         distance, model = _distance(name, found, r, truth, s) * (1 + 1e-9) + 1e-12, _nearby(name, found, r)
         cosines = np.sum(truth * found, axis=1)
@@ -133,7 +134,7 @@ def test_the_geometry_holds_of_functions_whose_distance_is_known(name: str, B: i
         known = Explained.start(np.minimum(3 * sines + 1e-3, 0.6), -1.6, 2.4)
         steps = [model.round(known, distance)]
         steps += [model.round(steps[0], distance)]
-        if B == 2:
+        if B == 2 and trial < 2:
             there = narrowed(model, known, distance, np.ones(2), SHAPE)
             assert there is not None
             steps.append(there.known)
@@ -148,9 +149,6 @@ def test_the_geometry_holds_of_functions_whose_distance_is_known(name: str, B: i
         except UnsupportedBound:
             continue
     assert violated and told
-
-
-SHAPE = SHAPES["relu"]
 
 
 @pytest.mark.parametrize("name", ["relu", "gelu"])
@@ -187,10 +185,10 @@ def _batch(seed: int, B: int, d: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("sigma", [0.0, 0.05])
 def test_a_reconstruction_by_all_neurons_is_covered(sigma: float) -> None:
-    """Four networks (seeds 20-23), B = 1, the tensor attack: all covered at 1 - .05 (more than one failure in 4 has a
-    probability below 1.5 %, and R is far inside), at most 2.5 times R; a third is violated."""
+    """Two networks (seeds 20, 21), B = 1, the tensor attack: both covered at 1 - .05 (one failure would have a probability
+    of at most 10 %, and R is far inside), at most 2.5 times R; a third is violated."""
     X, y = _batch(20, 1, 20)
-    for seed in range(20, 24):
+    for seed in range(20, 22):
         net = TwoLayerNet.sample(20, 40_000, seed=seed)
         observation = observe(GradientNoise(sigma) if sigma else NoDefense(), net, X, y, seed=seed)
         found = reconstruct(observation, net)
