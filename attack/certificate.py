@@ -79,8 +79,8 @@ def certificate(
     held: the share of the neurons, the last ones, that the certificate's own ``attack`` (``LikelihoodAttack()`` unless
     given) does not see; 0.95 without noise, 0.75 with noise unless given. largest_label: in absolute value. The
     reconstruction may have used all neurons. Raises ``ValueError`` or ``TypeError`` on bad input,
-    ``bounds.UnsupportedBound`` where nothing is proved: a defense that does more than add Gaussian noise, unequal norms, an
-    activation without a known bound of its slope.
+    ``bounds.UnsupportedBound`` for a defense that does more than add Gaussian noise, and for unequal norms; where no more is
+    proved than norms say, ``.why`` says the reason.
     """
     checks.instance("observation", observation, Observation)
     checks.instance("net", net, TwoLayerNet)
@@ -115,20 +115,14 @@ def certificate(
         return dataclasses.replace(by_norms, why=f"no reference: {failed}")
     features = reference.features.double()
     features = norm * features / torch.linalg.vector_norm(features, dim=1, keepdim=True)
-    bound = held_out_bound(
-        HeldOut(
-            features,
-            reference.residuals,
-            norm,
-            net.activation,
-            _left(observation, net, features, reference.residuals, kept),
-            net.m - kept,
-            net.m,
-            sigma,
-            largest_label,
-        ),
-        delta,
+    left = _left(observation, net, features, reference.residuals, kept)
+    posed = HeldOut(
+        features, reference.residuals, norm, net.activation, left, net.m - kept, net.m, sigma, largest_label
     )
+    try:
+        bound = held_out_bound(posed, delta)
+    except UnsupportedBound as reason:
+        return dataclasses.replace(by_norms, why=str(reason))
     apart = matched_rmse(given, features)
     found = dataclasses.replace(
         by_norms,

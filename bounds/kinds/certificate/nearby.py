@@ -103,9 +103,8 @@ class Nearby:
     @cached_property
     def _inverses(self) -> tuple[Array, Array]:
         """Inverses: by turns of every feature out of the span (B, B), the same in each direction there; and inside."""
-        return np.asarray(np.linalg.inv(self._kernel(1)), float), np.asarray(
-            np.linalg.inv(self._inside()), float
-        )
+        outside, inside = self._kernel(1), self._inside()
+        return np.asarray(np.linalg.inv(outside), float), np.asarray(np.linalg.inv(inside), float)
 
     def bent(self, sines: Array) -> Array:
         """What the derivative leaves of a feature with residual 1 that is turned by these sines, at most: (B,)."""
