@@ -8,6 +8,7 @@ if getattr(bounds, "__distribution__", None) != "reconbound":
         "install reconbound in an environment of its own"
     )
 
+from attack.certificate import Certificate, certificate
 from attack.likelihood.attack import refine
 from attack.metrics import MatchedError, matched_error, matched_rmse
 from attack.networks.modules import activation_of
@@ -31,6 +32,7 @@ from attack.tensor.attack import tensor_attack
 __distribution__ = "reconbound"
 
 __all__ = [
+    "Certificate",
     "Diagnostics",
     "Finding",
     "FirstLayerObservation",
@@ -45,6 +47,7 @@ __all__ = [
     "TwoLayerNet",
     "activation_of",
     "attack_gradient",
+    "certificate",
     "check_gradient",
     "first_layer_attack",
     "matched_error",

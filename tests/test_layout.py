@@ -126,6 +126,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "tensor gradient_matching",
         "likelihood message_passing",
         "rows",
+        "certificate",
         "own image",
         "__init__",
     ),

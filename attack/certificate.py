@@ -1,0 +1,160 @@
+"""A certificate: how far a reconstruction may be from the truth, from what the server has.
+
+The neurons are split. An attack of the certificate's own sees one part only; what its result, the *reference*, leaves of the
+other part bounds its distance from the truth (bounds/proofs/certificate.md). Any reconstruction, whatever made it and
+whichever neurons it used, is then as far from the truth as from the reference, and the reference's own distance more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+
+from attack.metrics import matched_rmse
+from attack.networks.activation import apply_activation
+from attack.networks.two_layer import TwoLayerNet
+from attack.observation import Observation
+from attack.reconstruction import Reconstruction, ReconstructionError, reconstruct
+from attack.stream import chosen, total
+from bounds import LikelihoodAttack, checks
+from bounds.defenses.gradient_noise import GradientNoise
+from bounds.defenses.none import NoDefense
+from bounds.defenses.secure_aggregation import SecureAggregation
+from bounds.errors import UnsupportedBound
+from bounds.estimator import EQUAL_NORMS, AttackSpec
+from bounds.kinds.certificate.held_out import HeldOut, held_out_bound
+
+#: Defenses that leave the residuals as they are and add nothing but Gaussian noise of a known size.
+DEFENSES = (NoDefense, GradientNoise, SecureAggregation)
+
+#: The share of the neurons that is held out, without noise and with.
+_HELD, _HELD_NOISY = 0.95, 0.75
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """value: R of the reconstruction, at most, with probability ``1 - delta`` over weights and noise, whatever the attack.
+
+    method: ``"held-out"``, or ``"norms"`` where no more is certified than what the public norms say; why: for what reason.
+    near: a smaller value, supposed that every feature's angle to the reference's has a sine of at most ``within``, which is
+    not proved; None where there is none. apart: R between the reconstruction and the reference; reference: R of the
+    reference, at most (None by norms); distance: root mean square of what the reference misses of the gradient's function,
+    at most. held: neurons that the reference does not know of. premises: what the certificate rests on.
+    """
+
+    value: float
+    delta: float
+    method: str
+    why: str
+    premises: tuple[str, ...]
+    near: float | None = None
+    within: float | None = None
+    apart: float | None = None
+    reference: float | None = None
+    distance: float | None = None
+    held: int = 0
+
+    @property
+    def proved(self) -> bool:
+        """Whether it says more than public norms do."""
+        return self.method == "held-out"
+
+
+def certificate(
+    observation: Observation,
+    net: TwoLayerNet,
+    reconstruction: Reconstruction,
+    delta: float = 0.05,
+    *,
+    held: float | None = None,
+    largest_label: float = 1.0,
+    attack: AttackSpec | None = None,
+    seed: int = 2,
+) -> Certificate:
+    """With probability at least ``1 - delta`` the reconstruction's R is at most ``.value`` (bounds/proofs/certificate.md).
+
+    held: the share of the neurons, the last ones, that the certificate's own ``attack`` (``LikelihoodAttack()`` unless
+    given) does not see; 0.95 without noise, 0.75 with noise unless given. largest_label: in absolute value. The
+    reconstruction may have used all neurons. Raises ``ValueError`` or ``TypeError`` on bad input,
+    ``bounds.UnsupportedBound`` for a defense that does more than add Gaussian noise, and for unequal norms; where no more is
+    proved than norms say, ``.why`` says the reason.
+    """
+    checks.instance("observation", observation, Observation)
+    checks.instance("net", net, TwoLayerNet)
+    checks.instance("reconstruction", reconstruction, Reconstruction)
+    checks.inside("delta", delta)
+    checks.real("largest_label", largest_label, 0.0)
+    B = observation.expected_batch(net, len(reconstruction.features))
+    if not isinstance(observation.defense, DEFENSES):
+        raise UnsupportedBound(
+            f"not proved under {observation.defense!r}: it does more than add Gaussian noise"
+        )
+    norm = max(observation.norms)
+    if norm - min(observation.norms) > EQUAL_NORMS * norm:
+        raise UnsupportedBound("not proved for unequal norms")
+    sigma = observation.defense.density().sigma
+    share = checks.inside("held", (_HELD_NOISY if sigma else _HELD) if held is None else held)
+    kept = net.m - math.ceil(share * net.m)
+    given = reconstruction.features.double()
+    by_norms = Certificate(
+        math.sqrt(float(given.square().sum()) / B) + norm, delta, "norms", "", ("the norms are public",)
+    )
+    if kept <= B * (net.d + 1):
+        return dataclasses.replace(
+            by_norms, why=f"{kept} neurons for {B * (net.d + 1)} unknowns are left to an attack"
+        )
+    mask = torch.arange(net.m, device=net.device) < kept
+    part = TwoLayerNet.from_weights(chosen(net, mask), net.activation)
+    seen = dataclasses.replace(observation, gradient=observation.gradient[:kept])
+    try:
+        reference = reconstruct(seen, part, B, LikelihoodAttack() if attack is None else attack, seed=seed)
+    except ReconstructionError as failed:
+        return dataclasses.replace(by_norms, why=f"no reference: {failed}")
+    features = reference.features.double()
+    features = norm * features / torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    left = _left(observation, net, features, reference.residuals, kept)
+    posed = HeldOut(
+        features, reference.residuals, norm, net.activation, left, net.m - kept, net.m, sigma, largest_label
+    )
+    try:
+        bound = held_out_bound(posed, delta)
+    except UnsupportedBound as reason:
+        return dataclasses.replace(by_norms, why=str(reason))
+    apart = matched_rmse(given, features)
+    found = dataclasses.replace(
+        by_norms,
+        why=bound.why,
+        near=None if bound.near is None else apart + bound.near,
+        within=bound.within,
+        apart=apart,
+        distance=bound.distance,
+        held=net.m - kept,
+    )
+    if bound.error is None or apart + bound.error >= by_norms.value:
+        return found
+    premises = (
+        "the weights are independent standard Gaussians, and the batch was chosen without regard to them",
+        f"all features have norm {norm:g}, labels are at most {largest_label:g} in absolute value, B = {B}",
+        f"the noise is Gaussian with standard deviation {sigma:g}" if sigma else "no noise",
+        "floating point, expectations by quadrature",
+    )
+    return dataclasses.replace(
+        found, value=apart + bound.error, method="held-out", premises=premises, reference=bound.error
+    )
+
+
+def _left(
+    observation: Observation, net: TwoLayerNet, features: torch.Tensor, residuals: torch.Tensor, kept: int
+) -> float:
+    """Mean square, over the neurons from ``kept`` on, of what the features do not explain."""
+    seen = observation.gradient.to(net.device).double()
+    guesses, sizes = features.to(net.device), residuals.to(net.device).double()
+
+    def kernel(rows: slice, W: torch.Tensor) -> torch.Tensor:
+        predicted = apply_activation(net.activation, W.double() @ guesses.T) @ sizes
+        return (seen[rows] - predicted)[max(0, kept - rows.start) :].square().sum()
+
+    return float(total(net, kernel)) / (net.m - kept)
