@@ -257,6 +257,20 @@ def applied(functionals: Functionals, second: Array, core: Array) -> Array:
     return np.asarray(flat + functionals.core.reshape(len(functionals), -1) @ core.ravel())
 
 
+def seen_by_a_fit(model: Model, second: Array, core: Array) -> Array:
+    """The part of (second, core) in the span of 60 random atoms (seed 1), in weighted coordinates."""
+    root = math.sqrt(model.omega)
+    v = np.random.default_rng(1).standard_normal((60, model.B))
+    atoms = np.array(
+        [
+            np.concatenate([power(x, 2).ravel(), root * model.kappa * power(x, model.order).ravel()])
+            for x in v / np.linalg.norm(v, axis=1, keepdims=True)
+        ]
+    )
+    data = np.concatenate([second.ravel(), root * core.ravel()])
+    return np.asarray(atoms.T @ np.linalg.lstsq(atoms.T, data, rcond=1e-10)[0])
+
+
 FITS = [
     (0.0, [1.0, -1.0], "relu", (0.003, 0.03, 0.08)),
     (0.4, [1.0, -1.0], "relu", (0.003, 0.03)),
@@ -293,7 +307,8 @@ def test_fits_of_perturbed_moments(
         rows = np.abs(applied(model.rows, eps_P, eps_T))
         outside = float(np.linalg.norm(applied(model.complement, eps_P, eps_T)))
         misfit = min(total, outside + second_order_misfit(model, rows, 0.0))
-        known = Perturbation(total, float(np.linalg.norm(eps_P)), misfit, rows, 0.0)
+        inside = float(np.linalg.norm(seen_by_a_fit(model, eps_P, eps_T)[: B * B]))
+        known = Perturbation(total, inside, misfit, rows, 0.0)
         starts = [contracted_sines, *([first_sines] if B == 2 else [])]
         fit = decompose(
             model.second + eps_P,
@@ -303,8 +318,12 @@ def test_fits_of_perturbed_moments(
             16,
             np.random.default_rng(0),
         )
-        data = np.sum((model.second + eps_P) ** 2) + model.omega * np.sum((core + eps_T) ** 2)
-        assert math.sqrt(fit.misfit * data) <= misfit * (1 + 1e-6) + 1e-9
+        left = [model.second + eps_P, core + eps_T]
+        for alpha, v in zip(fit.alpha, fit.directions, strict=True):
+            left = [left[0] - alpha * power(v, 2), left[1] - alpha * model.kappa * power(v, q)]
+        assert np.linalg.norm(seen_by_a_fit(model, *left)) <= misfit * (1 + 1e-6) + 1e-9
+        second = model.seen_second(float(np.linalg.norm(eps_P)), float(np.linalg.norm(eps_T)))
+        assert inside <= second * (1 + 1e-9)
         signs = (1, -1) if q % 2 == 0 else (1,)
         moved = np.array(
             [

@@ -28,7 +28,8 @@ _LEVELS, _MOST_CELLS = 10, 20_000
 
 @dataclass(frozen=True, eq=False)
 class Perturbation:
-    """What is known of the moments' error eps = (P, T) - truth, and of the fit.
+    """What is known of the moments' error eps = (P, T) - truth, and of the fit, of both only what a fit sees (their part in
+    the space of its atoms).
 
     total: |eps|; second: |eps_P|; misfit: |data - fitted moments|, at most; rows (B^2,): the rows of the pseudo-inverse
     applied to eps; weights: how far every weight of the truth may lie from that of the model.

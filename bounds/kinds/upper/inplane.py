@@ -205,7 +205,7 @@ class InPlaneTheorem:
         outside = float(np.linalg.norm((random + shrinking)[places["complement"]]))
         outside += math.hypot(second_rest, math.sqrt(omega) * core_rest)
         misfit = min(total, outside + second_order_misfit(model, rows, off))
-        return Perturbation(total, second, misfit, rows, off)
+        return Perturbation(total, model.seen_second(second, core), misfit, rows, off)
 
     def bound(self, misfit: float | None = None) -> InPlaneBound:
         """The bound of R; ``misfit``: the fit's objective over the squared norm of its data, where it is known.
