@@ -28,6 +28,7 @@ from bounds.gaussian.symmetric import power, symmetric_tensors
 from bounds.gaussian.tails import Ball, Sample, chaos, chevet, radius
 from bounds.kinds.fit_model import Functionals, Model
 from bounds.kinds.upper.budget import Known, run
+from bounds.kinds.upper.fitted import shrinking
 from bounds.kinds.upper.identification import (
     Perturbation,
     contracted_sines,
@@ -230,7 +231,7 @@ def test_the_moments_for_a_given_span(
         remainders = moments.remainders()
         assert np.linalg.norm(ritz - A_r) <= remainders.second_moment
         assert np.linalg.norm(ritz - limit) <= moments.moved
-        stated = theorem.random_deviations(coupling, remainders) + theorem.shrinking(coupling)
+        stated = theorem.random_deviations(coupling, remainders) + shrinking(theorem.case, coupling)
         stated = stated - theorem.fluctuations.sampled - theorem.fluctuations.perturbed
         stated = stated + functionals.second_norms * sum(remainders.second.values())
         stated = stated + functionals.core_norms * sum(remainders.core.values())
@@ -385,7 +386,7 @@ def test_the_attack_obeys_the_bound() -> None:
     priori or given the trial's misfit; a fifth of it is exceeded."""
     d, m = 8, 1_000_000
     theorem = theorem_at(d, m)
-    stated = theorem.bound()
+    stated = theorem.fit.bound()
     assert stated.error < 0.05
     errors = []
     for seed in range(4):
@@ -395,7 +396,7 @@ def test_the_attack_obeys_the_bound() -> None:
         match = matched_error(X, found.features)
         errors.append(match.rmse)
         assert found.diagnostics.misfit is not None
-        after = theorem.bound(found.diagnostics.misfit).error
+        after = theorem.fit.bound(found.diagnostics.misfit).error
         assert match.rmse <= stated.error and match.rmse <= after
         assert after < 1.01 * stated.error
     assert max(errors) > stated.error / 5
@@ -471,9 +472,9 @@ def test_it_holds_a_span_theorem() -> None:
 
 def test_how_the_bound_moves() -> None:
     """Smaller with m, larger with d and with noise; the first-order error times less than 2.5 at d = 100, m = 4 000 000."""
-    base = theorem_at(20, 4_000_000).bound()
-    assert theorem_at(20, 16_000_000).bound().error < base.error / 2
-    assert theorem_at(20, 4_000_000, noise=0.5).bound().error > base.error
+    base = theorem_at(20, 4_000_000).fit.bound()
+    assert theorem_at(20, 16_000_000).fit.bound().error < base.error / 2
+    assert theorem_at(20, 4_000_000, noise=0.5).fit.bound().error > base.error
     value = evaluate(NoDefense(), Setting.orthonormal(100, 4_000_000, 2))
     upper, predicted = value.upper, value.predicted
     assert upper is not None and predicted is not None and predicted < upper < 2.5 * predicted
@@ -487,11 +488,11 @@ def test_a_misfit_tightens_or_loosens() -> None:
     """Monotone in the misfit; a large one makes the bound vacuous, whatever a global minimum would have."""
     setting, attack = Setting.orthonormal(20, 4_000_000, 2), TensorAttack()
     theorem = theorem_at(20, 4_000_000)
-    values = [theorem.bound(x).error for x in (0.0, 1e-5, 1e-4)]
-    assert values[0] < theorem.bound().error and values == sorted(values)
+    values = [theorem.fit.bound(x).error for x in (0.0, 1e-5, 1e-4)]
+    assert values[0] < theorem.fit.bound().error and values == sorted(values)
     assert error_given_misfit(setting, attack, 1e-5) == pytest.approx(values[1], rel=1e-12)
     with pytest.raises(UnsupportedBound, match="vacuous"):
-        theorem.bound(0.5)
+        theorem.fit.bound(0.5)
     with pytest.raises(ValueError, match="misfit"):
         error_given_misfit(setting, attack, -1.0)
 

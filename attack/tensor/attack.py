@@ -8,7 +8,7 @@ from attack.networks.activation import apply_activation
 from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
-from attack.stream import total
+from attack.stream import Part, Weights, total
 from attack.tensor.contraction import contracted_projection
 from attack.tensor.decompose import Decomposition
 from attack.tensor.fit import fit_moments, signed_directions, signs_by_fit
@@ -59,8 +59,11 @@ def tensor_attack(
     unit = gradient_unit(observation.gradient)
     gradient = shift(observation.gradient, -unit).to(device=net.device, dtype=net.dtype)
 
-    mean, slope = first_moment(net, gradient)
-    seen = _projection(net, _response(gradient, mean, slope, attack), mean, slope, B, attack, seed)
+    if attack.same_neuron == "split":
+        seen, slope = _split_projection(net, gradient, B, attack, seed)
+    else:
+        mean, slope = first_moment(net, gradient)
+        seen = _projection(net, _response(gradient, mean, slope, attack), mean, slope, B, attack, seed)
     _require_gap(seen, B)
     fitted, norms, norm_warnings = fit_moments(
         net, observation.norms, seen.low.cpu().numpy(), seen.core.cpu().numpy(), attack, seed
@@ -102,7 +105,26 @@ def _projection(
     low, order = moment_orders(net.activation)
     if low == 1:
         return contracted_projection(net, response, mean, slope, B, attack, seed)
-    return _second_moment_projection(net, response, slope, B, order, attack, seed)
+    return _second_moment_projection((net, response), (net, response), slope, B, order, attack, seed)
+
+
+def _split_projection(
+    net: TwoLayerNet, gradient: torch.Tensor, B: int, attack: TensorAttack, seed: int
+) -> tuple[Projection, torch.Tensor]:
+    """Mean, linear part and span from the first half of the neurons, the fit's moments from the second; and the linear
+    part."""
+    low, order = moment_orders(net.activation)
+    if low == 1 or net.m < 2:
+        what = "mu_2 = 0" if low == 1 else "m = 1"
+        raise ValueError(f"same_neuron must not be 'split' for an activation or a width with {what}")
+    half = net.m // 2
+    span_from, moments_from = Part(net, 0, half), Part(net, half, net.m)
+    mean, slope = first_moment(span_from, gradient[:half])
+    first, second = (_response(part, mean, slope, attack) for part in (gradient[:half], gradient[half:]))
+    found = _second_moment_projection(
+        (span_from, first), (moments_from, second), slope, B, order, attack, seed
+    )
+    return found, slope
 
 
 def _require_gap(seen: Projection, B: int) -> None:
@@ -136,8 +158,8 @@ def _diagnostics(
 
 
 def _second_moment_projection(
-    net: TwoLayerNet,
-    response: Response,
+    span_from: tuple[Weights, Response],
+    moments_from: tuple[Weights, Response],
     slope: torch.Tensor,
     B: int,
     order: int,
@@ -145,10 +167,11 @@ def _second_moment_projection(
     seed: int,
 ) -> Projection:
     """Span, second moment and core in it."""
+    net = span_from[0]
     start = first_moment_start(net, slope, B, seed)
-    span = dominant_span(lambda V: apply_second_moment(net, response, V), start, B)
+    span = dominant_span(lambda V: apply_second_moment(*span_from, V), start, B)
     leave_one_out = attack.same_neuron == "leave_one_out"
-    moments = core_moments(net, response, span.V, span.eigenvalues, order, attack.residualized, leave_one_out)
+    moments = core_moments(*moments_from, span.V, span.eigenvalues, order, attack.residualized, leave_one_out)
     edge = max(noise_edge(moments.power, net.d - B, net.m), span.next_value)
     gap = float(span.eigenvalues.abs().min()) / edge if edge > 0 else 0.0
     values = tuple(span.eigenvalues.tolist())

@@ -207,7 +207,9 @@ class Model:
         points = np.random.default_rng(0).standard_normal((4 * size, B))
         points = points / np.linalg.norm(points, axis=1, keepdims=True)
         root = math.sqrt(self.omega) * self.kappa
-        atoms = [np.concatenate([second @ power(u, 2).ravel(), root * core @ power(u, q).ravel()]) for u in points]
+        atoms = [
+            np.concatenate([second @ power(u, 2).ravel(), root * core @ power(u, q).ravel()]) for u in points
+        ]
         return np.asarray(np.linalg.svd(np.array(atoms), full_matrices=False)[2][:size])
 
     def _functionals(self, coordinates: Array) -> Functionals:

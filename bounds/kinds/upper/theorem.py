@@ -52,7 +52,7 @@ def error_bound(
     """
     if setting.B == 1:
         return one_feature_theorem(setting, attack, noise_variance, delta).error
-    return in_plane_theorem(setting, attack, noise_variance, delta).bound().error
+    return in_plane_theorem(setting, attack, noise_variance, delta).fit.bound().error
 
 
 def error_given_misfit(
@@ -71,7 +71,7 @@ def error_given_misfit(
     """
     return (
         in_plane_theorem(setting, attack, noise_variance, delta)
-        .bound(checks.real("misfit", misfit, 0.0))
+        .fit.bound(checks.real("misfit", misfit, 0.0))
         .error
     )
 
@@ -92,7 +92,7 @@ def stated_error(
         if setting.B == 1:
             value = one.error
         else:
-            inplane = in_plane_theorem(setting, attack, noise_variance, delta).bound()
+            inplane = in_plane_theorem(setting, attack, noise_variance, delta).fit.bound()
             value, parts = inplane.error, parts | dict(inplane.parts)
     except UnsupportedBound as reason:
         trivial = 2 * math.sqrt(float(np.mean(setting.norms**2)))
