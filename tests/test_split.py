@@ -40,8 +40,8 @@ def test_a_part_is_the_rows_cut_out() -> None:
 
 
 def test_the_halves_do_what_they_say() -> None:
-    """Another gradient on the second half leaves the span alone and changes the features within it; the odd neuron belongs to
-    the second. Activations without a second moment are refused."""
+    """Another gradient on the second half leaves the span alone and changes the features within it; the odd neuron belongs
+    to the second. Activations without a second moment are refused."""
     net = TwoLayerNet.sample(8, 100_001, seed=1)
     X = torch.eye(8, dtype=torch.float64)[:2]
     seen = observe(NoDefense(), net, X, [3.0, -2.0])
@@ -153,8 +153,8 @@ def test_the_moments_for_a_given_span(activation: str, moments: str, labels: lis
 
 
 def test_the_attack_obeys_the_bound() -> None:
-    """Two orthonormal features, d = 8, m = 400 000, 5 trials (seeds 0 to 4), delta = .05: no error above the bound, a priori or
-    given the trial's misfit; a fifth of it is exceeded."""
+    """Two orthonormal features, d = 8, m = 400 000, 5 trials (seeds 0 to 4), delta = .05: no error above the bound, a
+    priori or given the trial's misfit; a fifth of it is exceeded."""
     setting = Setting.orthonormal(8, 400_000, 2, labels=[3.0, -2.0])
     theorem = in_plane_theorem(setting, SPLIT, 0.0, 0.05)
     stated = theorem.fit.bound().error
@@ -209,7 +209,7 @@ def test_events_are_declared(activation: str, moments: str, noise: float) -> Non
         + 2 * B * K + removed * (2 * K + 2 * B * K + 2 * K)  # perturbed
         + K + K  # the gradient's mean square, its Gaussian
         + 3 * with_core * (1 + removed * 4) + 2 * K  # Hessian, mean and eigenvalue by entries; its quadratic form
-        + 2 * second * (1 + B) + removed * (second * (2 + 2 * B + 2) + 1)  # the other half's A
+        + 2 * second * (1 + B) + removed * (second * (2 + 2 * B + 2) + 2)  # the other half's A
         + 2 * shared + (2 + q)  # tensors, and the mean of |He_i(e)|^2 of those with the gradient
     )  # fmt: skip
     assert known.events["fresh"] == by_hand + products
