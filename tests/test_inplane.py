@@ -24,13 +24,14 @@ from bounds import (
     evaluate,
 )
 from bounds.gaussian.quadrature import hermite
-from bounds.gaussian.symmetric import power, symmetric_tensors
+from bounds.gaussian.symmetric import power, symmetric_tensors, symmetrised
 from bounds.gaussian.tails import Ball, Sample, chaos, chevet, radius
 from bounds.kinds.fit_model import Functionals, Model
 from bounds.kinds.upper.budget import Known, run
 from bounds.kinds.upper.fitted import shrinking
 from bounds.kinds.upper.identification import (
     Perturbation,
+    _misfit_rows,
     contracted_sines,
     displacements,
     first_sines,
@@ -371,6 +372,47 @@ def test_branch_and_bound_against_a_search() -> None:
     best = off[np.arange(len(off)), np.argmin(off.max(axis=2), axis=1)]
     assert within.sum() > 500
     assert np.all(best <= sines) and np.all(best.max(axis=0) > 0.9 * sines)
+
+
+@pytest.mark.parametrize(
+    ("cosine", "labels", "activation"), [(0.0, [1.0, -1.0], "relu"), (-0.4, [3.0, -3.0], "z2z3")]
+)
+def test_what_the_misfit_may_turn(cosine: float, labels: list[float], activation: str) -> None:
+    """600 pairs of directions (seed 6) within sines of .2 and .1, at the edge in two of three: no row of the pseudo-inverse
+    is farther from the model's tangent space there than is stated, and some comes within a tenth of it."""
+    model = model_of(cosine, labels, activation)
+    sines, q, root = np.array([0.2, 0.1]), model.order, math.sqrt(model.omega) * model.kappa
+    stated = _misfit_rows(model, sines, 1.0)
+    rows = np.concatenate(
+        [model.rows.second.reshape(4, -1), model.rows.core.reshape(4, -1) / math.sqrt(model.omega)], axis=1
+    )
+    rng, closest = np.random.default_rng(6), 0.0
+    for trial in range(600):
+        part = rng.uniform(-1, 1, 2) if trial % 3 == 0 else rng.choice([-1.0, 1.0], 2)
+        columns = []
+        for u, t, angle in zip(model.directions, model.tangents[:, 0], np.arcsin(sines) * part, strict=True):
+            v, s = np.cos(angle) * u + np.sin(angle) * t, np.cos(angle) * t - np.sin(angle) * u
+            columns.append(np.concatenate([power(v, 2).ravel(), root * power(v, q).ravel()]))
+            slope = [symmetrised(np.multiply.outer(power(v, k - 1), s)).ravel() for k in (2, q)]
+            columns.append(np.concatenate([2 * slope[0], root * q * slope[1]]))
+        space = np.linalg.qr(np.array(columns).T)[0]
+        away = np.linalg.norm(rows - rows @ space @ space.T, axis=1)
+        assert np.all(away <= stated * (1 + 1e-9) + 1e-12)
+        closest = max(closest, float(np.max(away / stated)))
+    assert closest > 0.9
+
+
+def test_a_fit_sees_one_more_than_it_has_parameters() -> None:
+    """Two features and an even core: 5 of 8 dimensions, of which the model's tangent space has 4; the functional that is
+    left vanishes on atoms' first order and not on their second."""
+    model = model_of(0.3, [3.0, -2.0], "relu")
+    assert len(model.complement) == 1 and len(model_of(0.3, [3.0, 3.0], "z2z3").complement) == 3
+    for u, t in zip(model.directions, model.tangents[:, 0], strict=True):
+        sizes = []
+        for angle in (1e-2, 1e-3):
+            v = math.cos(angle) * u + math.sin(angle) * t
+            sizes.append(float(applied(model.complement, power(v, 2), model.kappa * power(v, 4))[0]))
+        assert abs(sizes[0]) > 1e-6 and sizes[0] / sizes[1] == pytest.approx(100, rel=0.05)
 
 
 # --- the whole ---------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """A proved upper bound with every constant: of the features' distance from the attack's span, and of R for B = 1, 2, 3.
 
 The theorems (bounds/proofs/span.md, one-feature.md, in-plane.md) are about the attack as implemented: the linear
-part, span and core are estimated on the same neurons, or on two halves of them (split.md). They are a priori, but for
-``error_given_misfit``.
+part, span and core are estimated on the same neurons, or on two halves of them (split.md). They are a priori, but
+for ``error_given_misfit``.
 """
 
 from __future__ import annotations
