@@ -420,7 +420,9 @@ def test_a_fit_sees_one_more_than_it_has_parameters() -> None:
 
 @cache
 def theorem_at(d: int, m: int, moments: str = "residualized", noise: float = 0.0) -> InPlaneTheorem:
-    return in_plane_theorem(Setting.orthonormal(d, m, 2), TensorAttack(moments), noise**2, 0.05)
+    found = in_plane_theorem(Setting.orthonormal(d, m, 2), TensorAttack(moments), noise**2, 0.05)
+    assert isinstance(found, InPlaneTheorem)
+    return found
 
 
 def test_the_attack_obeys_the_bound() -> None:
