@@ -153,20 +153,20 @@ def test_the_moments_for_a_given_span(activation: str, moments: str, labels: lis
 
 
 def test_the_attack_obeys_the_bound() -> None:
-    """Two orthonormal features, d = 8, m = 400 000, 5 trials (seeds 0 to 4), delta = .05: no error above the bound, a
-    priori or given the trial's misfit; a fifth of it is exceeded."""
+    """Two orthonormal features, d = 8, m = 400 000, 3 trials (seeds 0 to 2), delta = .05: no error above the bound, a
+    priori or given the trial's misfit; a tenth of it is exceeded."""
     setting = Setting.orthonormal(8, 400_000, 2, labels=[3.0, -2.0])
     theorem = in_plane_theorem(setting, SPLIT, 0.0, 0.05)
     stated = theorem.fit.bound().error
     errors = []
-    for seed in range(5):
+    for seed in range(3):
         X = torch.eye(8, dtype=torch.float64)[:2]
         net = TwoLayerNet.sample(8, 400_000, seed=seed)
         found = tensor_attack(observe(NoDefense(), net, X, [3.0, -2.0], seed=seed), net, attack=SPLIT)
         errors.append(matched_error(X, found.features).rmse)
         assert found.diagnostics.misfit is not None
         assert errors[-1] <= theorem.fit.bound(found.diagnostics.misfit).error
-    assert stated / 5 < max(errors) <= stated < 0.2
+    assert stated / 10 < max(errors) <= stated < 0.2
 
 
 def test_it_is_proved_from_fewer_neurons() -> None:
@@ -179,7 +179,7 @@ def test_it_is_proved_from_fewer_neurons() -> None:
     fewer = setting.with_width(600_000)
     assert error_given_misfit(fewer, SPLIT, 1e-5) < 0.15
     with pytest.raises(UnsupportedBound, match="vacuous"):
-        error_given_misfit(fewer.with_width(450_000), TensorAttack(), 1e-5)
+        error_given_misfit(fewer.with_width(400_000), TensorAttack(), 1e-5)
 
 
 def test_one_feature_and_first_order_are_not_proved() -> None:
