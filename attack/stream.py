@@ -12,6 +12,7 @@ threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -27,6 +28,55 @@ class Neurons(Protocol):
     def m(self) -> int: ...
 
     def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]: ...
+
+
+class Weights(Neurons, Protocol):
+    """Rows of d weights each, of one device and type."""
+
+    @property
+    def d(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The neurons from ``start`` to before ``stop`` of others, counted from 0: what belongs to a row is to be cut alike."""
+
+    whole: Weights
+    start: int
+    stop: int
+
+    @property
+    def m(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def d(self) -> int:
+        return self.whole.d
+
+    @property
+    def device(self) -> torch.device:
+        return self.whole.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.whole.dtype
+
+    def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        for rows, W in self.whole.blocks():
+            first, last = max(rows.start, self.start), min(rows.stop, self.stop)
+            if first < last:
+                yield (
+                    slice(first - self.start, last - self.start),
+                    W[first - rows.start : last - rows.start],
+                )
+            if rows.stop >= self.stop:
+                return
 
 
 def total(net: Neurons, kernel: Callable[[slice, torch.Tensor], Sums]) -> Sums:

@@ -46,7 +46,9 @@ class TensorAttack(AttackSpec):
         both equally noisy under white noise (E He_k(L)^2 = k! |L|^2).
     starts: number of starts of the fit in B dimensions, 1 to 64.
     same_neuron: ``"leave_one_out"`` evaluates neuron j's Hermite polynomials at the span that the other neurons give (to
-        first order), which removes the bias of order d/m; ``"ignored"`` does not, as in the literature.
+        first order), which removes the bias of order d/m; ``"ignored"`` does not, as in the literature; ``"split"`` takes
+        mean, linear part and span from one half of the neurons and the fit's moments from the other, which costs sqrt(2) in
+        the error and leaves little to bound (not for odd activations).
     contraction: where mu_2 = 0 (odd activations), the vector that the third moment is contracted with to find the span:
         ``"first_moment"`` (ours: the gradient's linear part, then again with directions of the span that it gives) or
         ``"random"`` (any unit vector, once: Wang, Lee, Lei 2023, Remark 3). Elsewhere it plays no part.
@@ -65,9 +67,13 @@ class TensorAttack(AttackSpec):
 
     def __post_init__(self) -> None:
         checks.choice("moments", self.moments, ("residualized", "plain"))
-        checks.choice("same_neuron", self.same_neuron, ("leave_one_out", "ignored"))
+        checks.choice("same_neuron", self.same_neuron, ("leave_one_out", "ignored", "split"))
         checks.choice("contraction", self.contraction, ("first_moment", "random"))
         checks.choice("preprocessing", self.preprocessing, ("none", "optimal"))
+        if self.same_neuron == "split" and self.preprocessing != "none":
+            raise ValueError(
+                f"preprocessing must be 'none' with same_neuron='split'; got {self.preprocessing!r}"
+            )
         checks.integer("starts", self.starts, 1, 64)
         if self.core_weight is not None and checks.real("core_weight", self.core_weight, 0.0) == 0.0:
             raise ValueError(

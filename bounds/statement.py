@@ -55,10 +55,11 @@ NEEDS = frozenset({"observation", "net"})
 class Bound:
     """One statement about an attack, for every defense with one of ``laws`` (whatever its law where there are none).
 
-    ``numeric(defense, setting, attack, delta)``, with the keywords that ``needs`` names out of ``NEEDS``, returns the value
-    and its named parts, and raises ``UnsupportedBound`` where the statement does not apply, ``TrivialBound`` where it is
-    vacuous; ``symbolic`` is the same over ``bounds.SYMBOLS`` (constants such as K_perp are among the named parts). A
-    statement with the symbol ``factor`` is about the defenses that state a rate, and read with theirs.
+    ``numeric(defense, setting, attack, delta)``, with the keywords that ``needs`` names out of ``NEEDS``, returns the
+    value and its named parts, and raises ``UnsupportedBound`` where the statement does not apply, ``TrivialBound``
+    where it is vacuous; ``of_setting`` gives what it assumes of a setting besides; ``symbolic`` is the same over
+    ``bounds.SYMBOLS`` (constants such as K_perp are among the named parts). A statement with the symbol ``factor`` is
+    about the defenses that state a rate, and read with theirs.
     """
 
     kind: Kind
@@ -70,6 +71,7 @@ class Bound:
     symbolic: sp.Expr
     laws: tuple[type[Law], ...] = ()
     needs: frozenset[str] = frozenset()
+    of_setting: Callable[[Setting], tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
         if not self.needs <= NEEDS:
@@ -92,7 +94,8 @@ class Bound:
     ) -> BoundValue:
         """The statement evaluated; ``given``: what there is of ``NEEDS``, None or left out where there is nothing."""
         probability = 1 - delta if self.kind is Kind.UPPER else None
-        known = BoundValue(None, self.statement, self.assumptions, self.source, None, self.statistic)
+        assumptions = self.assumptions + (self.of_setting(setting) if self.of_setting else ())
+        known = BoundValue(None, self.statement, assumptions, self.source, None, self.statistic)
         missing = sorted(name for name in self.needs if given.get(name) is None)
         if missing:
             return replace(

@@ -422,6 +422,17 @@ def check_finite(found: Evaluation) -> None:
 
 
 @FAMILIES
+def test_a_weaker_demand_gives_no_larger_upper_bound(family: Family) -> None:
+    """UPPER does not grow with delta, and does not get lost on the way: one feature, d = 3, m = 30 000."""
+    one = Setting.from_features(np.eye(3)[:1], [3.0], 30_000)
+    values = [evaluate(family(), one, delta=delta).upper for delta in (0.001, 0.05, 0.5, 0.95)]
+    if values[0] is None:
+        assert values == [None] * 4
+    else:
+        assert None not in values and values == sorted(values, reverse=True)  # type: ignore[type-var]
+
+
+@FAMILIES
 def test_not_proved_is_not_bad_input(family: Family) -> None:
     """Where theory is silent there is a reason; where the question is wrong there is an error."""
     value = evaluate(family(), setting(), TensorAttack(same_neuron="ignored"))[Kind.PREDICTED]

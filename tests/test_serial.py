@@ -71,7 +71,7 @@ def test_infinity_is_written_by_its_name() -> None:
         st.sampled_from(["residualized", "plain"]),
         st.none() | st.floats(1e-300, 1e300),
         st.integers(1, 64),
-        st.sampled_from(["leave_one_out", "ignored"]),
+        st.sampled_from(["leave_one_out", "ignored", "split"]),
         st.sampled_from(["first_moment", "random"]),
     )
 )

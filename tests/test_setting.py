@@ -187,7 +187,11 @@ def test_the_largest_settings_are_computed_with() -> None:
     ("values", "error", "message"),
     [
         ({"moments": "robust"}, ValueError, "moments must be one of residualized, plain; got 'robust'"),
-        ({"same_neuron": True}, ValueError, "same_neuron must be one of leave_one_out, ignored; got True"),
+        (
+            {"same_neuron": True},
+            ValueError,
+            "same_neuron must be one of leave_one_out, ignored, split; got True",
+        ),
         ({"starts": 0}, ValueError, "starts must be between 1 and 64; got 0"),
         ({"starts": 65}, ValueError, "starts must be between 1 and 64; got 65"),
         ({"starts": True}, TypeError, "starts must be an integer; got True"),

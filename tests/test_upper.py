@@ -466,6 +466,40 @@ def test_a_declaration_out_of_range(width: float, size: float, degree: int) -> N
         Variation(width, size, degree)
 
 
+def test_what_a_user_declares_is_among_the_assumptions() -> None:
+    """A declaration that no grid refutes and that is wrong all the same (a bump of width .0001 between the points of every
+    grid): the bound is stated, and the declaration named as what it rests on. Built-in activations rest on none."""
+
+    def hidden(t: np.ndarray) -> np.ndarray:
+        return np.maximum(t, 0) + np.exp(-(((t - 1.00052) / 1e-5) ** 2) / 2)
+
+    wrong = Activation("hidden bump", hidden, kinks=(0.0,), variation=Variation(3.0, 3.0))
+    for activation, count in ((wrong, 1), (WAVY, 1), ("relu", 0)):
+        setting = Setting.from_features(np.eye(8)[:1], [3.0], 500_000, activation=activation)
+        value = evaluate(NoDefense(), setting)[Kind.UPPER]
+        named = [a for a in value.assumptions if a.startswith("declared of")]
+        assert value.value is not None and len(named) == count
+    assert (
+        "hidden bump"
+        in evaluate(NoDefense(), Setting.from_features(np.eye(8)[:1], [3.0], 500_000, activation=wrong))[
+            Kind.UPPER
+        ].assumptions[-1]
+    )
+
+
+def test_the_bump_would_violate() -> None:
+    """Why: the bump of width .004, were it taken for what the nodes see of it (a ReLU): d = 8, one feature, m = 500 000, 4
+    networks (seeds 0 to 3), errors above ReLU's bound in some."""
+    stated = evaluate(NoDefense(), Setting.from_features(np.eye(8)[:1], [3.0], 500_000)).upper
+    assert stated is not None
+    bump, X = Activation("bump", narrow, kinks=(0.0,)), torch.eye(8, dtype=torch.float64)[:1]
+    errors = []
+    for seed in range(4):
+        net = TwoLayerNet.sample(8, 500_000, bump, seed)
+        errors.append(matched_error(X, tensor_attack(observe(NoDefense(), net, X, [3.0]), net).features).rmse)
+    assert max(errors) > stated
+
+
 def test_a_declared_activation_obeys_its_bound() -> None:
     """One feature, d = 8, m = 200 000, 6 trials (seeds 0 to 5): none of the errors above the bound (which each may be with
     probability .05), one above a third of it."""

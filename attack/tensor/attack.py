@@ -8,7 +8,7 @@ from attack.networks.activation import apply_activation
 from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation
 from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionError
-from attack.stream import total
+from attack.stream import Part, Weights, total
 from attack.tensor.contraction import contracted_projection
 from attack.tensor.decompose import Decomposition
 from attack.tensor.fit import fit_moments, signed_directions, signs_by_fit
@@ -61,13 +61,15 @@ def tensor_attack(
     unit = gradient_unit(observation.gradient)
     gradient = shift(observation.gradient, -unit).to(device=net.device, dtype=net.dtype)
 
-    mean, slope = first_moment(net, gradient)
-    response = _response(gradient, mean, slope, attack)
-    if attack.preprocessing == "none":
-        seen = _projection(net, response, mean, slope, B, attack, seed)
+    if attack.same_neuron == "split":
+        seen, slope = _split_projection(net, gradient, B, attack, seed)
     else:
-        shown = _preprocessed(observation, net, attack, orders)
-        seen = _second_moment_projection(net, response, slope, B, orders[1], attack, seed, shown)
+        mean, slope = first_moment(net, gradient)
+        response = _response(gradient, mean, slope, attack)
+        shown = response
+        if attack.preprocessing != "none":
+            shown = _preprocessed(observation, net, attack, orders)
+        seen = _projection(net, (shown, response), mean, slope, B, attack, seed)
     _require_gap(seen, B)
     fitted, norms, norm_warnings = fit_moments(
         net, observation.norms, seen.low.cpu().numpy(), seen.core.cpu().numpy(), attack, seed
@@ -111,18 +113,39 @@ def _preprocessed(
 
 def _projection(
     net: TwoLayerNet,
-    response: Response,
+    responses: tuple[Response, Response],
     mean: torch.Tensor,
     slope: torch.Tensor,
     B: int,
     attack: TensorAttack,
     seed: int,
 ) -> Projection:
-    """Span, low moment and core in it, by the moments that the activation has. ``mean``, ``slope``: of the gradient."""
+    """Span, low moment and core in it, by the moments that the activation has. ``responses``: the weights that give the
+    span, and those of the fit; ``mean``, ``slope``: of the gradient."""
+    shown, response = responses
     low, order = moment_orders(net.activation)
     if low == 1:
         return contracted_projection(net, response, mean, slope, B, attack, seed)
-    return _second_moment_projection(net, response, slope, B, order, attack, seed)
+    return _second_moment_projection((net, shown), (net, response), slope, B, order, attack, seed)
+
+
+def _split_projection(
+    net: TwoLayerNet, gradient: torch.Tensor, B: int, attack: TensorAttack, seed: int
+) -> tuple[Projection, torch.Tensor]:
+    """Mean, linear part and span from the first half of the neurons, the fit's moments from the second; and the linear
+    part."""
+    low, order = moment_orders(net.activation)
+    if low == 1 or net.m < 2:
+        what = "mu_2 = 0" if low == 1 else "m = 1"
+        raise ValueError(f"same_neuron must not be 'split' for an activation or a width with {what}")
+    half = net.m // 2
+    span_from, moments_from = Part(net, 0, half), Part(net, half, net.m)
+    mean, slope = first_moment(span_from, gradient[:half])
+    first, second = (_response(part, mean, slope, attack) for part in (gradient[:half], gradient[half:]))
+    found = _second_moment_projection(
+        (span_from, first), (moments_from, second), slope, B, order, attack, seed
+    )
+    return found, slope
 
 
 def _require_gap(seen: Projection, B: int) -> None:
@@ -156,36 +179,36 @@ def _diagnostics(
 
 
 def _second_moment_projection(
-    net: TwoLayerNet,
-    response: Response,
+    span_from: tuple[Weights, Response],
+    moments_from: tuple[Weights, Response],
     slope: torch.Tensor,
     B: int,
     order: int,
     attack: TensorAttack,
     seed: int,
-    shown: Response | None = None,
 ) -> Projection:
-    """Span, second moment and core in it. ``shown``: the weights that give the span, where they are others."""
+    """Span, second moment and core in it; the weights that give the span may be others, of other neurons."""
+    net, shown = span_from
     start = first_moment_start(net, slope, B, seed)
-    weights = response if shown is None else shown
-    span = dominant_span(lambda V: apply_second_moment(net, weights, V), start, B)
+    span = dominant_span(lambda V: apply_second_moment(*span_from, V), start, B)
     leave_one_out = attack.same_neuron == "leave_one_out"
 
     def moments_in(second: torch.Tensor | None) -> CoreMoments:
         return core_moments(
-            net,
-            response,
+            *moments_from,
             span.V,
             span.eigenvalues,
             order,
             attack.residualized,
             leave_one_out,
-            shown=weights,
+            shown=shown if moments_from[0] is net else None,
             second=second,
         )
 
     moments = moments_in(None)
-    if shown is not None:  # the response's own second moment is not diagonal there: another pass, with that
+    if (
+        attack.preprocessing != "none"
+    ):  # the response's own second moment is not diagonal there: another pass, with that
         moments = moments_in(moments.second)
     edge = max(noise_edge(moments.power, net.d - B, net.m), span.next_value)
     gap = float(span.eigenvalues.abs().min()) / edge if edge > 0 else 0.0

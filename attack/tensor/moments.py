@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from attack.networks.two_layer import TwoLayerNet
-from attack.stream import total
+from attack.stream import Weights, total
 from attack.streams import normal
 
 
@@ -33,14 +32,14 @@ class Response:
         return self.gradient[rows] - self.offset - linear
 
 
-def first_moment(net: TwoLayerNet, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def first_moment(net: Weights, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``gbar = mean g_j`` and ``bhat = (1/m) sum_j (g_j - gbar) w_j`` (d,), in one pass."""
     mean = gradient.double().mean()
     centred = (gradient - mean.to(gradient.dtype)).unsqueeze(0)
     return mean, total(net, lambda rows, W: (centred[:, rows] @ W).squeeze(0)) / net.m
 
 
-def first_moment_start(net: TwoLayerNet, slope: torch.Tensor, B: int, seed: int) -> torch.Tensor:
+def first_moment_start(net: Weights, slope: torch.Tensor, B: int, seed: int) -> torch.Tensor:
     """Where the search of the span starts, (d, min(d, B + 2)) float64: the first moment, which lies in the span but for
     noise, and random directions."""
     start = normal((net.d, min(net.d, B + 2)), seed, "starts", 0, device="cpu", dtype=torch.float64)
@@ -55,7 +54,7 @@ def noise_edge(power: float, dimension: int, m: int) -> float:
     return math.sqrt(power) * (2 * math.sqrt(dimension / m) + 3 * math.sqrt(2 / m))
 
 
-def apply_second_moment(net: TwoLayerNet, response: Response, V: torch.Tensor) -> torch.Tensor:
+def apply_second_moment(net: Weights, response: Response, V: torch.Tensor) -> torch.Tensor:
     """``P V`` with ``P = (1/m) sum_j h_j (w_j w_j^T - I)``, V (d, k): (d, k) float64, in one pass.
 
     Products are written as (k, d) @ (d, rows) and (k, rows) @ (rows, d): with few columns this is two to three times as
@@ -115,7 +114,7 @@ class _CoreSums(NamedTuple):
 
 
 def core_moments(
-    net: TwoLayerNet,
+    net: Weights,
     response: Response,
     V: torch.Tensor,
     eigenvalues: torch.Tensor,

@@ -99,6 +99,13 @@ class Sample:
             psi = np.min(grown * inner + beyond, axis=1)
         return float(np.min(rates * psi / 2 + exponent / (rates * self.count))) + self.tail(envelope)
 
+    def tensor_mean(self, envelope: Envelope, exponent: float, second: float) -> float:
+        """The norm of the sample mean of a tensor-valued F(zeta_j) of mean zero, at most, but for probability
+        ``2 exp(-exponent)``, on that event; envelope, second: of the norm of F, as in ``mean_excess``. Lemma "Norm of a
+        mean"."""
+        beyond = self.tail(envelope)
+        return self.mean_excess(lambda s: envelope(s) + beyond, exponent, second=second)
+
     def nonnegative_mean(self, envelope: Envelope, exponent: float, expectation: float) -> float:
         """Upper bound of the sample mean of an F >= 0 of at most the given expectation."""
         return expectation + self.mean_excess(envelope, exponent, absolute=expectation)

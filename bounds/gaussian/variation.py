@@ -43,6 +43,14 @@ class Variation:
                 raise ValueError(f"{name} must be positive; got 0")
         checks.integer("degree", self.degree, 0, 6)
 
+    @property
+    def words(self) -> str:
+        """The declaration as a sentence about "it"."""
+        return (
+            f"it continues analytically to all t within {self.width:g} of the line, "
+            f"|sigma(t)| <= {self.size:g} (1 + |Re t|)^{self.degree}"
+        )
+
     def derivative(self, order: int, reach: Array) -> Array:
         """``|sigma^(order)(t)|`` between kinks, at most, for ``|t| <= reach``: Cauchy's estimate on a circle of radius
         ``width``."""

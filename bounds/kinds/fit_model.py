@@ -197,21 +197,50 @@ class Model:
         )
 
     @cached_property
-    def complement(self) -> Functionals:
-        """Orthonormal functionals that vanish on the columns of J: what no small change of the model fits."""
-        second, core = symmetric_tensors(self.B, 2), symmetric_tensors(self.B, self.order)
-        split = self.B**2
-        inner = np.concatenate(
-            [
-                second.reshape(len(second), -1) @ self._columns[:split],
-                core.reshape(len(core), -1) @ self._columns[split:],
-            ]
-        )
-        free = np.linalg.svd(inner.T)[2][split:]
+    def _atoms(self) -> Array:
+        """An orthonormal basis (K, N) of the space of all atoms ``(u^2, kappa u^q)``, u of length one, in coordinates along
+        bases of the symmetric tensors: what a fit sees of its data. For an even q it is a proper part of them, as u^2 is
+        then a contraction of u^q, and as large as the symmetric tensors of order q."""
+        B, q = self.B, self.order
+        size = math.comb(B + q - 1, q) + (B * (B + 1) // 2 if q % 2 else 0)
+        second, core = (flat(symmetric_tensors(B, k)) for k in (2, q))
+        points = np.random.default_rng(0).standard_normal((4 * size, B))
+        points = points / np.linalg.norm(points, axis=1, keepdims=True)
+        root = math.sqrt(self.omega) * self.kappa
+        atoms = [
+            np.concatenate([second @ power(u, 2).ravel(), root * core @ power(u, q).ravel()]) for u in points
+        ]
+        return np.asarray(np.linalg.svd(np.array(atoms), full_matrices=False)[2][:size])
+
+    def _functionals(self, coordinates: Array) -> Functionals:
+        """Of coordinates along the bases of the symmetric tensors, (K, N)."""
+        second, core = (symmetric_tensors(self.B, k) for k in (2, self.order))
         return Functionals(
-            np.tensordot(free[:, : len(second)], second, axes=1),
-            math.sqrt(self.omega) * np.tensordot(free[:, len(second) :], core, axes=1),
+            np.tensordot(coordinates[:, : len(second)], second, axes=1),
+            math.sqrt(self.omega) * np.tensordot(coordinates[:, len(second) :], core, axes=1),
         )
+
+    def seen_second(self, second: float, core: float) -> float:
+        """The size of P's part in what a fit sees of data (P, T), at most, from the sizes of P and T."""
+        split = self.B * (self.B + 1) // 2
+        inside = self._atoms[:, :split].T @ self._atoms
+        along, across = (float(np.linalg.norm(part, 2)) for part in (inside[:, :split], inside[:, split:]))
+        return along * second + across * math.sqrt(self.omega) * core
+
+    @cached_property
+    def complement(self) -> Functionals:
+        """Orthonormal functionals of what a fit sees, and no small change of the model fits: they vanish on the columns
+        of J."""
+        second, core = (flat(symmetric_tensors(self.B, k)) for k in (2, self.order))
+        split = self.B**2
+        inner = np.concatenate([second @ self._columns[:split], core @ self._columns[split:]])
+        free = np.linalg.svd((self._atoms @ inner).T)[2][split:] @ self._atoms
+        return self._functionals(free)
+
+
+def flat(tensors: Array) -> Array:
+    """A stack of tensors as rows."""
+    return tensors.reshape(len(tensors), -1)
 
 
 def _stacked(second: Array, core: Array) -> Array:

@@ -38,12 +38,16 @@ def supported_orders(setting: Setting, residuals: Array | None = None) -> tuple[
     return orders
 
 
+_NOT_LEFT_OUT = {
+    "ignored": "with same_neuron='ignored' a bias of order d/m is not part of the formula",
+    "split": "the formula is that of an attack which uses every neuron for every step, not same_neuron='split'",
+}
+
+
 def check_estimator(attack: TensorAttack) -> None:
     """``UnsupportedBound`` for an estimator whose bias is not in the formulas."""
     if attack.same_neuron != "leave_one_out":
-        raise UnsupportedBound(
-            "not proved: with same_neuron='ignored' a bias of order d/m is not part of the formula"
-        )
+        raise UnsupportedBound(f"not proved: {_NOT_LEFT_OUT[attack.same_neuron]}")
     check_entries(attack)
 
 

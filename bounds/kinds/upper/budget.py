@@ -108,7 +108,7 @@ class Shape:
     order: int
     noisy: bool
     residualized: bool
-    leave_one_out: bool
+    same_neuron: str
 
     @staticmethod
     def of(setting: Setting, attack: TensorAttack, noise_variance: float) -> Shape:
@@ -117,7 +117,7 @@ class Shape:
             core_order(setting.activation),
             noise_variance > 0,
             attack.residualized,
-            attack.same_neuron == "leave_one_out",
+            attack.same_neuron,
         )
 
     def example(self) -> tuple[Setting, TensorAttack, float]:
@@ -126,6 +126,6 @@ class Shape:
         setting = Setting.orthonormal(d, 100 * d, self.B, activation, labels=np.full(self.B, 3.0))
         attack = TensorAttack(
             "residualized" if self.residualized else "plain",
-            same_neuron="leave_one_out" if self.leave_one_out else "ignored",
+            same_neuron=self.same_neuron,
         )
         return setting, attack, float(self.noisy)

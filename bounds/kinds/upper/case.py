@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -123,7 +123,8 @@ def feature_curvature(setting: Setting) -> Callable[[Array], Array]:
 @dataclass(frozen=True)
 class Samples:
     """The neurons' Gaussian vectors, all within their radii: ``seen`` (z, N), ``joint`` (z, e) with e one more coordinate of
-    u, and parts of these: one coordinate ``line`` of z, ``z``, ``e``. ``longest_u``: radius of the u."""
+    u, and parts of these: one coordinate ``line`` of z, ``z``, ``e``. ``longest_u``: radius of the u. ``paired``: (z, N, e)
+    with e B + 1 coordinates of u."""
 
     seen: Sample
     joint: Sample
@@ -131,13 +132,16 @@ class Samples:
     z: Sample
     e: Sample
     longest_u: float
+    paired: Sample
 
     @staticmethod
-    def of(B: int, n: int, m: int, noisy: bool, share: float) -> Samples:
-        """Each of the three radii fails with probability ``share``."""
-        seen = radius(B + noisy, m, share)
-        joint = radius(B + 1, m, share)
-        if max(seen, joint) > FARTHEST / 2:
+    def of(B: int, n: int, m: int, noisy: bool, share: float, parts: int = 1) -> Samples:
+        """m neurons of each of the ``parts`` of the network, within the radii of all. Each radius that is used (three, or
+        four with two parts) fails with probability ``share``."""
+        seen = radius(B + noisy, parts * m, share)
+        joint = radius(B + 1, parts * m, share)
+        paired = radius(2 * B + 1 + noisy, m, share)
+        if max(seen, joint, paired * (parts - 1)) > FARTHEST / 2:
             raise UnsupportedBound(f"not proved: some neurons may lie {seen:.1f} standard deviations out")
         return Samples(
             Sample(B + noisy, m, seen),
@@ -145,20 +149,35 @@ class Samples:
             Sample(1, m, seen),
             Sample(B, m, seen),
             Sample(1, m, joint),
-            radius(n, m, share),
+            radius(n, parts * m, share),
+            Sample(2 * B + 1 + noisy, m, paired),
         )
 
 
 @dataclass(frozen=True, eq=False)
 class SpanCase:
     """A setting with all that the span theorem's steps derive from it. ``leading``: share of the failure probability delta
-    for the B leading events."""
+    for the B leading events. Where the attack splits the neurons the setting's m is that of a half (``of``), and a mean
+    over both is bounded as one over a half is."""
 
     setting: Setting
     attack: TensorAttack
     noise_variance: float
     delta: float
     leading: float = LEADING
+
+    @staticmethod
+    def of(
+        setting: Setting, attack: TensorAttack, noise_variance: float, delta: float, leading: float = LEADING
+    ) -> SpanCase:
+        """Of the whole network's setting."""
+        whole = SpanCase(setting, attack, noise_variance, delta, leading)
+        return replace(whole, setting=setting.with_width(setting.m // whole.parts))
+
+    @property
+    def parts(self) -> int:
+        """How many parts the attack splits the neurons into."""
+        return 2 if self.attack.same_neuron == "split" else 1
 
     @property
     def B(self) -> int:
@@ -201,7 +220,8 @@ class SpanCase:
 
     @cached_property
     def samples(self) -> Samples:
-        return Samples.of(self.B, self.n, self.m, self.nu > 0, RADII * self.delta / 3)
+        share = RADII * self.delta / (2 + self.parts)
+        return Samples.of(self.B, self.n, self.m, self.nu > 0, share, self.parts)
 
     @cached_property
     def leading_chi(self) -> float:

@@ -49,7 +49,7 @@ class Fluctuations:
 
 
 @dataclass(frozen=True, eq=False)
-class _At:
+class At:
     """What the parts of the step share: the functionals' polynomials <L, He_2> and <M, He_q> at the nodes, (K, N)."""
 
     case: PlaneCase
@@ -59,30 +59,30 @@ class _At:
     second: Array
     core: Array
 
+    @staticmethod
+    def of(known: Known, tally: Tally) -> At:
+        case = known[PlaneCase]
+        g = case.functionals
+        shared = known[Products].drawing(tally)
+        return At(case, known[FirstMoment], shared, tally, case.polynomial(g.second), case.polynomial(g.core))
+
 
 def fluctuations(known: Known, tally: Tally) -> Fluctuations:
     """Steps 2 and 3 of the proof, for every functional."""
-    case, first = known[PlaneCase], known[FirstMoment]
-    g = case.functionals
-    at = _At(
-        case,
-        first,
-        known[Products].drawing(tally),
-        tally,
-        case.polynomial(g.second),
-        case.polynomial(g.core),
-    )
-    span, rest = case.span, known[CrossBlock].rest
+    at = At.of(known, tally)
+    span, rest = at.case.span, known[CrossBlock].rest
+    # the Gaussian chaos and the Gaussian tensor that the gradient's root mean square multiplies
+    tally.spend(3 * len(at.core))
     return Fluctuations(
-        _sampled(at),
-        _perturbed(at),
-        _gradient(at),
+        sampled(at),
+        perturbed(at),
+        gradient(at),
         _curvature(at),
         weighted_rms(span, rest, tally, size=1 / span.sigma, expectation=span.inverse_power),
     )
 
 
-def _sampled(at: _At) -> Array:
+def sampled(at: At) -> Array:
     """``|mean(h° <L, He_2> + f° <M, He_q>) - E|``; the rows that turn features have a share of their own."""
     case, span, values = at.case, at.case.span, at.case.values
     he2, heq = case.he[2], case.he[span.order]
@@ -99,8 +99,9 @@ def _sampled(at: _At) -> Array:
     return found
 
 
-def _perturbed(at: _At) -> Array:
-    """What the errors of residuals, mean and linear part add at the true span."""
+def perturbed(at: At) -> Array:
+    """What the errors of residuals, mean and linear part add at the true span. With a part of the neurons of their own the
+    moments meet a linear part that does not depend on their u."""
     case, span, first, ball, spend = at.case, at.case.span, at.first, at.case.ball, at.tally.spend
     he2, heq = case.he[2], case.he[span.order]
     whole, count = at.second + at.core, len(at.core)
@@ -117,11 +118,11 @@ def _perturbed(at: _At) -> Array:
     along = [ball.mean_excess(z * whole, spend(2 * count), linear) for z in ball.points.T]
     total += removed.slope * np.linalg.norm(along, axis=0)
     square = ball.nonnegative_mean(whole**2, spend(count))
-    gaussian = (math.sqrt(span.n) + at.tally.normal(count)) / math.sqrt(span.m)
+    gaussian = (math.sqrt(span.n) * (span.parts == 1) + at.tally.normal(count)) / math.sqrt(span.m)
     return np.asarray(total + removed.outside * gaussian * np.sqrt(square))
 
 
-def _radial_means(at: _At, envelopes: Callable[[int, Array], Array], expected: Array) -> Array:
+def _radial_means(at: At, envelopes: Callable[[int, Array], Array], expected: Array) -> Array:
     """Sample means, at most, of nonnegative functions with these envelopes and expectations: (K,)."""
     return np.array(
         [
@@ -131,7 +132,7 @@ def _radial_means(at: _At, envelopes: Callable[[int, Array], Array], expected: A
     )
 
 
-def _gradient(at: _At) -> Array:
+def gradient(at: At) -> Array:
     """Sample root mean square of ``2 h^z L z + q f0 M[He_{q-1}(z)] - A_* z <M, He_q(z)>`` (the last if residualized)."""
     case, span, ball, q = at.case, at.case.span, at.case.ball, at.case.span.order
     g, z, values = case.functionals, at.case.ball.points, at.case.values
@@ -145,9 +146,6 @@ def _gradient(at: _At) -> Array:
         if span.nu:
             square += span.noise_variance * (line + part) ** 2
     count = len(at.core)
-    at.tally.spend(
-        3 * count
-    )  # the Gaussian chaos and the Gaussian tensor that the root mean square multiplies
     if span.nu:
         top = removed * float(np.linalg.norm(span.limit, 2))
         L, M = g.second_norms, g.core_norms
@@ -165,26 +163,38 @@ def _gradient(at: _At) -> Array:
     return np.asarray(np.sqrt(mean) + moved)
 
 
-def _curvature(at: _At) -> Curvature:
+def _curvature(at: At) -> Curvature:
     """By entries (b, c) of u u^T - I; only functionals with a core part have any."""
     case, B = at.case, at.case.span.B
     count = len(case.functionals)
     with_core = slice(case.places["second"].stop, count)
-    entries = _Entries.of(at, with_core)
+    entries = Entries.of(at, with_core)
     found = np.zeros((3, count))
     for b, c in itertools.combinations_with_replacement(range(B), 2):
         repeated = 1 if b == c else 2
-        found[:, with_core] += repeated * np.square(entries.at(b, c))
+        entry = entries.at(b, c)
+        parts = [entries.covariances(entry.hessian), entry.mean, entry.eigenvalue]
+        found[:, with_core] += repeated * np.square(parts)
     return Curvature(*np.sqrt(found))
 
 
 @dataclass(frozen=True, eq=False)
-class _Entries:
+class Entry:
+    """Of the K functionals with a core part: ``hessian`` at the nodes (K, N); ``mean``, ``eigenvalue`` (K,) as in
+    ``Curvature``."""
+
+    hessian: Array
+    mean: Array
+    eigenvalue: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
     """The second-order terms entry by entry. ``core`` (K, N): <M, He_q> of the K functionals with a core part M of the
     ``sizes`` given; ``slots[b]``: ``M[He_{q-1}]_b``; ``pushed`` (N, B): ``A_* z``; ``top``: ``|A_*|`` if the attack removes
     the second Hermite part, else 0."""
 
-    shared: _At
+    shared: At
     tensors: Array
     sizes: Array
     core: Array
@@ -193,10 +203,10 @@ class _Entries:
     top: float
 
     @staticmethod
-    def of(shared: _At, with_core: slice) -> _Entries:
+    def of(shared: At, with_core: slice) -> Entries:
         case, span = shared.case, shared.case.span
         M = case.functionals.core[with_core]
-        return _Entries(
+        return Entries(
             shared,
             M,
             case.functionals.core_norms[with_core],
@@ -206,8 +216,8 @@ class _Entries:
             float(np.linalg.norm(span.limit, 2)) if span.residualized else 0.0,
         )
 
-    def at(self, b: int, c: int) -> tuple[Array, Array, Array]:
-        """Hessian, mean and eigenvalue term of the entry: (K,) each."""
+    def at(self, b: int, c: int) -> Entry:
+        """Hessian, mean and eigenvalue term of the entry."""
         case, span = self.shared.case, self.shared.case.span
         q, pairs = span.order, math.comb(span.order, 2)
         hessian = pairs * case.values.core_response * case.polynomial(self.tensors[:, b, c])
@@ -219,7 +229,7 @@ class _Entries:
             z = case.ball.points
             against = z[:, b] * z[:, c] - float(b == c)
             eigenvalue = self._deviation(against * self.core, lambda s: case.he[2](s) * case.he[q](s))
-        return self._covariances(hessian), mean, eigenvalue
+        return Entry(hessian, mean, eigenvalue)
 
     def _deviation(self, values: Array, envelope: Callable[[Array], Array]) -> Array:
         case, count = self.shared.case, len(self.sizes)
@@ -231,8 +241,19 @@ class _Entries:
         main = math.comb(q, 2) * case.core_response(s) * case.he[q - 2](s)
         return main + self.top * (q * s * case.he[q - 1](s) + case.he[q](s) / 2)
 
-    def _covariances(self, hessian: Array) -> Array:
-        """``|mean H (u u^T - I)|``, H the entry with residuals, mean and linear part as they are."""
+    def covariances(self, hessian: Array) -> Array:
+        """``|mean H (u u^T - I)|``, H the entry with residuals, mean and linear part as they are: (K,)."""
+        span, tally = self.shared.case.span, self.shared.tally
+        rms, largest = self.sizes_of(hessian)
+        return np.array(
+            [
+                covariance_deviation(span.n, span.m, float(size), float(top), tally.spend(4))
+                for size, top in zip(rms, largest, strict=True)
+            ]
+        )
+
+    def sizes_of(self, hessian: Array) -> tuple[Array, Array]:
+        """Sample root mean square and largest value of H: (K,) each."""
         case, span, tally, sizes = self.shared.case, self.shared.case.span, self.shared.tally, self.sizes
         q, pairs, ball = span.order, math.comb(span.order, 2), case.ball
         moved = pairs * self.shared.products.residual_rms("core_kept", (f"he{q - 2}", 1))
@@ -247,15 +268,4 @@ class _Entries:
         else:
             largest = ball.largest(hessian)
             mean = ball.nonnegative_mean(hessian**2, tally.spend(len(sizes)))
-        return np.array(
-            [
-                covariance_deviation(
-                    span.n,
-                    span.m,
-                    math.sqrt(mean[k]) + moved * sizes[k],
-                    float(largest[k] + moved_top * sizes[k]),
-                    tally.spend(4),
-                )
-                for k in range(len(sizes))
-            ]
-        )
+        return np.sqrt(mean) + moved * sizes, largest + moved_top * sizes

@@ -26,9 +26,14 @@ STEEPEST = 0.7
 _LEVELS, _MOST_CELLS = 10, 20_000
 
 
+#: Cells along every angle, of those that a fit's two directions may have.
+_CELLS = 24
+
+
 @dataclass(frozen=True, eq=False)
 class Perturbation:
-    """What is known of the moments' error eps = (P, T) - truth, and of the fit.
+    """What is known of the moments' error eps = (P, T) - truth, and of the fit, of both only what a fit sees (their part in
+    the space of its atoms).
 
     total: |eps|; second: |eps_P|; misfit: |data - fitted moments|, at most; rows (B^2,): the rows of the pseudo-inverse
     applied to eps; weights: how far every weight of the truth may lie from that of the model.
@@ -50,6 +55,38 @@ class _Fitted:
     highest: Array
 
 
+@dataclass(frozen=True, eq=False)
+class _Wave:
+    """B = 2: the atom ``(v^2, kappa v^q)`` of the unit vector at angle t is ``(a_k cos kt, a_k sin kt)`` over frequencies k,
+    a the amplitudes, by the Fourier series of its kernel ``cos^2 + omega kappa^2 cos^q``."""
+
+    frequencies: Array
+    amplitudes: Array
+
+    @staticmethod
+    def of(model: Model) -> _Wave:
+        weight = model.omega * model.kappa**2
+        if model.order % 2:
+            frequencies, squares = np.arange(4.0), np.array([0.5, 0.75 * weight, 0.5, 0.25 * weight])
+        else:
+            frequencies = np.array([0.0, 2.0, 4.0])
+            squares = np.array([0.5 + 0.375 * weight, 0.5 + 0.5 * weight, 0.125 * weight])
+        return _Wave(frequencies, np.sqrt(squares))
+
+    @property
+    def bent(self) -> float:
+        """Length of an atom's second derivative."""
+        return float(np.linalg.norm(self.frequencies**2 * self.amplitudes))
+
+    def tangents(self, angles: Array, weights: Array) -> Array:
+        """Atoms at the angles (..., 2), then their derivatives times the weights (2,): (..., N, 4)."""
+        k, a = self.frequencies, self.amplitudes
+        phase = np.multiply.outer(angles, k)
+        atoms = np.concatenate([a * np.cos(phase), a * np.sin(phase)], axis=-1)
+        slopes = np.concatenate([-k * a * np.sin(phase), k * a * np.cos(phase)], axis=-1)
+        return np.swapaxes(np.concatenate([atoms, weights[:, None] * slopes], axis=-2), -1, -2)
+
+
 # --- where the fit can be at all -------------------------------------------------------------------------------
 
 
@@ -66,17 +103,10 @@ def two_feature_sines(model: Model, radius: float) -> Array:
     radius: how far the truth's moments may lie from the span of the two fitted atoms. Branch and bound over pairs of angles:
     in every cell that is left out that distance is larger. 1 where the angle may be a right one.
     """
-    q, weight = model.order, model.omega * model.kappa**2
+    q, wave = model.order, _Wave.of(model)
     angles = np.arctan2(model.directions[:, 1], model.directions[:, 0])
-    # Fourier series of the kernel cos^2 + omega kappa^2 cos^q: the atom at angle t is (a_k cos kt, a_k sin kt) over k.
-    if q % 2:
-        frequencies, squares = np.arange(4.0), np.array([0.5, 0.75 * weight, 0.5, 0.25 * weight])
-        turn, widest = 2 * math.pi, math.pi / 2
-    else:
-        frequencies = np.array([0.0, 2.0, 4.0])
-        squares = np.array([0.5 + 0.375 * weight, 0.5 + 0.5 * weight, 0.125 * weight])
-        turn, widest = math.pi, math.pi / 4
-    a = np.sqrt(squares)
+    frequencies, a = wave.frequencies, wave.amplitudes
+    turn, widest = (2 * math.pi, math.pi / 2) if q % 2 else (math.pi, math.pi / 4)
     target = a * (np.exp(1j * np.outer(frequencies, angles)) @ model.weights)
     size = float(np.linalg.norm(np.abs(target)))
     # For angles mean + half and mean - half the span is that of e_1 (real parts) and e_2 (imaginary parts of the target
@@ -297,11 +327,31 @@ def _improved(model: Model, fitted: _Fitted, known: Perturbation) -> _Fitted:
 def _misfit_rows(model: Model, sines: Array, misfit: float) -> Array:
     """The rows applied to the misfit, which is orthogonal to the model's tangent space at the fit: (B^2,)."""
     B = model.B
+    if B == 2:
+        return np.asarray(misfit * _planar_rows(model, sines))
     atoms = np.array([_atom_off_tangent(model, s) for s in sines])
     turns = np.array([_turn_off_tangent(model, s) for s in sines])
     along = np.linalg.norm(model.gram[:, B:].reshape(-1, B, B - 1), axis=2) * np.abs(model.weights)
     off = np.abs(model.gram[:, :B]) @ atoms + along @ turns
     return np.asarray(misfit * np.minimum(off, model.rows.sizes(model.omega)))
+
+
+def _planar_rows(model: Model, sines: Array) -> Array:
+    """B = 2: the distance of the rows from the model's tangent space at any two directions of these sines, at most: (4,).
+
+    In every cell of pairs of angles by what combination of the tangents is nearest at its centre, and how far these are
+    from the tangent space at another pair of the cell."""
+    wave = _Wave.of(model)
+    angles, reach = np.arctan2(model.directions[:, 1], model.directions[:, 0]), np.arcsin(sines)
+    rows = np.linalg.pinv(wave.tangents(angles, model.weights))
+    half = reach / _CELLS
+    offsets = [h * np.arange(1 - _CELLS, _CELLS, 2) for h in half]
+    centres = np.stack([g.ravel() for g in np.meshgrid(*offsets, indexing="ij")], axis=1) + angles
+    spaces = wave.tangents(centres, np.ones(2))
+    shares = np.einsum("cpn,kn->ckp", np.linalg.pinv(spaces), rows)
+    left = np.linalg.norm(rows[None] - np.einsum("cnp,ckp->ckn", spaces, shares), axis=2)
+    turned = np.abs(shares[:, :, :2]) @ (half**2 / 2) + np.abs(shares[:, :, 2:]) @ half
+    return np.asarray(np.max(left + wave.bent * turned, axis=0))
 
 
 def _atom_off_tangent(model: Model, s: float) -> float:

@@ -142,5 +142,7 @@ def one_feature_theorem(
     setting: Setting, attack: TensorAttack, noise_variance: float, delta: float
 ) -> OneFeatureTheorem:
     """The theorem for B = 1. Raises ``UnsupportedBound`` where it is not proved."""
+    if attack.same_neuron == "split":
+        raise UnsupportedBound("not proved: for one feature the signs with same_neuron='split'")
     known = solved_steps(ONE_FEATURE_STEPS, setting, attack, noise_variance, delta)
     return OneFeatureTheorem(SpanTheorem.of(known), known[SignTerms])

@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -42,6 +43,31 @@ class Coupling:
     def shrunk(self, order: int) -> float:
         """``|I - S^(x)order|``."""
         return 1 - (1 + self.operator**2) ** (-order / 2)
+
+
+@dataclass(frozen=True, eq=False)
+class MomentsError:
+    """Of the attack's moments from those of the truth's ``S u_i``: bounds of K functionals (K,), but for parts of P and T of
+    which the norms ``second`` and ``core`` are known."""
+
+    functionals: Array
+    second: float
+    core: float
+
+
+class AtTrueSpan(Protocol):
+    """Deviations of functionals (K,) at the true span."""
+
+    @property
+    def sampled(self) -> Array: ...
+
+    @property
+    def perturbed(self) -> Array: ...
+
+
+def sampled_norm(found: AtTrueSpan, place: slice) -> float:
+    """Norm of the deviation at the true span, of the functionals there: those of the second moment or of the core."""
+    return float(np.linalg.norm(found.sampled[place] + found.perturbed[place]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +136,7 @@ class CoupledMoments:
 
     def _sampled_norm(self, group: str) -> float:
         """Norm of the deviation at the true span, of the second moment ("second") or of the core ("core")."""
-        place = self.case.places[group]
-        return float(np.linalg.norm(self.fluctuations.sampled[place] + self.fluctuations.perturbed[place]))
+        return sampled_norm(self.fluctuations, self.case.places[group])
 
     @cached_property
     def second_moment(self) -> float:

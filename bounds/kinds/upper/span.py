@@ -224,6 +224,8 @@ def noise_block(known: Known, tally: Tally) -> NoiseBlock:
     kappa0 = first.linear.rotation
     rms_p, largest_p = 1 + (tally.normal() + kappa0) / math.sqrt(m), samples.joint.limit + kappa0
     edge = covariance_deviation(n, m, rms, largest, tally.spend(4))
+    if case.parts == 2:
+        tally.spend(4)  # the gap is judged by the other half's mean of h^2: the same bounds of its parts
     if case.residualized:
         cubic = samples.e.mean_excess(lambda s: s**3, tally.spend(2), second=15.0)
         cubic += tally.normal(2) / math.sqrt(m)
@@ -378,7 +380,7 @@ class SpanTheorem:
 def _events(steps: tuple[Step, ...], shape: Shape) -> int:
     """How many small events the steps use: counted on a setting of that shape."""
     setting, attack, noise_variance = shape.example()
-    return run(steps, Known.of(SpanCase(setting, attack, noise_variance, 0.05))).spent
+    return run(steps, Known.of(SpanCase.of(setting, attack, noise_variance, 0.05))).spent
 
 
 def solved_steps(
@@ -388,7 +390,7 @@ def solved_steps(
     nothing is proved."""
     check_supported(setting)
     check_entries(attack)
-    case = SpanCase(setting, attack, noise_variance, delta)
+    case = SpanCase.of(setting, attack, noise_variance, delta)
     events = _events(steps, Shape.of(setting, attack, noise_variance))
     return solved(steps, Known.of(case), events, (1 - LEADING - RADII) * delta)
 

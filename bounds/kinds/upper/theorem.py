@@ -1,7 +1,8 @@
 """A proved upper bound with every constant: of the features' distance from the attack's span, and of R for B = 1, 2, 3.
 
-The theorems (bounds/proofs/span.md, one-feature.md, in-plane.md) are about the attack as implemented: the
-linear part, span and core are estimated on the same neurons. They are a priori, but for ``error_given_misfit``.
+The theorems (bounds/proofs/span.md, one-feature.md, in-plane.md) are about the attack as implemented: the linear
+part, span and core are estimated on the same neurons, or on two halves of them (split.md). They are a priori, but
+for ``error_given_misfit``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from bounds import checks
 from bounds.defense import Defense
 from bounds.errors import TrivialBound, UnsupportedBound
 from bounds.estimator import TensorAttack
+from bounds.gaussian.activations import ACTIVATIONS
 from bounds.kinds.upper.inplane import in_plane_theorem
 from bounds.kinds.upper.one_feature import one_feature_theorem
 from bounds.kinds.upper.span import SpanBound, SpanTheorem, span_theorem
@@ -52,7 +54,7 @@ def error_bound(
     """
     if setting.B == 1:
         return one_feature_theorem(setting, attack, noise_variance, delta).error
-    return in_plane_theorem(setting, attack, noise_variance, delta).bound().error
+    return in_plane_theorem(setting, attack, noise_variance, delta).fit.bound().error
 
 
 def error_given_misfit(
@@ -71,7 +73,7 @@ def error_given_misfit(
     """
     return (
         in_plane_theorem(setting, attack, noise_variance, delta)
-        .bound(checks.real("misfit", misfit, 0.0))
+        .fit.bound(checks.real("misfit", misfit, 0.0))
         .error
     )
 
@@ -92,7 +94,7 @@ def stated_error(
         if setting.B == 1:
             value = one.error
         else:
-            inplane = in_plane_theorem(setting, attack, noise_variance, delta).bound()
+            inplane = in_plane_theorem(setting, attack, noise_variance, delta).fit.bound()
             value, parts = inplane.error, parts | dict(inplane.parts)
     except UnsupportedBound as reason:
         trivial = 2 * math.sqrt(float(np.mean(setting.norms**2)))
@@ -111,23 +113,35 @@ def _numeric(
     return stated_error(setting, attack, law.variance, delta)
 
 
+def _declared(setting: Setting) -> tuple[str, ...]:
+    """What a user has declared of an activation and nobody has proved."""
+    activation = setting.activation
+    if activation.variation is None or activation is ACTIVATIONS.get(activation.name):
+        return ()
+    return (
+        f"declared of {activation.name} and not proved: it is smooth between its kinks {activation.kinks}, and there "
+        f"{activation.variation.words}",
+    )
+
+
 #: For a defense whose channel adds independent Gaussian noise to every entry (or nothing).
 UPPER = Bound(
     kind=Kind.UPPER,
-    statement="a priori, every constant explicit, same neurons for every step of the attack; computer-assisted, "
-    "floating point",
-    source="bounds/proofs/span.md, one-feature.md and in-plane.md (ours)",
+    statement="a priori, every constant explicit, of the attack as it runs; computer-assisted, floating point",
+    source="bounds/proofs/span.md, one-feature.md, in-plane.md and split.md (ours)",
     statistic="R of one trial; in the details, span: root mean square distance of the features from the attack's span",
     assumptions=(
         "w_j ~ N(0, I_d), a_j = 1/m, squared loss summed over the batch",
         "equal known norms, no vanishing residual, features linearly independent",
         "the span step has converged to the dominant eigenvectors, to its stated tolerance",
         "for more than one feature: the fit has found its global minimum",
-        "between the points at which it is evaluated the activation varies as it declares (proved of the built-in ones)",
-        "expectations are computed in floating point, by quadrature; for more than one feature also on a grid in the "
-        "span, with a slack that is measured and not proved",
+        "between the points at which it is evaluated the activation varies as it declares (proved of the built-in ones, by "
+        "which the errors of one-dimensional quadrature and of envelopes are bounded)",
+        "not bounded: rounding, and the two-dimensional quadrature across kinks; for more than one feature the trapezoidal "
+        "rule in the span, whose slack is measured (by half the spacing, and by second moments known exactly)",
     ),
     numeric=_numeric,
     symbolic=SIZES["K_upper"] * sp.sqrt((SIZES["d"] - SIZES["B"]) / SIZES["m"]),
     laws=(Unbiased,),
+    of_setting=_declared,
 )
