@@ -116,8 +116,17 @@ def certificate(
     features = reference.features.double()
     features = norm * features / torch.linalg.vector_norm(features, dim=1, keepdim=True)
     left = _left(observation, net, features, reference.residuals, kept)
+    residuals = reference.residuals.cpu().numpy()
     posed = HeldOut(
-        features, reference.residuals, norm, net.activation, left, net.m - kept, net.m, sigma, largest_label
+        features.cpu().numpy(),
+        residuals,
+        norm,
+        net.activation,
+        left,
+        net.m - kept,
+        net.m,
+        sigma,
+        largest_label,
     )
     try:
         bound = held_out_bound(posed, delta)

@@ -101,7 +101,12 @@ def _limit(check: LimitCheck, groups: Groups, conduct: Conduct) -> Iterator[Resu
         bound = corrupted(bound_at(point, Kind.LIMIT), conduct.factor)
         allowance = check.tolerance + finite(point)
         yield judge_limit(
-            measured(records, conduct.level), bound, allowance, conduct.baseline, **named(point)
+            measured(records, conduct.level),
+            bound,
+            allowance,
+            conduct.baseline,
+            reached=False,
+            **named(point),
         )
 
 

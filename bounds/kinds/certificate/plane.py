@@ -10,6 +10,7 @@ import dataclasses
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bounds.arrays import Array
 from bounds.kinds.certificate.nearby import Explained, Nearby
@@ -93,7 +94,7 @@ class _Left:
     slack: Array
     condition: Array
 
-    def where(self, kept: Array) -> _Left:
+    def where(self, kept: NDArray[np.bool_]) -> _Left:
         return _Left(*(getattr(self, f.name)[kept] for f in dataclasses.fields(self)))
 
 

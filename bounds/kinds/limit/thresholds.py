@@ -128,7 +128,8 @@ def resting(
     """The alpha for which state evolution rests at ``error``, and V (B, B) there: of every step the alpha that keeps the
     trace, from a V of this ``shape``."""
     B = len(gram)
-    inverse, along = np.linalg.inv(gram), _ALONG[min(B, 2) - 1]
+    inverse: Array = np.asarray(np.linalg.inv(gram), dtype=np.float64)
+    along = _ALONG[min(B, 2) - 1]
     wanted = B * error**2
     V = shape * (wanted / np.trace(shape))
     alpha = np.nan
@@ -136,7 +137,7 @@ def resting(
         known = mean_information(gram, V, residuals, activation, density, entries, along)
         before, last = V, alpha
         alpha = _keeping(wanted, inverse, known)
-        V = np.linalg.inv(inverse + alpha * known)
+        V = np.asarray(np.linalg.inv(inverse + alpha * known), dtype=np.float64)
         if B == 1 or (
             np.linalg.norm(V - before) <= _STILL * np.linalg.norm(V) and abs(alpha - last) <= _STILL * alpha
         ):
