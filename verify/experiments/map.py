@@ -139,6 +139,7 @@ PLANES: tuple[Experiment, ...] = (
             TENSOR: (Cells(TWO, (3, 10, 30, 100), defenses=PRUNED),),
         },
         quick=_few(2_000, PRUNED[1]),
+        trials=5,
     ),
     *plane(
         "map-dropout",
@@ -179,6 +180,7 @@ PLANES: tuple[Experiment, ...] = (
             TENSOR: (Cells(((50, 2), (50, 4)), (30, 100, 300, 1000, 3000), defenses=NOISY),),
         },
         quick=_few(1_500, *NOISY),
+        trials=5,
     ),
 )
 
