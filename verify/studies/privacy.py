@@ -60,9 +60,13 @@ NOISES = ("dp", "dp_least", "failure", "quotient", "quotient_least", "epsilon")
 
 def conditions() -> tuple[Condition, ...]:
     """Noises over sizes, then over delta; attacks over the sizes and shares of noise that they are run at."""
-    sizes = [{"of": "noise", "d": d, "m": m, "delta": DELTA} for d in DIMENSIONS for m in WIDTHS]
-    deltas = [{"of": "noise", "d": DIMENSIONS[-2], "m": WIDTHS[-2], "delta": delta} for delta in DELTAS]
-    attacks = [
+    sizes: list[Condition] = [
+        {"of": "noise", "d": d, "m": m, "delta": DELTA} for d in DIMENSIONS for m in WIDTHS
+    ]
+    deltas: list[Condition] = [
+        {"of": "noise", "d": DIMENSIONS[-2], "m": WIDTHS[-2], "delta": delta} for delta in DELTAS
+    ]
+    attacks: list[Condition] = [
         {"of": name, "d": d, "m": m, "share": share}
         for share in SHARES
         for name in ATTACKS

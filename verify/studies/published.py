@@ -162,11 +162,8 @@ def _draw_attack(axes: Axes, cells: tuple[Cell, ...], name: str, k: int) -> None
     shift, face = 1.05 ** (2 * k - 1), ("0.1", "white")[k]
     points = []
     for cell in cells:
-        x, values, measured = (
-            float(cell.condition["sigma"]) * shift,
-            cell.values("error"),
-            cell.measured("error"),
-        )
+        x, measured = float(cell.condition["sigma"]) * shift, cell.measured("error")
+        values = cell.values("error")
         axes.plot([x] * len(values), values, ".", color="0.1", alpha=0.25, markersize=3)
         if measured.n:
             points.append((x, measured.rms, measured.rms - measured.low, measured.high - measured.rms))
@@ -175,10 +172,10 @@ def _draw_attack(axes: Axes, cells: tuple[Cell, ...], name: str, k: int) -> None
                 failure_note([cell]).lower(), (x, 2.3), fontsize=6.5, rotation=90, va="top", ha="center"
             )
     if points:
-        x, y, below, above = (np.array(column) for column in zip(*points, strict=True))
-        above = np.where(np.isfinite(above), above, 0.0)  # of one trial nothing is known but itself
+        at, rms, below, above = (np.array(column) for column in zip(*points, strict=True))
+        known = np.isfinite(above)  # of one trial nothing is known but itself
         axes.errorbar(
-            x, y, [np.where(above > 0, below, 0.0), above], marker="os"[k], color="0.1", markerfacecolor=face,
+            at, rms, np.where(known, [below, above], 0.0), marker="os"[k], color="0.1", markerfacecolor=face,
             markersize=5, capsize=3, label=f"{name} attack, 99 % interval", **JOINED.get(name, JOINED[""]),
         )  # fmt: skip
 
