@@ -187,7 +187,7 @@ def test_the_figure_has_its_noises_quotients_and_attacks(private: Findings) -> N
     words = [[t.get_text() for t in axes.get_legend().get_texts()] for axes in (left, middle, right)]
     assert {"d = 25: DP, proved", "d = 400: reconstruction fails", "√m"} <= set(words[0])
     assert {"proved, m = 1 000 000", "no less, as m grows", "√d"} <= set(words[1])
-    assert "tensor, d = 10, 1 of the noise for failure" in words[2]
+    assert "tensor, d = 10, at 1 × the noise for failure" in words[2]
     assert any("failed" in t.get_text().lower() for t in right.texts)
 
 

@@ -167,9 +167,8 @@ def draw(found: Findings) -> Figure:
     _draw_noises(panels[0], found)
     _draw_quotients(panels[1], found)
     _draw_attacks(panels[2], found)
-    for axes in panels:
-        axes.minorticks_off()
-        legend_below(axes)
+    for axes, columns in zip(panels, (2, 2, 1), strict=True):
+        legend_below(axes, size=7, columns=columns)
     failed = failure_note([c for c in found.cells if c.condition["of"] != "noise"])
     figure.suptitle(
         f"(ε, δ) = ({EPSILON:g}, {DELTA:g})-differential privacy against failure of reconstruction: ReLU, B = 1, "
@@ -250,7 +249,7 @@ def _draw_attacks(axes: Axes, found: Findings) -> None:
         x_rms = points or [(math.nan, math.nan)]  # its name stays, with what failed above
         axes.plot(
             *zip(*x_rms, strict=True), MARKERS[names.index(str(name))] + "-", color=colour, markerfacecolor=face,
-            markersize=5, linewidth=0.9, label=f"{name}, d = {d}, {share:g} of the noise for failure",
+            markersize=5, linewidth=0.9, label=f"{name}, d = {d}, at {share:g} × the noise for failure",
         )  # fmt: skip
     axes.axhline(ERROR, **GUESS, label="R = 1/√2, proved at the noise for failure")
     axes.set(xscale="log", yscale="log", xlabel="width m", ylabel="R (root mean square and trials)")

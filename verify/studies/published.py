@@ -114,7 +114,8 @@ def draw(found: Findings) -> Figure:
         _draw_bounds(axes, d, m, B, sigmas=sigmas)
         for k, name in enumerate(ATTACKS):
             _draw_attack(axes, found.where(B=B, attack=name), name, k)
-        title = f"B = {B}, d = {d}, m = {m:,}".replace(",", " ")
+        width = f"{m:,}".replace(",", " ")
+        title = f"B = {B}, d = {d}, m = {width}"
         axes.set(xscale="log", yscale="log", xlabel="noise σ on every entry of ∂L/∂a", title=title)
         axes.set_ylim(2e-3, 2.5)
         label_errors(axes, "y")
@@ -141,7 +142,7 @@ def _draw_bounds(axes: Axes, d: int, m: int, B: int, *, sigmas: list[float]) -> 
         axes.plot(
             fine,
             np.where(values > 0, values, np.nan),
-            linestyle="-" if bound.any_attack else (0, (5, 2)),
+            linestyle="-" if bound.any_attack else (4 * k, (4, 4)),  # two that agree alternate
             linewidth=1.1,
             color=COLOURS[k],
             label=bound.words + scope,
