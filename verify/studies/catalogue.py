@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from verify.studies import assumptions, concentration, deep, first_layer, odd
+from verify.studies import assumptions, concentration, deep, first_layer, odd, privacy, published
 from verify.studies.study import Study
 
 STUDIES: tuple[Study, ...] = (
@@ -11,4 +11,6 @@ STUDIES: tuple[Study, ...] = (
     first_layer.STUDY,
     deep.STUDY,
     assumptions.STUDY,
+    published.STUDY,
+    privacy.STUDY,
 )
