@@ -47,13 +47,27 @@ class Shown:
         look: Look,
     ) -> Shown:
         """Of the points that have records. Those of experiments that stand beside this one become points of it."""
+        judged: dict[str, set[Kind]] = {}
+        for result in results:
+            judged.setdefault(result.experiment, set()).add(result.kind)
+        asked = {p: judged.get(p.experiment, set()) for p in groups}
         if experiment is not None:
             groups = {replace(p, experiment=experiment.name): group for p, group in groups.items()}
+            asked = {replace(p, experiment=experiment.name): kinds for p, kinds in asked.items()}
         together = series([p for p, group in groups.items() if group], x)
         wording = Wording.of(together, x)
         part, kinds = _part(experiment), kinds_of(experiment)
         curves = tuple(
-            curve_of(points, name, k, groups, x, level, part, kinds)
+            curve_of(
+                points,
+                name,
+                k,
+                groups,
+                x,
+                level,
+                part,
+                [q for q in STYLES if q in kinds or q in asked[points[0]]],
+            )
             for k, points, name in zip(colours(together, x), together, wording.names, strict=True)
         )
         points = [p for s in together for p in s]

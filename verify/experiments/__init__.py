@@ -13,7 +13,7 @@ from verify.experiments.activations import ACTIVATIONS
 from verify.experiments.beside import BESIDE
 from verify.experiments.defenses import ON_DEFENSES
 from verify.experiments.grid import RANDOM, STANDARD, experiment
-from verify.experiments.limit import LIMITS
+from verify.experiments.limit import LIMITS, LOWERS
 from verify.experiments.map import PLANES
 from verify.experiments.scaling import SCALING
 from verify.experiments.upper import UPPER
@@ -26,6 +26,7 @@ WRITTEN: tuple[Experiment, ...] = (
     *SCALING,
     *UPPER,
     *LIMITS,
+    *LOWERS,
     *BESIDE,
     *PLANES,
 )

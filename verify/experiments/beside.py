@@ -12,12 +12,14 @@ from dataclasses import replace
 from bounds import AttackSpec, LikelihoodAttack, MessagePassing
 from verify.experiments.defenses import ON_DEFENSES
 from verify.experiments.grid import RESIDUALIZED
+from verify.judge.limit import LimitCheck
+from verify.measure.check import Check
 from verify.measure.experiment import Experiment, Reduced
 
 #: Against strength: one width, a hundred neurons for each unknown of two features.
 STRENGTH_WIDTH = 10_000
 
-#: At each point: trials are seen, and compared with the tensor attack on the same observations, and not judged.
+#: At each point: trials are seen, and compared with the tensor attack on the same observations.
 TRIALS = 5
 
 #: Of the quick versions: the quick run of everything is to name the strongest attack on every defense, no more.
@@ -47,6 +49,9 @@ MESSAGE_PASSING: Mapping[str, tuple[int, ...]] = {
     "strength-noise": (STRENGTH_WIDTH,),
 }
 
+#: Where what is seen leaves every attack an error: none of these two is to go below the limit.
+LIMITED = ("noise", "rounding", "strength-noise")
+
 
 def beside(
     main: Experiment, attack: AttackSpec, widths: Sequence[int], trials: int, *, in_all: bool
@@ -60,6 +65,7 @@ def beside(
     )
     settings = dict.fromkeys(here)
     points = dict.fromkeys(replace(p, m=m) for m in widths for p in settings)
+    rules: tuple[Check, ...] = (LimitCheck(),) if main.name in LIMITED else ()
     kept = main.reduced
     quick = kept and Reduced(
         width=QUICK_WIDTH,
@@ -70,11 +76,19 @@ def beside(
         in_all=kept.in_all and in_all,
     )
     return Experiment(
-        name, main.title, tuple(points), (), main.claims, trials, main.seed, reduced=quick, beside=main.name
+        name,
+        main.title,
+        tuple(points),
+        rules,
+        main.claims,
+        trials,
+        main.seed,
+        reduced=quick,
+        beside=main.name,
     )
 
 
-#: Theory says nothing of these attacks yet, so nothing is asked of them: what they reach is told beside the verdicts.
+#: What these attacks reach is told beside the verdicts; of what no attack goes below, ``limit.py`` has more.
 BESIDE: tuple[Experiment, ...] = tuple(
     beside(main, attack, widths[main.name], TRIALS, in_all=in_all)
     for attack, widths, in_all in (

@@ -1,10 +1,12 @@
-"""The limit of all attacks against the two that should come near it, at few neurons for each dimension."""
+"""What no attack goes below, against the two that should come near it: the limit, at few neurons for each dimension, and
+LOWER, which holds at every d and m."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from bounds import (
+    DPSGD,
     AttackSpec,
     Defense,
     DeterministicRounding,
@@ -13,13 +15,18 @@ from bounds import (
     LikelihoodAttack,
     MessagePassing,
 )
-from verify.experiments.grid import ORTHONORMAL, grid
+from verify.experiments.grid import ORTHONORMAL, RANDOM, grid
 from verify.judge.limit import LimitCheck, ReachedCheck
+from verify.judge.lower import LowerCheck
+from verify.judge.predicted import PredictedCheck
 from verify.measure.check import Check
 from verify.measure.experiment import Experiment, Reduced
 
 #: A dimension at which errors scatter by 1/sqrt(2 B d), 2 to 4 per cent, and known norms change them by less than .2.
 DIMENSION = 400
+
+#: The interval of six trials is 2 to 5 per cent to either side.
+TRIALS = 6
 
 #: Neurons per dimension.
 ALPHAS = (3, 10, 20, 100)
@@ -48,7 +55,7 @@ def _against(
         tuple(replace(p, attack=attack) for p in points),
         rules,
         ("C9",),
-        trials=20,
+        trials=TRIALS,
         reduced=reduced,
     )
 
@@ -60,5 +67,33 @@ LIMITS: tuple[Experiment, ...] = tuple(
         # the interval of eight trials is 4 per cent to either side
         _against(B, MessagePassing(), (LimitCheck(), ReachedCheck()), defenses, _QUICK if B == 2 else None),
         _against(B, LikelihoodAttack(), (LimitCheck(),), defenses),
+    )
+)
+
+#: In a small dimension, where trials are cheap and LOWER is farthest from the limit: 500 of each defense.
+LOWERS: tuple[Experiment, ...] = tuple(
+    Experiment(
+        f"lower-{name}",
+        f"What no attack goes below: {name}",
+        tuple(
+            replace(p, attack=LikelihoodAttack())
+            for p in grid(
+                f"lower-{name}",
+                RANDOM,
+                d=20,
+                m=(1_000, 4_000),
+                B=2,
+                defenses=defenses,
+                moments=("residualized",),
+            )
+        ),
+        (LowerCheck(), PredictedCheck(0.1)),
+        (claim,),
+        trials=125,
+        reduced=Reduced(4_000, 60, defenses[:1], narrowest=4_000),
+    )
+    for name, claim, defenses in (
+        ("noise", "C9", (GradientNoise(0.5), GradientNoise(2.0))),
+        ("dp-sgd", "C10", (DPSGD(1.0, 0.01, per_sample=True), DPSGD(1.0, 0.01, per_sample=False))),
     )
 )
