@@ -446,7 +446,10 @@ def test_a_setting_of_one_s_own(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     summary = json.loads(out)
     assert code == told_by(summary)
     assert summary["trials"] == 8
-    assert [r["kind"] for r in summary["results"]] == ["predicted", "predicted", "rate", "upper", "upper"]
+    assert [r["kind"] for r in summary["results"]] == [
+        *("predicted", "predicted", "rate"),
+        *("upper", "upper", "lower", "lower", "limit", "limit"),
+    ]
     (records,) = (tmp_path / "records").glob("own-gradient-noise-*.jsonl")
     assert b"<svg" in (tmp_path / f"{records.stem}.svg").read_bytes()
     code, again, _ = run(
@@ -576,7 +579,7 @@ def test_a_setting_of_one_s_own_from_python(tmp_path: Path) -> None:
     results = compare(records, experiment)
     plot(records, tmp_path / "own.pdf", experiment)
     assert (tmp_path / "own.pdf").read_bytes().startswith(b"%PDF")
-    assert {r.kind for r in results} == {Kind.PREDICTED, Kind.RATE, Kind.UPPER, Kind.LIMIT}
+    assert {r.kind for r in results} == {Kind.PREDICTED, Kind.RATE, Kind.UPPER, Kind.LOWER, Kind.LIMIT}
     assert {r.experiment for r in results} == {experiment.name}
 
 

@@ -222,7 +222,7 @@ def test_what_stands_beside_an_experiment_is_in_its_figure_or_in_its_own() -> No
     )
     for experiment in (*BESIDE, *PLANES):
         assert not experiment.beside or experiment.beside in EXPERIMENTS
-        assert experiment.rules == (), "nothing is stated of these attacks"
+        assert {check.kind for check in experiment.rules} <= {Kind.LIMIT}, "no rate, no constant"
 
 
 def test_points_and_records_of_the_tensor_attack_are_what_they_were() -> None:
@@ -254,17 +254,25 @@ def test_one_figure_for_both_that_says_which_attack_a_verdict_is_about(tmp_path:
     ]
     told = " ".join((tmp_path / "strength-noise.caption.txt").read_text().split())
     assert "Exact: R < 1e-06, counted at its place and not drawn: 18 of 36 trials" in told
-    assert results and {r.attack for r in results} == {"tensor attack"}
-    assert all("tensor attack" in r.series for r in results)
+    about = {(r.kind, r.attack) for r in results}
+    assert about == {(Kind.PREDICTED, "tensor attack"), (Kind.LIMIT, "likelihood attack")}
+    assert all(r.attack in r.series for r in results)
     drawn = (tmp_path / "strength-noise.svg").read_text()
-    for words in ("likelihood attack: each 3 of 3 exact", "PREDICTED (tensor attack)", "m = 10 000"):
+    for words in (
+        "likelihood attack: each 3 of 3 exact",
+        "PREDICTED (tensor attack, likelihood attack)",
+        "m = 10 000",
+    ):
         assert words in drawn, words
     assert "failed" not in drawn, "what runs also is compared in the table, not drawn"
 
 
 def test_alone_it_has_a_figure_of_its_own(tmp_path: Path) -> None:
     *_, (beside, records) = joined().items()
-    assert judge_and_draw({beside: records}, tmp_path, "svg") == []
+    results = judge_and_draw({beside: records}, tmp_path, "svg")
+    assert {(r.kind, r.attack, r.verdict) for r in results} == {(Kind.LIMIT, "likelihood attack", "fails")}, (
+        "made-up errors of 1e-13 are below what noise allows"
+    )
     assert (tmp_path / "strength-noise-likelihood.svg").exists()
 
 

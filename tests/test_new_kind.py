@@ -140,8 +140,8 @@ def test_a_kind_from_outside_is_compared_searched_and_drawn(copied: Path) -> Non
     edited(
         copied / "bounds" / "kinds" / "stated.py",
         (
-            "PREDICTED_ELEMENTWISE, FLOOR, UPPER, *OF_ANY),",
-            "PREDICTED_ELEMENTWISE, FLOOR, UPPER, MEDIAN, *OF_ANY),",
+            "PREDICTED_ELEMENTWISE, FLOOR, UPPER),",
+            "PREDICTED_ELEMENTWISE, FLOOR, UPPER, MEDIAN),",
         ),
         (
             "from bounds.kinds.rate import",

@@ -19,6 +19,7 @@ from synthetic_records import make_experiment, make_point, make_record, simulate
 from bounds import Dropout, Evaluation, GradientNoise, Kind, StochasticRounding, evaluate
 from verify import EXPERIMENTS, plot, plot_summary
 from verify.draw.side_by_side import plot_side_by_side
+from verify.draw.style import GUIDE
 from verify.experiments.own import own_experiment
 from verify.judge.base import bound_at
 from verify.judge.compare import compare
@@ -128,7 +129,7 @@ def test_a_prediction_at_one_width_alone_is_seen() -> None:
 
 def test_the_rate_is_a_thin_grey_guide_above_all_data_with_its_verdict(drawn: Figure) -> None:
     main = drawn.axes[0]
-    (guide,) = [line for line in main.lines if line.get_linestyle() == "--"]
+    (guide,) = [line for line in main.lines if line.get_color() == GUIDE["color"]]
     colour = to_hex(guide.get_color())
     assert colour[1:3] == colour[3:5] == colour[5:7] and guide.get_linewidth() < 1
     x, y = (np.asarray(v, dtype=float) for v in guide.get_data())
@@ -146,7 +147,7 @@ def test_a_rate_is_drawn_nowhere_without_a_verdict() -> None:
     assert unasked.axes[1].get_xlabel() == "batch size B"
     asked = plot(records, x="B")
     for figure, dashed in ((unasked, 0), (asked, 1)):
-        assert len([line for line in figure.axes[0].lines if line.get_linestyle() == "--"]) == dashed
+        assert len([line for line in figure.axes[0].lines if line.get_color() == GUIDE["color"]]) == dashed
         assert ("RATE" in words(figure)) == bool(dashed)
     assert "RATE, upper order only, slope 1: holds, not tight" in words(asked).replace("\n", " ")
 

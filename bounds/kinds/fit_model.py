@@ -203,7 +203,7 @@ class Model:
         then a contraction of u^q, and as large as the symmetric tensors of order q."""
         B, q = self.B, self.order
         size = math.comb(B + q - 1, q) + (B * (B + 1) // 2 if q % 2 else 0)
-        second, core = (flat(symmetric_tensors(B, k)) for k in (2, q))
+        second, core = (as_rows(symmetric_tensors(B, k)) for k in (2, q))
         points = np.random.default_rng(0).standard_normal((4 * size, B))
         points = points / np.linalg.norm(points, axis=1, keepdims=True)
         root = math.sqrt(self.omega) * self.kappa
@@ -231,14 +231,14 @@ class Model:
     def complement(self) -> Functionals:
         """Orthonormal functionals of what a fit sees, and no small change of the model fits: they vanish on the columns
         of J."""
-        second, core = (flat(symmetric_tensors(self.B, k)) for k in (2, self.order))
+        second, core = (as_rows(symmetric_tensors(self.B, k)) for k in (2, self.order))
         split = self.B**2
         inner = np.concatenate([second @ self._columns[:split], core @ self._columns[split:]])
         free = np.linalg.svd((self._atoms @ inner).T)[2][split:] @ self._atoms
         return self._functionals(free)
 
 
-def flat(tensors: Array) -> Array:
+def as_rows(tensors: Array) -> Array:
     """A stack of tensors as rows."""
     return tensors.reshape(len(tensors), -1)
 

@@ -33,12 +33,14 @@ def judge_and_draw(measured: Mapping[Experiment, Sequence[Record]], out: Path, s
     groups: dict[Point, Sequence[TrialOutcome]] = {}
     results: list[Result] = []
     for experiment, records in measured.items():
-        own = group_records(records, experiment)
-        results += judged(own, experiment.rules, Conduct())
         # What runs also where an experiment stands beside another is for comparing at equal width: ``strongest``.
-        groups |= {
-            p: g for p, g in own.items() if not experiment.beside or type(p.attack) in experiment.attacks
+        own = {
+            p: g
+            for p, g in group_records(records, experiment).items()
+            if not experiment.beside or type(p.attack) in experiment.attacks
         }
+        results += judged(own, experiment.rules, Conduct())
+        groups |= own
     first = next(iter(measured))
     path = out / f"{first.name}.{suffix}"
     if first.plane:

@@ -76,7 +76,7 @@ def fluctuations(known: Known, tally: Tally) -> Fluctuations:
     return Fluctuations(
         sampled(at),
         perturbed(at),
-        gradient(at),
+        slope_sizes(at),
         _curvature(at),
         weighted_rms(span, rest, tally, size=1 / span.sigma, expectation=span.inverse_power),
     )
@@ -132,7 +132,7 @@ def _radial_means(at: At, envelopes: Callable[[int, Array], Array], expected: Ar
     )
 
 
-def gradient(at: At) -> Array:
+def slope_sizes(at: At) -> Array:
     """Sample root mean square of ``2 h^z L z + q f0 M[He_{q-1}(z)] - A_* z <M, He_q(z)>`` (the last if residualized)."""
     case, span, ball, q = at.case, at.case.span, at.case.ball, at.case.span.order
     g, z, values = case.functionals, at.case.ball.points, at.case.values

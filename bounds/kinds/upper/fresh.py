@@ -19,7 +19,7 @@ from bounds.arrays import Array
 from bounds.gaussian.symmetric import symmetric_tensors
 from bounds.gaussian.tails import Envelope, Sample
 from bounds.kinds.upper.budget import Known, Tally
-from bounds.kinds.upper.fluctuations import At, Entries, gradient, perturbed, sampled
+from bounds.kinds.upper.fluctuations import At, Entries, perturbed, sampled, slope_sizes
 from bounds.kinds.upper.remainders import Coupling, MomentsError, sampled_norm
 from bounds.kinds.upper.span import SpanTheorem
 
@@ -102,7 +102,7 @@ def fresh(known: Known, tally: Tally) -> Fresh:
     at = At.of(known, tally)
     span, g = at.case.span, at.case.functionals
     count, removed = len(g), span.residualized
-    first = gradient(at) * tally.normal(count) / math.sqrt(span.m)
+    first = slope_sizes(at) * tally.normal(count) / math.sqrt(span.m)
     start = at.case.places["second"].stop
     entries = Entries.of(at, slice(start, count))
     squares = np.zeros((4, count))
