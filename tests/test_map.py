@@ -260,7 +260,8 @@ def test_one_figure_for_both_that_says_which_attack_a_verdict_is_about(tmp_path:
     drawn = (tmp_path / "strength-noise.svg").read_text()
     for words in (
         "likelihood attack: each 3 of 3 exact",
-        "PREDICTED (tensor attack, likelihood attack)",
+        "PREDICTED (",
+        "LIMIT (likelihood attack)",
         "m = 10 000",
     ):
         assert words in drawn, words
