@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from verify.studies import assumptions, concentration, deep, first_layer, odd, privacy, published
+from verify.studies import assumptions, concentration, deep, first_layer, odd, privacy, protection, published
 from verify.studies.study import Study
 
 STUDIES: tuple[Study, ...] = (
@@ -12,5 +12,6 @@ STUDIES: tuple[Study, ...] = (
     deep.STUDY,
     assumptions.STUDY,
     published.STUDY,
+    protection.STUDY,
     privacy.STUDY,
 )
