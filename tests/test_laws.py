@@ -208,6 +208,9 @@ def test_off_has_the_undefended_bounds(family: Family, moments: str) -> None:
             assert found[kind].value == pytest.approx(none[kind].value, rel=3e-3 if gridded else 1e-12), kind
         if gridded:
             assert found.floor == 0
+        if family.density is Defense.density:
+            assert "does not say the density" in found[Kind.LIMIT].why
+            continue
         ours, theirs = (Channel.of(defense, setting()) for defense in (off, NoDefense()))
         assert (ours.alpha, ours.density) == (theirs.alpha, theirs.density)
         np.testing.assert_allclose(ours.residuals, theirs.residuals, rtol=1e-12)
