@@ -59,7 +59,7 @@ def require_noise(density: Density) -> None:
         )
     if density.sigma < _LEAST_NOISE:
         raise UnsupportedBound(
-            f"not computed: noise of standard deviation {density.sigma:.3g}, below {_LEAST_NOISE:g}, is none to floating point"
+            f"not computed: noise of standard deviation {density.sigma:.3g}, below {_LEAST_NOISE:g}, is none to floats"
         )
     if density.moves > 0:
         raise UnsupportedBound("not proved where weights move while the client computes")
