@@ -208,6 +208,9 @@ def test_off_has_the_undefended_bounds(family: Family, moments: str) -> None:
             assert found[kind].value == pytest.approx(none[kind].value, rel=3e-3 if gridded else 1e-12), kind
         if gridded:
             assert found.floor == 0
+        if family.density is Defense.density:
+            assert "does not say the density" in found[Kind.LIMIT].why
+            continue
         ours, theirs = (Channel.of(defense, setting()) for defense in (off, NoDefense()))
         assert (ours.alpha, ours.density) == (theirs.alpha, theirs.density)
         np.testing.assert_allclose(ours.residuals, theirs.residuals, rtol=1e-12)
@@ -375,7 +378,7 @@ def test_symbolic_bounds_equal_numeric_ones(family: Family, data: st.DataObject)
     two = Setting.from_features(X[:2], Y[:2], m)
     here = data.draw(st.sampled_from([two, Setting.orthonormal(16, m, 1, labels=[3.0])]))
     found = evaluate(defense, here)
-    for kind in set(Kind) - {Kind.RATE, Kind.LIMIT}:  # LIMIT takes a second: see its own tests
+    for kind in set(Kind) - {Kind.RATE, Kind.LIMIT}:  # LIMIT takes a second: it has a law of its own
         value = found[kind]
         if value.value is None or value.trivial:
             continue
@@ -414,11 +417,54 @@ def test_bounds_of_three_features_are_finite_and_not_negative(family: Family) ->
 
 
 def check_finite(found: Evaluation) -> None:
-    for kind, value in found.items():
+    """Every kind but LIMIT, which takes a second: it has a law of its own."""
+    for kind in set(Kind) - {Kind.LIMIT}:
+        value = found[kind]
         assert value.why
         assert value.value is None or (math.isfinite(value.value) and value.value >= 0), kind
     if found.lower is not None and found.upper is not None:
         assert found.lower <= found.upper
+
+
+#: One feature, one of another activation, and two: above the threshold of what is exact without noise, not near it.
+LIMITED = {
+    "one": Setting.orthonormal(16, 160, 1, labels=[3.0]),
+    "one, wide": Setting.orthonormal(16, 480, 1, "elu", labels=[3.0]),
+    "two": Setting.from_features(X[:2], Y[:2], 80),
+}
+
+
+@FAMILIES
+@pytest.mark.parametrize("here", LIMITED.values(), ids=LIMITED)
+def test_limits_are_errors(family: Family, here: Setting) -> None:
+    """The first member: finite, between 0 and what no gradient at all leaves, message passing no better than the best; the
+    symbol is the value. Negative control: below every threshold, at half a neuron for each dimension, it is larger."""
+    defense = family.grid()[0] if family.parameters() else family()
+    found = evaluate(defense, here)[Kind.LIMIT]
+    if family.density is Defense.density:
+        assert found.value is None and "does not say the density" in found.why
+        return
+    assert found.value is not None, found.why
+    told = found.details
+    assert all(map(math.isfinite, told.values())) and min(told.values()) >= 0
+    assert 0 <= found.value <= told["passing"] <= math.sqrt(float(np.mean(here.norms**2))) + told["numerical"]
+    assert expression(defense, Kind.LIMIT) == SYMBOLS["limit"] and told["limit"] == found.value
+    fewer = evaluate(defense, here.with_width(here.d // 2))[Kind.LIMIT]
+    assert fewer.value is not None and fewer.value > found.value + fewer.details["numerical"]
+
+
+@FAMILIES
+def test_what_an_entry_tells_of_the_span_gives_a_finite_error(family: Family) -> None:
+    """Too few neurons for first order, many for the spectral law: PREDICTED is finite, not negative and no more than what
+    a wrong direction costs, or there is a reason."""
+    few = Setting.from_features(correlated(2, 60), Y[:2], 3_600)
+    defense = family.grid()[0] if family.parameters() else family()
+    found = evaluate(defense, few)[Kind.PREDICTED]
+    if found.value is not None:
+        assert 0 <= found.value <= 2 and min(found.details.values()) >= 0
+        assert all(map(math.isfinite, found.details.values()))
+        return
+    assert re.match("the span|not first order|not proved|not computed", found.why), found.why
 
 
 @FAMILIES

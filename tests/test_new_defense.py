@@ -275,8 +275,7 @@ predicted = compare(records_of_both, together, kind="predicted")
 one, two = (r for r in predicted if "2 000" in r.series and "plain" not in r.series)
 assert one.measured == two.measured and one.predicted == two.predicted  # the same trials by either name
 rates = compare(records_of_both, kind="rate")
-assert sorted(r.verdict == "uninformative" for r in rates) == [False, False, True], rates
-assert "no rate is stated" in next(r.text for r in rates if r.verdict == "uninformative")
+assert len(rates) == 2 and all("tensor attack" in r.series and r.verdict != "uninformative" for r in rates), rates
 assert check_point(lambda setting: 3.0 * stated.predicted, "predicted", alone.points[0], trials=6).verdict == "fails"
 """
 

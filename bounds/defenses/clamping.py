@@ -10,7 +10,7 @@ import numpy as np
 
 from bounds.arrays import Array
 from bounds.defense import Defense, param
-from bounds.density import Clamped
+from bounds.density import Clamped, Density, Plain
 from bounds.law import Elementwise
 from bounds.setting import Setting
 
@@ -26,8 +26,8 @@ class Clamping(Defense):
     def law(self, setting: Setting) -> Elementwise:
         return Elementwise(_clamped, _squared, unbiased=math.isinf(self.limit), parameters=(self.limit,))
 
-    def density(self) -> Clamped:
-        return Clamped(limit=self.limit)
+    def density(self) -> Density:
+        return Plain() if math.isinf(self.limit) else Clamped(limit=self.limit)
 
 
 def _clamped(g: Array, limit: float) -> Array:

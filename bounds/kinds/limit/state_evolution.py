@@ -128,6 +128,10 @@ def state_evolution(
     for step in range(1, steps + 1):
         information = alpha * mean_information(G, V, r, activation, density, entries, along)
         before, V = V, np.asarray(np.linalg.inv(inverse + information), dtype=np.float64)
+        if (
+            swings >= SWINGS
+        ):  # about a kink, each time to its other side: the point of rest is between the two
+            V = (V + before) / 2
         error, was = _rms(V), error
         change, moved = moved, math.log(error / was)
         swings += change * moved < 0

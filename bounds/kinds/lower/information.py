@@ -20,6 +20,9 @@ from bounds.arrays import Array
 from bounds.density import Clamped, Density, Dithered, Erased, Masked, Plain, Rounded, Signs, Thresholded
 from bounds.errors import UnsupportedBound
 
+#: Standard deviations of the noise below this are none to floating point: information has their square in it.
+_LEAST_NOISE = 1e-80
+
 #: Cells of a rounding are counted up to so many standard deviations of the noise away.
 _REACH = 9.0
 
@@ -53,6 +56,10 @@ def require_noise(density: Density) -> None:
         raise UnsupportedBound(
             "not proved: without noise an entry has no regular information (its law jumps, or is no density), so that "
             "information bounds nothing"
+        )
+    if density.sigma < _LEAST_NOISE:
+        raise UnsupportedBound(
+            f"not computed: noise of standard deviation {density.sigma:.3g}, below {_LEAST_NOISE:g}, is none to floats"
         )
     if density.moves > 0:
         raise UnsupportedBound("not proved where weights move while the client computes")

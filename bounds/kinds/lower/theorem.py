@@ -13,7 +13,7 @@ from bounds import checks
 from bounds.arrays import Array
 from bounds.defense import Defense
 from bounds.density import Density
-from bounds.errors import UnsupportedBound
+from bounds.errors import TrivialBound, UnsupportedBound
 from bounds.estimator import AttackSpec
 from bounds.gaussian.activations import ZERO, Activation
 from bounds.kinds.lower.clipped import Entries, clipped_samples, clipped_whole, lipschitz
@@ -121,6 +121,9 @@ def _numeric(
     told = _BY_LAW[type(law)](law, density.sigma, setting, means) / density.sigma**2
     found = orbit_bound(told, setting.gram, setting.d, signs=sign_free(setting.activation))
     before = 1 / float(np.mean(np.diag(setting.gram)))
+    if found.square == 0:
+        why = "trivial: the noise is so small that what matching may gain is all of the error, to floating point"
+        raise TrivialBound(0.0, why, {"ordered": math.sqrt(found.ordered), "sharpness": found.sharpness})
     entry = max(0.0, 1 / found.square - before) * (setting.d - setting.B) / setting.m
     return math.sqrt(found.square), {
         "ordered": math.sqrt(found.ordered),

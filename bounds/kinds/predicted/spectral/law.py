@@ -171,7 +171,7 @@ class _Spectrum:
             end = side * (1 - _POLE) / largest
         if self.room(end) >= 0:
             return end
-        return float(scipy.optimize.brentq(self.room, 0.0, end))
+        return float(scipy.optimize.brentq(self.room, 0.0, end, xtol=2e-12 * min(1.0, abs(end))))
 
     def signal(self, s: float) -> Array:
         """F(s), (K, K)."""

@@ -31,7 +31,7 @@ _START = 64
 @dataclass(frozen=True)
 class Thresholds:
     """Widths m: the span is lost below ``span``, the attack gives no result below ``result``; infinite where that is so at
-    any width."""
+    every width up to ``LARGEST_SIZE``."""
 
     span: float
     result: float
@@ -92,18 +92,18 @@ class SpectralLaw:
         known: dict[int, FoundSpan] = {}
 
         def at(logarithm: float) -> FoundSpan:
-            m = round(math.exp(logarithm))
+            m = min(round(math.exp(logarithm)), LARGEST_SIZE)
             if m not in known:
                 known[m] = self.found(m, _COARSE)
             return known[m]
 
         def crossing(wrong: str) -> float:
-            least, step = math.log(self.setting.B + 2), math.log(2)
-            high = math.log(_START * self.setting.d)
+            least, most, step = math.log(self.setting.B + 2), math.log(LARGEST_SIZE), math.log(2)
+            high = min(math.log(_START * self.setting.d), most)
             while getattr(at(high), wrong):
-                high += 2 * step
-                if high > math.log(LARGEST_SIZE / 10):
+                if high == most:
                     return math.inf
+                high = min(high + 2 * step, most)
             # from above: with very few neurons noise may look like a direction of the span
             low = high - step
             while low > least and not getattr(at(low), wrong):
@@ -144,7 +144,7 @@ def _lost(law: SpectralLaw, found: FoundSpan) -> str:
     B, found_from = law.setting.B, law.thresholds
     what = "the span is lost" if found.lost else "the span hardly stands out of the noise"
     if math.isinf(found_from.result):
-        return f"{what}: the weakest of {B} directions is in the noise at every width"
+        return f"{what}: the weakest of {B} directions is in the noise at every width that is computed with"
     return (
         f"{what}: by the spectral law the weakest of {B} directions is {found.gap:.2f} times the edge of the noise; it is "
         f"lost below m = {found_from.span:.3g}, and the attack gives no result below m = {found_from.result:.3g}"
