@@ -33,8 +33,6 @@ ALPHAS = (3, 10, 20, 100)
 
 _WIDTHS = tuple(DIMENSION * alpha for alpha in ALPHAS)
 
-_QUICK = Reduced(4_000, 8, (GradientNoise(0.5),), narrowest=4_000)
-
 _NOISY: tuple[Defense, ...] = tuple(GradientNoise(sigma) for sigma in (0.1, 0.5, 1.0))
 
 
@@ -43,7 +41,6 @@ def _against(
     attack: AttackSpec,
     rules: tuple[Check, ...],
     defenses: tuple[Defense, ...],
-    reduced: Reduced | None = None,
 ) -> Experiment:
     name = f"limit-{B}-{attack.name.replace('_', '-')}"
     points = grid(
@@ -56,7 +53,6 @@ def _against(
         rules,
         ("C9",),
         trials=TRIALS,
-        reduced=reduced,
     )
 
 
@@ -64,8 +60,7 @@ LIMITS: tuple[Experiment, ...] = tuple(
     made
     for B, defenses in ((1, _NOISY), (2, (*_NOISY, Dropout(p=0.5), DeterministicRounding(step=1.0))))
     for made in (
-        # the interval of eight trials is 4 per cent to either side
-        _against(B, MessagePassing(), (LimitCheck(), ReachedCheck()), defenses, _QUICK if B == 2 else None),
+        _against(B, MessagePassing(), (LimitCheck(), ReachedCheck()), defenses),
         _against(B, LikelihoodAttack(), (LimitCheck(),), defenses),
     )
 )

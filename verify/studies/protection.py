@@ -117,7 +117,7 @@ def draw(found: Findings) -> Figure:
     hidden = 0
     for k, family in enumerate(FAMILIES):
         rows = [row for row in summary(found) if row["family"] == family and row["cost"] is not None]
-        style = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)], "markersize": 6}
+        style = {"color": COLOURS[k % len(COLOURS)], "marker": (*MARKERS, "h")[k], "markersize": 6}
         left = [row for row in rows if row["LIMIT"] is None or row["LIMIT"] > 0]
         stated = [row for row in left if row["LIMIT"] is not None]
         axes.plot(
@@ -147,14 +147,14 @@ def draw(found: Findings) -> Figure:
         xlabel="what is lost of the gradient (part of its norm, best multiple)",
         ylim=(1.6e-3, 2),
     )
-    axes.set_xlim(-0.75, 1.03)
+    axes.set_xlim(-0.5, 1.03)
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     axes.set_ylabel("error R: LIMIT (lines), likelihood attack (marks)")
     label_errors(axes, "y")
     legend_below(axes, columns=3)
     failed = failure_note(found.cells)
     figure.suptitle(
-        f"What no attack can avoid, against what the defense costs: ReLU, B = {B}, d = {D}, m = {M}, {found.trials} trials each"
+        f"What no attack can avoid, against what it costs: ReLU, B = {B}, d = {D}, m = {M}, {found.trials} trials each"
         + (f", {failed}" if failed else ""),
         fontsize=9,
     )
