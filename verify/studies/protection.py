@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -117,7 +117,11 @@ def draw(found: Findings) -> Figure:
     hidden = 0
     for k, family in enumerate(FAMILIES):
         rows = [row for row in summary(found) if row["family"] == family and row["cost"] is not None]
-        style = {"color": COLOURS[k % len(COLOURS)], "marker": (*MARKERS, "h")[k], "markersize": 6}
+        style: dict[str, Any] = {
+            "color": COLOURS[k % len(COLOURS)],
+            "marker": (*MARKERS, "h")[k],
+            "markersize": 6,
+        }
         left = [row for row in rows if row["LIMIT"] is None or row["LIMIT"] > 0]
         stated = [row for row in left if row["LIMIT"] is not None]
         axes.plot(
