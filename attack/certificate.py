@@ -3,6 +3,9 @@
 The neurons are split. An attack of the certificate's own sees one part only; what its result, the *reference*, leaves of the
 other part bounds its distance from the truth (bounds/proofs/certificate.md). Any reconstruction, whatever made it and
 whichever neurons it used, is then as far from the truth as from the reference, and the reference's own distance more.
+
+Proved up to one premise: the entries that the reference is found from hold the residuals, B numbers that the held-out
+neurons move too, if little, and the reference must not follow them in that (step 1 of the proof).
 """
 
 from __future__ import annotations
@@ -74,7 +77,8 @@ def certificate(
     attack: AttackSpec | None = None,
     seed: int = 2,
 ) -> Certificate:
-    """With probability at least ``1 - delta`` the reconstruction's R is at most ``.value`` (bounds/proofs/certificate.md).
+    """With probability at least ``1 - delta`` the reconstruction's R is at most ``.value`` on the ``.premises``
+    (bounds/proofs/certificate.md). It is of one call: the best of several needs ``delta`` split among them.
 
     held: the share of the neurons, the last ones, that the certificate's own ``attack`` (``LikelihoodAttack()`` unless
     given) does not see; 0.95 without noise, 0.75 with noise unless given. largest_label: in absolute value. The
@@ -148,6 +152,7 @@ def certificate(
         "the weights are independent standard Gaussians, and the batch was chosen without regard to them",
         f"all features have norm {norm:g}, labels are at most {largest_label:g} in absolute value, B = {B}",
         f"the noise is Gaussian with standard deviation {sigma:g}" if sigma else "no noise",
+        "the reference does not follow the few digits of the residuals that held-out neurons move (not proved)",
         "floating point, expectations by quadrature",
     )
     return dataclasses.replace(

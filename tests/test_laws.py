@@ -35,6 +35,7 @@ from bounds import (
     NoDefense,
     Param,
     Setting,
+    SignCompression,
     StochasticRounding,
     TensorAttack,
     UnsupportedBound,
@@ -444,7 +445,13 @@ def test_limits_are_errors(family: Family, here: Setting) -> None:
     if family.density is Defense.density:
         assert found.value is None and "does not say the density" in found.why
         return
-    assert found.value is not None, found.why
+    if found.value is None:
+        assert (
+            family is SignCompression
+            and here.activation.name == "relu"
+            and "no feature is active" in found.why
+        )
+        return
     told = found.details
     assert all(map(math.isfinite, told.values())) and min(told.values()) >= 0
     assert 0 <= found.value <= told["passing"] <= math.sqrt(float(np.mean(here.norms**2))) + told["numerical"]

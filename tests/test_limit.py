@@ -30,7 +30,7 @@ from bounds import (
     resolve_activation,
 )
 from bounds.arrays import Array
-from bounds.density import Density, Masked, Plain, Signs, Thresholded
+from bounds.density import Density, Masked, Plain, Rounded, Signs, Thresholded
 from bounds.gaussian.activations import Activation
 from bounds.kinds.limit import optimal, state_evolution
 from bounds.kinds.limit.channel import Channel
@@ -140,9 +140,10 @@ def test_what_concentrates_takes_the_place_of_what_couples() -> None:
 
 
 def test_edges_tell_as_much_as_they_are_wide() -> None:
-    """Of signs the error falls as 1/alpha, and what is scaled agrees with what is summed over 16 times as many entries:
+    """Of rounding the error falls as 1/alpha, and what is scaled agrees with what is summed over 16 times as many entries:
     6 per cent, as few of them lie near the edge."""
-    first, second = (limit(channel(alpha, Signs(), np.array([1.0]))) for alpha in (30, 300))
+    rounded = Rounded(step=1.0)
+    first, second = (limit(channel(alpha, rounded, np.array([1.0]))) for alpha in (100, 1000))
     assert 10 * second.error == pytest.approx(first.error, rel=0.1)
     V, one = np.array([[4e-4]]), np.ones(1)
     sums = []
@@ -152,6 +153,13 @@ def test_edges_tell_as_much_as_they_are_wide() -> None:
             many = sampled(np.eye(1), one, RELU, Signs(), 2**14)
             sums.append(mean_information(np.eye(1), V, one, RELU, Signs(), many, 60)[0, 0])
     assert sums[0] == pytest.approx(sums[1], rel=0.06)
+
+
+def test_signs_of_entries_that_may_be_zero_have_none() -> None:
+    """ReLU, without noise: a sign of 0 is an atom. With noise, or for tanh, there is none."""
+    with pytest.raises(UnsupportedBound, match="no feature is active"):
+        limit(channel(20, Signs(), np.array([1.0])))
+    assert 0 < limit(channel(20, Signs(sigma=0.5), np.array([1.0]))).error < 1
 
 
 def test_vanishing_residuals_leave_the_features_unknown() -> None:

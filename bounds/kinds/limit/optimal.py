@@ -19,7 +19,7 @@ import numpy as np
 
 from bounds.arrays import Array
 from bounds.defense import Defense
-from bounds.density import Density
+from bounds.density import Density, Signs
 from bounds.errors import UnsupportedBound
 from bounds.estimator import AttackSpec
 from bounds.gaussian.activations import Activation
@@ -88,9 +88,20 @@ def limit(channel: Channel) -> Limit:
         raise UnsupportedBound(f"not computed: m/d is {channel.alpha:.3g}, above {LARGEST_ALPHA:g}")
     if not channel.told.any():
         raise UnsupportedBound("nothing is told: every residual vanishes")
+    if isinstance(channel.density, Signs) and channel.density.sigma == 0 and _rests(channel.activation):
+        raise UnsupportedBound(
+            "not computed: without noise a sign of 0 tells that no feature is active, which the blurred entries of state "
+            "evolution do not show"
+        )
     B = len(channel.residuals)
     gram, residuals = (tuple(np.ravel(values).tolist()) for values in (channel.gram, channel.residuals))
     return _limit(B, channel.alpha, gram, residuals, channel.activation, channel.density)
+
+
+def _rests(activation: Activation) -> bool:
+    """Whether it is 0 on a whole side, so that entries are 0 with a probability."""
+    far = np.array([1.0, 2.0, 3.0])
+    return any(bool(np.all(activation(side * far) == 0)) for side in (-1, 1))
 
 
 @lru_cache(maxsize=_KEPT)
@@ -118,12 +129,17 @@ def _limit(
 def apart(channel: Channel, found: StateEvolution) -> StateEvolution:
     """Where two features enter alike, a start that knows nothing of either keeps them alike, which message passing on a
     finite problem does not: the fixed point from one at which what is known of them differs."""
-    if not channel.exchangeable or found.error == 0:
+    if not channel.exchangeable or found.error == 0 or not _inside(channel, found):
         return found
     V = channel.gram - found.overlap
     scales = 1 - KICK * np.arange(len(V)) / len(V)
     moved = _evolved(channel, overlap=channel.gram - scales[:, None] * V * scales)
     return moved if moved.error * APART < found.error else found
+
+
+def _inside(channel: Channel, found: StateEvolution) -> bool:
+    """Whether floating point tells the overlap from nothing and from the Gram matrix, so that one may go on from there."""
+    return all(np.linalg.eigvalsh(Q)[0] > 0 for Q in (found.overlap, channel.gram - found.overlap))
 
 
 def _evolved(
@@ -149,8 +165,8 @@ def _evolved(
 def _refined(channel: Channel, rough: StateEvolution) -> tuple[float, float]:
     """The error at a fixed point from more entries, and how far off it may be: half the distance of two scramblings, or a
     third of what four times as many entries changed, if that is more."""
-    if rough.error == 0:
-        return 0.0, 0.0
+    if rough.error == 0 or not _inside(channel, rough):
+        return rough.error, 0.0
     V = channel.gram - rough.overlap
     along = ALONG if channel.density.sigma >= _resolved(channel, V) else CLOSE
     one, other = (

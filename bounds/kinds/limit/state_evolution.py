@@ -271,7 +271,8 @@ def posterior(
     n, B = omega.shape
     nodes = lines(B, along)
     M = frame(V, residuals)
-    least = SHARPEST * max(float(np.sqrt(np.mean(seen**2))), np.finfo(float).tiny)
+    size = max(float(np.sqrt(np.mean(seen**2))), float(np.abs(residuals) @ np.sqrt(np.diag(V))))
+    least = SHARPEST * max(size, np.finfo(float).tiny)
     log = np.empty((n, len(nodes.points)))
     # line by line and never entry by entry, as a threshold is read off all that is seen
     step = along * max(1, _AT_A_TIME // (n * along))
@@ -283,7 +284,10 @@ def posterior(
         each = np.repeat(seen, parts.shape[1])
         log[:, part] = density.log_density(each, parts.reshape(-1, B), blur).reshape(n, -1)
     log += np.log(nodes.weights)
-    p = np.exp(log - log.max(axis=1, keepdims=True))
+    top = log.max(axis=1, keepdims=True)
+    if not np.all(np.isfinite(top)):
+        raise UnsupportedBound("not computed: an entry is seen that no point of its posterior explains")
+    p = np.exp(log - top)
     p /= p.sum(axis=1, keepdims=True)
     return p, nodes.points, M
 

@@ -248,6 +248,10 @@ def _estimated(slopes: Slopes, unknowns: int, probes: int) -> CramerRao:
     near = scipy.sparse.linalg.LinearOperator(
         (B * d, B * d), matvec=lambda x: slopes.tangential(first @ slopes.tangential(x.reshape(B, d))).ravel()
     )
+    if len(slopes.w) < B * d - (0 if not slopes.sphere else B):
+        raise UnsupportedBound(
+            f"ill-posed: {len(slopes.w)} entries tell fewer numbers than there are unknowns"
+        )
     generator = np.random.default_rng(0)
     differences = []
     for _ in range(probes):

@@ -109,6 +109,8 @@ def _thresholded(density: Thresholded, t: Array, threshold: float) -> Array:
 def _cells(density: Rounded | Dithered, t: Array) -> tuple[Array, Array]:
     """The multiples of the step (n, k) within reach of t, less t, and whether they are too many to be told apart."""
     step = density.step
+    if step * _MOST <= _REACH * density.sigma:
+        return np.zeros((len(t), 1)), np.array(True)
     count = int(np.ceil(_REACH * density.sigma / step)) + 2
     nearest = np.round(t / step)[:, None] + np.arange(-min(count, _MOST), min(count, _MOST) + 1)
     return step * nearest - t[:, None], np.array(count > _MOST)
@@ -116,7 +118,7 @@ def _cells(density: Rounded | Dithered, t: Array) -> tuple[Array, Array]:
 
 def _rounded(density: Rounded, t: Array, threshold: float) -> Array:
     off, fine = _cells(density, t)
-    if fine or density.step == 0:
+    if fine:
         return _plain(density, t, threshold)
     half = density.step / 2
     return np.asarray(_windows(off - half, off + half, density.sigma).sum(axis=1))

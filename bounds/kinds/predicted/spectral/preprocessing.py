@@ -71,6 +71,8 @@ class Preprocessing:
         """The candidate under which the span is found best by ``m`` neurons with ``dimension`` = d - B directions outside
         it; None where that is by entries as they are."""
         directions = np.eye(len(self.residuals))
+        if dimension <= int(self.residualized):
+            return None  # nothing is outside the span but what the linear part takes
 
         def rank(curve: Curve | None) -> tuple[bool, float]:
             response = self.neurons.seen if curve is None else curve(self.neurons.seen)
