@@ -30,10 +30,9 @@ from bounds import (
     evaluate,
 )
 from bounds.setting import alternating
-from verify.measure.failure import attempt
 from verify.measure.outcome import EXACT
-from verify.studies.noisy import ATTACKS, FEATURES, completed, setting
-from verify.studies.study import Cell, Condition, Failure, Findings, Outcome, Row, Study, failure_note, mixed
+from verify.studies.noisy import completed, measured, problem, setting
+from verify.studies.study import Cell, Condition, Failure, Findings, Outcome, Row, Study, failure_note
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,20 +58,16 @@ FAMILIES: Mapping[str, tuple[Defense, ...]] = MappingProxyType(
 def trial(condition: Condition, seed: int) -> Outcome:
     """``cost`` of one observation, ``error`` of the likelihood attack on it, and ``limit``, which is the setting's own and
     the same in every trial (left out where it is not computed)."""
-    import torch
-
-    from attack import TwoLayerNet, matched_rmse, observe, reconstruct
+    from attack import observe
 
     defense = FAMILIES[str(condition["family"])][int(condition["member"])]
-    X = torch.from_numpy(np.ascontiguousarray(FEATURES.sample(D, B)))
-    net = TwoLayerNet.sample(D, M, "relu", mixed(seed, D, M, B))
-    clean = observe(NoDefense(), net, X, alternating(B), seed).gradient
-    seen = observe(defense, net, X, alternating(B), seed)
-    share = float(seen.gradient @ clean / (seen.gradient.norm() * clean.norm()))
-    found = attempt(lambda: reconstruct(seen, net, attack=ATTACKS["likelihood"], batch_size=B, seed=seed))
+    X, net = problem(D, M, B, seed)
+    found, seen = measured("likelihood", defense, X, net, seed)
     if isinstance(found, Failure):
-        return Failure(found.reason)
-    told = {"cost": math.sqrt(max(0.0, 1 - share**2)), "error": matched_rmse(X, found.features)}
+        return found
+    clean = observe(NoDefense(), net, X, alternating(B), seed).gradient
+    share = float(seen @ clean / (seen.norm() * clean.norm()))
+    told = {"cost": math.sqrt(max(0.0, 1 - share**2)), **found}
     limit = least(defense)
     return told if limit is None else {**told, "limit": limit}
 
@@ -90,15 +85,15 @@ def summary(found: Findings) -> list[Row]:
 
 
 def _row(cell: Cell) -> Row:
-    measured, limit = cell.measured("error"), cell.values("limit")
+    error, limit = cell.measured("error"), cell.values("limit")
     return {
         "family": str(cell.condition["family"]),
         "strength": float(cell.condition["strength"]),
-        "cost": float(np.mean(cell.values("cost"))) if measured.n else None,
+        "cost": float(np.mean(cell.values("cost"))) if error.n else None,
         "LIMIT": float(limit[0]) if len(limit) else None,
-        "R": measured.rms if measured.n else None,
-        "low": measured.low if measured.n else None,
-        "high": measured.high if measured.n else None,
+        "R": error.rms if error.n else None,
+        "low": error.low if error.n else None,
+        "high": error.high if error.n else None,
         "R with guesses": completed(cell).rms,
         "exact": int(np.sum(cell.values("error") < EXACT)),
         "failed": len(cell.failures),
@@ -114,9 +109,9 @@ def draw(found: Findings) -> Figure:
 
     figure = Figure(figsize=(8, 6.6), layout="constrained")
     axes = figure.subplots()
-    hidden = 0
+    hidden, table = 0, summary(found)
     for k, family in enumerate(FAMILIES):
-        rows = [row for row in summary(found) if row["family"] == family and row["cost"] is not None]
+        rows = [row for row in table if row["family"] == family and row["cost"] is not None]
         style: dict[str, Any] = {
             "color": COLOURS[k % len(COLOURS)],
             "marker": (*MARKERS, "h")[k],

@@ -50,7 +50,7 @@ def trial(condition: Condition, seed: int) -> Outcome:
 def ours(d: int, m: int, B: int, sigma: float) -> Mapping[str, float | None]:
     """This project's statements about every attack; None where one is not stated."""
     found = evaluate(GradientNoise(sigma=sigma), setting(d, m, B), LikelihoodAttack())
-    return {name: getattr(found, name, None) for name in OURS}
+    return {name: getattr(found, name) for name in OURS}
 
 
 def literature(d: int, m: int, B: int, sigmas: Array) -> dict[str, Array | None]:

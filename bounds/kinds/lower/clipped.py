@@ -13,8 +13,8 @@ import numpy as np
 
 from bounds.arrays import Array
 from bounds.errors import UnsupportedBound
-from bounds.gaussian.activations import REACH, Activation
-from bounds.kinds.lower.slopes import derivative
+from bounds.gaussian.activations import Activation
+from bounds.gaussian.slope import steepest
 
 #: Deviations, in Lipschitz constants, at which the tails are cut into layers.
 _LAYERS = np.linspace(0.0, 14.0, 113)
@@ -50,13 +50,11 @@ class Entries:
 
 
 def lipschitz(activation: Activation) -> float:
-    """sup |sigma'|, found on a grid; ``UnsupportedBound`` where it grows with the argument."""
-    grid = np.linspace(-REACH, REACH, 80_001)
-    slope = np.abs(derivative(activation)(grid))
-    far = float(slope.max())
-    if far > (1 + 1e-6) * float(slope[np.abs(grid) <= REACH / 2].max()):
+    """sup |sigma'|; ``UnsupportedBound`` where it grows with the argument."""
+    largest = steepest(activation)
+    if math.isinf(largest):
         raise UnsupportedBound(f"not proved for clipping: the slope of {activation.name!r} is not bounded")
-    return far
+    return largest
 
 
 def clipped_whole(entries: Entries, information: Array, max_norm: float) -> Array:

@@ -18,8 +18,9 @@ from bounds import checks
 from bounds.arrays import Array
 from bounds.defense import Defense
 from bounds.errors import UnsupportedBound
+from bounds.gaussian.slope import derivative
 from bounds.kinds.lower.information import information, require_noise
-from bounds.kinds.lower.slopes import derivative, directions_of
+from bounds.kinds.lower.slopes import directions_of
 from bounds.law import Clipping, Unbiased
 from bounds.setting import Setting
 

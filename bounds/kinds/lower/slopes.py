@@ -12,22 +12,15 @@ import numpy as np
 
 from bounds.arrays import Array
 from bounds.density import Density, Erased, Masked, Plain
-from bounds.errors import UnsupportedBound
 from bounds.gaussian.activations import Activation
 from bounds.gaussian.nodes import gaussian_nodes
 from bounds.gaussian.quadrature import plane_moments
+from bounds.gaussian.slope import derivative
 from bounds.kinds.lower.information import information, require_noise
 from bounds.kinds.pairs import planes
 
 #: Nodes whose entries are computed at a time.
 _AT_A_TIME = 2**14
-
-
-def derivative(activation: Activation) -> Callable[[Array], Array]:
-    """sigma'; ``UnsupportedBound`` for an activation that does not say it."""
-    if activation.derivative is None:
-        raise UnsupportedBound(f"not computed: activation {activation.name!r} says no derivative")
-    return activation.derivative
 
 
 def directions_of(gram: Array) -> tuple[Array, Array]:

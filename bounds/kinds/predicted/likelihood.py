@@ -24,8 +24,9 @@ from bounds.errors import UnsupportedBound
 from bounds.estimator import LikelihoodAttack
 from bounds.gaussian.activations import Activation
 from bounds.gaussian.quadrature import plane_moments
+from bounds.gaussian.slope import derivative
 from bounds.kinds.lower.information import require_noise
-from bounds.kinds.lower.slopes import derivative, directions_of, fixed_residuals
+from bounds.kinds.lower.slopes import directions_of, fixed_residuals
 from bounds.kinds.pairs import planes, product_moments
 from bounds.kinds.supported import ILL_POSED, check_independent, check_norms
 from bounds.law import Unbiased

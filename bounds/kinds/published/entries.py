@@ -13,9 +13,9 @@ from functools import lru_cache
 import numpy as np
 
 from bounds.arrays import Array
-from bounds.errors import UnsupportedBound
 from bounds.gaussian.activations import Activation
 from bounds.gaussian.quadrature import gaussian_rule, plane_moments
+from bounds.gaussian.slope import derivative
 from bounds.setting import Setting
 
 #: Angles at which the contributions of two features are compared, in radians.
@@ -91,18 +91,11 @@ def _entry(activation: Activation, norm: float, label: float, m: int) -> Entry:
     )
 
 
-def derivative(activation: Activation, t: Array) -> Array:
-    """sigma'(t). Raises ``UnsupportedBound`` for an activation that does not say it."""
-    if activation.derivative is None:
-        raise UnsupportedBound(f"not computed: the activation {activation.name} has no derivative")
-    return activation.derivative(t)
-
-
 def _line(activation: Activation, norm: float) -> _Line:
     x, w = gaussian_rule(
         [k / norm for k in activation.kinks], norm, lambda t: np.asarray(activation.function(norm * t))
     )
-    s, p = activation.function(norm * x), derivative(activation, norm * x)
+    s, p = activation.function(norm * x), derivative(activation)(norm * x)
     return _Line(*(float(w @ v) for v in (s, s**2, s**3, s**4, p**2, s * p**2, (s * p) ** 2)))
 
 

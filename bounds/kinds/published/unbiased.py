@@ -15,7 +15,8 @@ from bounds import checks
 from bounds.arrays import Array
 from bounds.errors import UnsupportedBound
 from bounds.gaussian.activations import Activation
-from bounds.kinds.published.entries import ANGLES, derivative, entries
+from bounds.gaussian.slope import derivative
+from bounds.kinds.published.entries import ANGLES, entries
 from bounds.kinds.published.sensitivity import FAILURE, worst_distance
 from bounds.setting import Setting
 
@@ -48,7 +49,7 @@ def information_trace(
     W = np.asarray(weights, dtype=float)
     m = len(W)
     t = np.concatenate([W[k : k + _BLOCK] @ x for k in range(0, m, _BLOCK)])
-    s, p = activation.function(t), derivative(activation, t)
+    s, p = activation.function(t), derivative(activation)(t)
     residual, squares = float(np.mean(s)) - checks.real("label", label), np.sum(W * W, axis=1)
     slope, tilted = p @ W / m, (s * p) @ W  # the residual's own derivative; sum_j s_j p_j w_j
     if known_norm:
