@@ -20,8 +20,9 @@ class AutogradClient:
 
     parameters: all that a local step moves; seen: which of them the server asks for, whose gradient has that parameter's
     shape for one and is flattened, in order, for several; X (B, ...), y (B, ...): features and labels; units: hidden units
-    that dropout may drop; key: sub-key of the entries' random streams. A sample's gradient by itself is one backward pass,
-    so clipping of every sample costs B of them.
+    that dropout may drop; key: sub-key of the entries' random streams; coupled: whether the loss of one sample depends on
+    the others (statistics of the batch), so that none has a gradient of its own. A sample's gradient by itself is one
+    backward pass, so clipping of every sample costs B of them.
     """
 
     losses: Losses
@@ -32,6 +33,7 @@ class AutogradClient:
     units: int
     key: tuple[int, ...] = ()
     mask: Mask | None = None
+    coupled: bool = False
 
     @property
     def samples(self) -> int:
@@ -51,6 +53,11 @@ class AutogradClient:
         return self._shown(self._gradients(self.seen, factors))
 
     def sample_norms(self) -> torch.Tensor:
+        if self.coupled:
+            raise ValueError(
+                "clipping of every sample needs gradients of single samples; statistics of the batch couple them "
+                '(batch_norm must be "eval")'
+            )
         singles = (self.part(torch.tensor([i], device=self.X.device)) for i in range(self.samples))
         return torch.stack([torch.linalg.vector_norm(one.gradient().double()) for one in singles])
 

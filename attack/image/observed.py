@@ -1,0 +1,109 @@
+"""What the server sees of a batch of pictures: the gradient of every parameter, after the client's defense."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from attack.networks.autograd_client import AutogradClient
+from attack.networks.image.network import ImageNetwork
+from attack.registry import channel_of
+from bounds import Defense, GradientNoise, checks
+
+#: What a defense acts on: all entries together, or those of every parameter (a weight, a bias) for themselves.
+SCOPES = ("global", "layer")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageObservation:
+    """gradients: one for each parameter of the network, of the loss summed over the batch; network: as the client got it;
+    batch_size: B; defense, scope: public, with the noise as it is (absolute).
+
+    Raises ``ValueError`` or ``TypeError`` where gradients and network do not belong together, and for entries that are not
+    finite.
+    """
+
+    gradients: tuple[torch.Tensor, ...]
+    network: ImageNetwork
+    batch_size: int
+    defense: Defense
+    scope: str = "global"
+
+    def __post_init__(self) -> None:
+        checks.instance("network", self.network, ImageNetwork)
+        checks.instance("defense", self.defense, Defense, "GradientNoise(sigma=1.0)")
+        checks.integer("batch_size", self.batch_size, 1)
+        checks.choice("scope", self.scope, SCOPES)
+        names, parameters = self.network.names, self.network.parameters
+        if len(self.gradients) != len(names):
+            raise ValueError(
+                f"gradients must be one for each of the network's {len(names)} parameters; got {len(self.gradients)}"
+            )
+        for name, parameter, gradient in zip(names, parameters, self.gradients, strict=True):
+            checks.instance(f"gradient of {name}", gradient, torch.Tensor)
+            if gradient.shape != parameter.shape:
+                raise ValueError(
+                    f"the gradient of {name} must have shape {tuple(parameter.shape)}; got {tuple(gradient.shape)}"
+                )
+            if not torch.isfinite(gradient).all():
+                raise ValueError(f"the gradient of {name} must be finite; got values that are not")
+        found = tuple(g.detach().to(p) for g, p in zip(self.gradients, parameters, strict=True))
+        object.__setattr__(self, "gradients", found)
+
+    def gradient(self, name: str) -> torch.Tensor:
+        """That of the parameter ``name``."""
+        return self.gradients[self.network.names.index(name)]
+
+    @property
+    def entries(self) -> torch.Tensor:
+        """All of them, flattened in the parameters' order."""
+        return torch.cat([g.flatten() for g in self.gradients])
+
+
+def observe_images(
+    defense: Defense,
+    network: ImageNetwork,
+    images: Any,
+    labels: Any,
+    *,
+    seed: int = 1,
+    groups: Sequence[int] | None = None,
+    scope: str = "global",
+    relative: bool = False,
+) -> ImageObservation:
+    """What the server sees of pictures (B, C, H, W), pixels in [0, 1], with classes ``labels`` (B,) under ``defense``.
+
+    groups (B,): over clients or local batches, for the defenses that aggregate. scope: whether the defense acts on all
+    entries together or on every parameter for itself (a threshold, a norm; masks of units are the same for all). relative:
+    the ``sigma`` of ``GradientNoise`` is in units of the root mean square of the clean gradient's entries. The same seed
+    gives the same observation. Raises ``ValueError`` or ``TypeError`` on bad input.
+    """
+    checks.instance("defense", defense, Defense, "GradientNoise(sigma=1.0)")
+    checks.instance("network", network, ImageNetwork)
+    checks.choice("scope", scope, SCOPES)
+    checks.integer("seed", seed, 0)
+    client = network.client(images, labels)
+    parts = checks.groups(() if groups is None else groups, client.samples)
+    if relative:
+        defense = _absolute(defense, client)
+    channel = channel_of(defense)
+    if scope == "global":
+        seen = network.split(channel(defense, client, parts, seed))
+    else:
+        seen = tuple(
+            channel(defense, dataclasses.replace(client, seen=(i,), key=(i,)), parts, seed)
+            for i in client.seen
+        )
+    return ImageObservation(seen, network, client.samples, defense, scope)
+
+
+def _absolute(defense: Defense, client: AutogradClient) -> Defense:
+    if not isinstance(defense, GradientNoise):
+        raise ValueError(f"relative must be False for a defense other than GradientNoise; got {defense!r}")
+    clean = client.gradient().double()
+    return GradientNoise(defense.sigma * float(torch.linalg.vector_norm(clean)) / math.sqrt(clean.numel()))
