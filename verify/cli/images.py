@@ -1,0 +1,89 @@
+"""``reconbound verify image``: attacks on pictures against each other, under every defense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bounds import checks
+from bounds.words import how_many
+from verify.cli.tables import print_json, print_rows, say
+from verify.images.catalogue import TABLES
+from verify.images.point import ImagePoint
+from verify.images.record import ImageRecord
+from verify.images.run import ImageTable, by_point, run_table
+from verify.images.summary import described, rows
+from verify.measure.progress import Progress
+
+
+def verify_images(
+    out: Path,
+    *,
+    quick: bool,
+    only: Sequence[str],
+    trials: int | None,
+    seed: int | None,
+    jobs: int,
+    device: str,
+    suffix: str,
+    as_json: bool,
+) -> None:
+    """Measure the tables that are asked for (their quick forms), draw a grid for each defense, and tell. Interrupted, it
+    resumes when called again. ``ValueError`` for a table that there is none of."""
+    for name in only:
+        checks.choice("only", name, tuple(TABLES))
+    chosen = [table for name, table in TABLES.items() if not only or name in only]
+    chosen = [table.quick() for table in chosen] if quick else chosen
+    reports = []
+    costs = {t.name: float((trials or t.trials) * len(t.points)) for t in chosen}
+    with Progress(costs) as progress:
+        for table in chosen:
+            records = run_table(
+                table, out / "records", trials=trials, seed=seed, jobs=jobs, device=device, progress=progress
+            )
+            reports.append(told(table, records))
+            draw(table, records, out, suffix)
+    if as_json:
+        print_json(reports)
+        return
+    for report in reports:
+        say(f"{report['name']}: {report['title']}; {how_many(report['trials'], 'trial')}, {report['failed']} failed")
+        for note in report["notes"]:
+            say(note, 2)
+        print_rows(report["rows"], number=".3g")
+
+
+def told(table: ImageTable, records: Sequence[ImageRecord]) -> dict[str, Any]:
+    """What a table says, as plain values."""
+    return {
+        "name": table.name,
+        "title": table.title,
+        "claims": list(table.claims),
+        "notes": list(table.notes),
+        "trials": len(records),
+        "failed": sum(r.failed for r in records),
+        "rows": rows(by_point(table, records)),
+    }
+
+
+def draw(table: ImageTable, records: Sequence[ImageRecord], out: Path, suffix: str) -> None:
+    """A grid for each defense, data set and batch size whose pictures are kept."""
+    from verify.draw.inversions import draw_grid
+
+    for stem, part in grids(by_point(table, records)).items():
+        if any(r.pictures is not None for found in part.values() for r in found):
+            draw_grid(part, out / f"images-{table.name}-{stem}.{suffix}")
+
+
+def grids(
+    found: Mapping[ImagePoint, Sequence[ImageRecord]],
+) -> dict[str, dict[ImagePoint, Sequence[ImageRecord]]]:
+    """The points of each grid, by its name."""
+    parts: dict[str, dict[ImagePoint, Sequence[ImageRecord]]] = {}
+    for point, records in found.items():
+        words = described(point.defense) + (" relative" if point.relative else "")
+        plain = "".join(c if c.isalnum() or c == "." else "-" for c in f"{point.data} B{point.B} {words}")
+        stem = "-".join(filter(None, plain.split("-")))
+        parts.setdefault(stem, {})[point] = records
+    return parts

@@ -1,0 +1,69 @@
+"""Private pictures over what every attack found of them: a figure for each defense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from verify.draw.style import save_figure
+from verify.images.point import ImagePoint
+from verify.images.record import Bytes, ImageRecord
+from verify.images.summary import defense_words, mean
+
+#: Inches: a picture, and the column of labels.
+CELL, LABEL = 0.95, 2.2
+
+
+def draw_grid(found: Mapping[ImagePoint, Sequence[ImageRecord]], path: Path) -> None:
+    """The first trial of every point, all of one defense, data set and batch size: a row for each rival, whose label has its
+    mean PSNR over all trials. ``ValueError`` for none, or points of several of these."""
+    points = list(found)
+    if len({(p.data, p.B, p.defense, p.relative) for p in points}) != 1:
+        raise ValueError(
+            f"points must be of one defense, data set and batch size, at least one; got {len(points)}"
+        )
+    shown = {p: _kept(records) for p, records in found.items()}
+    private = next((pictures[0] for pictures in shown.values() if pictures is not None), None)
+    if private is None:
+        raise ValueError("records must hold the pictures of at least one attack; got none")
+    first = points[0]
+    figure = Figure(
+        figsize=(LABEL + CELL * first.B + 0.1, 0.75 + CELL * (1 + len(points))), layout="constrained"
+    )
+    figure.suptitle(f"{first.data}, B = {first.B}, {first.network.words}\n{defense_words(first)}", fontsize=8)
+    grid = figure.add_gridspec(1 + len(points), 1 + first.B, width_ratios=(LABEL / CELL, *(1.0,) * first.B))
+    lines: list[tuple[str, Bytes | None]] = [("private", private)]
+    for point, records in found.items():
+        pictures = shown[point]
+        value = mean(records, "psnr")
+        label = f"{point.rival}\n{value.words}" + (" dB" if value.n else "")
+        lines.append((label, None if pictures is None else pictures[1]))
+    for row, (label, pictures) in enumerate(lines):
+        head = figure.add_subplot(grid[row, 0])
+        head.axis("off")
+        head.text(1, 0.5, label, ha="right", va="center", fontsize=8, transform=head.transAxes)
+        for column in range(first.B):
+            _draw(figure.add_subplot(grid[row, 1 + column]), None if pictures is None else pictures[column])
+    save_figure(figure, path)
+
+
+def _kept(records: Sequence[ImageRecord]) -> Bytes | None:
+    return next((r.pictures for r in records if r.pictures is not None), None)
+
+
+def _draw(axes: Axes, picture: Bytes | None) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    if picture is None:
+        axes.set_box_aspect(1)
+        for spine in axes.spines.values():
+            spine.set(color="0.5", linestyle=(0, (3, 3)))
+        return
+    for spine in axes.spines.values():
+        spine.set(color="0.8", linewidth=0.6)
+    pixels = picture[0] if len(picture) == 1 else np.transpose(picture, (1, 2, 0))
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")

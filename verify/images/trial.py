@@ -1,0 +1,108 @@
+"""One trial: fresh pictures, a fresh network, what the server sees, one attack on it, the errors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bounds import checks, serial
+from verify.images.point import ImagePoint
+from verify.images.record import Bytes, ImageRecord
+from verify.measure.conditions import limited, present
+from verify.origin import own
+
+if TYPE_CHECKING:
+    import torch
+
+    from attack.networks.image.network import ImageNetwork
+
+#: Pictures of so many first trials are kept.
+KEPT = 1
+
+
+def run_image_trial(
+    point: ImagePoint, trial: int, seed: int, device: str = "cpu", threads: int = 1
+) -> ImageRecord:
+    """Trial number ``trial`` under ``seed``: pictures, weights, noise and starts are those of ``trial`` whatever the point,
+    so that rivals and defenses are compared on the same ones. Every exception but ``InversionError`` propagates."""
+    checks.integer("trial", trial, 0)
+    own("attack")
+    import torch
+
+    from attack.image.inversion import InversionError, invert
+    from attack.image.metrics import image_errors
+    from attack.image.observed import observe_images
+
+    place = torch.device(device)
+    with limited(threads):
+        images, labels, classes = private(point, trial, seed)
+        number = trial_seed(seed, trial)
+        shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+        network = point.network.build(shape, classes, number, place)
+        images = images.to(place, network.dtype)
+        groups = tuple(range(point.B)) if _divides(point) else None
+        observation = observe_images(
+            point.defense, network, images, labels, seed=number,
+            groups=groups, scope=point.scope, relative=point.relative,
+        )  # fmt: skip
+        told = labels if point.told else None
+        try:
+            found = invert(observation, point.attack, labels=told, seed=number)
+        except InversionError as error:
+            return ImageRecord(
+                point.to_dict(), seed, trial, str(error), {}, None,
+                serial.plain(error.diagnostics.to_dict()), present(place.type, threads),
+            )  # fmt: skip
+        errors = image_errors(images, found.images)
+        ordered = errors.matched
+        values = {
+            "mse": errors.mse,
+            "psnr": errors.psnr,
+            "ssim": errors.ssim,
+            "feature_error": feature_errors(network, images, ordered),
+        }
+    kept = _eight_bits(torch.stack([images.cpu(), ordered.cpu()])) if trial < KEPT else None
+    return ImageRecord(
+        point.to_dict(), seed, trial, "", values, kept,
+        serial.plain(found.diagnostics.to_dict()) | {"seconds": None},
+        present(place.type, threads),
+    )  # fmt: skip
+
+
+def private(point: ImagePoint, trial: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Pictures (B, C, H, W), their labels (B,), and how many classes there are."""
+    import torch
+
+    from attack.image.datasets import picture_set
+
+    batch = picture_set(point.data, point.B, trial_seed(seed, trial))
+    return torch.from_numpy(batch.images).float(), torch.from_numpy(batch.classes), batch.number_of_classes
+
+
+def trial_seed(seed: int, trial: int) -> int:
+    """The seed of everything in a trial, whose streams are separate."""
+    state = np.random.SeedSequence([seed, trial]).generate_state(1, np.uint32)
+    return int(state[0])
+
+
+def feature_errors(network: ImageNetwork, images: torch.Tensor, found: torch.Tensor) -> tuple[float, ...]:
+    """``1 - cos^2`` of what the attacked layer receives of the private pictures and of those found, picture by picture."""
+    import torch
+
+    with torch.no_grad():
+        z, other = (network.features(x.to(network.device, network.dtype)).double() for x in (images, found))
+    cosine = torch.nn.functional.cosine_similarity(z, other, dim=1)
+    return tuple((1 - cosine.square()).clamp(0, 1).tolist())
+
+
+def _divides(point: ImagePoint) -> bool:
+    """Whether the pictures belong to several clients or local batches."""
+    defense: Any = point.defense
+    return point.B > 1 and (
+        getattr(defense, "clients", 1) > 1 or getattr(defense, "batches", "") == "different"
+    )
+
+
+def _eight_bits(pictures: torch.Tensor) -> Bytes:
+    return np.asarray((pictures.detach().double().clamp(0, 1) * 255).round().numpy().astype(np.uint8))
