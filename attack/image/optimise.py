@@ -213,6 +213,6 @@ def minimise(
     limits: Sequence[Limits],
     report: Report = lambda done, best: None,
 ) -> Found:
-    """Descend from ``start`` within ``limits``, one for each variable. The value of an iterate is that of the whole function;
+    """Descend from ``start`` within ``limits``, one for each variable. The value of an iterate is of the whole function;
     "best" keeps the one with the least, "last" the last."""
     return OPTIMISERS[search.optimiser](function, start, search, limits=limits, report=report)
