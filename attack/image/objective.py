@@ -67,9 +67,7 @@ class Misfit:
             signal = [float(p > 0) for p in powers]
         total = sum(signal)
         shares = tuple(s / total for s in signal)
-        floors = (
-            _FLOORS[kind](min(1.0, s / p)) if p else 0.0 for s, p in zip(noise, powers, strict=True)
-        )
+        floors = (_FLOORS[kind](min(1.0, s / p)) if p else 0.0 for s, p in zip(noise, powers, strict=True))
         return Misfit(
             model, kind, parts, shares, powers, sum(w * f for w, f in zip(shares, floors, strict=True))
         )

@@ -1,4 +1,4 @@
-"""The same chance for every method: total variation and step chosen on other pictures, for one stated number of gradients."""
+"""The same chance for every method: total variation and step chosen on other pictures, for one number of gradients."""
 
 from __future__ import annotations
 
