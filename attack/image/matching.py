@@ -59,7 +59,7 @@ class ImageMatching(ImageAttack):
     starts: int = 1
     start: str = "normal"
     boxed: bool = True
-    labels: str = "bias-corrected"
+    labels: str = "auto"
     informed: bool = True
 
     def __post_init__(self) -> None:
@@ -150,7 +150,6 @@ def _labels(
     if attack.labels == JOINT:
         return None, JOINT
     recovery = import_module("attack.image.labels")
-    checks.choice("labels", attack.labels, (JOINT, *recovery.STRATEGIES))
     found = recovery.recover_labels(observation, attack.labels)
     return observation.network.checked_labels(found, observation.batch_size), attack.labels
 
