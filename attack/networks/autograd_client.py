@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -12,6 +13,9 @@ from attack.client import Entries, Mask
 
 #: Parameters, features, labels and what dropout leaves, to the loss of each sample (B,).
 Losses = Callable[[tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor, Mask | None], torch.Tensor]
+
+#: Entries of gradients of single samples that are held at once.
+_AT_ONCE = 2**26
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +25,8 @@ class AutogradClient:
     parameters: all that a local step moves; seen: which of them the server asks for, whose gradient has that parameter's
     shape for one and is flattened, in order, for several; X (B, ...), y (B, ...): features and labels; units: hidden units
     that dropout may drop; key: sub-key of the entries' random streams; coupled: whether the loss of one sample depends on
-    the others (statistics of the batch), so that none has a gradient of its own. A sample's gradient by itself is one
-    backward pass, so clipping of every sample costs B of them.
+    the others (statistics of the batch), so that none has a gradient of its own. Gradients of single samples, for their
+    clipping, are taken of many samples at once (``torch.func``), as many as ``_AT_ONCE`` entries hold.
     """
 
     losses: Losses
@@ -58,8 +62,23 @@ class AutogradClient:
                 "clipping of every sample needs gradients of single samples; statistics of the batch couple them "
                 '(batch_norm must be "eval")'
             )
-        singles = (self.part(torch.tensor([i], device=self.X.device)) for i in range(self.samples))
-        return torch.stack([torch.linalg.vector_norm(one.gradient().double()) for one in singles])
+        shown = tuple(self.parameters[i].detach() for i in self.seen)
+        kept = None if self.mask is None else self.mask.kept.expand(self.samples, -1)
+
+        def single(x: torch.Tensor, y: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
+            def loss(shown: tuple[torch.Tensor, ...]) -> torch.Tensor:
+                parameters = list(self.parameters)
+                for i, value in zip(self.seen, shown, strict=True):
+                    parameters[i] = value
+                mask = None if kept is None else dataclasses.replace(cast(Mask, self.mask), kept=kept[None])
+                return self.losses(tuple(parameters), x[None], y[None], mask).sum()
+
+            squares = [g.double().square().sum() for g in torch.func.grad(loss)(shown)]
+            return torch.stack(squares).sum().sqrt()
+
+        samples = max(1, _AT_ONCE // sum(p.numel() for p in shown))
+        of_all = torch.func.vmap(single, in_dims=(0, 0, None if kept is None else 0), chunk_size=samples)
+        return cast(torch.Tensor, of_all(self.X, self.y, kept))
 
     def masked(self, kept: torch.Tensor, probability: float) -> AutogradClient:
         return dataclasses.replace(self, mask=Mask.after(self.mask, kept, probability))
