@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from attack.image.observed import observe_images
-from attack.networks.image.convnet import conv_net
+from attack.networks.image.convnet import conv_net, seeded
 from attack.networks.image.head import Head
 from attack.networks.image.network import ImageNetwork
 from attack.networks.image.resnet import resnet18
@@ -48,6 +48,15 @@ class Changed(nn.Module):
         return self.change(self.inner(images))
 
 
+def drawn(module: nn.Module) -> nn.Module:
+    """With weights that depend on nothing that ran before."""
+    with seeded(3):
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.dtype != torch.float16:
+                layer.reset_parameters()
+    return module
+
+
 def batch(n: int = 3, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
     return torch.rand(n, *SHAPE, generator=generator), torch.arange(n) % classes
@@ -67,7 +76,7 @@ def batch(n: int = 3, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     ],
 )
 def test_layers_are_found(module: nn.Module, attacked: str | None, output: str) -> None:
-    found = ImageNetwork.of(module, SHAPE)
+    found = ImageNetwork.of(drawn(module), SHAPE)
     assert (found.attacked, found.output, found.classes) == (attacked, output, 3)
     assert found.units == module.get_submodule(output).in_features
     images, labels = batch()
@@ -127,7 +136,7 @@ def shuffled(x: torch.Tensor) -> torch.Tensor:
 )
 def test_what_does_not_fit_is_refused(module: nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ImageNetwork.of(module, SHAPE)
+        ImageNetwork.of(drawn(module), SHAPE)
 
 
 def test_names_that_do_not_fit_are_refused() -> None:
@@ -209,6 +218,24 @@ def test_norms_of_samples_are_those_of_one_by_one(
         monkeypatch.undo()
 
 
+class Asking(nn.Module):
+    """Looks at values, which torch.func does not follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = layers(nn.Linear(32, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.inner(images if float(images.sum()) > 0 else -images)
+        return found
+
+
+def test_norms_of_a_module_that_looks_at_values_are_taken_one_by_one() -> None:
+    client = ImageNetwork.of(drawn(Asking()).double(), SHAPE).client(*batch(4))
+    expected = [client.part(torch.tensor([i])).gradient().norm() for i in range(4)]
+    torch.testing.assert_close(client.sample_norms(), torch.stack(expected), rtol=1e-10, atol=0)
+
+
 def test_private_training_clips_every_sample_and_adds_noise_to_the_sum() -> None:
     """As opacus does before it divides by the batch size: noise of sigma C on the sum of clipped gradients."""
     network = small("conv_net")
@@ -250,7 +277,7 @@ def test_local_steps_are_those_of_a_loop_on_the_module() -> None:
 
 
 def test_dropout_of_a_network_without_an_attacked_layer_drops_what_its_output_layer_receives() -> None:
-    network = ImageNetwork.of(layers(nn.Linear(32, 3)).double(), SHAPE)
+    network = ImageNetwork.of(drawn(layers(nn.Linear(32, 3))).double(), SHAPE)
     seen = observe_images(Dropout(0.5, per_sample=False), network, *batch())
     dropped = (seen.gradient("3.weight") == 0).all(dim=0)
     assert 5 < int(dropped.sum()) < 27  # of 32 units half, within four standard deviations

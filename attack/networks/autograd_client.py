@@ -62,23 +62,32 @@ class AutogradClient:
                 "clipping of every sample needs gradients of single samples; statistics of the batch couple them "
                 '(batch_norm must be "eval")'
             )
+        try:
+            return self._norms_together()
+        except (
+            RuntimeError
+        ):  # a module that torch.func cannot follow, say one that asks a tensor for its values
+            singles = (self.part(torch.tensor([i], device=self.X.device)) for i in range(self.samples))
+            return torch.stack([torch.linalg.vector_norm(one.gradient().double()) for one in singles])
+
+    def _norms_together(self) -> torch.Tensor:
         shown = tuple(self.parameters[i].detach() for i in self.seen)
-        kept = None if self.mask is None else self.mask.kept.expand(self.samples, -1)
+        mask = self.mask
+        kept = None if mask is None else mask.kept.expand(self.samples, -1)
 
         def single(x: torch.Tensor, y: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
-            def loss(shown: tuple[torch.Tensor, ...]) -> torch.Tensor:
-                parameters = list(self.parameters)
-                for i, value in zip(self.seen, shown, strict=True):
-                    parameters[i] = value
-                mask = None if kept is None else dataclasses.replace(cast(Mask, self.mask), kept=kept[None])
-                return self.losses(tuple(parameters), x[None], y[None], mask).sum()
+            own = None if mask is None or kept is None else dataclasses.replace(mask, kept=kept[None])
+
+            def loss(values: tuple[torch.Tensor, ...]) -> torch.Tensor:
+                parameters = dict(enumerate(self.parameters)) | dict(zip(self.seen, values, strict=True))
+                return self.losses(tuple(parameters.values()), x[None], y[None], own).sum()
 
             squares = [g.double().square().sum() for g in torch.func.grad(loss)(shown)]
             return torch.stack(squares).sum().sqrt()
 
         samples = max(1, _AT_ONCE // sum(p.numel() for p in shown))
-        of_all = torch.func.vmap(single, in_dims=(0, 0, None if kept is None else 0), chunk_size=samples)
-        return cast(torch.Tensor, of_all(self.X, self.y, kept))
+        together = torch.func.vmap(single, in_dims=(0, 0, None if kept is None else 0), chunk_size=samples)
+        return cast(torch.Tensor, together(self.X, self.y, kept))
 
     def masked(self, kept: torch.Tensor, probability: float) -> AutogradClient:
         return dataclasses.replace(self, mask=Mask.after(self.mask, kept, probability))
