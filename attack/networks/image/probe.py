@@ -16,6 +16,9 @@ from torch.func import functional_call
 #: Layers that couple the samples of a batch, unless they use the statistics that they keep.
 _COUPLING = (nn.modules.batchnorm._BatchNorm,)
 
+#: Layers that are linear in weights whose first axis is that of their outputs.
+_BEFORE_NORM = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
 #: How far what must be equal may be apart, relative to its size: sums of float32 in another order.
 _APART = 1e-3
 
@@ -166,6 +169,29 @@ class Probe:
             except ValueError:
                 return None
         return seen[0] if len(seen) == 1 and seen[0].shape == given.shape else None
+
+    def normalised_layers(self) -> tuple[tuple[str, str], ...]:
+        """Names of the convolutions and linear layers, called once, whose output is what a batch norm gets, and of that."""
+        made: dict[int, tuple[str, torch.Tensor]] = {}
+        pairs: list[tuple[str, str]] = []
+        with ExitStack() as hooks:
+            for name, layer in self.module.named_modules():
+
+                def gave(layer: nn.Module, got: Any, gives: torch.Tensor, name: str = name) -> None:
+                    made[id(gives)] = (name, gives)  # held, so that no other tensor gets its id
+
+                def gets(layer: nn.Module, got: tuple[Any, ...], name: str = name) -> None:
+                    if id(got[0]) in made:
+                        pairs.append((made[id(got[0])][0], name))
+
+                if isinstance(layer, _BEFORE_NORM):
+                    hooks.callback(layer.register_forward_hook(gave).remove)
+                elif isinstance(layer, _COUPLING):
+                    hooks.callback(layer.register_forward_pre_hook(gets).remove)
+            self.outputs()
+        times = Counter(name for name, _ in made.values())
+        uses = Counter(name for pair in pairs for name in pair)
+        return tuple(pair for pair in pairs if times[pair[0]] == uses[pair[0]] == uses[pair[1]] == 1)
 
     def _drawn(self, count: int, width: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(1)
