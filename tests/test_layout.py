@@ -127,7 +127,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "likelihood message_passing",
         "rows",
         "certificate",
-        "own image",
+        "own",
+        "image",
         "__init__",
     ),
     "verify": (

@@ -1,7 +1,7 @@
 """Pictures as private features: a seeded choice of real pictures, centred and scaled to unit norm.
 
-Four sources: the 8×8 digits and the two photographs that scikit-learn carries, and files in the MNIST idx and
-CIFAR-10 binary formats. Pixels are scaled to [0, 1]. With ``center=True`` each channel's mean over the whole
+The sources (``attack.image.sources``): the 8×8 digits and the two photographs that scikit-learn carries, and files in the
+MNIST idx and CIFAR-10 formats. Pixels are scaled to [0, 1]. With ``center=True`` each channel's mean over the whole
 data set is subtracted, as the training pipelines of MNIST and CIFAR-10 do; with ``center=False`` the raw
 pixels are kept, and since none of them is negative the features come out nearly parallel (small π_min), which
 is hard for the attack. Every row is then divided by its norm, and the norm is treated as publicly known.
@@ -14,33 +14,21 @@ nothing.
 
 from __future__ import annotations
 
-import gzip
-import math
 import os
-import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BufferedReader
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from attack.image import sources
+from attack.image.sources import Source
 from attack.streams import numpy_generator
 from bounds.checks import array, choice, integer, real
 from bounds.setting import alternating
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-ByteArray = NDArray[np.uint8]
-
-PATCH = 32
-"""Side of a patch of the sample photographs, in pixels."""
-
-_MAX_DECLARED = 2**30  # bytes; a corrupt header must not make us allocate without limit
-_CIFAR_SHAPE = (3, 32, 32)
-_CLASSES = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +84,7 @@ def load_digits(B: int, seed: int, center: bool = True, max_cosine: float = 1.0)
         ValueError, TypeError: B outside 1..1797, a negative seed, max_cosine outside (0, 1] or leaving fewer
             than B pictures, or an argument of the wrong type.
     """
-    from sklearn.datasets import load_digits as sklearn_digits
-
-    digits = sklearn_digits()
-    pictures = digits.images.astype(np.uint8)[:, None]
-    return _batch("digits", pictures, digits.target, 16, _channel_mean(pictures), B, seed, center, max_cosine)
+    return _batch(sources.digits(), B, seed, center, max_cosine)
 
 
 def load_patches(B: int, seed: int, center: bool = True, max_cosine: float = 1.0) -> ImageBatch:
@@ -114,17 +98,7 @@ def load_patches(B: int, seed: int, center: bool = True, max_cosine: float = 1.0
         ValueError, TypeError: B outside 1..520, a negative seed, max_cosine outside (0, 1] or leaving fewer
             than B patches, or an argument of the wrong type.
     """
-    from sklearn.datasets import load_sample_images
-
-    photographs = np.stack(load_sample_images().images).transpose(0, 3, 1, 2)
-    count, channels, height, width = photographs.shape
-    down, across = height // PATCH, width // PATCH
-    tiles = photographs[:, :, : down * PATCH, : across * PATCH].reshape(
-        count, channels, down, PATCH, across, PATCH
-    )
-    patches = tiles.transpose(0, 2, 4, 1, 3, 5).reshape(-1, channels, PATCH, PATCH)
-    classes = np.repeat(np.arange(count), down * across)
-    return _batch("patches", patches, classes, 255, _channel_mean(photographs), B, seed, center, max_cosine)
+    return _batch(sources.patches(), B, seed, center, max_cosine)
 
 
 def load_mnist_idx(
@@ -146,17 +120,7 @@ def load_mnist_idx(
             max_cosine outside (0, 1] or leaving fewer than B pictures.
         TypeError: an argument of the wrong type.
     """
-    images_file = _regular_file("images_path", images_path)
-    labels_file = _regular_file("labels_path", labels_path)
-    images = _read_idx("images_path", images_file, magic=2051, rank=3)
-    labels = _read_idx("labels_path", labels_file, magic=2049, rank=1)
-    if len(images) != len(labels):
-        raise ValueError(
-            f"labels_path must hold one label per picture, {len(images)}; got {len(labels)} in {labels_file}"
-        )
-    _check_classes("labels_path", labels_file, labels)
-    pictures = images[:, None]
-    return _batch("mnist", pictures, labels, 255, _channel_mean(pictures), B, seed, center, max_cosine)
+    return _batch(sources.mnist_idx(images_path, labels_path), B, seed, center, max_cosine)
 
 
 def load_cifar10_binary(
@@ -173,18 +137,18 @@ def load_cifar10_binary(
             leaving fewer than B pictures.
         TypeError: an argument of the wrong type.
     """
-    file = _regular_file("path", path)
-    row = 1 + math.prod(_CIFAR_SHAPE)
-    size = file.stat().st_size
-    if size == 0 or size % row:
-        raise ValueError(
-            f"path must be CIFAR-10's binary format, a positive multiple of {row} bytes; got {size} in {file}"
-        )
-    with _open("path", file) as stream:
-        rows = np.frombuffer(stream.read(), dtype=np.uint8).reshape(-1, row)
-    _check_classes("path", file, rows[:, 0])
-    pictures = rows[:, 1:].reshape(-1, *_CIFAR_SHAPE)
-    return _batch("cifar10", pictures, rows[:, 0], 255, _channel_mean(pictures), B, seed, center, max_cosine)
+    return _batch(sources.cifar10_binary(path), B, seed, center, max_cosine)
+
+
+def load_cifar10_python(
+    path: str | os.PathLike[str], B: int, seed: int, center: bool = True, max_cosine: float = 1.0
+) -> ImageBatch:
+    """B pictures of one file of CIFAR-10's python version (``data_batch_1``), which is read without being unpickled.
+
+    ``center`` subtracts each channel's mean over the file. Raises as ``load_cifar10_binary`` does, for a file that is not
+    that.
+    """
+    return _batch(sources.cifar10_python(path), B, seed, center, max_cosine)
 
 
 _EMBEDDED: dict[str, Callable[[int, int, bool, float], ImageBatch]] = {
@@ -202,26 +166,12 @@ def load_images(name: str, B: int, seed: int, center: bool = True, max_cosine: f
     return _EMBEDDED[choice("name", name, tuple(_EMBEDDED))](B, seed, center, max_cosine)
 
 
-def _channel_mean(pictures: ByteArray) -> FloatArray:
-    """Mean of each channel over all of the (n, C, H, W) pictures, in the pictures' own units: (C,)."""
-    return pictures.mean(axis=(0, 2, 3), dtype=np.float64)
-
-
-def _batch(
-    name: str,
-    pictures: ByteArray,
-    classes: NDArray[np.integer],
-    scale: int,
-    channel_mean: FloatArray,
-    B: int,
-    seed: int,
-    center: bool,
-    max_cosine: float,
-) -> ImageBatch:
-    """Choose B of the (n, C, H, W) pictures, whose full intensity is ``scale``, and make features of them.
+def _batch(source: Source, B: int, seed: int, center: bool, max_cosine: float) -> ImageBatch:
+    """Choose B pictures and make features of them.
 
     A larger B with the same seed and ``max_cosine`` keeps the pictures of a smaller one and adds to them.
     """
+    name, pictures, scale = source.name, source.pictures, source.full
     B = integer("B", B, 1, len(pictures), f"pictures in {name}")
     if not isinstance(center, bool):
         raise TypeError(f"center must be True or False; got {center!r}")
@@ -229,10 +179,10 @@ def _batch(
         raise ValueError(f"max_cosine must lie in (0, 1]; got {max_cosine}")
 
     channels, height, width = pictures.shape[1:]
-    mean = np.repeat(channel_mean / scale if center else np.zeros(channels), height * width)
+    mean = np.repeat(source.mean / scale if center else np.zeros(channels), height * width)
     order = numpy_generator(seed, "data").permutation(len(pictures)).astype(np.int64)
     if max_cosine < 1:
-        order = _spread(pictures, scale, mean, order, B, max_cosine)
+        order = _spread(source, mean, order, B, max_cosine)
     if len(order) < B:
         raise ValueError(
             f"max_cosine must leave B = {B} pictures of {name}; "
@@ -247,7 +197,7 @@ def _batch(
     return ImageBatch(
         features=np.ascontiguousarray(rows / norms[:, None]),
         labels=np.array(alternating(B)),
-        classes=np.asarray(classes)[indices].astype(np.int64),
+        classes=np.asarray(source.classes)[indices].astype(np.int64),
         shape=(channels, height, width),
         mean=mean,
         norms=norms,
@@ -256,14 +206,12 @@ def _batch(
     )
 
 
-def _spread(
-    pictures: ByteArray, scale: int, mean: FloatArray, order: IntArray, B: int, max_cosine: float
-) -> IntArray:
+def _spread(source: Source, mean: FloatArray, order: IntArray, B: int, max_cosine: float) -> IntArray:
     """The first B of ``order``, or as many as there are, with |cosine| <= max_cosine between all features."""
     chosen: list[int] = []
     features = np.empty((B, mean.size))
     for index in order.tolist():
-        row = pictures[index].reshape(-1) / scale - mean
+        row = source.pictures[index].reshape(-1) / source.full - mean
         # A blank picture has no direction: it is taken here as it is, and refused with the chosen ones.
         feature = row / (np.linalg.norm(row) or 1.0)
         if np.abs(features[: len(chosen)] @ feature).max(initial=0.0) <= max_cosine:
@@ -272,61 +220,3 @@ def _spread(
             if len(chosen) == B:
                 break
     return np.array(chosen, dtype=np.int64)
-
-
-def _check_classes(argument: str, file: Path, classes: ByteArray) -> None:
-    wrong = np.flatnonzero(classes >= _CLASSES)
-    if len(wrong):
-        found = f"{classes[wrong[0]]} at position {wrong[0]}"
-        raise ValueError(f"{argument} must hold classes in 0..{_CLASSES - 1}; got {found} in {file}")
-
-
-def _regular_file(argument: str, path: str | os.PathLike[str]) -> Path:
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"{argument} must be the path of a file; got {path!r}")
-    file = Path(path)
-    if not file.is_file():
-        raise ValueError(f"{argument} must be an existing regular file; got {file}")
-    return file
-
-
-def _open(argument: str, file: Path) -> BufferedReader:
-    try:
-        return file.open("rb")
-    except OSError as error:
-        raise ValueError(f"{argument} must be a readable file; got {file} ({error.strerror})") from None
-
-
-def _read_idx(argument: str, file: Path, *, magic: int, rank: int) -> ByteArray:
-    """The array of a plain or gzip-compressed idx file of unsigned bytes with ``rank`` dimensions."""
-    with _open(argument, file) as raw:
-        # Told by content, whatever the name: a plain idx file starts with two zero bytes.
-        compressed = raw.peek(2)[:2] == b"\x1f\x8b"
-        try:
-            return _parse_idx(argument, file, gzip.GzipFile(fileobj=raw) if compressed else raw, magic, rank)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{argument} must be an intact gzip file; got {file} ({error})") from None
-
-
-def _parse_idx(
-    argument: str, file: Path, stream: BufferedReader | gzip.GzipFile, magic: int, rank: int
-) -> ByteArray:
-    length = 4 * (1 + rank)
-    header = stream.read(length)
-    found = int.from_bytes(header[:4], "big")
-    if found != magic:
-        raise ValueError(f"{argument} must start with idx magic number {magic}; got {found} in {file}")
-    if len(header) < length:
-        raise ValueError(f"{argument} must have a header of {length} bytes; got {len(header)} in {file}")
-    shape = struct.unpack(f">{rank}I", header[4:])
-    declared = math.prod(shape)
-    if not 1 <= declared <= _MAX_DECLARED:
-        sizes = "×".join(map(str, shape))
-        raise ValueError(f"{argument} must declare 1..{_MAX_DECLARED} bytes of data; got {sizes} in {file}")
-    data = stream.read(declared + 1)  # one more than declared, to notice a file that is too long
-    if len(data) != declared:
-        got = str(len(data)) if len(data) < declared else "more"
-        raise ValueError(
-            f"{argument} must hold the {declared} bytes its header declares; got {got} in {file}"
-        )
-    return np.frombuffer(data, dtype=np.uint8).reshape(shape)

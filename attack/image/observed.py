@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -95,10 +95,8 @@ def observe_images(
     if scope == "global":
         seen = network.split(channel(defense, client, parts, seed))
     else:
-        seen = tuple(
-            channel(defense, dataclasses.replace(client, seen=(i,), key=(i,)), parts, seed)
-            for i in client.seen
-        )
+        clean = network.split(client.gradient())
+        seen = tuple(channel(defense, _Layer.of(client, i, clean[i]), parts, seed) for i in client.seen)
     return ImageObservation(seen, network, client.samples, defense, scope)
 
 
@@ -107,3 +105,24 @@ def _absolute(defense: Defense, client: AutogradClient) -> Defense:
         raise ValueError(f"relative must be False for a defense other than GradientNoise; got {defense!r}")
     clean = client.gradient().double()
     return GradientNoise(defense.sigma * float(torch.linalg.vector_norm(clean)) / math.sqrt(clean.numel()))
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer(AutogradClient):
+    """One parameter of a client by itself; known: its clean gradient, so that each of them does not cost a backward pass."""
+
+    known: torch.Tensor | None = None
+
+    @staticmethod
+    def of(client: AutogradClient, index: int, known: torch.Tensor) -> _Layer:
+        held = {f.name: getattr(client, f.name) for f in dataclasses.fields(client)}
+        return _Layer(**held | {"seen": (index,), "key": (index,)}, known=known)
+
+    def gradient(self, factors: torch.Tensor | None = None) -> torch.Tensor:
+        return super().gradient(factors) if self.known is None or factors is not None else self.known.clone()
+
+    def masked(self, kept: torch.Tensor, probability: float) -> AutogradClient:
+        return dataclasses.replace(cast(_Layer, super().masked(kept, probability)), known=None)
+
+    def part(self, chosen: torch.Tensor) -> AutogradClient:
+        return dataclasses.replace(cast(_Layer, super().part(chosen)), known=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -12,6 +13,9 @@ from attack.client import Entries, Mask
 
 #: Parameters, features, labels and what dropout leaves, to the loss of each sample (B,).
 Losses = Callable[[tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor, Mask | None], torch.Tensor]
+
+#: Entries of gradients of single samples that are held at once.
+_AT_ONCE = 2**26
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +25,8 @@ class AutogradClient:
     parameters: all that a local step moves; seen: which of them the server asks for, whose gradient has that parameter's
     shape for one and is flattened, in order, for several; X (B, ...), y (B, ...): features and labels; units: hidden units
     that dropout may drop; key: sub-key of the entries' random streams; coupled: whether the loss of one sample depends on
-    the others (statistics of the batch), so that none has a gradient of its own. A sample's gradient by itself is one
-    backward pass, so clipping of every sample costs B of them.
+    the others (statistics of the batch), so that none has a gradient of its own. Gradients of single samples, for their
+    clipping, are taken of many samples at once (``torch.func``), as many as ``_AT_ONCE`` entries hold.
     """
 
     losses: Losses
@@ -58,8 +62,32 @@ class AutogradClient:
                 "clipping of every sample needs gradients of single samples; statistics of the batch couple them "
                 '(batch_norm must be "eval")'
             )
-        singles = (self.part(torch.tensor([i], device=self.X.device)) for i in range(self.samples))
-        return torch.stack([torch.linalg.vector_norm(one.gradient().double()) for one in singles])
+        try:
+            return self._norms_together()
+        except (
+            RuntimeError
+        ):  # a module that torch.func cannot follow, say one that asks a tensor for its values
+            singles = (self.part(torch.tensor([i], device=self.X.device)) for i in range(self.samples))
+            return torch.stack([torch.linalg.vector_norm(one.gradient().double()) for one in singles])
+
+    def _norms_together(self) -> torch.Tensor:
+        shown = tuple(self.parameters[i].detach() for i in self.seen)
+        mask = self.mask
+        kept = None if mask is None else mask.kept.expand(self.samples, -1)
+
+        def single(x: torch.Tensor, y: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
+            own = None if mask is None or kept is None else dataclasses.replace(mask, kept=kept[None])
+
+            def loss(values: tuple[torch.Tensor, ...]) -> torch.Tensor:
+                parameters = dict(enumerate(self.parameters)) | dict(zip(self.seen, values, strict=True))
+                return self.losses(tuple(parameters.values()), x[None], y[None], own).sum()
+
+            squares = [g.double().square().sum() for g in torch.func.grad(loss)(shown)]
+            return torch.stack(squares).sum().sqrt()
+
+        samples = max(1, _AT_ONCE // sum(p.numel() for p in shown))
+        together = torch.func.vmap(single, in_dims=(0, 0, None if kept is None else 0), chunk_size=samples)
+        return cast(torch.Tensor, together(self.X, self.y, kept))
 
     def masked(self, kept: torch.Tensor, probability: float) -> AutogradClient:
         return dataclasses.replace(self, mask=Mask.after(self.mask, kept, probability))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from attack.own.gradient import SharedGradient
 from attack.own.npz_file import opened_npz
 from attack.own.safetensors_file import opened_safetensors
-from attack.own.stored import Stored, as_fields, judge_headers
+from attack.own.stored import MOST_ARRAYS, Stored, as_fields, judge_headers
 from bounds import checks
 
 #: The arrays of a file may take this many bytes in memory unless another limit is given.
@@ -39,9 +39,10 @@ _EXPORT = (
 
 @dataclass(frozen=True)
 class _Format:
-    """open: the arrays in a file by name, each judged by its header; expected: what such a file is."""
+    """open: the arrays in a file by name, each judged by its header, if they are no more than a number;
+    expected: what such a file is."""
 
-    open: Callable[[Path], AbstractContextManager[Mapping[str, Stored]]]
+    open: Callable[[Path, int], AbstractContextManager[Mapping[str, Stored]]]
     fits: Callable[[bytes], bool]
     expected: str
 
@@ -70,6 +71,18 @@ def read_gradient(path: str | Path, memory_limit: int = MEMORY_LIMIT) -> SharedG
     for another ending, a file that cannot be read, missing, unknown or too large arrays and shapes that do not fit;
     ``TypeError`` for arrays that are not of real numbers; ``OSError`` where there is no file.
     """
+    with opened_arrays(path, memory_limit) as opened:
+        stored = as_fields(opened)
+        judge_headers(stored, memory_limit)
+        return SharedGradient.from_arrays(**{name: array.read() for name, array in stored.items()})
+
+
+@contextmanager
+def opened_arrays(
+    path: str | Path, memory_limit: int = MEMORY_LIMIT, most: int = MOST_ARRAYS
+) -> Iterator[Mapping[str, Stored]]:
+    """The arrays of such a file by name, at most ``most`` of them, to be judged before they are read; what is raised within
+    as ``ValueError`` or ``TypeError`` gets the file's name. Raises as ``read_gradient`` does."""
     path = Path(path)
     checks.integer("memory_limit", memory_limit, 1)
     if path.suffix not in _FORMATS:
@@ -85,10 +98,8 @@ def read_gradient(path: str | Path, memory_limit: int = MEMORY_LIMIT) -> SharedG
             f"file {path.name} cannot be read as {path.suffix}: it is {_described(head)}; expected {kind.expected}"
         )
     try:
-        with kind.open(path) as opened:
-            stored = as_fields(opened)
-            judge_headers(stored, memory_limit)
-            return SharedGradient.from_arrays(**{name: array.read() for name, array in stored.items()})
+        with kind.open(path, most) as opened:
+            yield opened
     except (ValueError, TypeError) as error:
         what = " ".join(str(error).split())[:500]
         kind_of = TypeError if isinstance(error, TypeError) else ValueError

@@ -56,13 +56,13 @@ class _Pieces(io.BufferedReader):
 
 
 @contextmanager
-def opened_npz(path: Path) -> Iterator[Mapping[str, Stored]]:
+def opened_npz(path: Path, most: int = MOST_ARRAYS) -> Iterator[Mapping[str, Stored]]:
     """The arrays in an archive, by name. Raises ``ValueError`` for one that is damaged, encrypted, or holds other arrays."""
     try:
         with _Pieces(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-            if len(members) > MOST_ARRAYS:
-                raise ValueError(f"it holds {len(members)} arrays; at most {MOST_ARRAYS} are looked at")
+            if len(members) > most:
+                raise ValueError(f"it holds {len(members)} arrays; at most {most} are looked at")
             judge_names([_array_name(member.filename) for member in members])
             yield {_array_name(member.filename): _stored(archive, member) for member in members}
     except _DAMAGED as error:

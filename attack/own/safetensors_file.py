@@ -18,7 +18,7 @@ _ITEMSIZE = {"F64": 8, "F32": 4, "F16": 4, "BF16": 4} | {f"{k}{n}": 8 for k in "
 
 
 @contextmanager
-def opened_safetensors(path: Path) -> Iterator[Mapping[str, Stored]]:
+def opened_safetensors(path: Path, most: int = MOST_ARRAYS) -> Iterator[Mapping[str, Stored]]:
     """The tensors in a file, by name. Raises ``ValueError`` for one that is damaged or holds other tensors."""
     from safetensors import SafetensorError, safe_open
 
@@ -33,8 +33,8 @@ def opened_safetensors(path: Path) -> Iterator[Mapping[str, Stored]]:
     try:
         with safe_open(str(path), framework="pt") as tensors:
             names = list(tensors.keys())
-            if len(names) > MOST_ARRAYS:
-                raise ValueError(f"it holds {len(names)} tensors; at most {MOST_ARRAYS} are looked at")
+            if len(names) > most:
+                raise ValueError(f"it holds {len(names)} tensors; at most {most} are looked at")
             judge_names(names)
             slices = {name: tensors.get_slice(name) for name in names}
             yield {

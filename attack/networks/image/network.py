@@ -2,12 +2,13 @@
 
 The attacked layer is linear: ``z -> W z + b`` with ``z`` (B, d_f) what the layers before make of a picture, its *features*.
 A linear layer after it takes the m hidden units ``sigma(W z + b)`` to the outputs. Everything else of the module is its
-own: any layers of torch, as long as the loss of every sample can be differentiated twice.
+own: any layers of torch, as long as the loss of every sample can be differentiated twice. A module with one linear layer
+only, that of the outputs, has no attacked one: its gradient can be matched, but tells of no features.
 """
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,13 +23,11 @@ from torch.func import functional_call
 from attack.arrays import real_tensor
 from attack.client import Mask
 from attack.networks.autograd_client import AutogradClient
+from attack.networks.image.probe import Probe, couples, prepared
 from bounds import checks
 
 #: Loss of outputs (B, C) and labels, classes (B,) or numbers for each output (B, C), of every sample: (B,).
 _Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-#: Layers that couple the samples of a batch, unless they use the statistics that they keep.
-_COUPLING = (nn.modules.batchnorm._BatchNorm,)
 
 BATCH_NORM = ("eval", "batch")
 
@@ -40,7 +39,9 @@ def _cross_entropy(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def _squared(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    wanted = labels if labels.ndim == 2 else nn.functional.one_hot(labels, outputs.shape[1])
+    # compared, as one_hot looks at the values and so does not go through torch.func.vmap
+    places = torch.arange(outputs.shape[1], device=outputs.device)
+    wanted = labels if labels.ndim == 2 else labels[:, None] == places
     return 0.5 * (outputs - wanted.to(outputs)).square().sum(dim=1)
 
 
@@ -51,10 +52,12 @@ LOSSES: Mapping[str, _Loss] = MappingProxyType({"cross-entropy": _cross_entropy,
 class ImageNetwork:
     """A classifier and what the server knows of how the client uses it.
 
-    module: maps pictures (B, C, H, W), normalised, to outputs (B, classes); copied, so that nothing changes it. shape: of a
-    picture, (C, H, W). attacked, output: names of the linear layers below and above the hidden units. loss: a key of
-    ``LOSSES``, summed over samples. batch_norm: "eval" (statistics that the module keeps) or "batch" (those of the batch,
-    which couple its samples). mean, std: of every channel, with which pixels in [0, 1] are normalised.
+    module: maps pictures (B, C, H, W), normalised, to outputs (B, classes); copied, so that nothing changes it, and without
+    dropout, as ``eval()`` has it; parameters that do not require a gradient are frozen, and no gradient of them is sent.
+    shape: of a picture, (C, H, W). attacked, output: names of the linear layers below and above the hidden units; attacked
+    None: none is. loss: a key of ``LOSSES``, summed over samples. batch_norm: "eval" (statistics that the module keeps) or
+    "batch" (those of the batch, which couple its samples). mean, std: of every channel, with which pixels in [0, 1] are
+    normalised.
 
     Make one with ``of`` where names are to be found, or with the functions beside this file. Raises ``ValueError`` or
     ``TypeError`` where these do not fit one another, which a forward pass of the module tells.
@@ -62,7 +65,7 @@ class ImageNetwork:
 
     module: nn.Module
     shape: tuple[int, int, int]
-    attacked: str
+    attacked: str | None
     output: str
     loss: str = "cross-entropy"
     batch_norm: str = "eval"
@@ -71,13 +74,10 @@ class ImageNetwork:
     classes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        checks.instance("module", self.module, nn.Module)
+        _check_module(self.module)
         checks.choice("loss", self.loss, tuple(LOSSES))
         checks.choice("batch_norm", self.batch_norm, BATCH_NORM)
-        if len(self.shape) != 3:
-            raise ValueError(f"shape must be (C, H, W); got {self.shape}")
-        for side in self.shape:
-            checks.integer("shape", side, 1)
+        _check_shape(self.shape)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.shape[0]):
                 raise ValueError(
@@ -85,28 +85,60 @@ class ImageNetwork:
                 )
         if not all(0 < value < math.inf for value in self.std):
             raise ValueError(f"std must be positive; got {self.std}")
-        module = copy.deepcopy(self.module).eval()
-        for layer in module.modules():
-            if isinstance(layer, _COUPLING):
-                layer.train(self.batch_norm == "batch")
-        object.__setattr__(self, "module", module)
-        layers = dict(module.named_modules())
-        for role in ("attacked", "output"):
-            name = getattr(self, role)
-            if not isinstance(layers.get(name), nn.Linear):
+        object.__setattr__(self, "module", prepared(self.module, self.batch_norm))
+        layers = dict(self.module.named_modules())
+        for role, name in (("attacked", self.attacked), ("output", self.output)):
+            if not isinstance(layers.get(str(name)), nn.Linear) and (role, name) != ("attacked", None):
                 linear = ", ".join(n for n, layer in layers.items() if isinstance(layer, nn.Linear)) or "none"
                 raise ValueError(f"{role} must name a linear layer of the module ({linear}); got {name!r}")
         object.__setattr__(self, "classes", layers[self.output].out_features)
+        self._require_fit()
+
+    @staticmethod
+    def of(
+        module: nn.Module,
+        shape: tuple[int, int, int],
+        attacked: str | None = None,
+        output: str | None = None,
+        *,
+        loss: str = "cross-entropy",
+        batch_norm: str = "eval",
+        mean: tuple[float, ...] = (0.0,),
+        std: tuple[float, ...] = (1.0,),
+    ) -> ImageNetwork:
+        """The network of a user's own module; what is not named is found by showing it pictures: the output layer is the
+        linear layer that is called last, the attacked one the last whose output goes entry by entry (an activation, batch
+        norm with kept statistics) into it, or None where there is no such.
+
+        Raises ``ValueError`` for a module without a linear layer, and what the constructor raises.
+        """
+        _check_module(module)
+        _check_shape(shape)
+        checks.choice("batch_norm", batch_norm, BATCH_NORM)
+        probe = Probe.of(prepared(module, batch_norm), shape)
+        if output is None:
+            output = probe.output_layer()
+        if attacked is None and isinstance(dict(module.named_modules()).get(output), nn.Linear):
+            attacked = probe.attacked_layer(output)
+        return ImageNetwork(
+            module, shape, attacked, output, loss=loss, batch_norm=batch_norm, mean=mean, std=std
+        )
+
+    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> ImageNetwork:
+        """The same on another device, or in another type."""
+        return dataclasses.replace(
+            self, module=prepared(self.module, self.batch_norm).to(device, dtype or self.dtype)
+        )
 
     @property
     def parameters(self) -> tuple[torch.Tensor, ...]:
-        """The values of all parameters, in the module's order, off any graph."""
-        return tuple(p.detach() for p in self.module.parameters())
+        """The values of all parameters that are trained, in the module's order, off any graph."""
+        return tuple(p.detach() for p in self.module.parameters() if p.requires_grad)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Their names."""
-        return tuple(name for name, _ in self.module.named_parameters())
+        return tuple(name for name, p in self.module.named_parameters() if p.requires_grad)
 
     @property
     def device(self) -> torch.device:
@@ -118,18 +150,28 @@ class ImageNetwork:
 
     @property
     def units(self) -> int:
-        """m, the hidden units between the attacked layer and the outputs."""
-        return int(self._layer(self.attacked).out_features)
+        """m, the hidden units that the output layer receives."""
+        return int(self._layer(self.output).in_features)
 
     @property
     def d(self) -> int:
-        """d_f, the dimension of the features."""
-        return int(self._layer(self.attacked).in_features)
+        """d_f, the dimension of the features. ``ValueError`` without an attacked layer."""
+        return int(self._layer(self.attacked_layer).in_features)
+
+    @property
+    def attacked_layer(self) -> str:
+        """The name of the attacked layer; ``ValueError`` if there is none."""
+        if self.attacked is None:
+            raise ValueError(
+                "network must have an attacked layer, a linear one whose output goes through an activation into the output "
+                f"layer {self.output!r}; it has none: attacks that need features cannot run, gradient matching can"
+            )
+        return self.attacked
 
     @property
     def coupled(self) -> bool:
         """Whether the gradient of one sample depends on the others."""
-        return self.batch_norm == "batch" and any(isinstance(x, _COUPLING) for x in self.module.modules())
+        return couples(self.module)
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """What the module receives of pixels in [0, 1]."""
@@ -170,9 +212,9 @@ class ImageNetwork:
     def features(
         self, images: torch.Tensor, parameters: tuple[torch.Tensor, ...] | None = None
     ) -> torch.Tensor:
-        """z (B, d_f): what the attacked layer receives."""
+        """z (B, d_f): what the attacked layer receives. ``ValueError`` if there is none."""
         seen: list[torch.Tensor] = []
-        with self._hooked(self.attacked, lambda z: seen.append(z) or z):  # type: ignore[func-returns-value]
+        with self._hooked(self.attacked_layer, lambda z: seen.append(z) or z):  # type: ignore[func-returns-value]
             self._forward(images, parameters)
         return seen[0]
 
@@ -195,8 +237,10 @@ class ImageNetwork:
         checks.choice("layer", layer, SHOWN)
         images, labels = self.checked(X, y)
         names = self.names
-        one = {"hidden": f"{self.attacked}.weight", "output": f"{self.output}.weight"}
-        seen = tuple(range(len(names))) if layer == "all" else (names.index(one[layer]),)
+        seen = tuple(range(len(names)))
+        if layer != "all":
+            asked = self.attacked_layer if layer == "hidden" else self.output
+            seen = (names.index(f"{asked}.weight"),)
         return AutogradClient(
             self.losses, self.parameters, seen, images, labels, units=self.units, coupled=self.coupled
         )
@@ -226,11 +270,26 @@ class ImageNetwork:
 
     def split(self, entries: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Entries of all parameters, flattened in their order, with the shape of each."""
-        shapes = [p.shape for p in self.module.parameters()]
+        shapes = [p.shape for p in self.parameters]
         sizes = [math.prod(shape) for shape in shapes]
         if entries.ndim != 1 or len(entries) != sum(sizes):
             raise ValueError(f"entries must have shape ({sum(sizes)},); got {tuple(entries.shape)}")
         return tuple(part.view(shape) for part, shape in zip(entries.split(sizes), shapes, strict=True))
+
+    def _require_fit(self) -> None:
+        probe = Probe.of(self.module, self.shape, self.normalised)
+        probe.require_fit(self.classes, self.coupled)
+        if self.attacked is not None:
+            if not probe.feeds(self.attacked, self.output):
+                raise ValueError(
+                    "attacked must name a linear layer whose output goes entry by entry through an activation into the "
+                    f"output layer {self.output!r}, both called once on vectors (B, d); {self.attacked!r} is not one"
+                )
+            if f"{self.attacked}.weight" not in self.names:
+                raise ValueError(
+                    f"attacked must name a layer that is trained; the weights of {self.attacked!r} are frozen "
+                    "(requires_grad=False), so no gradient of them is sent"
+                )
 
     def _layer(self, name: str) -> nn.Linear:
         found = self.module.get_submodule(name)
@@ -255,3 +314,25 @@ class ImageNetwork:
             yield
         finally:
             handle.remove()
+
+
+def _check_module(module: nn.Module) -> None:
+    checks.instance("module", module, nn.Module)
+    kinds = {(p.dtype, p.device) for p in module.parameters()}
+    if not any(p.requires_grad for p in module.parameters()):
+        raise ValueError("module must have parameters that require a gradient; it has none")
+    if len(kinds) != 1 or next(iter(kinds))[0] not in (torch.float32, torch.float64):
+        found = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
+        raise ValueError(
+            f"module must have parameters all float32 or all float64, on one device; got {found}"
+        )
+    wrong = [name for name, p in module.named_parameters() if not torch.isfinite(p).all()]
+    if wrong:
+        raise ValueError(f"module must have finite parameters; got others in {', '.join(wrong[:5])}")
+
+
+def _check_shape(shape: tuple[int, int, int]) -> None:
+    if len(shape) != 3:
+        raise ValueError(f"shape must be (C, H, W); got {shape}")
+    for side in shape:
+        checks.integer("shape", side, 1)
