@@ -11,7 +11,7 @@ import numpy as np
 _MORE = 2
 
 #: Steps at most, the relative change of the error at which they end, and an error that is none.
-_STEPS, _STILL, _NONE = 500, 1e-6, 1e-28
+_STEPS, _STILL, _NONE = 200, 1e-6, 1e-28
 
 #: Of entries that rank explains no more than this share of the power is left.
 _EXPLAINED = 1e-10

@@ -148,7 +148,7 @@ def _ilrg(given: _Output) -> np.ndarray:
     """
     gradient = given.required_bias("ilrg")
     scale = _scale(given, given.B * _mean_predicted(given))
-    absent = gradient > _CLEAR * scale / 2 if (gradient > _CLEAR * scale / 2).any() else gradient >= gradient.max()
+    absent = gradient > 0 if (gradient > 0).any() else gradient >= gradient.max()
     mean = given.weights[absent].sum(axis=0) / gradient[absent].sum()
     clear = np.abs(gradient) > _CLEAR * scale
     embedding = np.where(clear[:, None], given.weights / np.where(clear, gradient, 1.0)[:, None], mean)
@@ -185,8 +185,7 @@ STRATEGIES: Mapping[str, Callable[[_Output], np.ndarray]] = MappingProxyType(
 
 def _output(observation: ImageObservation) -> _Output:
     network, defense = observation.network, observation.defense
-    same = isinstance(defense, LocalAggregation) and defense.batches == "same"
-    times = defense.steps if same else 1  # type: ignore[attr-defined]
+    times = defense.steps if isinstance(defense, LocalAggregation) and defense.batches == "same" else 1
     seen = [
         observation.gradient(name).double().cpu().numpy() / times if name in network.names else None
         for name in (f"{network.output}.weight", f"{network.output}.bias")

@@ -34,9 +34,9 @@ from bounds import DPSGD, GradientNoise, GradientPruning, checks
 #: Mean and standard deviation of the mean brightness of ordinary pictures, where the server has none of its own.
 BRIGHTNESS = (0.45, 0.2)
 
-#: A step below this fraction of the largest is rounding, in multiples of the entries' precision; of noise, in standard
-#: deviations of a step's entries.
-_ROUNDING, _NOISE = 64.0, 2.0
+#: A step below this fraction of the largest is rounding, in multiples of the entries' precision; of noise alone a step is
+#: longer than the root of its n entries by this many standard deviations of one with probability exp(-t^2/2).
+_ROUNDING, _NOISE = 64.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def invert(
     """See ``attack.image.inversion.invert``; labels are not used. Raises ``ValueError`` for a network without the layer.
 
     What is known of a defense: noise is averaged over the bins between two steps, which are as many as there are pictures at
-    most; entries that pruning removed are filled in by the rows' rank.
+    most; entries that pruning removed are filled in by the rows' rank, where the others determine them.
     """
     began = time.monotonic()
     names = ("imprint.weight", "imprint.bias")
@@ -142,7 +142,8 @@ def invert(
     rows = torch.cat([weight, bias[:, None]], dim=1)
     if isinstance(observation.defense, GradientPruning) and observation.defense.ratio > 0:
         seen = rows.cpu().numpy()
-        rows = torch.from_numpy(completed(seen, seen != 0, observation.batch_size).rows)
+        filled = completed(seen, seen != 0, observation.batch_size)
+        rows = torch.from_numpy(filled.rows) if filled.determined else rows
     steps = _steps(rows, observation.batch_size, _least(observation, rows))
     if not len(steps):
         raise InversionError(
@@ -171,7 +172,7 @@ def _least(observation: ImageObservation, rows: torch.Tensor) -> float:
         sigma = defense.noise_multiplier * defense.max_norm
     rounding = _ROUNDING * torch.finfo(observation.network.dtype).eps
     size = float(torch.linalg.vector_norm(rows, dim=1).max())
-    return max(rounding * size, _NOISE * sigma * math.sqrt(rows.shape[1]))
+    return max(rounding * size, sigma * (math.sqrt(rows.shape[1]) + _NOISE))
 
 
 def _steps(rows: torch.Tensor, most: int, least: float) -> torch.Tensor:
