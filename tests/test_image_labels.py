@@ -11,7 +11,7 @@ from attack.networks.image.convnet import conv_net
 from attack.networks.image.head import Head
 from attack.networks.image.network import ImageNetwork
 from attack.streams import numpy_generator, uniform
-from bounds import Defense, GradientClipping, LocalAggregation, NoDefense
+from bounds import Defense, GradientClipping, GradientPruning, LocalAggregation, NoDefense
 
 SHAPE = (1, 8, 8)
 
@@ -29,10 +29,12 @@ def batch(B: int, seed: int, classes: int = 10) -> tuple[torch.Tensor, torch.Ten
     return images, torch.from_numpy(numpy_generator(seed, "classes").integers(classes, size=B))
 
 
-def accuracy(network: ImageNetwork, strategy: str, B: int, defense: Defense | None = None) -> float:
-    """Mean over ``TRIALS`` batches of random classes."""
+def accuracy(
+    network: ImageNetwork, strategy: str, B: int, defense: Defense | None = None, trials: int = TRIALS
+) -> float:
+    """Mean over batches of random classes."""
     found = []
-    for seed in range(TRIALS):
+    for seed in range(trials):
         images, labels = batch(B, seed)
         seen = observe_images(defense or NoDefense(), network, images, labels)
         found.append(label_accuracy(labels, recover_labels(seen, strategy)))
@@ -67,7 +69,13 @@ def test_the_smallest_entry_tells_no_repeats(network: ImageNetwork) -> None:
 def test_clipping_and_local_steps_change_the_scale_alone(network: ImageNetwork) -> None:
     for defense in (GradientClipping(1e-2), LocalAggregation(5, 0.01)):
         for strategy in ("llg", "llg-dummy", "bias", "ilrg"):
-            assert accuracy(network, strategy, 4, defense) > 0.95, (defense, strategy)
+            assert accuracy(network, strategy, 4, defense, 4) > 0.95, (defense, strategy)
+
+
+def test_a_pruned_bias_is_told_by_the_rest(network: ImageNetwork) -> None:
+    """A hundredth of the entries is left, none of the output bias in most batches."""
+    for strategy in ("llg-dummy", "bias", "ilrg"):
+        assert accuracy(network, strategy, 4, GradientPruning(0.995), 4) >= 0.5, strategy
 
 
 def test_what_a_strategy_cannot_do_is_told(network: ImageNetwork) -> None:

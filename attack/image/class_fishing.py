@@ -106,7 +106,9 @@ def invert(
     count = 1.0 if clipped else -float(seen.output_bias[attack.target])
     if count < _HALF:
         reason = f"the batch has no sample of the target class {attack.target}: its bias' gradient says {count:.2g}"
-        raise InversionError(reason, InversionDiagnostics("failed", (reason,), seconds=time.monotonic() - began))
+        raise InversionError(
+            reason, InversionDiagnostics("failed", (reason,), seconds=time.monotonic() - began)
+        )
     _, values, axes = np.linalg.svd(seen.rows[seen.sure], full_matrices=False)
     direction = axes[0]
     sized = seen.bias is not None and abs(direction[-1]) > np.finfo(np.float32).eps

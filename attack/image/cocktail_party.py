@@ -158,7 +158,11 @@ def _whitened(rows: torch.Tensor, B: int, began: float) -> _White:
 
 
 def _by_negentropy(
-    white: _White, attack: CocktailParty, shape: tuple[int, int, int] | None, seed: int, progress: Progress | None
+    white: _White,
+    attack: CocktailParty,
+    shape: tuple[int, int, int] | None,
+    seed: int,
+    progress: Progress | None,
 ) -> _Unmixed:
     B = len(white.means)
     whole = white.signals + white.means[:, None]
@@ -168,7 +172,9 @@ def _by_negentropy(
         value = -_negentropy(unmixing @ white.signals).mean()
         if attack.decorrelation and B > 1:
             cosines = (unmixing @ unmixing.T).abs()
-            value = value + attack.decorrelation * (torch.exp(attack.temperature * cosines) - 1).triu(1).mean()
+            value = (
+                value + attack.decorrelation * (torch.exp(attack.temperature * cosines) - 1).triu(1).mean()
+            )
         signals = unmixing @ whole
         if shape is not None and attack.tv:
             value = value + attack.tv * total_variation(signals.view(-1, *shape))
@@ -181,7 +187,9 @@ def _by_negentropy(
     for start in range(attack.starts):
         free = torch.eye(B, dtype=whole.dtype)
         if start:
-            free = torch.linalg.qr(normal((B, B), seed, "unmixing", start, device="cpu", dtype=whole.dtype))[0]
+            free = torch.linalg.qr(normal((B, B), seed, "unmixing", start, device="cpu", dtype=whole.dtype))[
+                0
+            ]
         found.append(
             minimise(objective, free, iterations=attack.iterations, step=attack.step, progress=progress)
         )
@@ -192,7 +200,11 @@ def _by_negentropy(
 
 
 def _by_fastica(
-    white: _White, attack: CocktailParty, shape: tuple[int, int, int] | None, seed: int, progress: Progress | None
+    white: _White,
+    attack: CocktailParty,
+    shape: tuple[int, int, int] | None,
+    seed: int,
+    progress: Progress | None,
 ) -> _Unmixed:
     from sklearn.decomposition import FastICA  # which brings half of scikit-learn
     from sklearn.exceptions import ConvergenceWarning

@@ -51,7 +51,9 @@ def exact_features(observation: ImageObservation, *, seed: int = 2, max_starts: 
     seen = head_gradient(observation)
     whole = seen.left is None
     if not whole and not seen.filled:
-        raise _failure(f"the entries that pruning has left do not determine the others (rank {B} leaves {seen.left:.2g})")
+        raise _failure(
+            f"the entries that pruning has left do not determine the others (rank {B} leaves {seen.left:.2g})"
+        )
     loss = LOSSES[_LOSSES[network.loss]] if whole else None
     found = recover_outputs(_given(observation, seen, whole=whole), B, loss, seed=seed, max_starts=max_starts)
     if not found.exact:

@@ -53,7 +53,9 @@ def invert(
         found: ExactFeatures = exact_features(observation, seed=seed, max_starts=attack.max_starts)
     except ReconstructionError as error:
         seconds = time.monotonic() - began
-        raise InversionError(str(error), InversionDiagnostics("failed", (str(error),), seconds=seconds)) from error
+        raise InversionError(
+            str(error), InversionDiagnostics("failed", (str(error),), seconds=seconds)
+        ) from error
     network = observation.network
     features = torch.from_numpy(found.features).to(network.device)
     made = invert_features(

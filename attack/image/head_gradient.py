@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from attack.image.observed import ImageObservation
 from attack.image.completion import completed
+from attack.image.observed import ImageObservation
 from attack.networks.image.network import ImageNetwork
 from attack.streams import uniform
 from bounds import GradientPruning
@@ -82,7 +82,9 @@ def is_relu(network: ImageNetwork) -> bool:
     """Whether outputs are ``A relu(W z + b) + c`` of the features."""
     shown = probes(network)
     z = network.features(shown).double()
-    values = [parameter(network, layer, kind) for layer in (network.attacked, network.output) for kind in _KINDS]
+    values = [
+        parameter(network, layer, kind) for layer in (network.attacked, network.output) for kind in _KINDS
+    ]
     W, b, A, c = (None if v is None else torch.from_numpy(v).to(z) for v in values)
     assert W is not None and A is not None
     made = torch.relu(z @ W.T + (0.0 if b is None else b)) @ A.T + (0.0 if c is None else c)

@@ -51,7 +51,9 @@ class _Output:
     def required_bias(self, strategy: str) -> np.ndarray:
         """The bias' gradient; ``ValueError`` without one."""
         if self.bias is None:
-            raise ValueError(f"strategy must be one that needs no output bias, the network has none; got {strategy!r}")
+            raise ValueError(
+                f"strategy must be one that needs no output bias, the network has none; got {strategy!r}"
+            )
         return self.bias
 
 
@@ -69,7 +71,7 @@ def recover_labels(observation: ImageObservation, strategy: str = "auto") -> tor
 
 
 def chosen_strategy(observation: ImageObservation) -> str:
-    """"idlg" for one sample; "ilrg" where the output layer has a bias, else "llg-dummy"."""
+    """ "idlg" for one sample; "ilrg" where the output layer has a bias, else "llg-dummy"."""
     if observation.batch_size == 1:
         return "idlg"
     return "ilrg" if f"{observation.network.output}.bias" in observation.network.names else "llg-dummy"
@@ -78,7 +80,9 @@ def chosen_strategy(observation: ImageObservation) -> str:
 def label_accuracy(truth: torch.Tensor, found: torch.Tensor) -> float:
     """The share of the labels ``truth`` (B,) that are among those found (n,), each counted as often as it occurs."""
     if truth.ndim != 1 or found.ndim != 1 or not len(truth):
-        raise ValueError(f"labels must have shapes (B,) and (n,); got {tuple(truth.shape)}, {tuple(found.shape)}")
+        raise ValueError(
+            f"labels must have shapes (B,) and (n,); got {tuple(truth.shape)}, {tuple(found.shape)}"
+        )
     size = 1 + int(max(truth.max(), found.max() if len(found) else 0))
     counts = [np.bincount(labels.cpu().numpy(), minlength=size) for labels in (truth, found)]
     return float(np.minimum(*counts).sum()) / len(truth)
@@ -135,7 +139,9 @@ def _impact(sums: np.ndarray, B: int) -> float:
 def _bias(given: _Output) -> np.ndarray:
     """Counts ``sum_i p_i - sum_i r_i`` from the output bias, mean probabilities from pictures of noise (Geng et al. 2021,
     arXiv 2110.09074)."""
-    p = given.predicted(given.network.outputs(probes(given.network, _DUMMIES)).double().cpu().numpy()).mean(axis=0)
+    p = given.predicted(given.network.outputs(probes(given.network, _DUMMIES)).double().cpu().numpy()).mean(
+        axis=0
+    )
     gradient = given.required_bias("bias")
     return _most_often(given.B * p - gradient / _scale(given, given.B * p), given.B)
 
@@ -144,12 +150,15 @@ def _ilrg(given: _Output) -> np.ndarray:
     """iLRG (Ma et al. 2023, ICLR; arXiv 2307.03421): the ratio of a class's two gradients is an embedding, mostly of that
     class's samples, its outputs their probabilities P; then counts n solve ``n P - n = sum_i r_i``.
 
-    Where a class's bias gradient is near zero the ratio is that of all classes that do not occur.
+    Where a class's bias gradient is near zero the ratio is that of all classes that do not occur, or pictures of noise.
     """
     gradient = given.required_bias("ilrg")
     scale = _scale(given, given.B * _mean_predicted(given))
-    absent = gradient > 0 if (gradient > 0).any() else gradient >= gradient.max()
-    mean = given.weights[absent].sum(axis=0) / gradient[absent].sum()
+    absent = gradient > 0
+    if absent.any():
+        mean = given.weights[absent].sum(axis=0) / gradient[absent].sum()
+    else:  # pruned, or every class occurs
+        mean = _hidden(given.network, probes(given.network, _DUMMIES)).mean(axis=0)
     clear = np.abs(gradient) > _CLEAR * scale
     embedding = np.where(clear[:, None], given.weights / np.where(clear, gradient, 1.0)[:, None], mean)
     A, c = (parameter(given.network, given.network.output, kind) for kind in ("weight", "bias"))

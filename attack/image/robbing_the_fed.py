@@ -53,7 +53,13 @@ class _Imprint(nn.Module):
     """``x + back(relu(imprint(x)))``, then the module that was there."""
 
     def __init__(
-        self, inner: nn.Module, weight: torch.Tensor, bias: torch.Tensor, *, shape: tuple[int, int, int], gain: float
+        self,
+        inner: nn.Module,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        *,
+        shape: tuple[int, int, int],
+        gain: float,
     ) -> None:
         super().__init__()
         bins, size = weight.shape
@@ -100,7 +106,9 @@ def imprinted(
         cuts = np.quantile(own.double().mean(dim=(1, 2, 3)).cpu().numpy(), share)
     channels, height, width = network.shape
     size = channels * height * width
-    std, means = (np.broadcast_to(np.array(v, dtype=np.float64), (channels,)) for v in (network.std, network.mean))
+    std, means = (
+        np.broadcast_to(np.array(v, dtype=np.float64), (channels,)) for v in (network.std, network.mean)
+    )
     weight = np.repeat(std, height * width) / size  # brightness of pixels, from normalised ones
     module = _Imprint(
         network.module,
@@ -137,7 +145,9 @@ def invert(
     began = time.monotonic()
     names = ("imprint.weight", "imprint.bias")
     if not set(names) <= set(observation.network.names):
-        raise ValueError("network must have the imprint layer in front, as robbing_the_fed.imprinted puts it there")
+        raise ValueError(
+            "network must have the imprint layer in front, as robbing_the_fed.imprinted puts it there"
+        )
     weight, bias = (observation.gradient(name).double() for name in names)
     rows = torch.cat([weight, bias[:, None]], dim=1)
     if isinstance(observation.defense, GradientPruning) and observation.defense.ratio > 0:
@@ -193,9 +203,7 @@ def _steps(rows: torch.Tensor, most: int, least: float) -> torch.Tensor:
         if not gain > least:
             break
         cuts = sorted([*cuts, cut])
-    means = torch.stack(
-        [(sums[b] - sums[a]) / (b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
-    )
+    means = torch.stack([(sums[b] - sums[a]) / (b - a) for a, b in zip(cuts, cuts[1:], strict=False)])
     means[-1] = 0.0  # beyond the last row there is nothing
     return means[:-1] - means[1:]
 
