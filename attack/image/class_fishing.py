@@ -1,9 +1,9 @@
 """Class fishing: a server whose output layer lets one class alone speak to the layers below.
 
-Wen et al. 2022 (ICML, arXiv 2202.00580). All rows of the output weights but the target's are zero, so that only its output
-sends a derivative down, ``r_ic``; its bias is so low that ``r_ic`` is -1 for samples of that class and nearly nothing for all
-others. A batch of any size then looks, below the output layer, like the samples of one class, often one sample; the attacked
-layer's gradient is an outer product, and one of its factors the features.
+Wen et al. 2022 (ICML, arXiv 2202.00580). All rows of the output weights but the target's are zero, so that only its
+output sends a derivative down, ``r_ic``; its bias is so low that ``r_ic`` is -1 for samples of that class and nearly nothing
+for all others. A batch of any size then looks, below the output layer, like the samples of one class, often one sample; the
+attacked layer's gradient is an outer product, and one of its factors the features.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ def invert(
     seed: int,
     progress: Progress | None,
 ) -> Inversion:
-    """See ``attack.image.inversion.invert``; labels are not used. Entries that pruning removed are filled in by the rank, one."""
+    """See ``attack.image.inversion.invert``; labels are not used. Entries that pruning removed are filled in by the
+    rank, one."""
     began = time.monotonic()
     network = observation.network
     checks.integer("target", attack.target, 0, network.classes - 1)

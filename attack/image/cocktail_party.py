@@ -51,9 +51,9 @@ class CocktailParty(ImageAttack):
     and sign, with 25,000 iterations of step .001: fewer of a larger one, which fades, end at the same place). "fastica":
     scikit-learn's. starts: of which the smallest objective counts.
 
-    lengths: "bias" divides a feature by the same mixture of the bias' gradient, which is its length and sign exactly; "range"
-    (the paper's, and where there is no bias) stretches a picture to [0, 1], the sign being that of the greater part. pictures:
-    how features that are not pixels become pictures.
+    lengths: "bias" divides a feature by the same mixture of the bias' gradient, which is its length and sign if it is
+    alone; "range" (the paper's, and where there is no bias) stretches a picture to [0, 1], the sign being that of its mean.
+    pictures: how features that are not pixels become pictures.
     """
 
     name: ClassVar[str] = "cocktail_party"
@@ -107,8 +107,8 @@ def invert(
     seed: int,
     progress: Progress | None,
 ) -> Inversion:
-    """See ``attack.image.inversion.invert``. Labels are not used, as no component has one. Of a pruned gradient the rows that
-    its kept entries determine are used."""
+    """See ``attack.image.inversion.invert``. Labels are not used, as no component has one. Of a pruned gradient the
+    rows that its kept entries determine are used, else the rows with zeros."""
     began = time.monotonic()
     network, B = observation.network, observation.batch_size
     seen = head_gradient(observation)

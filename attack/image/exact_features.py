@@ -45,8 +45,8 @@ def exact_features(observation: ImageObservation, *, seed: int = 2, max_starts: 
     network, B = observation.network, observation.batch_size
     if not is_relu(network):
         raise ValueError(
-            f"network must apply ReLU, and nothing else, between {network.attacked!r} and {network.output!r} for features to "
-            f"be found exactly"
+            f"network must apply ReLU, and nothing else, between {network.attacked!r} and {network.output!r} for exact "
+            f"features"
         )
     seen = head_gradient(observation)
     whole = seen.left is None

@@ -38,8 +38,8 @@ class FeatureInversion:
 
 @dataclass(frozen=True, eq=False)
 class FeaturePictures:
-    """images (k, C, H, W) in the features' order; mismatch (k,): what is left of the features; iterations: in all; start_kept:
-    index of the one that was kept, None where pixels are the features."""
+    """images (k, C, H, W) in the features' order; mismatch (k,): what is left of the features; iterations: in all;
+    start_kept: index of the one that was kept, None where pixels are the features."""
 
     images: torch.Tensor
     mismatch: torch.Tensor

@@ -1,4 +1,4 @@
-"""What the gradient of the attacked layer and of the output layer says, with what the defense hides filled in where it can be."""
+"""What the gradient of the attacked and of the output layer says, with what pruning hides filled in where it can be."""
 
 from __future__ import annotations
 

@@ -21,13 +21,14 @@ from attack.image.head_gradient import parameter, probes
 from attack.image.observed import ImageObservation
 from attack.networks.image.network import ImageNetwork
 from attack.reconstruction import ReconstructionError
-from bounds import DPSGD, GradientClipping, LocalAggregation, checks
+from bounds import DPSGD, GradientClipping, GradientPruning, LocalAggregation, checks
 
 #: Pictures of noise on which mean outputs are estimated.
 _DUMMIES = 64
 
-#: A class's embedding is the ratio of its two gradients where the smaller is at least this, of one sample's largest.
-_CLEAR = 0.2
+#: A class's embedding is the ratio of its two gradients unless more than this share of it is of the other sign than the
+#: hidden units are: samples of the class and others have then cancelled in it.
+_OPPOSED = 0.1
 
 #: Weight of the equation that the counts sum to B.
 _SUM = 10.0
@@ -71,10 +72,13 @@ def recover_labels(observation: ImageObservation, strategy: str = "auto") -> tor
 
 
 def chosen_strategy(observation: ImageObservation) -> str:
-    """ "idlg" for one sample; "ilrg" where the output layer has a bias, else "llg-dummy"."""
+    """The strategy that errs least where they were compared: "idlg" for one sample; "ilrg" where the output layer has a bias
+    of which pruning has not left next to nothing, else "llg-dummy"."""
     if observation.batch_size == 1:
         return "idlg"
-    return "ilrg" if f"{observation.network.output}.bias" in observation.network.names else "llg-dummy"
+    few = isinstance(observation.defense, GradientPruning) and observation.scope == "layer"
+    biased = f"{observation.network.output}.bias" in observation.network.names
+    return "ilrg" if biased and not few else "llg-dummy"
 
 
 def label_accuracy(truth: torch.Tensor, found: torch.Tensor) -> float:
@@ -150,7 +154,8 @@ def _ilrg(given: _Output) -> np.ndarray:
     """iLRG (Ma et al. 2023, ICLR; arXiv 2307.03421): the ratio of a class's two gradients is an embedding, mostly of that
     class's samples, its outputs their probabilities P; then counts n solve ``n P - n = sum_i r_i``.
 
-    Where a class's bias gradient is near zero the ratio is that of all classes that do not occur, or pictures of noise.
+    Where a class's own samples and others have nearly cancelled the ratio is that of all classes that do not occur, or the
+    mean of pictures of noise.
     """
     gradient = given.required_bias("ilrg")
     scale = _scale(given, given.B * _mean_predicted(given))
@@ -159,8 +164,10 @@ def _ilrg(given: _Output) -> np.ndarray:
         mean = given.weights[absent].sum(axis=0) / gradient[absent].sum()
     else:  # pruned, or every class occurs
         mean = _hidden(given.network, probes(given.network, _DUMMIES)).mean(axis=0)
-    clear = np.abs(gradient) > _CLEAR * scale
-    embedding = np.where(clear[:, None], given.weights / np.where(clear, gradient, 1.0)[:, None], mean)
+    own = given.weights / np.where(gradient, gradient, 1.0)[:, None]
+    opposed = np.abs(np.where(own * mean < 0, own, 0.0)).sum(axis=1)
+    clear = (gradient != 0) & (opposed <= _OPPOSED * np.abs(own).sum(axis=1))
+    embedding = np.where(clear[:, None], own, mean)
     A, c = (parameter(given.network, given.network.output, kind) for kind in ("weight", "bias"))
     assert A is not None and c is not None
     P = given.predicted(embedding @ A.T + c)

@@ -2,8 +2,8 @@
 
 Fowl et al. 2022 (ICLR, arXiv 2110.13057). Neuron j of the layer measures one number of a picture, its mean brightness, and
 is active where that is above c_j. All neurons act alike on what follows, so that the gradient's rows are a step function of
-the threshold: ``G_j = sum_i [brightness_i > c_j] delta_i x_i``, and delta_i alone in the bias' gradient. A picture that has a
-bin to itself is a step, and what the step has over its size is the picture, exactly.
+the threshold: ``G_j = sum_i [brightness_i > c_j] delta_i x_i``, and delta_i alone in the bias' gradient. A picture that
+has a bin to itself is a step; its weights' part over its bias' part is the picture, exactly.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,9 +42,9 @@ _ROUNDING, _NOISE = 64.0, 5.0
 
 @dataclass(frozen=True)
 class RobbingTheFed(ImageAttack):
-    """Threat model G of Carletti et al. (USENIX Security 2025), a manipulator with data of the kind: it changes the model that
-    it sends (``imprinted``), with bins for the brightness of such pictures. Pictures that share a bin come out mixed, as one
-    of which ``warnings`` cannot tell; a picture darker than every threshold leaves no trace."""
+    """Threat model G of Carletti et al. (USENIX Security 2025), a manipulator with data of the kind: it changes the model
+    that it sends (``imprinted``), with bins for the brightness of such pictures. Pictures that share a bin come out mixed; a
+    picture darker than every threshold leaves no trace."""
 
     name: ClassVar[str] = "robbing_the_fed"
     threat: ClassVar[str] = "malicious"
@@ -186,8 +187,8 @@ def _least(observation: ImageObservation, rows: torch.Tensor) -> float:
 
 
 def _steps(rows: torch.Tensor, most: int, least: float) -> torch.Tensor:
-    """Steps (k, n), k <= ``most``, of rows (bins, n) as a function that is constant between them and zero after the last row:
-    the best cuts in two, one after the other, and means between cuts.
+    """Steps (k, n), k <= ``most``, of rows (bins, n) as a function that is constant between them and zero after the last
+    row: the best cuts in two, one after the other, and means between cuts.
 
     A cut is made where the difference of means on its sides, times the root of how many rows tell it, is ``least`` or more.
     """
@@ -196,14 +197,14 @@ def _steps(rows: torch.Tensor, most: int, least: float) -> torch.Tensor:
     cuts = [0, len(signal)]
     gains: dict[tuple[int, int], tuple[float, int]] = {}
     while len(cuts) - 2 < most:
-        for pair in zip(cuts, cuts[1:], strict=False):
+        for pair in pairwise(cuts):
             if pair not in gains:
                 gains[pair] = _best_cut(sums, *pair)
-        gain, cut = max(gains[pair] for pair in zip(cuts, cuts[1:], strict=False))
+        gain, cut = max(gains[pair] for pair in pairwise(cuts))
         if not gain > least:
             break
         cuts = sorted([*cuts, cut])
-    means = torch.stack([(sums[b] - sums[a]) / (b - a) for a, b in zip(cuts, cuts[1:], strict=False)])
+    means = torch.stack([(sums[b] - sums[a]) / (b - a) for a, b in pairwise(cuts)])
     means[-1] = 0.0  # beyond the last row there is nothing
     return means[:-1] - means[1:]
 
