@@ -1,0 +1,100 @@
+"""Exact features of the attacked layer from its gradient: ReLU, every row explained (``attack.rows``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from attack.image.head_gradient import HeadGradient, head_gradient, is_relu, parameter
+from attack.image.observed import ImageObservation
+from attack.reconstruction import Diagnostics, ReconstructionError
+from attack.rows.outputs import OutputsGradient
+from attack.rows.outputs_recovery import UNKNOWN, OutputsRecovery, recover_outputs
+from bounds.losses import LOSSES
+
+#: Roundings that the sums behind an entry of the gradient add up to.
+_SUMS = 4.0
+
+#: The loss of an ``ImageNetwork``, a sum over samples, by its name in ``bounds.losses``.
+_LOSSES = {"cross-entropy": "cross-entropy-sum", "squared": "half-mse-sum"}
+
+
+@dataclass(frozen=True, eq=False)
+class ExactFeatures:
+    """features (B, d_f), unit vectors unless ``sized``; classes (B,), None where the gradient does not tell them; error: R
+    that rounding leaves; exact: whether every row is explained to rounding."""
+
+    features: np.ndarray
+    sized: bool
+    classes: np.ndarray | None
+    error: float
+    exact: bool
+    diagnostics: Diagnostics
+
+
+def exact_features(observation: ImageObservation, *, seed: int = 2, max_starts: int = 1_000) -> ExactFeatures:
+    """The features of an observation, by the sparsity of ReLU's gradient: SPEAR's idea (Dimitrov et al. 2024) as
+    ``attack.rows.outputs`` has it, with any weights, biases and number of outputs.
+
+    Of a pruned gradient the rows that are known after completion are used. Raises ``ReconstructionError`` where nothing
+    explains the rows (noise, more features than dimensions, dropout of each sample for itself), ``ValueError`` where the
+    hidden units are not ReLU of the attacked layer.
+    """
+    network, B = observation.network, observation.batch_size
+    if not is_relu(network):
+        raise ValueError(
+            f"network must apply ReLU, and nothing else, between {network.attacked!r} and {network.output!r} for exact "
+            f"features"
+        )
+    seen = head_gradient(observation)
+    whole = seen.left is None
+    if not whole and not seen.filled:
+        raise _failure(
+            f"the entries that pruning has left do not determine the others (rank {B} leaves {seen.left:.2g})"
+        )
+    loss = LOSSES[_LOSSES[network.loss]] if whole else None
+    found = recover_outputs(_given(observation, seen, whole=whole), B, loss, seed=seed, max_starts=max_starts)
+    if not found.exact:
+        raise _failure(f"the features found leave {found.unexplained:.2g} of the rows' power unexplained")
+    return ExactFeatures(
+        found.features,
+        found.norms != UNKNOWN,
+        _classes(observation, found),
+        found.error,
+        True,
+        Diagnostics("ok", (), starts=found.starts, method=found.method, exact=True),
+    )
+
+
+def _given(observation: ImageObservation, seen: HeadGradient, *, whole: bool) -> OutputsGradient:
+    network, on = observation.network, seen.sure
+    W, b = (parameter(network, network.attacked, kind) for kind in ("weight", "bias"))
+    A, c = (parameter(network, network.output, kind) for kind in ("weight", "bias"))
+    assert W is not None and A is not None  # linear layers have weights
+    return OutputsGradient(
+        W[on],
+        np.zeros(int(on.sum())) if b is None else b[on],
+        A[:, on],
+        np.zeros(len(A)) if c is None else c,
+        seen.weight[on],
+        None if seen.bias is None else seen.bias[on],
+        seen.output_weight if whole else None,
+        seen.output_bias if whole else None,
+        rounding=_SUMS * float(torch.finfo(network.dtype).eps),
+    )
+
+
+def _classes(observation: ImageObservation, found: OutputsRecovery) -> np.ndarray | None:
+    """Labels: the one output at which r_i is negative; of cross-entropy this is so whatever the norm is, of a squared loss
+    only where outputs are smaller than a half."""
+    if found.classes is not None:
+        return found.classes
+    if observation.network.loss == "cross-entropy":
+        return np.asarray(found.residuals.argmin(axis=1))
+    return None if found.targets is None else np.asarray(found.targets.argmax(axis=1))
+
+
+def _failure(reason: str) -> ReconstructionError:
+    return ReconstructionError(reason, Diagnostics("failed", (reason,)))

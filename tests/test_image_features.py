@@ -1,0 +1,165 @@
+"""Attacks that find features first: exact rows and the cocktail party, and pictures from features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from attack.image.cocktail_party import CocktailParty
+from attack.image.completion import completed
+from attack.image.datasets import load_patches
+from attack.image.exact_features import exact_features
+from attack.image.exact_rows import ExactRows
+from attack.image.feature_inversion import FeatureInversion, invert_features
+from attack.image.feature_matching import cosine_mismatch, squared_mismatch
+from attack.image.head_gradient import head_gradient, is_relu, on_pixels
+from attack.image.inversion import InversionError, invert
+from attack.image.labels import recover_labels
+from attack.image.observed import observe_images
+from attack.networks.image.convnet import conv_net, seeded
+from attack.networks.image.head import Head
+from attack.networks.image.network import ImageNetwork
+from bounds import GradientNoise, GradientPruning, NoDefense
+
+LABELS = torch.tensor([1, 4, 4, 7, 0, 2, 9, 3])
+
+
+def patches(B: int) -> torch.Tensor:
+    """Photograph patches (B, 3, 32, 32), no two nearly parallel."""
+    batch = load_patches(B, 1, center=False, max_cosine=0.95)
+    return torch.from_numpy(batch.pictures(batch.features))
+
+
+def grey(B: int) -> torch.Tensor:
+    """(B, 1, 16, 16)."""
+    return patches(B).mean(dim=1, keepdim=True)[..., ::2, ::2]
+
+
+def psnr(truth: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """Of the nearest picture found to each."""
+    errors = (truth[:, None] - found[None]).double().square().flatten(2).mean(dim=2)
+    return -10 * errors.amin(dim=1).log10()
+
+
+@pytest.fixture(scope="module")
+def network() -> ImageNetwork:
+    return conv_net(
+        (1, 16, 16),
+        10,
+        channels=(32,),
+        head=Head(m=256, features=64),
+        mean=(0.45,),
+        std=(0.2,),
+        dtype=torch.float64,
+    )
+
+
+def on_pixels_network(shape: tuple[int, int, int], m: int) -> ImageNetwork:
+    size = shape[0] * shape[1] * shape[2]
+    with seeded(0):
+        module = nn.Sequential(nn.Flatten(), nn.Linear(size, m), nn.ReLU(), nn.Linear(m, 10)).double()
+    return ImageNetwork(module, shape, "1", "3", mean=(0.45,), std=(0.25,))
+
+
+def test_a_mismatch_is_of_each_row() -> None:
+    wanted = torch.tensor([[3.0, 4.0], [1.0, 0.0], [1.0, 1.0]])
+    found = torch.tensor([[-6.0, -8.0], [0.0, 2.0], [1.0, 0.0]])
+    torch.testing.assert_close(cosine_mismatch(found, wanted), torch.tensor([0.0, 1.0, 0.5]))
+    torch.testing.assert_close(squared_mismatch(found, wanted), torch.tensor([9.0, 5.0, 0.5]))
+    weights = torch.tensor([1.0, 0.5, 0.0])
+    torch.testing.assert_close(cosine_mismatch(found, wanted, weights), torch.tensor([0.0, 0.5, 0.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_features_are_exact_to_rounding(network: ImageNetwork, dtype: torch.dtype) -> None:
+    net = (
+        network
+        if dtype == torch.float64
+        else conv_net(
+            (1, 16, 16), 10, channels=(32,), head=Head(m=256, features=64), mean=(0.45,), std=(0.2,)
+        )
+    )
+    images = grey(4).to(dtype)
+    seen = observe_images(NoDefense(), net, images, LABELS[:4])
+    found, truth = exact_features(seen), net.features(images).double().detach().numpy()
+    errors = np.linalg.norm(truth[:, None] - found.features[None], axis=2)
+    nearest = errors.argmin(axis=1)
+    assert sorted(nearest) == [0, 1, 2, 3] and found.sized and found.exact
+    limit = 1e-6 if dtype == torch.float64 else 1e-3  # single precision, over the separation of the features
+    assert errors.min(axis=1).max() < limit * np.linalg.norm(truth, axis=1).min()
+    assert found.classes is not None and found.classes[nearest].tolist() == LABELS[:4].tolist()
+    assert recover_labels(seen, "exact").tolist() == sorted(LABELS[:4].tolist())
+
+
+def test_exact_rows_give_pictures_and_say_when_they_cannot(network: ImageNetwork) -> None:
+    images = grey(4)
+    seen = observe_images(NoDefense(), network, images, LABELS[:4])
+    direct = on_pixels_network((1, 16, 16), 256)
+    assert on_pixels(direct) and not on_pixels(network)
+    found = invert(observe_images(NoDefense(), direct, images, LABELS[:4]), ExactRows())
+    assert psnr(images, found.images).min() > 80 and found.diagnostics.iterations == 0
+    assert found.labels is not None and sorted(found.labels.tolist()) == sorted(LABELS[:4].tolist())
+    made = invert(seen, ExactRows(pictures=FeatureInversion(iterations=150, tv=1e-3)))
+    guess = psnr(images, torch.full_like(images, float(images.mean())))
+    assert psnr(images, made.images).mean() > guess.mean() + 3
+    for defense in (GradientNoise(1e-3), GradientPruning(0.9)):
+        with pytest.raises(InversionError):
+            invert(observe_images(defense, network, images, LABELS[:4]), ExactRows(max_starts=20))
+    smooth = conv_net((1, 16, 16), 10, channels=(4,), head=Head(m=32, activation="gelu"))
+    assert is_relu(network) and not is_relu(smooth)
+    with pytest.raises(ValueError, match="ReLU"):
+        invert(observe_images(NoDefense(), smooth, images.float(), LABELS[:4]), ExactRows())
+
+
+def test_pruned_rows_are_filled_in_by_their_rank() -> None:
+    """Most entries of rows of rank 3 determine the others; a twentieth does not, and it is told."""
+    generator = np.random.default_rng(0)
+    rows = generator.standard_normal((60, 3)) @ generator.standard_normal((3, 40))
+    kept = np.abs(rows) >= np.quantile(np.abs(rows), 0.3)
+    limit = float(np.abs(rows[kept]).min())
+    found = completed(np.where(kept, rows, 0.0), kept, 3, limit=limit)
+    assert found.determined and found.sure.all()
+    np.testing.assert_allclose(found.rows, rows, atol=1e-6 * np.abs(rows).max())
+    few = np.abs(rows) >= np.quantile(np.abs(rows), 0.95)
+    assert not completed(np.where(few, rows, 0.0), few, 3).determined
+    assert not completed(np.where(kept, rows, 0.0), kept, 2, limit=limit).determined
+
+
+def test_exact_rows_survive_pruning_that_leaves_enough() -> None:
+    direct = on_pixels_network((1, 8, 8), 128)
+    images = grey(2)[..., ::2, ::2]
+    seen = observe_images(GradientPruning(0.5), direct, images, LABELS[:2], scope="layer")
+    assert head_gradient(seen).filled
+    assert psnr(images, invert(seen, ExactRows()).images).min() > 60
+
+
+@pytest.mark.parametrize(("B", "least"), [(4, 0.9), (8, 0.75)])
+def test_the_cocktail_party_hears_pictures(B: int, least: float) -> None:
+    """Mean |cosine| of the pictures found: .97 and .81 measured; patches of two photographs are not independent."""
+    images = patches(B)
+    direct = on_pixels_network((3, 32, 32), 64)
+    seen = observe_images(NoDefense(), direct, images, LABELS[:B])
+    found = invert(seen, CocktailParty(iterations=400, step=0.03, tv=0.3, starts=1))
+    assert found.features is not None and len(found.images) == B
+    truth, made = (nn.functional.normalize(z, dim=1) for z in (direct.features(images), found.features))
+    cosines = (truth @ made.T).abs().amax(dim=1)
+    assert cosines.mean() > least
+    assert psnr(images, found.images).mean() > 12
+    # the control: principal components, where the search begins
+    first = invert(seen, CocktailParty(iterations=1, starts=1)).features
+    assert first is not None
+    assert (truth @ nn.functional.normalize(first, dim=1).T).abs().amax(dim=1).mean() < cosines.mean() - 0.05
+
+
+def test_options_are_checked(network: ImageNetwork) -> None:
+    with pytest.raises(ValueError, match="method"):
+        CocktailParty(method="magic")
+    with pytest.raises(ValueError, match="iterations"):
+        FeatureInversion(iterations=0)
+    with pytest.raises(ValueError, match="features"):
+        invert_features(network, torch.zeros(2, 3), FeatureInversion(), sized=True)
+    seen = observe_images(NoDefense(), network, grey(2)[[0, 0]], LABELS[[1, 2]])
+    with pytest.raises(InversionError, match="rank"):
+        invert(seen, CocktailParty())
