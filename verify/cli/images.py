@@ -34,21 +34,27 @@ def verify_images(
     for name in only:
         checks.choice("only", name, tuple(TABLES))
     chosen = [table for name, table in TABLES.items() if not only or name in only]
-    chosen = [table.quick() for table in chosen] if quick else chosen
+    chosen = [table.quick() for table in chosen if table.sample] if quick else chosen
     reports = []
+    before = {t.name: t.candidates for t in chosen}
     costs = {t.name: float((trials or t.trials) * len(t.points)) for t in chosen}
+    costs |= {c.name: float(c.trials * len(c.points)) for c in before.values() if c is not None}
+    how = {"seed": seed, "jobs": jobs, "device": device}
     with Progress(costs) as progress:
         for table in chosen:
-            records = run_table(
-                table, out / "records", trials=trials, seed=seed, jobs=jobs, device=device, progress=progress
-            )
+            candidates = before[table.name]
+            if candidates is not None:
+                table = table.tuned(run_table(candidates, out / "records", progress=progress, **how))
+            records = run_table(table, out / "records", trials=trials, progress=progress, **how)
             reports.append(told(table, records))
             draw(table, records, out, suffix)
     if as_json:
         print_json(reports)
         return
     for report in reports:
-        say(f"{report['name']}: {report['title']}; {how_many(report['trials'], 'trial')}, {report['failed']} failed")
+        say(
+            f"{report['name']}: {report['title']}; {how_many(report['trials'], 'trial')}, {report['failed']} failed"
+        )
         for note in report["notes"]:
             say(note, 2)
         print_rows(report["rows"], number=".3g")

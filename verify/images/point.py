@@ -10,7 +10,11 @@ from bounds import Defense, checks, serial
 
 if TYPE_CHECKING:
     from attack.image.inversion import ImageAttack
+    from attack.image.picture_set import PictureSet
     from attack.networks.image.network import ImageNetwork
+
+
+PARTS = ("reported", "tuning")
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,9 @@ class NetworkSpec:
     scale: str = "default"
     activation: str = "relu"
 
-    def build(self, shape: tuple[int, int, int], classes: int, seed: int, device: Any) -> ImageNetwork:
-        """The network with the weights of ``seed``, on the device. ``ValueError`` for another kind."""
+    def build(self, pictures: PictureSet, seed: int, device: Any) -> ImageNetwork:
+        """The network for these pictures, normalised by their mean and standard deviation, with the weights of ``seed``, on
+        the device. ``ValueError`` for another kind."""
         from attack.networks.image.convnet import conv_net
         from attack.networks.image.head import Head
         from attack.networks.image.resnet import resnet18
@@ -34,16 +39,15 @@ class NetworkSpec:
         head = Head(m=self.m, features=self.features, scale=self.scale, activation=self.activation)
         checks.choice("kind", self.kind, ("conv", "resnet"))
         if self.kind == "resnet":
-            net = resnet18(shape, classes, width=self.width, head=head, seed=seed)
+            net = resnet18(
+                pictures.shape, pictures.classes, width=self.width, head=head, seed=seed,
+                mean=pictures.mean, std=pictures.std,
+            )  # fmt: skip
         else:
             net = conv_net(
-                shape,
-                classes,
-                channels=(self.width, 2 * self.width, 2 * self.width),
-                activation=self.activation,
-                head=head,
-                seed=seed,
-            )
+                pictures.shape, pictures.classes, channels=(self.width, 2 * self.width, 2 * self.width),
+                activation=self.activation, head=head, seed=seed, mean=pictures.mean, std=pictures.std,
+            )  # fmt: skip
         return replace(net, module=net.module.to(device))
 
     @property
@@ -55,7 +59,8 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class ImagePoint:
-    """data: name of an embedded set of pictures; B: pictures in a batch; defense, scope, relative: as of
+    """data: name of an embedded set of pictures (``attack.image.picture_set``), of which one half is for tuning and the
+    other is what is reported; ``part`` says which; B: pictures in a batch; defense, scope, relative: as of
     ``attack.image.observed.observe_images``; told: whether the server knows the labels; rival: the attack's name in the
     table; attack: its specification."""
 
@@ -68,6 +73,11 @@ class ImagePoint:
     scope: str = "layer"
     relative: bool = False
     told: bool = True
+    part: str = "reported"
+
+    def __post_init__(self) -> None:
+        checks.integer("B", self.B, 1)
+        checks.choice("part", self.part, PARTS)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values."""
@@ -82,6 +92,7 @@ class ImagePoint:
             "scope": self.scope,
             "relative": self.relative,
             "told": self.told,
+            "part": self.part,
         }
 
     @property

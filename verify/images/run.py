@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bounds import checks
 from verify.images.point import ImagePoint
 from verify.images.record import ImageRecord, image_ledger, point_keys
+from verify.images.summary import mean
 from verify.images.trial import run_image_trial
 from verify.measure.conditions import present, resolved
 from verify.measure.ledger import carry_out
@@ -17,9 +20,59 @@ from verify.measure.progress import Progress, following
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What every attack that has these options is given the best of, on pictures that are not reported, under the same
+    defense: the weight of total variation and the step, with so many iterations of one start, in so many trials. The same
+    budget for every one."""
+
+    tv: tuple[float, ...] = (1e-4, 1e-2, 1e-1)
+    step: tuple[float, ...] = (0.03, 0.1)
+    iterations: int = 200
+    trials: int = 1
+
+    def candidates(self, point: ImagePoint) -> tuple[ImagePoint, ...]:
+        """The point with every choice; none for an attack that has neither option. L-BFGS has no use for a step."""
+        there = {f.name for f in fields(point.attack)}
+        steps = self.step if "step" in there and getattr(point.attack, "optimiser", "") != "lbfgs" else ()
+        if "tv" not in there:
+            return ()
+        choices: list[dict[str, Any]] = [
+            {"tv": tv, **step} for tv in self.tv for step in ([{"step": s} for s in steps] or [{}])
+        ]
+        return tuple(
+            replace(
+                point,
+                part="tuning",
+                attack=replace(point.attack, iterations=self.iterations, starts=1, **choice),
+            )
+            for choice in choices
+        )
+
+    def best(self, point: ImagePoint, records: Mapping[str, Sequence[ImageRecord]]) -> ImagePoint:
+        """The point with the choice that gave the largest mean PSNR; as it is where there was none. ``ValueError`` where a
+        choice was not measured."""
+        tried = self.candidates(point)
+        if not tried:
+            return point
+        missing = [p.rival for p in tried if not records.get(p.key)]
+        if missing:
+            raise ValueError(
+                f"records must hold every choice that is tuned; {missing[0]} lacks {len(missing)}"
+            )
+
+        def reached(candidate: ImagePoint) -> float:
+            value = mean(records[candidate.key], "psnr").value
+            return -math.inf if math.isnan(value) else value
+
+        chosen = max(tried, key=reached).attack
+        options = {name: getattr(chosen, name) for name in ("tv", "step") if hasattr(chosen, name)}
+        return replace(point, attack=replace(point.attack, **options))
+
+
+@dataclass(frozen=True)
 class ImageTable:
     """points, the trials at each and the seed of all. notes: what a reader has to know of how it was measured. sample: points of
-    the quick form, with a name of its own, so that its records never mix with the others."""
+    the quick form, with a name of its own, so that its records never mix with the others. tuning: what is chosen before, of the attacks that have it."""
 
     name: str
     title: str
@@ -29,6 +82,7 @@ class ImageTable:
     claims: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     sample: tuple[ImagePoint, ...] = ()
+    tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
         checks.integer("trials", self.trials, 1)
@@ -40,8 +94,35 @@ class ImageTable:
     def quick(self) -> ImageTable:
         """The quick form: few points, one trial. ``ValueError`` if there is none."""
         return replace(
-            self, name=f"{self.name}-quick", title=f"{self.title} (quick)", points=self.sample, trials=1, sample=()
+            self,
+            name=f"{self.name}-quick",
+            title=f"{self.title} (quick)",
+            points=self.sample,
+            trials=1,
+            sample=(),
         )
+
+    @property
+    def candidates(self) -> ImageTable | None:
+        """The table of what is tried for tuning; None where nothing is."""
+        if self.tuning is None:
+            return None
+        points = dict.fromkeys(c for point in self.points for c in self.tuning.candidates(point))
+        if not points:
+            return None
+        return replace(
+            self, name=f"{self.name}-tuning", title=f"{self.title}: tuning", points=tuple(points),
+            trials=self.tuning.trials, sample=(), tuning=None,
+        )  # fmt: skip
+
+    def tuned(self, records: Sequence[ImageRecord]) -> ImageTable:
+        """The table with the best choices, by the records of ``candidates``."""
+        if self.tuning is None:
+            return self
+        found: dict[str, list[ImageRecord]] = {}
+        for record in records:
+            found.setdefault(record.key, []).append(record)
+        return replace(self, points=tuple(self.tuning.best(p, found) for p in self.points), tuning=None)
 
     @property
     def file(self) -> str:

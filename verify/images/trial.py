@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from verify.origin import own
 if TYPE_CHECKING:
     import torch
 
+    from attack.image.inversion import InversionDiagnostics
+    from attack.image.picture_set import PictureSet
     from attack.networks.image.network import ImageNetwork
 
 #: Pictures of so many first trials are kept.
@@ -31,31 +34,31 @@ def run_image_trial(
     import torch
 
     from attack.image.inversion import InversionError, invert
-    from attack.image.metrics import image_errors
+    from attack.image.metrics import GREY, image_errors
     from attack.image.observed import observe_images
 
     place = torch.device(device)
     with limited(threads):
-        images, labels, classes = private(point, trial, seed)
         number = trial_seed(seed, trial)
-        shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
-        network = point.network.build(shape, classes, number, place)
-        images = images.to(place, network.dtype)
+        pictures = _half(point.data, point.part)
+        private = pictures.chosen(point.B, number)
+        network = point.network.build(pictures, number, place)
+        images, labels = private.images.to(place, network.dtype), private.labels
         groups = tuple(range(point.B)) if _divides(point) else None
         observation = observe_images(
             point.defense, network, images, labels, seed=number,
             groups=groups, scope=point.scope, relative=point.relative,
         )  # fmt: skip
-        told = labels if point.told else None
         try:
-            found = invert(observation, point.attack, labels=told, seed=number)
+            found = invert(observation, point.attack, labels=labels if point.told else None, seed=number)
         except InversionError as error:
             return ImageRecord(
-                point.to_dict(), seed, trial, str(error), {}, None,
-                serial.plain(error.diagnostics.to_dict()), present(place.type, threads),
+                point.to_dict(), seed, trial, str(error), {}, None, _told(error.diagnostics),
+                present(place.type, threads),
             )  # fmt: skip
         errors = image_errors(images, found.images)
-        ordered = errors.matched
+        blank = torch.full_like(images[0], GREY)
+        ordered = torch.stack([blank if i is None else found.images[i].to(images) for i in errors.order])
         values = {
             "mse": errors.mse,
             "psnr": errors.psnr,
@@ -64,20 +67,24 @@ def run_image_trial(
         }
     kept = _eight_bits(torch.stack([images.cpu(), ordered.cpu()])) if trial < KEPT else None
     return ImageRecord(
-        point.to_dict(), seed, trial, "", values, kept,
-        serial.plain(found.diagnostics.to_dict()) | {"seconds": None},
+        point.to_dict(), seed, trial, "", values, kept, _told(found.diagnostics),
         present(place.type, threads),
     )  # fmt: skip
 
 
-def private(point: ImagePoint, trial: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Pictures (B, C, H, W), their labels (B,), and how many classes there are."""
-    import torch
+def _told(diagnostics: InversionDiagnostics) -> dict[str, Any]:
+    """All but the seconds, which no rerun has again."""
+    found: dict[str, Any] = serial.plain(diagnostics.to_dict())
+    return {name: value for name, value in found.items() if name != "seconds"}
 
-    from attack.image.datasets import picture_set
 
-    batch = picture_set(point.data, point.B, trial_seed(seed, trial))
-    return torch.from_numpy(batch.images).float(), torch.from_numpy(batch.classes), batch.number_of_classes
+@lru_cache(maxsize=8)
+def _half(data: str, part: str) -> PictureSet:
+    """The pictures of that set that are for this part: two halves that have none in common."""
+    from attack.image.picture_set import picture_set
+
+    reported, tuning = picture_set(data).parted(0.5, seed=0)
+    return reported if part == "reported" else tuning
 
 
 def trial_seed(seed: int, trial: int) -> int:

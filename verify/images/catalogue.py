@@ -1,0 +1,83 @@
+"""The tables of attacks on pictures: rivals, defenses, data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from bounds import (
+    DPSGD,
+    Defense,
+    Dropout,
+    GradientNoise,
+    GradientPruning,
+    LocalAggregation,
+    NoDefense,
+    SecureAggregation,
+)
+from verify.images.point import ImagePoint, NetworkSpec
+from verify.images.rivals import AS_PUBLISHED, RIVALS
+from verify.images.run import ImageTable, Tuning
+
+GREY = NetworkSpec(kind="conv", width=16, m=256, features=64)
+
+#: Defense, and whether its noise is in units of the gradient's entries. DP-SGD clips every sample in every layer to 1 and
+#: adds a hundredth of that to every entry.
+DEFENSES: tuple[tuple[Defense, bool], ...] = (
+    (NoDefense(), False),
+    (GradientNoise(0.1), True),
+    (GradientNoise(1.0), True),
+    (GradientPruning(0.9), False),
+    (GradientPruning(0.99), False),
+    (DPSGD(1.0, 0.01, per_sample=True), False),
+    (Dropout(0.5, per_sample=True), False),
+    (LocalAggregation(steps=5, lr_times_m=2.56), False),
+    (SecureAggregation(clients=4), False),
+)
+
+#: Rivals that match a gradient as it is seen differ from those that know the defense under these alone.
+_MODELLED = (GradientPruning, DPSGD, Dropout, LocalAggregation)
+
+
+def _points(data: str, network: NetworkSpec, batches: tuple[int, ...]) -> tuple[ImagePoint, ...]:
+    found = []
+    for B in batches:
+        for defense, relative in DEFENSES:
+            for rival, attack in RIVALS.items():
+                if rival in AS_PUBLISHED and not isinstance(defense, _MODELLED):
+                    continue
+                found.append(ImagePoint(data, B, network, defense, rival, attack, relative=relative))
+    return tuple(found)
+
+
+def _quick(points: tuple[ImagePoint, ...]) -> tuple[ImagePoint, ...]:
+    """Two defenses, two pictures, a tenth of the iterations."""
+    kept = [p for p in points if p.B == 2 and isinstance(p.defense, NoDefense | GradientPruning)]
+    found = []
+    for point in kept:
+        if getattr(point.defense, "ratio", 0.9) == 0.9 and hasattr(point.attack, "iterations"):
+            found.append(replace(point, attack=replace(point.attack, iterations=100, starts=1)))  # type: ignore[call-arg]
+    return tuple(found)
+
+
+_GREY_POINTS = _points("patches-16-grey", GREY, (2, 4))
+
+TABLES: Mapping[str, ImageTable] = MappingProxyType(
+    {
+        "grey": ImageTable(
+            "grey",
+            "rivals on 16 x 16 grey patches of photographs, labels told",
+            _GREY_POINTS,
+            trials=4,
+            seed=5,
+            claims=("C16",),
+            notes=(
+                "labels are told to every rival; defenses act on every parameter for itself; noise in units of the root "
+                "mean square of the gradient's entries; the best start by the attack's own objective",
+            ),
+            sample=_quick(_GREY_POINTS),
+            tuning=Tuning(),
+        ),
+    }
+)
