@@ -39,7 +39,7 @@ def verify_images(
     before = {t.name: t.candidates for t in chosen}
     costs = {t.name: float((trials or t.trials) * len(t.points)) for t in chosen}
     costs |= {c.name: float(c.trials * len(c.points)) for c in before.values() if c is not None}
-    how = {"seed": seed, "jobs": jobs, "device": device}
+    how: Mapping[str, Any] = {"seed": seed, "jobs": jobs, "device": device}
     with Progress(costs) as progress:
         for table in chosen:
             candidates = before[table.name]

@@ -68,7 +68,11 @@ def _sizes(name: str, text: str) -> Any:
 @with_defense_options
 def verify(
     defense: Annotated[
-        str, typer.Argument(metavar="DEFENSE|all", help=f"all, or one of {', '.join(NAMES)}.")
+        str,
+        typer.Argument(
+            metavar="DEFENSE|all|image",
+            help=f"all, image (attacks on pictures), or one of {', '.join(NAMES)}.",
+        ),
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Smaller widths and few trials.")] = False,
     only: Annotated[
@@ -124,6 +128,23 @@ def verify(
     }  # fmt: skip
     given = {name: value for name, value in own.items() if value is not None}
     only = only or []
+    if defense == "image":
+        _images(
+            given,
+            attack,
+            only,
+            {
+                "quick": quick,
+                "trials": trials,
+                "seed": seed,
+                "jobs": jobs,
+                "device": device,
+                "out": out,
+                "suffix": format,
+                "as_json": as_json,
+            },
+        )
+        return
     attacks = attacks_of(attack or ())
     if given:
         chosen = [_own_experiment(defense, given, attacks, quick, only, seed)]
@@ -144,6 +165,20 @@ def verify(
     show(summary, format, as_json, verbose=verbose, foot=SAMPLE if quick else "")
     if summary.fails:
         raise typer.Exit(1)
+
+
+def _images(
+    given: Mapping[str, Any], attack: list[str] | None, only: Sequence[str], how: Mapping[str, Any]
+) -> None:
+    """The tables of attacks on pictures. ``ValueError`` for options that these have no use for."""
+    if given or attack:
+        told = spelled(next(iter(given), "attack"))
+        raise ValueError(f"image is measured as its tables say: {told} must not be given with it")
+    from verify.cli.images import verify_images
+
+    checks.integer("jobs", how["jobs"], 1)
+    new_directory("out", how["out"])
+    verify_images(only=only, **how)
 
 
 def _measured(

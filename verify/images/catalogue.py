@@ -18,7 +18,7 @@ from bounds import (
 )
 from verify.images.point import ImagePoint, NetworkSpec
 from verify.images.rivals import AS_PUBLISHED, RIVALS
-from verify.images.run import ImageTable, Tuning
+from verify.images.run import ImageTable, Tuning, with_options
 
 GREY = NetworkSpec(kind="conv", width=16, m=256, features=64)
 
@@ -57,7 +57,7 @@ def _quick(points: tuple[ImagePoint, ...]) -> tuple[ImagePoint, ...]:
     found = []
     for point in kept:
         if getattr(point.defense, "ratio", 0.9) == 0.9 and hasattr(point.attack, "iterations"):
-            found.append(replace(point, attack=replace(point.attack, iterations=100, starts=1)))  # type: ignore[call-arg]
+            found.append(replace(point, attack=with_options(point.attack, iterations=100, starts=1)))
     return tuple(found)
 
 

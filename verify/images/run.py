@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bounds import checks
 from verify.images.point import ImagePoint
@@ -17,6 +17,9 @@ from verify.images.trial import run_image_trial
 from verify.measure.conditions import present, resolved
 from verify.measure.ledger import carry_out
 from verify.measure.progress import Progress, following
+
+if TYPE_CHECKING:
+    from attack.image.inversion import ImageAttack
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,19 @@ class Tuning:
 
         chosen = max(tried, key=reached).attack
         options = {name: getattr(chosen, name) for name in ("tv", "step") if hasattr(chosen, name)}
-        return replace(point, attack=replace(point.attack, **options))
+        return replace(point, attack=with_options(point.attack, **options))
+
+
+def with_options(attack: ImageAttack, **options: Any) -> ImageAttack:
+    """The attack with other options, which it has to have."""
+    return replace(attack, **options)
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """points, the trials at each and the seed of all. notes: what a reader has to know of how it was measured. sample: points of
-    the quick form, with a name of its own, so that its records never mix with the others. tuning: what is chosen before, of the attacks that have it."""
+    """points, the trials at each and the seed of all. notes: what a reader has to know of how it was measured. sample: points
+    of the quick form, with a name of its own, so that its records never mix with the others. tuning: what is chosen before,
+    of the attacks that have it."""
 
     name: str
     title: str
