@@ -112,8 +112,8 @@ def _absolute(defense: Defense, client: AutogradClient) -> Defense:
 
 @dataclass(frozen=True, eq=False)
 class _Layer(AutogradClient):
-    """One parameter of a client by itself; known: its clean gradient; squares: of all samples and parameters, so that a layer
-    does not cost a backward pass each."""
+    """One parameter of a client by itself; known: its clean gradient; squares: of all samples and parameters, so that
+    layers do not cost a backward pass each."""
 
     known: torch.Tensor | None = None
     squares: Callable[[], torch.Tensor] | None = None
