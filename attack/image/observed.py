@@ -96,7 +96,7 @@ def observe_images(
     if relative:
         defense = _absolute(defense, client)
     channel = channel_of(defense)
-    if scope == "global" or isinstance(defense, _OF_SAMPLES):
+    if scope == "global" or type(defense) in _OF_SAMPLES:
         seen = network.split(channel(defense, client, parts, seed))
     else:
         seen = tuple(channel(defense, layer, parts, seed) for layer in _Layer.all_of(client, network))

@@ -68,9 +68,8 @@ class AutogradClient:
             )
         try:
             return self._squares_together()
-        except (
-            RuntimeError
-        ):  # a module that torch.func cannot follow, say one that asks a tensor for its values
+        except RuntimeError:
+            # a module that torch.func cannot follow, say one that asks a tensor for its values: the same, one by one
             singles = (self.part(torch.tensor([i], device=self.X.device)) for i in range(self.samples))
             return torch.stack([_squares(one._gradients(self.seen)) for one in singles])
 
