@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 
@@ -89,7 +88,7 @@ class AutogradClient:
 
         samples = max(1, _AT_ONCE // sum(p.numel() for p in shown))
         together = torch.func.vmap(single, in_dims=(0, 0, None if kept is None else 0), chunk_size=samples)
-        return cast(torch.Tensor, together(self.X, self.y, kept))
+        return together(self.X, self.y, kept)
 
     def masked(self, kept: torch.Tensor, probability: float) -> AutogradClient:
         return dataclasses.replace(self, mask=Mask.after(self.mask, kept, probability))

@@ -87,10 +87,12 @@ class ImageNetwork:
             raise ValueError(f"std must be positive; got {self.std}")
         object.__setattr__(self, "module", prepared(self.module, self.batch_norm))
         layers = dict(self.module.named_modules())
-        for role, name in (("attacked", self.attacked), ("output", self.output)):
-            if not isinstance(layers.get(str(name)), nn.Linear) and (role, name) != ("attacked", None):
+        for role, wanted in {"output": self.output, "attacked": self.attacked}.items():
+            if wanted is None and role == "attacked":
+                continue
+            if not isinstance(layers.get(str(wanted)), nn.Linear):
                 linear = ", ".join(n for n, layer in layers.items() if isinstance(layer, nn.Linear)) or "none"
-                raise ValueError(f"{role} must name a linear layer of the module ({linear}); got {name!r}")
+                raise ValueError(f"{role} must name a linear layer of the module ({linear}); got {wanted!r}")
         object.__setattr__(self, "classes", layers[self.output].out_features)
         self._require_fit()
 
