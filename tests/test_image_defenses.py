@@ -11,6 +11,7 @@ from attack.networks.image.convnet import conv_net
 from attack.networks.image.head import Head
 from attack.networks.image.network import ImageNetwork
 from attack.networks.image.resnet import resnet18
+from attack.streams import uniform
 from bounds import (
     DEFENSES,
     Defense,
@@ -44,15 +45,19 @@ def test_a_defense_that_is_off_does_nothing_and_one_that_is_on_repeats_itself(
 ) -> None:
     if family.has_off:
         torch.testing.assert_close(seen(family.off(), kind, scope).entries, CLEAN[kind].entries)
-    on = family(**{p.name: p.grid[0] for p in family.parameters()})
+    on = family(**{p.name: p.grid[0] for p in family.parameters()} | _STRONGER.get(family.name, {}))
     one, again = seen(on, kind, scope), seen(on, kind, scope)
     assert torch.equal(one.entries, again.entries)
     changed = (one.entries - CLEAN[kind].entries).norm() > 1e-6 * CLEAN[kind].entries.norm()
-    assert changed or family.transparent or family is NoDefense or family.name in _MAY_DO_NOTHING
+    assert changed or family.transparent or family is NoDefense
 
 
-#: Whose first strength lies above what these gradients have.
-_MAY_DO_NOTHING = {"clamping"}
+#: Where the first strength of a sweep lies above what these gradients have, or below what is zero anyway.
+_STRONGER = {
+    "clamping": {"limit": 1e-3},
+    "gradient_clipping": {"max_norm": 1e-2},
+    "gradient_pruning": {"ratio": 0.95},
+}
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -72,16 +77,19 @@ def test_layers_have_noise_of_their_own(kind: str) -> None:
 
 
 def test_layers_are_rounded_by_draws_of_their_own() -> None:
-    """Two parameters of the same shape and the same gradient would otherwise be rounded alike."""
-    found = seen(StochasticRounding(1e6), "resnet", "layer")
-    sizes = [g.numel() for g in found.gradients]
-    client = NETWORKS["resnet"].client(IMAGES, LABELS)
-    same = [i for i, n in enumerate(sizes) if n == 9]
-    draws = [
-        type(client)(**{**vars(client), "seen": (i,), "key": (i,)}).entries.uniform(1, "rounding")
-        for i in same
-    ]
-    assert len(draws) > 1 and all(not torch.equal(draws[0], other) for other in draws[1:])
+    kind, step = "resnet", 1e-3
+    found = seen(StochasticRounding(step), kind, "layer").gradients
+
+    def rounded(shift: int) -> list[torch.Tensor]:
+        """By the draws of as many layers further."""
+        draws = [
+            uniform(tuple(g.shape), 1, "rounding", i + shift, device="cpu", dtype=g.dtype)
+            for i, g in enumerate(found)
+        ]
+        return [step * torch.floor(g / step + u) for g, u in zip(CLEAN[kind].gradients, draws, strict=True)]
+
+    assert all(torch.equal(a, b) for a, b in zip(found, rounded(0), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(found, rounded(1), strict=True))
 
 
 def test_a_global_threshold_leaves_little_of_an_attacked_layer_under_small_output_weights() -> None:

@@ -114,6 +114,14 @@ def test_frozen_parameters_have_no_gradient() -> None:
         ImageNetwork.of(module, SHAPE)
 
 
+class Aside(Changed):
+    """Has a layer that its outputs do not depend on."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda outputs: outputs)
+        self.aside = nn.Linear(3, 2)
+
+
 def shuffled(x: torch.Tensor) -> torch.Tensor:
     return x - x.mean(dim=0)
 
@@ -132,6 +140,8 @@ def shuffled(x: torch.Tensor) -> torch.Tensor:
         (layers(nn.Linear(32, 3)).half(), "all float32 or all float64"),
         (layers(nn.Linear(32, 3)).requires_grad_(False), "require a gradient"),
         (nn.Flatten(), "require a gradient"),
+        (Aside(), r"do not depend on aside\.weight, aside\.bias: freeze"),
+        (Changed(lambda x: x.detach()), "autograd differentiates"),
     ],
 )
 def test_what_does_not_fit_is_refused(module: nn.Module, message: str) -> None:

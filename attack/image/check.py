@@ -315,7 +315,7 @@ def _batch_norm(case: _Case) -> Finding | None:
         text = f'the client used batch norm as batch_norm="{other}" has it, not "{mode}"'
         return Finding("batch norm", "error", text, off[mode], _APART)
     text = f"neither the kept statistics nor those of a batch fit (off by {off['eval']:.2g} and {off['batch']:.2g}): other "
-    text += "weights or statistics than the client's, several steps, or a defense"
+    text += "weights or statistics than the client's, several steps, a defense, or batches whose variance is as small as eps"
     return Finding("batch norm", "warning", text, off[mode], _APART)
 
 

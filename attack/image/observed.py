@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,10 +14,13 @@ import torch
 from attack.networks.autograd_client import AutogradClient
 from attack.networks.image.network import ImageNetwork
 from attack.registry import channel_of
-from bounds import Defense, GradientNoise, checks
+from bounds import Defense, Dropout, GradientNoise, LocalAggregation, NoDefense, SecureAggregation, checks
 
 #: What a defense acts on: all entries together, or those of every parameter (a weight, a bias) for themselves.
 SCOPES = ("global", "layer")
+
+#: Defenses that change what is done with samples, not entries: they are the same by layers.
+_OF_SAMPLES = (NoDefense, Dropout, LocalAggregation, SecureAggregation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,11 +96,10 @@ def observe_images(
     if relative:
         defense = _absolute(defense, client)
     channel = channel_of(defense)
-    if scope == "global":
+    if scope == "global" or type(defense) in _OF_SAMPLES:
         seen = network.split(channel(defense, client, parts, seed))
     else:
-        clean = network.split(client.gradient())
-        seen = tuple(channel(defense, _Layer.of(client, i, clean[i]), parts, seed) for i in client.seen)
+        seen = tuple(channel(defense, layer, parts, seed) for layer in _Layer.all_of(client, network))
     return ImageObservation(seen, network, client.samples, defense, scope)
 
 
@@ -109,20 +112,28 @@ def _absolute(defense: Defense, client: AutogradClient) -> Defense:
 
 @dataclass(frozen=True, eq=False)
 class _Layer(AutogradClient):
-    """One parameter of a client by itself; known: its clean gradient, so that each of them does not cost a backward pass."""
+    """One parameter of a client by itself; known: its clean gradient; squares: of all samples and parameters, so that
+    layers do not cost a backward pass each."""
 
     known: torch.Tensor | None = None
+    squares: Callable[[], torch.Tensor] | None = None
 
     @staticmethod
-    def of(client: AutogradClient, index: int, known: torch.Tensor) -> _Layer:
+    def all_of(client: AutogradClient, network: ImageNetwork) -> tuple[_Layer, ...]:
         held = {f.name: getattr(client, f.name) for f in dataclasses.fields(client)}
-        return _Layer(**held | {"seen": (index,), "key": (index,)}, known=known)
+        squares, clean = functools.cache(client.sample_squares), network.split(client.gradient())
+        return tuple(
+            _Layer(**held | {"seen": (i,), "key": (i,)}, known=clean[i], squares=squares) for i in client.seen
+        )
 
     def gradient(self, factors: torch.Tensor | None = None) -> torch.Tensor:
         return super().gradient(factors) if self.known is None or factors is not None else self.known.clone()
 
+    def sample_squares(self) -> torch.Tensor:
+        return super().sample_squares() if self.squares is None else self.squares()[:, self.seen]
+
     def masked(self, kept: torch.Tensor, probability: float) -> AutogradClient:
-        return dataclasses.replace(cast(_Layer, super().masked(kept, probability)), known=None)
+        return dataclasses.replace(cast(_Layer, super().masked(kept, probability)), known=None, squares=None)
 
     def part(self, chosen: torch.Tensor) -> AutogradClient:
-        return dataclasses.replace(cast(_Layer, super().part(chosen)), known=None)
+        return dataclasses.replace(cast(_Layer, super().part(chosen)), known=None, squares=None)

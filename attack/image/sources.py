@@ -141,8 +141,13 @@ def cifar10_python(path: str | os.PathLike[str]) -> Source:
             raise ValueError(f"path must be CIFAR-10's python version; {error} in {file}") from None
     data, labels = found.get("data"), found.get("labels")
     row = math.prod(_CIFAR_SHAPE)
-    fits = isinstance(data, np.ndarray) and data.ndim == 2 and data.shape[1] == row and len(data) > 0
-    if not fits or not isinstance(labels, list) or len(labels) != len(data):
+    if (
+        not isinstance(data, np.ndarray)
+        or data.ndim != 2
+        or data.shape[1] != row
+        or not isinstance(labels, list)
+        or not 0 < len(data) == len(labels)
+    ):
         raise ValueError(
             f"path must hold data of shape (n, {row}) and n labels (CIFAR-10's data_batch files do); got neither or one "
             f"only in {file}, which has {', '.join(sorted(found)) or 'nothing'}"

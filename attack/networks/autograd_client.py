@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 
@@ -57,20 +56,23 @@ class AutogradClient:
         return self._shown(self._gradients(self.seen, factors))
 
     def sample_norms(self) -> torch.Tensor:
+        return self.sample_squares().sum(dim=1).sqrt()
+
+    def sample_squares(self) -> torch.Tensor:
+        """The sum of squares of every sample's gradient by each parameter that is seen: (B, parameters) float64."""
         if self.coupled:
             raise ValueError(
                 "clipping of every sample needs gradients of single samples; statistics of the batch couple them "
                 '(batch_norm must be "eval")'
             )
         try:
-            return self._norms_together()
-        except (
-            RuntimeError
-        ):  # a module that torch.func cannot follow, say one that asks a tensor for its values
+            return self._squares_together()
+        except RuntimeError:
+            # a module that torch.func cannot follow, say one that asks a tensor for its values: the same, one by one
             singles = (self.part(torch.tensor([i], device=self.X.device)) for i in range(self.samples))
-            return torch.stack([torch.linalg.vector_norm(one.gradient().double()) for one in singles])
+            return torch.stack([_squares(one._gradients(self.seen)) for one in singles])
 
-    def _norms_together(self) -> torch.Tensor:
+    def _squares_together(self) -> torch.Tensor:
         shown = tuple(self.parameters[i].detach() for i in self.seen)
         mask = self.mask
         kept = None if mask is None else mask.kept.expand(self.samples, -1)
@@ -82,12 +84,11 @@ class AutogradClient:
                 parameters = dict(enumerate(self.parameters)) | dict(zip(self.seen, values, strict=True))
                 return self.losses(tuple(parameters.values()), x[None], y[None], own).sum()
 
-            squares = [g.double().square().sum() for g in torch.func.grad(loss)(shown)]
-            return torch.stack(squares).sum().sqrt()
+            return _squares(torch.func.grad(loss)(shown))
 
         samples = max(1, _AT_ONCE // sum(p.numel() for p in shown))
         together = torch.func.vmap(single, in_dims=(0, 0, None if kept is None else 0), chunk_size=samples)
-        return cast(torch.Tensor, together(self.X, self.y, kept))
+        return together(self.X, self.y, kept)
 
     def masked(self, kept: torch.Tensor, probability: float) -> AutogradClient:
         return dataclasses.replace(self, mask=Mask.after(self.mask, kept, probability))
@@ -123,3 +124,7 @@ class AutogradClient:
         if len(gradients) == 1:
             return gradients[0]
         return torch.cat([g.flatten() for g in gradients])
+
+
+def _squares(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([g.double().square().sum() for g in gradients])

@@ -87,10 +87,12 @@ class ImageNetwork:
             raise ValueError(f"std must be positive; got {self.std}")
         object.__setattr__(self, "module", prepared(self.module, self.batch_norm))
         layers = dict(self.module.named_modules())
-        for role, name in (("attacked", self.attacked), ("output", self.output)):
-            if not isinstance(layers.get(str(name)), nn.Linear) and (role, name) != ("attacked", None):
+        for role, wanted in {"output": self.output, "attacked": self.attacked}.items():
+            if wanted is None and role == "attacked":
+                continue
+            if not isinstance(layers.get(str(wanted)), nn.Linear):
                 linear = ", ".join(n for n, layer in layers.items() if isinstance(layer, nn.Linear)) or "none"
-                raise ValueError(f"{role} must name a linear layer of the module ({linear}); got {name!r}")
+                raise ValueError(f"{role} must name a linear layer of the module ({linear}); got {wanted!r}")
         object.__setattr__(self, "classes", layers[self.output].out_features)
         self._require_fit()
 
@@ -279,6 +281,7 @@ class ImageNetwork:
     def _require_fit(self) -> None:
         probe = Probe.of(self.module, self.shape, self.normalised)
         probe.require_fit(self.classes, self.coupled)
+        self._require_gradients(Probe.of(self.module, self.shape).pictures)
         if self.attacked is not None:
             if not probe.feeds(self.attacked, self.output):
                 raise ValueError(
@@ -290,6 +293,24 @@ class ImageNetwork:
                     f"attacked must name a layer that is trained; the weights of {self.attacked!r} are frozen "
                     "(requires_grad=False), so no gradient of them is sent"
                 )
+
+    def _require_gradients(self, images: torch.Tensor) -> None:
+        """``ValueError`` unless the outputs depend on every parameter that is trained, in a way that autograd follows."""
+        parameters = tuple(p.requires_grad_() for p in self.parameters)
+        try:
+            with torch.enable_grad():
+                outputs = self.outputs(images, parameters).sum()
+            found = torch.autograd.grad(outputs, parameters, allow_unused=True)
+        except RuntimeError as error:
+            raise ValueError(
+                f"module must be one that autograd differentiates; it raised {' '.join(str(error).split())[:200]}"
+            ) from None
+        unused = [name for name, gradient in zip(self.names, found, strict=True) if gradient is None]
+        if unused:
+            raise ValueError(
+                f"module must use every parameter that is trained; its outputs do not depend on {', '.join(unused[:5])}: "
+                "freeze them with requires_grad_(False)"
+            )
 
     def _layer(self, name: str) -> nn.Linear:
         found = self.module.get_submodule(name)

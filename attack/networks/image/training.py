@@ -89,7 +89,7 @@ def trained(
                 loss = LOSSES[network.loss](module(network.normalised(X[chosen])), y[chosen]).mean()
                 loss.backward()
                 optimiser.step()
-                total += float(loss) * size
+                total += float(loss.detach()) * size
             losses.append(total / (len(X) // size * size))
             if not math.isfinite(losses[-1]):
                 raise ValueError(
