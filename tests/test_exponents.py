@@ -37,13 +37,13 @@ def test_under_noise_the_kinds_have_one_exponent_in_m_and_d_and_information_has_
     """-1/2 and 1/2, to .01 for what is of first order (LIMIT's quadrature, d - 1 for d) and .03 for UPPER, whose smaller
     terms are not gone. In sigma 1, to .01, for what holds of information; less for the tensor attack and the rate, of which
     the gradient itself is a part: 1 + sigma for one feature."""
-    along_m, along_d = (told(found, f"noise, B = 1: exponent of {v}") for v in ("m", "d"))
+    along_m, along_d = (told(found, f"noise, B = 1, last two: exponent of {v}") for v in ("m", "d"))
     for name in ("rate", "tensor", "likelihood", "limit", "lower"):
         assert along_m[name] == pytest.approx(-0.5, abs=0.01), name
         assert along_d[name] == pytest.approx(0.5, abs=0.01), name
     assert along_m["upper"] == pytest.approx(-0.5, abs=0.03)
     assert abs(along_d["upper"] - 0.5) < 0.1
-    sigma = told(found, "noise, B = 1: exponent of sigma")
+    sigma = told(found, "noise, B = 1, last two: exponent of sigma")
     for name in ("likelihood", "limit", "lower"):
         assert sigma[name] == pytest.approx(1, abs=0.01), name
     assert sigma["rate"] == pytest.approx(math.log2(3 / 2), abs=1e-9)
@@ -62,10 +62,10 @@ def test_dropout_is_fewer_neurons_and_pruning_is_not(found: Findings) -> None:
     """One mask after the noise: (1 - p) m for m in every kind of information, -1/2 in what is kept, to .01 (LIMIT .02).
     Pruning costs more: its exponent is beyond -.6 in what is kept, and -1/2 not even in the kept part of the Jacobian, C13's
     form; the tensor attack is at its floor, with an exponent of its own."""
-    dropout = told(found, "dropout, B = 2: exponent of kept")
+    dropout = told(found, "dropout, B = 2, last two: exponent of kept")
     for name, off in (("rate", 0.01), ("likelihood", 0.01), ("limit", 0.02), ("lower", 0.01)):
         assert dropout[name] == pytest.approx(-0.5, abs=off), name
-    pruning, share = (told(found, f"pruning, B = 2: exponent of {v}") for v in ("kept", "share"))
+    pruning, share = (told(found, f"pruning, B = 2, last two: exponent of {v}") for v in ("kept", "share"))
     for name in ("likelihood", "limit", "lower"):
         assert pruning[name] < -0.6 and abs(share[name] + 0.5) > 0.03, name
     assert abs(pruning["tensor"] - pruning["floor"]) < 0.05

@@ -258,8 +258,8 @@ def meeting(what: str, d: int, B: int) -> Mapping[str, float]:
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
-    """The slope of log y in log x over the last two."""
-    return math.log(y[-1] / y[-2]) / math.log(x[-1] / x[-2])
+    """The slope of log y in log x by least squares: of statements, so without an interval."""
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
 def lines(found: Findings) -> dict[tuple[str, str, int], tuple[Cell, ...]]:
@@ -274,37 +274,41 @@ def lines(found: Findings) -> dict[tuple[str, str, int], tuple[Cell, ...]]:
 
 
 def _series(cells: Sequence[Cell], along: str, quantity: str) -> tuple[list[float], list[float]]:
+    """Values of a variable, be it moved or a quantity itself, and of a quantity where that is stated."""
     told = [c for c in cells if len(c.values(quantity))]
-    return [float(c.condition[along]) for c in told], [float(c.values(quantity)[0]) for c in told]
+    x = [float(c.condition[along] if along in c.condition else c.values(along)[0]) for c in told]
+    return x, [float(c.values(quantity)[0]) for c in told]
 
 
 def summary(found: Findings) -> list[Row]:
-    """Exponents, each over the last two values of its variable at which the quantity is stated (pruning: also in the share
-    of the Jacobian that is kept); then at the last value every quantity over LOWER, the gap; then the widths of meetings."""
+    """Exponents over all values of a variable at which a quantity is stated, and over the last two of these (pruning: also
+    in the share of the Jacobian that is kept); then at the last value every quantity over LOWER, the gap; then the widths
+    of meetings."""
     rows: list[Row] = []
     for (of, along, B), cells in lines(found).items():
-        slopes = {}
-        for name in WORDS:
-            x, y = _series(cells, along, name)
-            slopes[name] = exponent(x, y) if len(x) > 1 else None
-        rows.append(_told(what=f"{of}, B = {B}: exponent of {along}", **slopes))
-        if of == "pruning":
-            shares = _series(cells, along, "share")[1]
-            told = {name: _series(cells, along, name)[1] for name in ("likelihood", "limit", "lower")}
-            slopes = {
-                name: exponent(shares, y) if len(y) == len(shares) > 1 else None for name, y in told.items()
-            }
-            rows.append(_told(what=f"{of}, B = {B}: exponent of share", **slopes))
+        for last, words in ((len(cells), "all values"), (2, "last two")):
+            begun = f"{of}, B = {B}, {words}: exponent of"
+            rows.append(_told(what=f"{begun} {along}", **_slopes(cells, along, last)))
+            if of == "pruning":
+                rows.append(_told(what=f"{begun} share", **_slopes(cells, "share", last)))
     for (of, along, B), cells in lines(found).items():
-        last = cells[-1]
-        lower = float(last.values("lower")[0])
-        ratios = {n: float(v[0]) / lower for n in WORDS if n != "rate" and len(v := last.values(n))}
-        rows.append(_told(what=f"{of}, B = {B}, {along} = {last.condition[along]:g}: over LOWER", **ratios))
+        last_cell = cells[-1]
+        lower = float(last_cell.values("lower")[0])
+        ratios = {n: float(v[0]) / lower for n in WORDS if n != "rate" and len(v := last_cell.values(n))}
+        rows.append(
+            _told(what=f"{of}, B = {B}, {along} = {last_cell.condition[along]:g}: over LOWER", **ratios)
+        )
     rows += [
         _told(what=f"m from which on {cell.condition['what']}", width=float(cell.values("width")[0]))
         for cell in found.where(of="meeting")
     ]
     return rows
+
+
+def _slopes(cells: Sequence[Cell], along: str, last: int) -> dict[str, float]:
+    """Of every quantity that is stated at two values or more, over the ``last`` of them."""
+    told = {name: _series(cells, along, name) for name in WORDS}
+    return {name: exponent(x[-last:], y[-last:]) for name, (x, y) in told.items() if len(x) > 1}
 
 
 def _told(what: str, **known: float | None) -> Row:
@@ -329,6 +333,8 @@ def draw(found: Findings) -> Figure:
         _panel(axes, many[of, along, B], along, styles)
         axes.set_title(f"{of}, B = {B}", fontsize=9.5)
         label_errors(axes, "y")
+        if along != "m":
+            label_errors(axes, "x")
     panels[0].set_ylabel("error R")
     handles = [Line2D([], [], markersize=4, label=WORDS[name], **style) for name, style in styles.items()]  # type: ignore[arg-type]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
