@@ -493,7 +493,7 @@ def test_the_check_of_the_spectral_law_leaves_out_what_is_of_first_order() -> No
     few, near, beyond, within = (bounds_at(p)[Kind.PREDICTED] for p in points)
     assert few.details["span_above"] < 1 < near.details["span_above"] and near.value is None
     assert beyond.value is not None and beyond.details["span_gap"] > 1 and "span_gap" not in within.details
-    errors = [[None] * 20, [None] * 20, [beyond.value] * 20, [0.05] * 20]
+    errors: list[list[Any]] = [[None] * 20, [None] * 20, [beyond.value] * 20, [0.05] * 20]
     told = compare(_records(points, errors), check=SpectralCheck())
     assert [type(r) for r in told] == [LostResult, RatioResult, RatioResult]
     assert [r.verdict for r in told] == ["holds", "uninformative", "holds"]
