@@ -10,7 +10,8 @@ import numpy as np
 from bounds.arrays import Array
 from bounds.defense import Defense
 from bounds.density import Density, Plain
-from bounds.kinds.limit.state_evolution import drawn, normals
+from bounds.gaussian.normals import normals
+from bounds.kinds.limit.entries import drawn
 from bounds.law import Unbiased
 from bounds.setting import Setting
 
