@@ -30,7 +30,7 @@ from bounds import (
     resolve_activation,
 )
 from bounds.arrays import Array
-from bounds.density import Density, Masked, Plain, Rounded, Signs, Thresholded
+from bounds.density import Clamped, Density, Masked, Plain, Rounded, Signs, Thresholded
 from bounds.gaussian.activations import Activation
 from bounds.kinds.limit import optimal, state_evolution
 from bounds.kinds.limit.channel import Channel
@@ -156,19 +156,32 @@ def test_edges_tell_as_much_as_they_are_wide() -> None:
     assert sums[0] == pytest.approx(sums[1], rel=0.06)
 
 
-def perceptron(alpha: float) -> float:
-    """The error of the best estimator from signs of z: ``v = 1/(1 + alpha E g^2)``, ``E g^2 = (1/v) E phi(u)^2/(Phi(u)
-    Phi(-u))``, u ~ N(0, (1 - v)/v), by sums over a fine grid."""
-    u = np.linspace(-12, 12, 20_001)
-    tails = np.exp(-(u**2) - scipy.special.log_ndtr(u) - scipy.special.log_ndtr(-u)) / (2 * np.pi)
+def between_edges(alpha: float, top: float) -> float:
+    """The error of the best estimator to whom z below 0 and above ``top`` are half lines, and known between: the fixed point
+    ``v = 1/(1 + alpha E g^2)`` by sums over a fine grid. For top = 0 this is the noiseless perceptron."""
+    x = np.linspace(-10, 10, 20_001)
+    weights = np.exp(-(x**2) / 2) * (x[1] - x[0]) / math.sqrt(2 * math.pi)
 
     def excess(log: float) -> float:
         v = math.exp(log)
-        spread = math.sqrt((1 - v) / v)
-        density = np.exp(-((u / spread) ** 2) / 2) / (spread * math.sqrt(2 * math.pi))
-        return log + math.log1p(alpha * float(np.sum(tails * density)) * (u[1] - u[0]) / v)
+        low, high = (end / math.sqrt(v) - x * math.sqrt((1 - v) / v) for end in (0.0, top))
+        phi = [np.exp(-(edge**2) / 2) / math.sqrt(2 * math.pi) for edge in (low, high)]
+        below = np.exp(2 * np.log(np.maximum(phi[0], 1e-300)) - scipy.special.log_ndtr(low))
+        above = np.exp(2 * np.log(np.maximum(phi[1], 1e-300)) - scipy.special.log_ndtr(-high))
+        inside = scipy.special.ndtr(high) - scipy.special.ndtr(low) - high * phi[1] + low * phi[0]
+        return log + math.log1p(alpha * float(weights @ (below + above + inside)) / v)
 
     return math.exp(scipy.optimize.brentq(excess, -25, -1e-6) / 2)
+
+
+@pytest.mark.parametrize("alpha", [3.0, 6.0])
+def test_edges_without_noise_are_those_of_a_closed_form(alpha: float) -> None:
+    """ReLU, clamped at .3: 0 below, known between, cut above. 4096 entries, lines' bias extrapolated: 1 per cent. Entries
+    of 0 that were blurred next to the edge came out 5 to 10 per cent lower, and 'numerical' said less."""
+    found = limit(channel(alpha, Clamped(limit=0.3), np.ones(1)))
+    wanted = between_edges(alpha, 0.3)
+    assert found.error == pytest.approx(wanted, rel=0.01)
+    assert abs(found.error - wanted) < 2 * found.numerical < 0.06 * wanted
 
 
 @pytest.mark.parametrize("alpha", [20, 400])
@@ -176,8 +189,8 @@ def test_signs_of_one_rectified_feature_are_those_of_the_feature(alpha: float) -
     """A sign of 0 is an atom: together with the other it is the sign of z, the noiseless perceptron. 4096 entries: half a
     per cent, where half lines that leave the atom out have half as much again."""
     found = limit(channel(alpha, Signs(), np.array([-1.3])))
-    assert found.error == pytest.approx(perceptron(alpha), rel=0.005)
-    assert found.error != pytest.approx(perceptron(0.97 * alpha), rel=0.005)
+    assert found.error == pytest.approx(between_edges(alpha, 0.0), rel=0.005)
+    assert found.error != pytest.approx(between_edges(0.97 * alpha, 0.0), rel=0.005)
 
 
 def test_signs_of_two_rectified_features_have_the_posterior_of_a_fine_grid() -> None:

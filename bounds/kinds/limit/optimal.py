@@ -161,8 +161,10 @@ def _evolved(
 
 
 def _refined(channel: Channel, rough: StateEvolution) -> tuple[float, float]:
-    """The error at a fixed point from more entries, and how far off it may be: half the distance of two scramblings, or a
-    third of what four times as many entries changed, if that is more."""
+    """The error at a fixed point from more entries, and how far off it may be: the most of half the distance of two
+    scramblings, a third of what four times as many entries changed, and half of what closer points on lines did. Where lines
+    are not as close as what is seen is sharp, the value is that of more noise, by the square of their points' distance:
+    extrapolated to none."""
     if rough.error == 0 or not _inside(channel, rough):
         return rough.error, 0.0
     V = channel.gram - rough.overlap
@@ -171,7 +173,15 @@ def _refined(channel: Channel, rough: StateEvolution) -> tuple[float, float]:
         _evolved(channel, overlap=rough.overlap, draws=FINE, along=along, seed=seed).error for seed in (0, 1)
     )
     error = (one + other) / 2
-    return error, max(abs(one - other) / 2, abs(error - rough.error) / 3)
+    off = abs(one - other) / 2
+    if along == ALONG or min(one, other) == 0:
+        return error, max(off, abs(error - rough.error) / 3)
+    coarse = _evolved(channel, overlap=rough.overlap, draws=FINE).error
+    if coarse == 0:
+        return error, error
+    change = math.log(one / coarse) / (((CLOSE - 1) / (ALONG - 1)) ** 2 - 1)
+    off = max(off, abs(error - rough.error * one / coarse) / 3, abs(one - coarse) / 2)
+    return error * math.exp(change), off
 
 
 def _count(channel: Channel, draws: tuple[int, int]) -> int:

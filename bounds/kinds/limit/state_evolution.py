@@ -216,6 +216,7 @@ def _blurred(
     step = _cell(frame(V, residuals), along)
     before, here, after = ((residuals * activation(z + k * step)).sum(axis=1) for k in (-1, 0, 1))
     width = RESOLVED * np.maximum(np.abs(after - here), np.abs(here - before))
+    width = np.where(np.any(activation(z) != 0, axis=1), width, 0.0)
     if isinstance(density, Masked):
         return replace(density, sigma=max(density.sigma, float(width.max()) / (1 - density.p)))
     return replace(density, sigma=np.maximum(density.sigma, width))
@@ -273,7 +274,8 @@ def posterior(
             )
             log[:, part] = found.reshape(n, -1)
             continue
-        sharp = np.maximum(RESOLVED * spacing(parts, along), least)
+        active = np.any(parts != 0, axis=2)
+        sharp = np.maximum(RESOLVED * np.where(active, spacing(parts, along), 0.0), least)
         blur = np.sqrt(np.maximum(sharp**2 - density.sigma**2, 0.0)).ravel()
         each = np.repeat(seen, parts.shape[1])
         log[:, part] = density.log_density(each, parts.reshape(-1, B), blur).reshape(n, -1)
