@@ -166,8 +166,8 @@ def between_edges(alpha: float, top: float) -> float:
         v = math.exp(log)
         low, high = (end / math.sqrt(v) - x * math.sqrt((1 - v) / v) for end in (0.0, top))
         phi = [np.exp(-(edge**2) / 2) / math.sqrt(2 * math.pi) for edge in (low, high)]
-        below = np.exp(2 * np.log(np.maximum(phi[0], 1e-300)) - scipy.special.log_ndtr(low))
-        above = np.exp(2 * np.log(np.maximum(phi[1], 1e-300)) - scipy.special.log_ndtr(-high))
+        below = np.exp(-(low**2) - scipy.special.log_ndtr(low)) / (2 * math.pi)
+        above = np.exp(-(high**2) - scipy.special.log_ndtr(-high)) / (2 * math.pi)
         inside = scipy.special.ndtr(high) - scipy.special.ndtr(low) - high * phi[1] + low * phi[0]
         return log + math.log1p(alpha * float(weights @ (below + above + inside)) / v)
 
