@@ -26,7 +26,7 @@ from bounds import checks
 from bounds.arrays import Array
 from bounds.density import Density
 from bounds.gaussian.activations import Activation
-from bounds.kinds.limit.state_evolution import drawn
+from bounds.kinds.limit.entries import drawn
 from bounds.kinds.predicted.spectral.law import found_span, weights
 from bounds.kinds.predicted.spectral.sample import Sample, normal_draws, sample_of
 

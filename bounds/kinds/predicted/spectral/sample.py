@@ -11,7 +11,8 @@ from bounds.arrays import Array
 from bounds.defense import Defense
 from bounds.density import Density, Plain
 from bounds.gaussian.activations import Activation
-from bounds.kinds.limit.state_evolution import drawn, normals
+from bounds.gaussian.normals import normals
+from bounds.kinds.limit.entries import drawn
 from bounds.law import Unbiased
 from bounds.setting import Setting
 
