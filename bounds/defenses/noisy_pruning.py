@@ -25,7 +25,7 @@ class NoisyPruning(Defense):
     name: ClassVar[str] = "noisy_pruning"
     strength_name: ClassVar[str] = "ratio"
     sigma: float = param(lo=0.0, hi=1e6, off=0.0, grid=(0.5,), words="standard deviation of the noise σ")
-    ratio: float = param(lo=0.0, hi=0.9999, off=0.0, grid=(0.5, 0.9))
+    ratio: float = param(lo=0.0, hi=0.9999, off=0.0, grid=(0.5, 0.8))
 
     def law(self, setting: Setting) -> Pruned:
         return Pruned(self.ratio, self.sigma)
