@@ -23,6 +23,7 @@ from bounds import (
     LocalAggregation,
     MessagePassing,
     NoDefense,
+    NoisyPruning,
     Setting,
     UnsupportedBound,
     evaluate,
@@ -30,7 +31,7 @@ from bounds import (
     resolve_activation,
 )
 from bounds.arrays import Array
-from bounds.density import Clamped, Density, Masked, Plain, Rounded, Signs, Thresholded
+from bounds.density import Clamped, Density, Masked, Plain, Rounded, Signs
 from bounds.gaussian.activations import Activation
 from bounds.kinds.limit import optimal, state_evolution
 from bounds.kinds.limit.channel import Channel
@@ -72,13 +73,11 @@ def test_numbers_computed_before(sigma: float, alpha: int, error: float) -> None
     assert parts["alpha"] == alpha and parts["numerical"] < 0.02 * error
 
 
-@pytest.mark.parametrize(("ratio", "error"), [(0.0, 0.021), (0.5, 0.026), (0.9, 0.085)])
+@pytest.mark.parametrize(("ratio", "error"), [(0.0, 0.021), (0.5, 0.026), (0.9, 0.085), (0.97, 0.26)])
 def test_noise_then_pruning(ratio: float, error: float) -> None:
     """sigma = .1, alpha = 100, by other code whose threshold was that of 2048 entries: 5 per cent."""
-    noisy = Thresholded(sigma=0.1, ratio=ratio)
-    pruned = channel(100, noisy)
-    found = limit(dataclasses.replace(pruned, density=pruned.censored(noisy)))
-    assert found.error == pytest.approx(error, rel=0.05)
+    found = evaluate(NoisyPruning(sigma=0.1, ratio=ratio), Setting.orthonormal(100, 10_000, 2))
+    assert found.limit == pytest.approx(error, rel=0.05)
 
 
 def test_much_noise_leaves_nothing() -> None:

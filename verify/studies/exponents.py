@@ -28,10 +28,11 @@ from bounds import (
     evaluate,
 )
 from bounds.density import Density, Erased, Plain, Thresholded
+from bounds.gaussian.normals import normals
 from bounds.gaussian.slope import derivative
 from bounds.kinds.limit.channel import Channel
+from bounds.kinds.limit.entries import drawn
 from bounds.kinds.limit.optimal import limit
-from bounds.kinds.limit.state_evolution import drawn, normals
 from bounds.kinds.lower.theorem import lower_bound
 from bounds.kinds.predicted.likelihood import population_cramer_rao
 from bounds.kinds.predicted.spectral.span import SpectralLaw

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy
@@ -219,7 +220,8 @@ def _blurred(
     width = np.where(np.any(activation(z) != 0, axis=1), width, 0.0)
     if isinstance(density, Masked):
         return replace(density, sigma=max(density.sigma, float(width.max()) / (1 - density.p)))
-    return replace(density, sigma=np.maximum(density.sigma, width))
+    each: Any = np.maximum(density.sigma, width)  # a number for every entry, which a law of entries takes too
+    return replace(density, sigma=each)
 
 
 def _cell(M: Array, along: int) -> Array:
