@@ -35,8 +35,9 @@ from bounds.kinds.certificate.tails import (
     without_noise,
 )
 
-#: Points on each axis of the net of residuals: the finer, the larger a share of the confidence it takes.
-_NETS = (8, 512, 2**20)
+#: What the held-out neurons move a residual, over how far from it the residuals are that the reference is a function of: the
+#: nearer these, the larger a share of the confidence they take.
+_BLURS = (8, 512, 2**20)
 
 #: Orders of the polynomials up to which a difference is looked at.
 _ORDERS = (4, 6, 8)
@@ -62,7 +63,8 @@ _STEEPEST, _DEPENDENT, _ENDS = 0.999, 1e-9, 10
 class HeldOut:
     """directions (B, d): unit features that were found without the held-out neurons; residuals (B,): theirs; norm: the
     features' public one. mean_square: of the observation less what these predict, over the ``held`` neurons of ``m``;
-    sigma: standard deviation of the noise in it. largest_label: no label is larger in absolute value."""
+    sigma: standard deviation of the noise in it; blur: of that in the entries which they were found from, of the other
+    neurons. largest_label: no label is larger in absolute value."""
 
     directions: Array
     residuals: Array
@@ -71,6 +73,7 @@ class HeldOut:
     mean_square: float
     held: int
     m: int
+    blur: float
     sigma: float = 0.0
     largest_label: float = 1.0
 
@@ -81,6 +84,8 @@ class HeldOut:
         checks.integer("held", self.held, 1, checks.integer("m", self.m, 2))
         for name in ("norm", "mean_square", "sigma", "largest_label"):
             checks.real(name, getattr(self, name), 0.0)
+        checks.integer("m - held", self.m - self.held, 1)
+        checks.inside("blur", self.blur, math.inf)
 
     @property
     def B(self) -> int:
@@ -107,6 +112,15 @@ def held_out_bound(found: HeldOut, delta: float) -> HeldOutBound:
     Raises ``UnsupportedBound`` where it is not proved: no bounded slope, held-out neurons that contradict the noise.
     """
     return _HeldOutTheorem(found, checks.inside("delta", delta)).bound
+
+
+@dataclass(frozen=True)
+class _Blur:
+    """off: how far the residuals that the reference is a function of are from the truth's, at most; confidence: log(1 / p)
+    of every event that speaks of a reference, all references that there can be together having p."""
+
+    off: float
+    confidence: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,11 +161,22 @@ class _HeldOutTheorem:
 
     @cached_property
     def _confidence(self) -> float:
-        """log(1 / p) for every single event of step 1: the net takes half of delta, the noise a quarter, these the rest."""
-        return math.log(4 * 5 * self.found.B / self.delta)
+        """log(1 / p) for every single event of step 1: what D is off takes half of delta, the noise a quarter, these the
+        rest."""
+        return math.log(4 * (6 + len(_BLURS)) * self.found.B / self.delta)
 
-    def _net_confidence(self, points: int) -> float:
-        return math.log(2 * len(_NETS) / self.delta) + self.found.B * math.log(points)
+    @cached_property
+    def _blurs(self) -> tuple[_Blur, ...]:
+        """From near the residuals to far from them, as far as the noise in the reference's entries carries."""
+        return tuple(self._blurred(self._moved / parts) for parts in _BLURS)
+
+    def _blurred(self, off: float) -> _Blur:
+        found, far = self.found, math.sqrt(2 * self._confidence)
+        kept = found.m - found.held
+        seen = self._unit.rms + self._slope * math.sqrt(2 * self._confidence / kept)
+        size = min(off / far, found.blur / (math.sqrt(found.B * kept) * seen))
+        volume = math.log(2 * (self._moved + size * far) / (math.sqrt(2 * math.pi) * size))
+        return _Blur(size * far, math.log(2 * len(_BLURS) / self.delta) + found.B * max(0.0, volume))
 
     @cached_property
     def mean_root(self) -> float:
@@ -197,15 +222,14 @@ class _HeldOutTheorem:
     def _by_slope(self, sizes: Array, apart: float = math.inf) -> float:
         """D by the slope of q; sizes (B,): of the residuals; apart: slope of the truth's function less that of ghat's."""
         found, unit = self.found, self._unit
-        net = []
-        for points in _NETS:
-            spacing = self._moved / points
+        least = []
+        for blur in self._blurs:
             truth = min(self._slope * float(np.sum(sizes)), self._steepest + apart)
-            slope = self._steepest + truth + self._slope * found.B * spacing
-            root = self.mean_root + found.B * spacing * self._seen
-            rate = self._net_confidence(points) / found.held
-            net.append(math.sqrt(by_slope(root**2, slope, rate)) + found.B * spacing * unit.rms)
-        return min(net)
+            slope = self._steepest + truth + self._slope * found.B * blur.off
+            root = self.mean_root + found.B * blur.off * self._seen
+            rate = blur.confidence / found.held
+            least.append(math.sqrt(by_slope(root**2, slope, rate)) + found.B * blur.off * unit.rms)
+        return min(least)
 
     def _by_known(self, known: Explained) -> float:
         """The same, of what is known."""
@@ -228,15 +252,14 @@ class _HeldOutTheorem:
         if self._kurtosis is not None:
             linear.append(self._kurtosis**0.25 * (distance + left.second))
         size = min(linear) + left.fourth
-        net = []
-        for points in _NETS:
-            spacing = self._moved / points
-            root = self.mean_root + found.B * spacing * self._seen
-            # the difference in one residual is spacing times sigma(w.x_i)
-            whole = size + found.B * spacing * unit.fourth
-            rate = self._net_confidence(points) / found.held
-            net.append(math.sqrt(by_fourth(root**2, whole, rate)) + found.B * spacing * unit.rms)
-        return min(net)
+        least = []
+        for blur in self._blurs:
+            root = self.mean_root + found.B * blur.off * self._seen
+            # the difference in one residual is at most blur.off times sigma(w.x_i)
+            whole = size + found.B * blur.off * unit.fourth
+            rate = blur.confidence / found.held
+            least.append(math.sqrt(by_fourth(root**2, whole, rate)) + found.B * blur.off * unit.rms)
+        return min(least)
 
     @cached_property
     def _kurtosis(self) -> float | None:
