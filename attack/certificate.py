@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from attack.metrics import matched_rmse
-from attack.networks.activation import apply_activation
+from attack.networks.activation import apply_activation, apply_derivative
 from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation
 from attack.reconstruction import Reconstruction, ReconstructionError, reconstruct
@@ -30,6 +30,7 @@ from bounds.defenses.secure_aggregation import SecureAggregation
 from bounds.errors import UnsupportedBound
 from bounds.estimator import EQUAL_NORMS, AttackSpec
 from bounds.kinds.certificate.held_out import HeldOut, held_out_bound
+from bounds.kinds.certificate.least_squares import LARGEST, Normal
 
 #: Defenses that leave the residuals as they are and add nothing but Gaussian noise of a known size.
 DEFENSES = (NoDefense, GradientNoise, SecureAggregation)
@@ -137,12 +138,17 @@ def certificate(
         blur=math.hypot(sigma, own),
         sigma=sigma,
         largest_label=largest_label,
+        normal=_normal(observation, net, features, reference.residuals, kept),
     )
     try:
         bound = held_out_bound(posed, delta)
     except UnsupportedBound as reason:
         return dataclasses.replace(by_norms, why=str(reason))
-    apart = matched_rmse(given, features)
+    apart, error = matched_rmse(given, features), bound.error
+    value = math.inf if error is None else apart + error
+    if bound.corrected is not None:
+        step = bound.corrected
+        value = min(value, matched_rmse(given, torch.from_numpy(step.features)) + step.error)
     found = dataclasses.replace(
         by_norms,
         why=bound.why,
@@ -152,7 +158,7 @@ def certificate(
         distance=bound.distance,
         held=net.m - kept,
     )
-    if bound.error is None or apart + bound.error >= by_norms.value:
+    if value >= by_norms.value:
         return found
     premises = (
         "the weights are independent standard Gaussians, and the batch was chosen without regard to them",
@@ -161,7 +167,7 @@ def certificate(
         "floating point, expectations by quadrature",
     )
     return dataclasses.replace(
-        found, value=apart + bound.error, method="held-out", premises=premises, reference=bound.error
+        found, value=value, method="held-out", premises=premises, reference=bound.error
     )
 
 
@@ -184,6 +190,31 @@ def _blurred(observation: Observation, kept: int, own: float, seed: int) -> Obse
         gradient=gradient.double() + own * noise,
         defense=GradientNoise(math.hypot(sigma, own)),
     )
+
+
+def _normal(
+    observation: Observation, net: TwoLayerNet, features: torch.Tensor, residuals: torch.Tensor, kept: int
+) -> Normal | None:
+    """The equations of a step of least squares over the neurons from ``kept`` on; None where there are too many."""
+    B, d = features.shape
+    if net.activation.derivative is None or B * d + B > LARGEST:
+        return None
+    seen = observation.gradient.to(net.device).double()
+    guesses, sizes = features.to(net.device), residuals.to(net.device).double()
+    norms = torch.linalg.vector_norm(guesses, dim=1)
+
+    def kernel(rows: slice, W: torch.Tensor) -> torch.Tensor:
+        held = slice(max(0, kept - rows.start), None)
+        w = W[held].double()
+        z = w @ guesses.T
+        value = apply_activation(net.activation, z)
+        left = seen[rows][held] - value @ sizes
+        slopes = norms * apply_derivative(net.activation, z)
+        columns = torch.cat([value, (slopes[:, :, None] * w[:, None, :]).flatten(1), left[:, None]], dim=1)
+        return columns.T @ columns
+
+    means = (total(net, kernel) / (net.m - kept)).cpu().numpy()
+    return Normal(means[:-1, :-1], means[:-1, -1])
 
 
 def _left(

@@ -21,6 +21,7 @@ from bounds.estimator import moment_orders
 from bounds.gaussian.activations import Activation
 from bounds.kinds.certificate.anywhere import lines
 from bounds.kinds.certificate.fourth import LARGEST_PLANE, kurtosis
+from bounds.kinds.certificate.least_squares import Corrected, LeastSquares, Normal
 from bounds.kinds.certificate.nearby import Explained, Nearby
 from bounds.kinds.certificate.plane import narrowed
 from bounds.kinds.certificate.tails import (
@@ -41,6 +42,9 @@ _BLURS = (8, 512, 2**20)
 
 #: Orders of the polynomials up to which a difference is looked at.
 _ORDERS = (4, 6, 8)
+
+#: The share of the confidence that a step of least squares takes.
+_STEP = 0.5
 
 #: Rounds at most; one that gains less than this share is the last; the slope of q is
 #: looked at again in the first ones.
@@ -64,7 +68,8 @@ class HeldOut:
     """directions (B, d): unit features that were found without the held-out neurons; residuals (B,): theirs; norm: the
     features' public one. mean_square: of the observation less what these predict, over the ``held`` neurons of ``m``;
     sigma: standard deviation of the noise in it; blur: of that in the entries which they were found from, of the other
-    neurons. largest_label: no label is larger in absolute value."""
+    neurons. largest_label: no label is larger in absolute value. normal: the equations of least squares on the held-out
+    neurons, for a step from the features that were found."""
 
     directions: Array
     residuals: Array
@@ -76,6 +81,7 @@ class HeldOut:
     blur: float
     sigma: float = 0.0
     largest_label: float = 1.0
+    normal: Normal | None = None
 
     def __post_init__(self) -> None:
         unit = checks.array("directions", self.directions, (None, None))
@@ -96,7 +102,7 @@ class HeldOut:
 class HeldOutBound:
     """error: R of the found features, at most, wherever the truth is; None where that is not proved, and ``why``. near: the
     same, supposed that every feature's angle to what was found of it has at most the sine ``within``; None where neither is
-    of use. distance: D, at most, anywhere; mean_root: h, at most."""
+    of use. corrected: after a step of least squares; None without its equations, or where ``error`` is. distance: D, at most, anywhere; mean_root: h, at most."""
 
     error: float | None
     why: str
@@ -104,6 +110,7 @@ class HeldOutBound:
     within: float | None
     distance: float
     mean_root: float
+    corrected: Corrected | None = None
 
 
 def held_out_bound(found: HeldOut, delta: float) -> HeldOutBound:
@@ -111,7 +118,10 @@ def held_out_bound(found: HeldOut, delta: float) -> HeldOutBound:
 
     Raises ``UnsupportedBound`` where it is not proved: no bounded slope, held-out neurons that contradict the noise.
     """
-    return _HeldOutTheorem(found, checks.inside("delta", delta)).bound
+    delta = checks.inside("delta", delta)
+    if found.normal is None:
+        return _HeldOutTheorem(found, delta).bound
+    return _HeldOutTheorem(found, (1 - _STEP) * delta, _STEP * delta).bound
 
 
 @dataclass(frozen=True)
@@ -125,20 +135,53 @@ class _Blur:
 
 @dataclass(frozen=True, eq=False)
 class _HeldOutTheorem:
+    """delta: of all but a step of least squares, which has ``step``."""
+
     found: HeldOut
     delta: float
+    step: float = 0.0
 
     @cached_property
     def bound(self) -> HeldOutBound:
         norm, why = self.found.norm, ""
-        error: float | None = None
+        known: Explained | None = None
         distance, mean_root = self.anywhere, self.mean_root
         try:
-            error = norm * self._anywhere_error()
+            known = self._known_anywhere()
         except UnsupportedBound as reason:
             why = str(reason)
         near, within = self._nearest()
-        return HeldOutBound(error, why, None if near is None else norm * near, within, distance, mean_root)
+        return HeldOutBound(
+            None if known is None else norm * known.error,
+            why,
+            None if near is None else norm * near,
+            within,
+            distance,
+            mean_root,
+            None if known is None else self._corrected(known),
+        )
+
+    def _corrected(self, known: Explained) -> Corrected | None:
+        """By least squares on the held-out neurons, features with their norm."""
+        found, B, norm = self.found, self.found.B, self.found.norm
+        if found.normal is None:
+            return None
+        noisy, left = LeastSquares.events(B)
+        squares = LeastSquares(
+            found.directions,
+            found.residuals,
+            found.normal,
+            self._shape,
+            found.held,
+            found.sigma,
+            math.log(2 * noisy / self.step),
+            math.log(2 * left / self.step) + self._references(self._largest_blur),
+        )
+        try:
+            step = squares.corrected(known)
+        except UnsupportedBound:
+            return None
+        return Corrected(norm * step.features, norm * step.error)
 
     def _nearest(self) -> tuple[float | None, float | None]:
         """From the widest angles that rounds narrow down."""
@@ -163,7 +206,7 @@ class _HeldOutTheorem:
     def _confidence(self) -> float:
         """log(1 / p) for every single event of step 1: what D is off takes half of delta, the noise a quarter, these the
         rest."""
-        return math.log(4 * (6 + len(_BLURS)) * self.found.B / self.delta)
+        return math.log(4 * (7 + len(_BLURS)) * self.found.B / self.delta)
 
     @cached_property
     def _blurs(self) -> tuple[_Blur, ...]:
@@ -171,12 +214,21 @@ class _HeldOutTheorem:
         return tuple(self._blurred(self._moved / parts) for parts in _BLURS)
 
     def _blurred(self, off: float) -> _Blur:
-        found, far = self.found, math.sqrt(2 * self._confidence)
-        kept = found.m - found.held
+        far = math.sqrt(2 * self._confidence)
+        size = min(off / far, self._largest_blur)
+        return _Blur(size * far, math.log(2 * len(_BLURS) / self.delta) + self._references(size))
+
+    @cached_property
+    def _largest_blur(self) -> float:
+        """Standard deviation of the residuals, at most, that the noise in the reference's entries can be taken for."""
+        found, kept = self.found, self.found.m - self.found.held
         seen = self._unit.rms + self._slope * math.sqrt(2 * self._confidence / kept)
-        size = min(off / far, found.blur / (math.sqrt(found.B * kept) * seen))
-        volume = math.log(2 * (self._moved + size * far) / (math.sqrt(2 * math.pi) * size))
-        return _Blur(size * far, math.log(2 * len(_BLURS) / self.delta) + found.B * max(0.0, volume))
+        return found.blur / (math.sqrt(found.B * kept) * seen)
+
+    def _references(self, size: float) -> float:
+        """What log(1 / p) an event has to have beyond its own, so that p is that of all references together."""
+        reach = self._moved + size * math.sqrt(2 * self._confidence)
+        return self.found.B * max(0.0, math.log(2 * reach / (math.sqrt(2 * math.pi) * size)))
 
     @cached_property
     def mean_root(self) -> float:
@@ -304,7 +356,7 @@ class _HeldOutTheorem:
             raise UnsupportedBound(f"vacuous: {found.held} held-out neurons do not exclude other features")
         return start
 
-    def _anywhere_error(self) -> float:
+    def _known_anywhere(self) -> Explained:
         """From the lines to signs, and to the features."""
         known, distance = Explained.start(self._lines(), *self._residuals), self.anywhere
         told = any(self._nearby(most).signs_are_told(known, distance) for most in _ORDERS)
@@ -312,7 +364,7 @@ class _HeldOutTheorem:
             known, distance = self._in_plane(known, distance, told=told)
         elif not told:
             raise _NO_SIGNS
-        return self._settled(known, distance).error
+        return self._settled(known, distance)
 
     def _in_plane(self, known: Explained, distance: float, *, told: bool) -> tuple[Explained, float]:
         """Two features: by branch and bound, as long as that gains."""
