@@ -161,13 +161,13 @@ class _HeldOutTheorem:
             None if known is None else self._corrected(known),
         )
 
-    def _corrected(self, known: Explained) -> Corrected | None:
-        """By least squares on the held-out neurons, features with their norm."""
-        found, B, norm = self.found, self.found.B, self.found.norm
+    @cached_property
+    def _squares(self) -> LeastSquares | None:
+        found = self.found
         if found.normal is None:
             return None
-        noisy, left = LeastSquares.events(B)
-        squares = LeastSquares(
+        noisy, left = LeastSquares.events(found.B)
+        return LeastSquares(
             found.directions,
             found.residuals,
             found.normal,
@@ -177,11 +177,16 @@ class _HeldOutTheorem:
             math.log(2 * noisy / self.step),
             math.log(2 * left / self.step) + self._references(self._largest_blur),
         )
+
+    def _corrected(self, known: Explained) -> Corrected | None:
+        """Features with their norm."""
+        if self._squares is None:
+            return None
         try:
-            step = squares.corrected(known)
+            step = self._squares.corrected(known)
         except UnsupportedBound:
             return None
-        return Corrected(norm * step.features, norm * step.error)
+        return Corrected(self.found.norm * step.features, self.found.norm * step.error)
 
     def _nearest(self) -> tuple[float | None, float | None]:
         """From the widest angles that rounds narrow down."""
@@ -364,7 +369,8 @@ class _HeldOutTheorem:
             known, distance = self._in_plane(known, distance, told=told)
         elif not told:
             raise _NO_SIGNS
-        return self._settled(known, distance)
+        known = self._settled(known, distance)
+        return known if self._squares is None else self._squares.rounds(known)
 
     def _in_plane(self, known: Explained, distance: float, *, told: bool) -> tuple[Explained, float]:
         """Two features: by branch and bound, as long as that gains."""
@@ -379,7 +385,7 @@ class _HeldOutTheorem:
                 raise UnsupportedBound(
                     "no features explain the held-out neurons within what the noise allows"
                 )
-            known = found.known
+            known = found.known if self._squares is None else self._squares.rounds(found.known)
             distance = min(distance, self._by_known(known), self._by_left(model, known, distance, found.left))
             if known.error > _SEARCHED * last:
                 break

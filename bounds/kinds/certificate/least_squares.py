@@ -105,9 +105,8 @@ class LeastSquares:
     def _off(self, covariance: Array, left: float) -> float:
         """Length, at most, of a linear function of the estimates' error with this covariance, over that of noise."""
         values = np.clip(np.linalg.eigvalsh(covariance), 0.0, None)
-        t = self.noisy
-        square = np.sum(values) + 2 * math.sqrt(t * float(np.sum(values**2))) + 2 * t * values[-1]
-        return self.sigma * math.sqrt(square / self.held) + left * math.sqrt(values[-1])
+        noise = math.sqrt(_longest(values, self.noisy) / self.held)
+        return self.sigma * noise + left * math.sqrt(values[-1])
 
     def _left(self, known: Explained) -> float:
         """Root mean square over the held-out neurons, at most, of what the derivative leaves."""
@@ -126,15 +125,19 @@ class LeastSquares:
         better = dataclasses.replace(known, low=low, high=high, turned=turned)
         with np.errstate(divide="ignore"):
             sines = np.fmin(known.sines, turned / better.lowest)
-        return dataclasses.replace(better, sines=sines)
+        error = min(known.error, float(np.linalg.norm(sines * better.longer)) / math.sqrt(B))
+        return dataclasses.replace(better, sines=sines, error=error)
 
-    def corrected(self, known: Explained) -> Corrected:
-        """From what is known, which holds but for what it says itself. Raises ``UnsupportedBound`` where a residual may be
-        zero."""
+    def rounds(self, known: Explained) -> Explained:
+        """What follows from what is known, until that gains nothing. Raises ``UnsupportedBound`` where nothing is left."""
         for _ in range(_ROUNDS):
             last, known = known, self._round(known)
             if np.all(known.sines >= (1 - _GAIN) * last.sines):
                 break
+        return known
+
+    def corrected(self, known: Explained) -> Corrected:
+        """By what is known. Raises ``UnsupportedBound`` where a residual may be zero."""
         if np.any(known.lowest == 0):
             raise UnsupportedBound("a residual may be zero")
         lowest = np.repeat(known.lowest, self.directions.shape[1] - 1)
@@ -146,3 +149,16 @@ class LeastSquares:
         shortened = float(np.linalg.norm(1 - np.sqrt(1 - known.sines**2)))
         features = self.directions + self.turns / self.sizes[:, None]
         return Corrected(features, math.hypot(turned + scaled, shortened) / math.sqrt(self.B))
+
+
+#: Exponents, over the largest one that a weighted chi-square has, at which its tail is evaluated: each gives a valid bound.
+_EXPONENTS = np.linspace(0.002, 0.998, 500)
+
+
+def _longest(weights: Array, t: float) -> float:
+    """At most ``sum_k weights_k N_k^2``, but for a probability of ``exp(-t)``: Chernoff's bound."""
+    most = float(np.max(weights))
+    if most == 0:
+        return 0.0
+    laplace = -0.5 * np.sum(np.log1p(-np.outer(_EXPONENTS, weights / most)), axis=1)
+    return float(np.min((t + laplace) / _EXPONENTS)) * 2 * most
