@@ -39,7 +39,7 @@ DEFENSES = (NoDefense, GradientNoise, SecureAggregation)
 _HELD, _HELD_NOISY = 0.95, 0.75
 
 #: Noise that the certificate itself adds to the reference's entries where there is less, over their size.
-_BLUR = 1e-6
+_BLUR = 4e-3
 
 
 @dataclass(frozen=True)

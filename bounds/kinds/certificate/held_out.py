@@ -38,13 +38,13 @@ from bounds.kinds.certificate.tails import (
 
 #: What the held-out neurons move a residual, over how far from it the residuals are that the reference is a function of: the
 #: nearer these, the larger a share of the confidence they take.
-_BLURS = (8, 512, 2**20)
+_BLURS = (8, 512)
 
 #: Orders of the polynomials up to which a difference is looked at.
 _ORDERS = (4, 6, 8)
 
 #: The share of the confidence that a step of least squares takes.
-_STEP = 0.5
+_STEP = 0.25
 
 #: Rounds at most; one that gains less than this share is the last; the slope of q is
 #: looked at again in the first ones.
@@ -102,7 +102,8 @@ class HeldOut:
 class HeldOutBound:
     """error: R of the found features, at most, wherever the truth is; None where that is not proved, and ``why``. near: the
     same, supposed that every feature's angle to what was found of it has at most the sine ``within``; None where neither is
-    of use. corrected: after a step of least squares; None without its equations, or where ``error`` is. distance: D, at most, anywhere; mean_root: h, at most."""
+    of use. corrected: after a step of least squares; None without its equations, or where ``error`` is.
+    distance: D, at most, anywhere; mean_root: h, at most."""
 
     error: float | None
     why: str
@@ -209,8 +210,8 @@ class _HeldOutTheorem:
 
     @cached_property
     def _confidence(self) -> float:
-        """log(1 / p) for every single event of step 1: what D is off takes half of delta, the noise a quarter, these the
-        rest."""
+        """log(1 / p) for every single event of step 1: D takes half of delta, the noise a quarter, which is D's where there
+        is none, these the rest."""
         return math.log(4 * (7 + len(_BLURS)) * self.found.B / self.delta)
 
     @cached_property
@@ -221,7 +222,8 @@ class _HeldOutTheorem:
     def _blurred(self, off: float) -> _Blur:
         far = math.sqrt(2 * self._confidence)
         size = min(off / far, self._largest_blur)
-        return _Blur(size * far, math.log(2 * len(_BLURS) / self.delta) + self._references(size))
+        share = (0.5 if self.found.sigma else 0.75) * self.delta / len(_BLURS)
+        return _Blur(size * far, self._references(size) - math.log(share))
 
     @cached_property
     def _largest_blur(self) -> float:

@@ -1,4 +1,4 @@
-"""What least squares on the held-out neurons tells beside found features: noise averages out here, unlike in a sum of squares.
+"""What least squares on the held-out neurons tells beside found features: noise averages out here, not in a sum of squares.
 
 Proof: bounds/proofs/certificate.md, step 8.
 """
@@ -43,8 +43,8 @@ class Corrected:
 
 @dataclass(frozen=True, eq=False)
 class LeastSquares:
-    """directions (B, d), residuals (B,): as found; sigma: of the noise on the ``held`` entries. noisy, confidence: log(1 / p)
-    of each event of the noise, and of those of what the derivative leaves."""
+    """directions (B, d), residuals (B,): as found; sigma: of the noise on the ``held`` entries. noisy, confidence:
+    log(1 / p) of each event of the noise, and of those of what the derivative leaves."""
 
     directions: Array
     residuals: Array
