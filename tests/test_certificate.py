@@ -331,7 +331,7 @@ def test_activations_that_are_not_covered_are_told(name: str) -> None:
 
 
 def test_the_report_of_ones_own_gradient_has_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One network (seed 50), B = 1, noise .1 on half the gradient of a sum of squares: the certificate covers, and is below
+    """One network (seed 50), B = 1, noise .1 on half the gradient of a sum of squares: the certificate is below
     half of what norms say; where the weights are not standard or norms are not told, there is none and the reason."""
     X, y = _batch(50, 1, 10)
     net = TwoLayerNet.sample(10, 20_000, seed=50)
