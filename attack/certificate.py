@@ -4,8 +4,8 @@ The neurons are split. An attack of the certificate's own sees one part only; wh
 other part bounds its distance from the truth (bounds/proofs/certificate.md). Any reconstruction, whatever made it and
 whichever neurons it used, is then as far from the truth as from the reference, and the reference's own distance more.
 
-Proved up to one premise: the entries that the reference is found from hold the residuals, B numbers that the held-out
-neurons move too, if little, and the reference must not follow them in that (step 1 of the proof).
+The entries that the reference is found from hold the residuals, B numbers that the held-out neurons move too. Noise in these
+entries hides them: that of the defense, or else what the certificate adds (step 1 of the proof).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Certificate:
     method: ``"held-out"``, or ``"norms"`` where no more is certified than what the public norms say; why: for what reason.
     near: a smaller value, supposed that every feature's angle to the reference's has a sine of at most ``within``, which is
     not proved; None where there is none. apart: R between the reconstruction and the reference; reference: R of the
-    reference, at most (None by norms); distance: root mean square of what the reference misses of the gradient's function,
+    reference, at most (None by norms), before a step of least squares on the held-out neurons; distance: root mean square of what the reference misses of the gradient's function,
     at most. held: neurons that the reference does not know of. premises: what the certificate rests on.
     """
 
