@@ -49,8 +49,9 @@ class Certificate:
     method: ``"held-out"``, or ``"norms"`` where no more is certified than what the public norms say; why: for what reason.
     near: a smaller value, supposed that every feature's angle to the reference's has a sine of at most ``within``, which is
     not proved; None where there is none. apart: R between the reconstruction and the reference; reference: R of the
-    reference, at most (None by norms), before a step of least squares on the held-out neurons; distance: root mean square of
-    what the reference misses of the gradient's function, at most. held: neurons that the reference does not know of. premises: what the certificate rests on.
+    reference, at most (None by norms), before a step of least squares on the held-out neurons; distance: root mean square
+    of what the reference misses of the gradient's function, at most. held: neurons that the reference does not know of.
+    premises: what the certificate rests on.
     """
 
     value: float
@@ -87,9 +88,9 @@ def certificate(
 
     held: the share of the neurons, the last ones, that the certificate's own ``attack`` (``LikelihoodAttack()`` unless
     given) does not see; 0.95 without noise, 0.75 with noise unless given. largest_label: in absolute value. The
-    reconstruction may have used all neurons. seed: of the attack and of the noise that is added to its entries. Raises ``ValueError`` or ``TypeError`` on bad input,
-    ``bounds.UnsupportedBound`` for a defense that does more than add Gaussian noise, and for unequal norms; where no more is
-    proved than norms say, ``.why`` says the reason.
+    reconstruction may have used all neurons. seed: of the attack, and of the noise that is added to its entries. Raises
+    ``ValueError`` or ``TypeError`` on bad input, ``bounds.UnsupportedBound`` for a defense that does more than add Gaussian
+    noise, and for unequal norms; where no more is proved than norms say, ``.why`` says the reason.
     """
     checks.instance("observation", observation, Observation)
     checks.instance("net", net, TwoLayerNet)
