@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from verify.studies import (
     assumptions,
+    certificates,
     concentration,
     deep,
     exponents,
@@ -25,4 +26,6 @@ STUDIES: tuple[Study, ...] = (
     protection.STUDY,
     privacy.STUDY,
     exponents.STUDY,
+    certificates.STUDY,
+    certificates.WIDER,
 )
