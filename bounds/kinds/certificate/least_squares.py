@@ -81,7 +81,7 @@ class LeastSquares:
         values = np.linalg.eigvalsh(matrix)
         if values[0] < _SINGULAR * values[-1]:
             raise UnsupportedBound("the held-out neurons do not determine the features")
-        inverse = np.linalg.inv(matrix)
+        inverse: Array = np.asarray(np.linalg.inv(matrix), dtype=np.float64)
         return inverse, inverse @ (basis @ self.normal.right)
 
     @cached_property
