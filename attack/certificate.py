@@ -4,8 +4,8 @@ The neurons are split. An attack of the certificate's own sees one part only; wh
 other part bounds its distance from the truth (bounds/proofs/certificate.md). Any reconstruction, whatever made it and
 whichever neurons it used, is then as far from the truth as from the reference, and the reference's own distance more.
 
-Proved up to one premise: the entries that the reference is found from hold the residuals, B numbers that the held-out
-neurons move too, if little, and the reference must not follow them in that (step 1 of the proof).
+The entries that the reference is found from hold the residuals, B numbers that the held-out neurons move too. Noise in these
+entries hides them: that of the defense, or else what the certificate adds (step 1 of the proof).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from dataclasses import dataclass
 import torch
 
 from attack.metrics import matched_rmse
-from attack.networks.activation import apply_activation
+from attack.networks.activation import apply_activation, apply_derivative
 from attack.networks.two_layer import TwoLayerNet
 from attack.observation import Observation
 from attack.reconstruction import Reconstruction, ReconstructionError, reconstruct
 from attack.stream import chosen, total
+from attack.streams import normal
 from bounds import LikelihoodAttack, checks
 from bounds.defenses.gradient_noise import GradientNoise
 from bounds.defenses.none import NoDefense
@@ -29,12 +30,16 @@ from bounds.defenses.secure_aggregation import SecureAggregation
 from bounds.errors import UnsupportedBound
 from bounds.estimator import EQUAL_NORMS, AttackSpec
 from bounds.kinds.certificate.held_out import HeldOut, held_out_bound
+from bounds.kinds.certificate.least_squares import LARGEST, Normal
 
 #: Defenses that leave the residuals as they are and add nothing but Gaussian noise of a known size.
 DEFENSES = (NoDefense, GradientNoise, SecureAggregation)
 
 #: The share of the neurons that is held out, without noise and with.
 _HELD, _HELD_NOISY = 0.95, 0.75
+
+#: Noise that the certificate itself adds to the reference's entries where there is less, over their size.
+_BLUR = 4e-3
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,9 @@ class Certificate:
     method: ``"held-out"``, or ``"norms"`` where no more is certified than what the public norms say; why: for what reason.
     near: a smaller value, supposed that every feature's angle to the reference's has a sine of at most ``within``, which is
     not proved; None where there is none. apart: R between the reconstruction and the reference; reference: R of the
-    reference, at most (None by norms); distance: root mean square of what the reference misses of the gradient's function,
-    at most. held: neurons that the reference does not know of. premises: what the certificate rests on.
+    reference, at most (None by norms), before a step of least squares on the held-out neurons; distance: root mean square
+    of what the reference misses of the gradient's function, at most. held: neurons that the reference does not know of.
+    premises: what the certificate rests on.
     """
 
     value: float
@@ -82,9 +88,9 @@ def certificate(
 
     held: the share of the neurons, the last ones, that the certificate's own ``attack`` (``LikelihoodAttack()`` unless
     given) does not see; 0.95 without noise, 0.75 with noise unless given. largest_label: in absolute value. The
-    reconstruction may have used all neurons. Raises ``ValueError`` or ``TypeError`` on bad input,
-    ``bounds.UnsupportedBound`` for a defense that does more than add Gaussian noise, and for unequal norms; where no more is
-    proved than norms say, ``.why`` says the reason.
+    reconstruction may have used all neurons. seed: of the attack, and of the noise that is added to its entries. Raises
+    ``ValueError`` or ``TypeError`` on bad input, ``bounds.UnsupportedBound`` for a defense that does more than add Gaussian
+    noise, and for unequal norms; where no more is proved than norms say, ``.why`` says the reason.
     """
     checks.instance("observation", observation, Observation)
     checks.instance("net", net, TwoLayerNet)
@@ -112,7 +118,8 @@ def certificate(
         )
     mask = torch.arange(net.m, device=net.device) < kept
     part = TwoLayerNet.from_weights(chosen(net, mask), net.activation)
-    seen = dataclasses.replace(observation, gradient=observation.gradient[:kept])
+    own = _own_noise(net, norm, largest_label, sigma)
+    seen = _blurred(observation, kept, own, seed)
     try:
         reference = reconstruct(seen, part, B, LikelihoodAttack() if attack is None else attack, seed=seed)
     except ReconstructionError as failed:
@@ -129,14 +136,20 @@ def certificate(
         left,
         net.m - kept,
         net.m,
-        sigma,
-        largest_label,
+        blur=math.hypot(sigma, own),
+        sigma=sigma,
+        largest_label=largest_label,
+        normal=_normal(observation, net, features, reference.residuals, kept),
     )
     try:
         bound = held_out_bound(posed, delta)
     except UnsupportedBound as reason:
         return dataclasses.replace(by_norms, why=str(reason))
-    apart = matched_rmse(given, features)
+    apart, error = matched_rmse(given, features), bound.error
+    value = math.inf if error is None else apart + error
+    if bound.corrected is not None:
+        step = bound.corrected
+        value = min(value, matched_rmse(given, torch.from_numpy(step.features)) + step.error)
     found = dataclasses.replace(
         by_norms,
         why=bound.why,
@@ -146,18 +159,63 @@ def certificate(
         distance=bound.distance,
         held=net.m - kept,
     )
-    if bound.error is None or apart + bound.error >= by_norms.value:
+    if value >= by_norms.value:
         return found
     premises = (
         "the weights are independent standard Gaussians, and the batch was chosen without regard to them",
         f"all features have norm {norm:g}, labels are at most {largest_label:g} in absolute value, B = {B}",
         f"the noise is Gaussian with standard deviation {sigma:g}" if sigma else "no noise",
-        "the reference does not follow the few digits of the residuals that held-out neurons move (not proved)",
         "floating point, expectations by quadrature",
     )
     return dataclasses.replace(
-        found, value=apart + bound.error, method="held-out", premises=premises, reference=bound.error
+        found, value=value, method="held-out", premises=premises, reference=bound.error
     )
+
+
+def _own_noise(net: TwoLayerNet, norm: float, largest_label: float, sigma: float) -> float:
+    """Standard deviation of what is added to the reference's entries, where these do not carry as much noise: a share of
+    the size that public numbers give them, as their own would tell of the residuals."""
+    size = norm * (largest_label + abs(net.activation.coefficient(0, norm)) or 1.0)
+    return math.sqrt(max(0.0, (_BLUR * size) ** 2 - sigma**2))
+
+
+def _blurred(observation: Observation, kept: int, own: float, seed: int) -> Observation:
+    """What the reference is found from."""
+    gradient = observation.gradient[:kept]
+    if own == 0:
+        return dataclasses.replace(observation, gradient=gradient)
+    noise = normal((kept,), seed, "certificate", device=gradient.device, dtype=torch.float64)
+    sigma = observation.defense.density().sigma
+    return dataclasses.replace(
+        observation,
+        gradient=gradient.double() + own * noise,
+        defense=GradientNoise(math.hypot(sigma, own)),
+    )
+
+
+def _normal(
+    observation: Observation, net: TwoLayerNet, features: torch.Tensor, residuals: torch.Tensor, kept: int
+) -> Normal | None:
+    """The equations of a step of least squares over the neurons from ``kept`` on; None where there are too many."""
+    B, d = features.shape
+    if net.activation.derivative is None or B * d + B > LARGEST:
+        return None
+    seen = observation.gradient.to(net.device).double()
+    guesses, sizes = features.to(net.device), residuals.to(net.device).double()
+    norms = torch.linalg.vector_norm(guesses, dim=1)
+
+    def kernel(rows: slice, W: torch.Tensor) -> torch.Tensor:
+        held = slice(max(0, kept - rows.start), None)
+        w = W[held].double()
+        z = w @ guesses.T
+        value = apply_activation(net.activation, z)
+        left = seen[rows][held] - value @ sizes
+        slopes = norms * apply_derivative(net.activation, z)
+        columns = torch.cat([value, (slopes[:, :, None] * w[:, None, :]).flatten(1), left[:, None]], dim=1)
+        return columns.T @ columns
+
+    means = (total(net, kernel) / (net.m - kept)).cpu().numpy()
+    return Normal(means[:-1, :-1], means[:-1, -1])
 
 
 def _left(

@@ -13,6 +13,7 @@ from bounds.defenses.gradient_clipping import GradientClipping
 from bounds.defenses.gradient_noise import GradientNoise
 from bounds.defenses.gradient_pruning import GradientPruning
 from bounds.defenses.local_aggregation import LocalAggregation
+from bounds.defenses.noisy_pruning import NoisyPruning
 from bounds.defenses.none import NoDefense
 from bounds.defenses.secure_aggregation import SecureAggregation
 from bounds.defenses.sign_compression import SignCompression
@@ -51,6 +52,7 @@ DEFENSES = Defenses(
     SignCompression,
     Clamping,
     GradientPruning,
+    NoisyPruning,
     LocalAggregation,
     SecureAggregation,
 )
@@ -91,6 +93,7 @@ __all__ = [
     "LocalAggregation",
     "MessagePassing",
     "NoDefense",
+    "NoisyPruning",
     "Param",
     "RowAttack",
     "SecureAggregation",

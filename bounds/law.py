@@ -62,9 +62,11 @@ class Elementwise:
 
 @dataclass(frozen=True)
 class Pruned:
-    """``gtilde_j = g_j`` where ``|g_j|`` is among the largest, else 0: the fraction ``ratio`` of the entries is removed."""
+    """``gtilde_j = y_j`` where ``|y_j|`` is among the largest, else 0, of ``y_j = g_j + sigma N_j``, N independent standard
+    normal: the fraction ``ratio`` of the entries is removed."""
 
     ratio: float
+    sigma: float = 0.0
 
     @property
     def unbiased(self) -> bool:

@@ -24,7 +24,8 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "K_perp": "m times the first-order mean square error in each of the d - B directions outside the features' span",
         "K_par": "m times the first-order mean square error inside the features' span",
         "K_upper": "constant of the proved bound; it depends on the setting, and weakly on d and m",
-        "I_lower": "what an entry tells of a feature, as the proved lower bound has it",
+        "I_lower": "information of an entry on a coordinate of a feature, what matching may gain counted in: that of "
+        "the proved lower bound",
         "P_lower": "what is known of a feature before: one over the mean square of the norms",
         "factor": "what a defense puts before sqrt(d/m) in its rate",
         "floor": "the tensor attack's error that no width removes",

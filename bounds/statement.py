@@ -33,7 +33,8 @@ class BoundValue:
     """One evaluated statement.
 
     value: the number, or None when there is none; ``why`` then says the reason, else what the number is.
-    statistic: the statistic of experiment that it speaks about. details: named parts of the value. trivial: the value is
+    statistic: the statistic of experiment that it speaks about. details: named parts of the value, or what is known without
+    one. trivial: the value is
     no better than what holds of anything, and ``why`` says for what reason.
     """
 
@@ -116,7 +117,7 @@ class Bound:
                 trivial=True,
             )
         except UnsupportedBound as reason:
-            return replace(known, why=str(reason))
+            return replace(known, why=str(reason), details=dict(reason.details))
         if not math.isfinite(number):
             raise ArithmeticError(
                 f"{self.kind} of {defense!r} is not finite: {number} (a defect of the bound)"

@@ -27,6 +27,7 @@ from bounds import (
     GradientPruning,
     LocalAggregation,
     NoDefense,
+    NoisyPruning,
     SecureAggregation,
     SignCompression,
     StochasticRounding,
@@ -147,6 +148,7 @@ def members(size: float) -> tuple[Defense, ...]:
         SignCompression(),
         Clamping(size),
         GradientPruning(0.6),
+        NoisyPruning(size, 0.6),
         LocalAggregation(3, 20.0),
         LocalAggregation(3, 20.0, "different"),
         LocalAggregation(4, 0.0),
@@ -181,6 +183,8 @@ def _dropped(defense: Any, w: Written) -> torch.Tensor:
 
 def _pruned(defense: Any, w: Written) -> torch.Tensor:
     gradient = _undefended(w)
+    if isinstance(defense, NoisyPruning):
+        gradient = gradient + defense.sigma * w.draws(normal, "noise")
     smallest = sorted(range(gradient.numel()), key=lambda i: abs(float(gradient.view(-1)[i])))
     gradient.view(-1)[smallest[: math.floor(defense.ratio * gradient.numel())]] = 0
     return gradient
@@ -207,6 +211,7 @@ _RULES: dict[type[Defense], Callable[[Any, Written], torch.Tensor]] = {
     SignCompression: lambda defense, w: torch.sign(_undefended(w)),
     Clamping: lambda defense, w: _undefended(w).clamp(-defense.limit, defense.limit),
     GradientPruning: _pruned,
+    NoisyPruning: _pruned,
     LocalAggregation: _local,
     SecureAggregation: lambda defense, w: _undefended(w, [1]) + _undefended(w, [0, 2]),
 }

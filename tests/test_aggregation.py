@@ -9,15 +9,18 @@ from helpers import correlated, labels
 
 from attack import TwoLayerNet, matched_rmse, observe, tensor_attack
 from bounds import (
+    GradientNoise,
     GradientPruning,
     Kind,
     LocalAggregation,
     NoDefense,
+    NoisyPruning,
     SecureAggregation,
     Setting,
     UnsupportedBound,
     evaluate,
 )
+from bounds.kinds.limit.channel import Channel
 from bounds.wide_limits import assigned, raw_gram
 
 X, Y = torch.from_numpy(correlated(3, 8)), torch.from_numpy(labels(3))
@@ -183,6 +186,40 @@ def test_the_scatter_around_the_floor() -> None:
         found.append(features[order])
     spread = np.mean(np.sum((found - np.mean(found, axis=0)) ** 2, axis=2))
     assert spread == pytest.approx(details["K_par"] / m, rel=0.3)
+
+
+def test_noise_then_pruning_is_either_where_the_other_is_off() -> None:
+    """Observations exactly, statements as well (the kinds that both state); with both of them it is neither."""
+    setting = Setting.from_features(correlated(2, 10, cosine=0.3), [1.0, -1.0], 10**6)
+    net = TwoLayerNet.sample(8, 500, "relu", seed=4)
+    both = observe(NoisyPruning(0.5, 0.7), net, X, Y).gradient
+    for ours, theirs in (
+        (NoisyPruning(0.0, 0.7), GradientPruning(0.7)),
+        (NoisyPruning(0.5, 0.0), GradientNoise(0.5)),
+    ):
+        one, other = (observe(defense, net, X, Y).gradient for defense in (ours, theirs))
+        assert torch.equal(one, other) and not torch.equal(one, both)
+        found, expected = evaluate(ours, setting), evaluate(theirs, setting)
+        assert found.predicted == pytest.approx(expected.predicted, rel=1e-12)
+        assert found.lower == expected.lower
+        assert found.floor == (expected.floor or 0.0)
+        assert Channel.of(ours, setting).density == Channel.of(theirs, setting).density
+
+
+def test_noise_before_pruning_lowers_the_floor_and_gives_a_lower_bound() -> None:
+    """Noise carries entries over the threshold: the entry that is expected bends less. d = B = 2, cosine .3, m = 2 000 000
+    (seed 0): R within 8 % of the prediction, .103, where pruning alone has .138; LOWER is that of the noise alone."""
+    X2 = correlated(2, 2, cosine=0.3)
+    setting = Setting.from_features(X2, [1.0, -1.0], 2_000_000, "relu")
+    net = TwoLayerNet.sample(2, 2_000_000, "relu", seed=0)
+    defense = NoisyPruning(0.5, 0.7)
+    found = tensor_attack(observe(defense, net, torch.from_numpy(X2), [1.0, -1.0]), net)
+    noisy, bare = evaluate(defense, setting), evaluate(GradientPruning(0.7), setting)
+    assert matched_rmse(X2, found.features) == pytest.approx(noisy.predicted, rel=0.08)
+    assert noisy.floor < 0.9 * bare.floor
+    wide = Setting.from_features(correlated(2, 20, cosine=0.3), [1.0, -1.0], 4_000, "relu")
+    assert evaluate(defense, wide).lower == evaluate(GradientNoise(0.5), wide).lower is not None
+    assert evaluate(GradientPruning(0.7), wide).lower is None
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from attack import Reconstruction, TwoLayerNet, matched_rmse, observe, reconstruct
+from attack import Reconstruction, ReconstructionError, TwoLayerNet, matched_rmse, observe, reconstruct
 from attack.certificate import certificate
+from attack.observation import Observation
+from attack.reconstruction import Diagnostics
 from bounds import GradientNoise, GradientPruning, NoDefense, UnsupportedBound
 from bounds.gaussian.activations import ACTIVATIONS
 from bounds.kinds.certificate.anywhere import lines
 from bounds.kinds.certificate.fourth import kurtosis
 from bounds.kinds.certificate.held_out import HeldOut, held_out_bound
+from bounds.kinds.certificate.least_squares import LeastSquares, Normal
 from bounds.kinds.certificate.nearby import Explained, Nearby
 from bounds.kinds.certificate.plane import narrowed
 from bounds.kinds.certificate.tails import (
@@ -24,11 +30,13 @@ from bounds.kinds.certificate.tails import (
     by_slope,
     deviation_of_mean,
     left_over,
+    left_over_mean,
     shape_of,
     without_noise,
 )
 from bounds.setting import Setting
 from bounds.wide_limits import raw_gram
+from verify.cli import app as cli
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -190,7 +198,7 @@ def _batch(seed: int, B: int, d: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("sigma", [0.0, 0.05])
 def test_a_reconstruction_by_all_neurons_is_covered(sigma: float) -> None:
     """Two networks (seeds 20, 21), B = 1, the tensor attack: both covered at 1 - .05 (one failure would have a probability
-    of at most 10 %, and R is far inside), at most 2.5 times R; a third is violated."""
+    of at most 10 %, and R is far inside), at most 1.5 times R; a third is violated."""
     X, y = _batch(20, 1, 20)
     for seed in range(20, 22):
         net = TwoLayerNet.sample(20, 40_000, seed=seed)
@@ -199,21 +207,97 @@ def test_a_reconstruction_by_all_neurons_is_covered(sigma: float) -> None:
         told = certificate(observation, net, found)
         error = matched_rmse(X, found.features)
         assert told.proved and told.method == "held-out" and told.held >= 30_000
-        assert error <= told.value <= 2.5 * error
+        assert error <= told.value <= 1.5 * error
         assert told.value / 3 < error
 
 
 def test_two_features_and_a_reconstruction_that_is_wrong() -> None:
-    """B = 2, d = 20, m = 80 000, no noise (seed 30): exact to 1e-5 of the reference's own result, and of features that are
-    nobody's not less than their R."""
+    """B = 2, d = 20, m = 80 000, no noise (seed 30): of features that are nobody's not less than their R, and no more than
+    1e-3 above it."""
     X, y = _batch(30, 2, 20)
     net = TwoLayerNet.sample(20, 80_000, seed=30)
     observation = observe(NoDefense(), net, X, y)
     found = reconstruct(observation, net)
     wrong = Reconstruction(torch.eye(2, 20).double(), found.residuals, found.labels, found.diagnostics)
     told = certificate(observation, net, wrong)
-    assert told.proved and told.reference is not None and told.reference < 1e-5
-    assert matched_rmse(X, wrong.features) <= told.value <= matched_rmse(X, wrong.features) + 1e-5
+    assert told.proved and told.reference is not None and told.reference < 0.1
+    assert matched_rmse(X, wrong.features) <= told.value <= matched_rmse(X, wrong.features) + 1e-3
+
+
+@pytest.mark.parametrize("sine", [0.02, 0.2])
+def test_a_mean_of_what_the_derivative_leaves_is_bounded(sine: float) -> None:
+    """2000 draws of 400 neurons (seed 8), ReLU, at 3 x 5 %: at most 300 + 4 sd failures; an eighth of it fails in most."""
+    rng = np.random.default_rng(8)
+    v, n = rng.standard_normal((2, 2000, 400))
+    cosine = math.sqrt(1 - sine**2)
+    u = cosine * v + sine * n
+    rest = np.maximum(u, 0) - np.maximum(v, 0) - (v > 0) * sine * n
+    seen = np.sqrt((rest**2).mean(axis=1))
+    bound = float(left_over_mean(SHAPE, np.array([sine]), 400, math.log(20))[0])
+    assert np.sum(seen > bound) <= 360
+    assert np.sum(seen > bound / 8) > 1000
+
+
+def test_a_step_of_least_squares_covers_where_it_starts_from_what_is_true() -> None:
+    """40 draws of noise .1 on 4000 neurons, d = 8, B = 2 (seed 9), what is known as true as can be: angles and residuals are
+    covered and R of the features after the step, at most 4 times it in the median; a sixth of the bound is violated."""
+    rng, d, held, sigma = np.random.default_rng(9), 8, 4_000, 0.1
+    truth = np.eye(2, d)
+    found = truth + 0.003 * rng.standard_normal((2, d))
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    r, guessed = np.array([1.4, -0.6]), np.array([1.41, -0.59])
+    cosines = np.sum(truth * found, axis=1)
+    known = Explained.start(np.full(2, 0.02), -0.8, 1.6)
+    known = dataclasses.replace(known, low=np.array([1.2, -0.8]), high=np.array([1.6, -0.4]))
+    ratios = []
+    for _ in range(40):
+        w = rng.standard_normal((held, d))
+        z = w @ found.T
+        left = np.maximum(w @ truth.T, 0) @ r + sigma * rng.standard_normal(held) - np.maximum(z, 0) @ guessed
+        columns = np.concatenate([np.maximum(z, 0), *[(z[:, [i]] > 0) * w for i in range(2)]], axis=1)
+        normal = Normal(columns.T @ columns / held, columns.T @ left / held)
+        squares = LeastSquares(found, guessed, normal, SHAPE, held, sigma, math.log(100), math.log(100))
+        there = squares.rounds(known)
+        step = squares.corrected(there)
+        assert np.all(np.sqrt(1 - cosines**2) <= there.sines)
+        assert np.all((there.low <= r) & (r <= there.high))
+        ratios.append(step.error / math.sqrt(float(((step.features - truth) ** 2).sum()) / 2))
+    assert min(ratios) >= 1 and np.median(ratios) <= 4
+    assert min(ratios) / 6 < 1
+
+
+def test_the_reference_is_found_from_entries_that_hide_the_residuals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The less noise these carry, the more the certificate has to pay. Without noise it adds some of its own, of the size
+    that its attack is told (2000 entries, seed 42: within 4 sd, 7 %); where there is more, none."""
+    part = HeldOut(np.eye(1, 5), np.array([1.4]), 1.0, ACTIVATIONS["relu"], 0.0, 95_000, 100_000, 1e-3)
+    distances = [
+        held_out_bound(dataclasses.replace(part, blur=b), 0.05).distance for b in (1e-12, 1e-6, 1e-3)
+    ]
+    assert distances == sorted(distances, reverse=True) and distances[0] > 1.2 * distances[2]
+    with pytest.raises(ValueError, match="blur must lie"):
+        dataclasses.replace(part, blur=0.0)
+
+    seen: list[Observation] = []
+
+    def failing(observation: Observation, *rest: object, **options: object) -> None:
+        seen.append(observation)
+        raise ReconstructionError("on purpose", Diagnostics("failed", ()))
+
+    monkeypatch.setattr(sys.modules[certificate.__module__], "reconstruct", failing)
+    X, y = _batch(42, 1, 10)
+    net = TwoLayerNet.sample(10, 4_000, seed=42)
+    for sigma, share in ((0.0, 0.5), (0.2, 0.5)):
+        defense = GradientNoise(sigma) if sigma else NoDefense()
+        observation = observe(defense, net, X, y)
+        two = Reconstruction(torch.from_numpy(X), torch.ones(1), torch.ones(1), Diagnostics("ok", ()))
+        assert "on purpose" in certificate(observation, net, two, held=share).why
+        added = seen[-1].gradient - observation.gradient[: len(seen[-1].gradient)]
+        told = seen[-1].defense.density().sigma
+        assert len(added) == 2_000
+        if sigma:
+            assert float(added.abs().max()) == 0 and told == sigma
+        else:
+            assert 1e-3 < told < 1e-2 and float(added.std()) == pytest.approx(told, rel=0.07)
 
 
 def test_nothing_is_certified_where_nothing_is_proved() -> None:
@@ -237,10 +321,35 @@ def test_nothing_is_certified_where_nothing_is_proved() -> None:
 
 @pytest.mark.parametrize("name", ["tanh", "z2z3"])
 def test_activations_that_are_not_covered_are_told(name: str) -> None:
-    found = HeldOut(np.eye(2, 5), np.array([1.0, -1.0]), 1.0, ACTIVATIONS[name], 0.0, 10_000, 20_000)
+    found = HeldOut(np.eye(2, 5), np.array([1.0, -1.0]), 1.0, ACTIVATIONS[name], 0.0, 10_000, 20_000, 1e-3)
     if name == "z2z3":
         with pytest.raises(UnsupportedBound, match="no bound of its slope"):
             held_out_bound(found, 0.05)
     else:
         told = held_out_bound(found, 0.05)
         assert told.error is None and "odd activations" in told.why
+
+
+def test_the_report_of_ones_own_gradient_has_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One network (seed 50), B = 1, noise .1 on half the gradient of a sum of squares: the certificate is below
+    half of what norms say; where the weights are not standard or norms are not told, there is none and the reason."""
+    X, y = _batch(50, 1, 10)
+    net = TwoLayerNet.sample(10, 20_000, seed=50)
+    W = torch.cat([W for _, W in net.blocks()]).numpy()
+    g = 2 * observe(GradientNoise(0.1), net, X, y).gradient.numpy()
+    found = {}
+    for name, weight, norms in (
+        ("fits", W, ("--norms", "1")),
+        ("wide", 2 * W, ("--norms", "1")),
+        ("free", W, ("--B", "1")),
+    ):
+        file = tmp_path / f"{name}.npz"
+        np.savez(file, weight=weight, gradient=g)
+        asked = ("--loss", "mse-sum", *norms, "--certificate", "0.2", "--json")
+        with pytest.raises(SystemExit):
+            cli.main(["attack", "gradient", "--file", str(file), *asked])
+        found[name] = json.loads(capsys.readouterr().out)["certified"]
+    told = found["fits"]["certificate"]
+    assert told["method"] == "held-out" and told["value"] < 1
+    assert "standard deviation of 1" in found["wide"]["why"] and found["wide"]["certificate"] is None
+    assert "norms or a squared loss" in found["free"]["why"] and found["free"]["certificate"] is None

@@ -29,6 +29,7 @@ from bounds import (
     TensorAttack,
     evaluate,
 )
+from bounds.gaussian import censored
 from bounds.gaussian.quadrature import hermite
 from bounds.kinds.predicted.elementwise import elementwise_error
 from bounds.kinds.predicted.population_fit import FitLimit
@@ -231,6 +232,50 @@ def test_slopes_of_the_fit_s_atoms(B: int, activation: str) -> None:
         step = eps * np.eye(B)[b]
         expected = (limit.atoms(v + step) - limit.atoms(v - step)) / (2 * eps)
         np.testing.assert_allclose(found[:, :, b], expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("sigma", [1e-3, 0.4, 20.0])
+def test_moments_of_noisy_entries_that_are_kept(sigma: float) -> None:
+    """Against sums over 200 001 values of the noise, to 1e-4 of its size (they cut the threshold to 1e-4); and the threshold
+    leaves the fraction asked for, to a group of entries."""
+    clean = np.array([-2.0, -0.3, 0.0, 0.7, 0.71, 3.0])
+    shares = np.full(6, 1 / 6)
+    threshold = censored.quantile(clean, shares, 0.6, sigma)
+    found = censored.kept(clean, threshold, sigma)
+    assert found.removed.mean() == pytest.approx(0.6, abs=1e-9)
+    noise = np.linspace(-10, 10, 200_001)
+    density = np.exp(-(noise**2) / 2) / np.exp(-(noise**2) / 2).sum()
+    y = clean[:, None] + sigma * noise
+    over = np.abs(y) > threshold
+    for value, expected in zip(found, (y * over, y**2 * over, ~over), strict=True):
+        np.testing.assert_allclose(value, expected @ density, atol=3e-4 * (1 + sigma) ** 2)
+
+
+def test_what_noise_before_pruning_adds_given_the_weights() -> None:
+    """Covariance, given z, of an entry's random part and of its share in the fraction removed: 4000 neurons, 400 draws of
+    the noise (seed 3), two coefficients of each: to 3 per cent of the largest; without the part that both share it is off by
+    more than 10."""
+    setting = Setting.from_features(correlated(2, 2, cosine=0.3), [1.0, -1.0], 4_000, "relu")
+    rng = np.random.default_rng(3)
+    limit = FitLimit(setting, TensorAttack(), Pruned(0.7, 0.5), 4)
+    limit.z, limit.w = rng.standard_normal((4_000, 2)), np.full(4_000, 1 / 4_000)
+    limit.sigma = np.maximum(limit.z @ limit.directions.T, 0)
+    g = limit.sigma @ setting.residuals
+    threshold = limit.threshold(g, 0.7)
+    random, rank = 1 + limit.z**2, np.array([1.0, -2.0])
+    mean = limit.seen(setting.residuals)[0]
+    total = np.zeros((2, 2))
+    for _ in range(400):
+        y = g + 0.5 * rng.standard_normal(4_000)
+        gone = np.abs(y) <= threshold
+        added = (np.where(gone, 0.0, y) - mean)[:, None] * random
+        added -= (gone - limit._removed)[:, None] * rank
+        total += added.T @ added / 4_000 / 400
+    found = limit._scatter_given_z(random, rank)
+    size = float(np.abs(total).max())
+    np.testing.assert_allclose(found, total, atol=0.03 * size)
+    apart = limit._scatter_given_z(random, 0 * rank) + limit._scatter_given_z(0 * random, rank)
+    assert np.abs(apart - total).max() > 0.1 * size
 
 
 def test_what_a_pruned_fit_owes_to_the_quantile_and_to_the_residuals() -> None:

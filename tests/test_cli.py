@@ -36,13 +36,15 @@ from verify import (
 )
 from verify.cli.app import COMMANDS, load
 from verify.cli.options import LARGEST, NAMES, count
-from verify.cli.tables import print_rows
+from verify.cli.tables import cell, print_rows, print_wide
 from verify.draw.shown import natural_axis
 from verify.judge import JUDGES
 from verify.judge.base import bound_at
 from verify.judge.rate import RateCheck
 from verify.measure.experiment import Reduced
 from verify.measure.saved import Saved
+from verify.studies.catalogue import STUDIES
+from verify.studies.study import load as load_study
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--quick", "--trials", "2", "--jobs", "1", "--only", "one-feature"]
@@ -198,6 +200,29 @@ def test_no_character_of_a_table_is_swallowed(
     for word in words:
         assert all(out.count(c) >= word.count(c) for c in set(word) - {" "}), out
     assert "[nan, nan]" in out and ":smile:" in out and out.count("x") == 200
+
+
+@pytest.mark.parametrize("name", ["concentration", "odd", "deep", "assumptions", "privacy"])
+def test_a_study_is_readable_at_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """From the committed records, the first three rows and the last: no line is wider, and no value is broken; a table of
+    all columns, which is the negative control, breaks some wherever there are ten columns or more."""
+    monkeypatch.setenv("COLUMNS", "80")
+    (study,) = (s for s in STUDIES if s.name == name)
+    rows = study.summary(load_study(Path(__file__).resolve().parents[1] / "figures" / "records" / study.file))
+    shown = [*rows[:3], rows[-1]]
+
+    def printed(show: Callable[[list[dict[str, Any]]], None]) -> tuple[list[str], int]:
+        show(shown)
+        out = capsys.readouterr().out
+        told = [cell(v) for row in shown for v in row.values() if v is not None]
+        return out.splitlines(), sum(" ".join(out.split()).count(t) == 0 for t in told)
+
+    lines, broken = printed(print_wide)
+    assert broken == 0 and all(len(line) <= 80 for line in lines)
+    assert (lines[0][0] == "┏") == (len(rows[0]) < 10), "a table where it fits"
+    assert (printed(print_rows)[1] > 0) == (len(rows[0]) >= 10)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

@@ -34,20 +34,25 @@ from bounds import (
     expression,
 )
 from verify import compare, plot
-from verify.judge.base import bounds_at, corrupted
+from verify.judge.base import Sample, bounds_at, corrupted
 from verify.judge.floor import FloorCheck, FloorResult, judge_floor
 from verify.judge.lower import LowerCheck, LowerResult, judge_lower
 from verify.judge.predicted import (
     ImprovementCheck,
+    LostResult,
     PredictedCheck,
     RatioResult,
+    SpectralCheck,
     judge_improvement,
+    judge_lost,
     judge_predicted,
 )
 from verify.judge.rate import RateCheck, RateResult, judge_rate, rate_exponent
 from verify.judge.statistics import Measured
 from verify.judge.upper import UpperCheck, UpperResult, bound_of, judge_upper
 from verify.measure.check import Check
+from verify.measure.point import Point
+from verify.measure.record import Record
 from verify.measure.series import series, value_of
 
 REPETITIONS = 2000
@@ -190,6 +195,54 @@ def test_a_prediction_beyond_first_order_is_stated_but_not_judged() -> None:
     for predicted, verdict in ((0.24, "holds"), (0.26, "uninformative")):
         found = judge_predicted(Measured.of([predicted] * 1000), stated(predicted))
         assert found.verdict == verdict and found.ratio == pytest.approx(1.0)
+
+
+def test_where_the_spectral_law_is_in_force_a_large_error_is_judged_as_any_other() -> None:
+    """200 trials of scatter 10 % about .4, half the 99 % interval 1.8 %: it holds, off by 15 % it fails; without the law it
+    says nothing, whatever the noise over signal."""
+    rng = np.random.default_rng(13)
+    m = sample(200, rng, 0.4)
+    law = BoundValue(0.4, "a statement", details={"span_gap": 1.3, "noise_over_signal": 1.2})
+    assert judge_predicted(m, law).verdict == "holds"
+    assert judge_predicted(m, corrupted(law, 1.15)).verdict == "fails"
+    assert judge_predicted(replace(m, failed=1), law).verdict == "inconclusive"
+    without = replace(law, details={"noise_over_signal": 1.2})
+    assert judge_predicted(m, without).verdict == "uninformative"
+    # no better than guessing, it still verifies nothing
+    guess = Measured.of([0.95] * 200)
+    assert judge_predicted(guess, replace(law, value=0.95)).verdict == "uninformative"
+
+
+LOST = BoundValue(None, "the span is lost", details={"span_above": 0.9, "span_gap": 0.8})
+
+
+@pytest.mark.parametrize(
+    ("errors", "failed", "verdict"),
+    [
+        ([], 10, "holds"),
+        ([1.2, 1.3], 8, "holds"),
+        ([0.92] * 10, 0, "holds"),
+        ([0.6], 9, "inconclusive"),
+        ([], 1, "inconclusive"),  # one trial has no interval
+        ([], 0, "inconclusive"),
+        ([0.3, 0.31] * 4, 2, "fails"),
+        ([0.5, 0.6] * 10, 0, "fails"),
+    ],
+)
+def test_where_the_span_is_lost_an_attack_that_succeeds_refutes(
+    errors: list[float], failed: int, verdict: str
+) -> None:
+    """By the interval of R, a trial without a result at 1, against .9: a single success among ten leaves it open."""
+    found = judge_lost(Sample(tuple(errors), failed), LOST)
+    assert found.verdict == verdict and f"{failed} of {len(errors) + failed} without a result" in found.text
+    assert (found.n, found.failed) == (len(errors) + failed, failed)
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_only_a_lost_span_is_judged_as_one() -> None:
+    for other in (stated(RMS), stated(None, WHY), replace(LOST, details={"span_above": 1.01})):
+        with pytest.raises(ValueError, match="bound must say that the span is lost"):
+            judge_lost(Sample((RMS,), 3), other)
 
 
 def test_a_broken_attack_refutes_and_does_not_pass_as_uninformative() -> None:
@@ -431,6 +484,32 @@ def test_exact_recovery_breaks_no_rule() -> None:
     assert judge_upper([0.0] * 500, 0, stated(0.5), 0.05).verdict == "holds"
     assert judge_lower(zero, stated(RMS)).verdict == "fails"
     assert judge_floor(zero, stated(RMS), 0.01).verdict == "fails"
+
+
+def test_the_check_of_the_spectral_law_leaves_out_what_is_of_first_order() -> None:
+    """d = 100, B = 2: m = 400 is below the threshold, 1300 hardly above, 4000 beyond first order, 80 000 within. Failures
+    below hold, successes there refute; so do errors 1.5 times what the law says."""
+    points = [make_point(d=100, m=m) for m in (400, 1300, 4_000, 80_000)]
+    few, near, beyond, within = (bounds_at(p)[Kind.PREDICTED] for p in points)
+    assert few.details["span_above"] < 1 < near.details["span_above"] and near.value is None
+    assert beyond.value is not None and beyond.details["span_gap"] > 1 and "span_gap" not in within.details
+    errors: list[list[Any]] = [[None] * 20, [None] * 20, [beyond.value] * 20, [0.05] * 20]
+    told = compare(_records(points, errors), check=SpectralCheck())
+    assert [type(r) for r in told] == [LostResult, RatioResult, RatioResult]
+    assert [r.verdict for r in told] == ["holds", "uninformative", "holds"]
+    assert "hardly stands out" in told[1].why
+    errors = [[0.3] * 20, [None] * 20, [1.5 * beyond.value] * 20, [0.05] * 20]
+    told = compare(_records(points, errors), check=SpectralCheck())
+    assert [r.verdict for r in told] == ["fails", "uninformative", "fails"]
+    assert compare(_records(points[3:], errors[3:]), check=SpectralCheck()) == []
+
+
+def _records(points: list[Point], errors: list[list[Any]]) -> list[Record]:
+    return [
+        make_record(p, t, None if e is None else e * (1 + 1e-3 * t))
+        for p, found in zip(points, errors, strict=True)
+        for t, e in enumerate(found)
+    ]
 
 
 # --- compare: from records to results -----------------------------------------------------------------------

@@ -15,6 +15,7 @@ from bounds import (
     GradientNoise,
     Kind,
     LikelihoodAttack,
+    NoisyPruning,
     Setting,
     UnsupportedBound,
     cramer_rao,
@@ -228,6 +229,23 @@ def test_shrinking_goes_below_cramer_rao_and_not_below_lower() -> None:
     assert lower**2 < shrunk.mean() - 4 * spread
     assert shrunk.mean() + 4 * spread < bound
     assert shrunk.mean() + 4 * spread < 9 * lower**2
+
+
+def test_pruned_entries_tell_that_they_are_small() -> None:
+    """The threshold is that of many entries unless given: that of these 2000 as drawn (seed 7), to 1 per cent of the bound.
+    Known as 0 it takes nothing, and as it is it costs."""
+    setting = Setting.orthonormal(6, 2_000, 2)
+    rng = np.random.default_rng(7)
+    weights = rng.standard_normal((2_000, 6))
+    defense, sigma = NoisyPruning(sigma=0.5, ratio=0.8), 0.5
+    hidden = np.maximum(weights[:, :2], 0)
+    noisy = hidden @ (hidden.mean(axis=0) - setting.labels) + sigma * rng.standard_normal(2_000)
+    told = {t: cramer_rao(defense, setting, weights, threshold=t).error for t in (None, 0.0)}
+    drawn = cramer_rao(defense, setting, weights, threshold=float(np.quantile(np.abs(noisy), 0.8))).error
+    alone = cramer_rao(GradientNoise(sigma), setting, weights).error
+    assert told[None] == pytest.approx(drawn, rel=0.01)
+    assert told[0.0] == pytest.approx(alone, rel=1e-9) and told[None] > 1.1 * alone
+    assert cramer_rao(NoisyPruning(sigma, 0.0), setting, weights).error == pytest.approx(alone, rel=1e-9)
 
 
 def test_rows_that_are_kept_are_no_bound_where_features_choose_them() -> None:

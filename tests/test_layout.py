@@ -140,7 +140,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "premises unexplained",
         "assessed",
         "outputs_confidence",
-        "search studies confidence bench",
+        "search studies confidence bench certified",
         "export",
         "__init__",
         "cli pytest_plugin",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ from bounds import (
     LikelihoodAttack,
     LocalAggregation,
     NoDefense,
+    NoisyPruning,
     SecureAggregation,
     SignCompression,
     StochasticRounding,
@@ -202,6 +204,26 @@ def test_fewer_entries_than_unknowns_are_no_exact_result() -> None:
     found = problem.solved(NoDefense(), LikelihoodAttack(starts=2))
     assert found.diagnostics.status == "suspect"
     assert any("do not determine" in text for text in found.diagnostics.warnings)
+
+
+def test_noisy_entries_that_are_removed_are_censored() -> None:
+    """d = 15, m = 3000, 90 per cent removed, four problems: the root mean square is the error expected (to 40 per cent, 30
+    being its own two standard errors) and no misfit is seen. Told that zeros are values of the noise it is far off."""
+    problems = [Problem(15, 3_000, 2, seed=seed) for seed in range(4)]
+    defense = NoisyPruning(sigma=0.1, ratio=0.9)
+    found = [problem.solved(defense) for problem in problems]
+    assert [one.diagnostics.status for one in found] == ["ok"] * 4
+    error, expected = (
+        math.sqrt(np.mean(np.square(values)))
+        for values in (
+            [problem.error(one) for problem, one in zip(problems, found, strict=True)],
+            [one.diagnostics.error for one in found],
+        )
+    )
+    assert error == pytest.approx(expected, rel=0.4) and error < 0.12
+    wrong = dataclasses.replace(problems[0].seen(defense), defense=GradientNoise(0.1))
+    other = reconstruct(wrong, problems[0].net, attack=LikelihoodAttack(starts=2))
+    assert problems[0].error(other) > 2 * error and other.diagnostics.status == "suspect"
 
 
 def test_where_pruning_leaves_two_explanations_labels_choose() -> None:

@@ -43,7 +43,7 @@ from verify.experiments.beside import BESIDE
 from verify.experiments.map import PLANES, Cells, plane
 from verify.judge.base import _bounds_at
 from verify.judge.lower import LowerCheck
-from verify.judge.predicted import PredictedCheck
+from verify.judge.predicted import PredictedCheck, SpectralCheck
 from verify.judge.statistics import Share
 from verify.judge.strongest import reached, strongest_table
 from verify.measure.experiment import Experiment, Reduced, by_figure
@@ -222,7 +222,9 @@ def test_what_stands_beside_an_experiment_is_in_its_figure_or_in_its_own() -> No
     )
     for experiment in (*BESIDE, *PLANES):
         assert not experiment.beside or experiment.beside in EXPERIMENTS
-        assert {check.kind for check in experiment.rules} <= {Kind.LIMIT}, "no rate, no constant"
+        spectral = any(isinstance(check, SpectralCheck) for check in experiment.rules)
+        assert spectral == (experiment in PLANES and experiment.attacks == {TensorAttack})
+        assert spectral or {check.kind for check in experiment.rules} <= {Kind.LIMIT}, "no rate, no constant"
 
 
 def test_points_and_records_of_the_tensor_attack_are_what_they_were() -> None:

@@ -23,6 +23,7 @@ from bounds import (
     GradientPruning,
     MessagePassing,
     NoDefense,
+    NoisyPruning,
 )
 from bounds.density import Density, Plain
 from bounds.gaussian.lines import LARGEST_B
@@ -148,6 +149,7 @@ def test_undefended_it_is_exact_from_few_neurons() -> None:
         (Dropout(p=0.5), 600, 0.1),
         (Dropout(p=0.5, per_sample=False), 800, 0.1),
         (GradientPruning(ratio=0.5), 600, 0.1),
+        (NoisyPruning(sigma=0.1, ratio=0.5), 900, 0.15),
         (DeterministicRounding(step=0.5), 900, 0.2),
         (DPSGD(max_norm=1.0, noise_multiplier=0.01), 900, 0.35),
     ],
@@ -161,7 +163,7 @@ def test_defenses_are_seen_through_by_their_densities(defense: Defense, m: int, 
     assert error < largest
     # entries kept for their size leave a doubt that no other law does
     kept = any("kept for their size" in warning for warning in rec.diagnostics.warnings)
-    assert kept is isinstance(defense, GradientPruning)
+    assert kept is isinstance(defense, GradientPruning | NoisyPruning)
     if defense.density().sigma > 0:
         assert rec.diagnostics.error == pytest.approx(error, rel=0.33)
 

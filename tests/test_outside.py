@@ -101,7 +101,7 @@ def shell(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
 
 def test_theory_and_attack_know_it(module: ModuleType) -> None:
     defense = module.Sparsification(dropped=0.5)
-    assert DEFENSES[-1] is module.Sparsification and len(DEFENSES) == len(set(DEFENSES)) == 13
+    assert DEFENSES[-1] is module.Sparsification and len(DEFENSES) == len(set(DEFENSES)) == 14
     assert str(SYMBOLS["dropped"]) == "dropped" and AXES["dropped"] == "dropped"
     assert EXPERIMENTS["sparsification"].points[0].defense == defense and "sparsification" in set(EXPERIMENTS)
     setting = Setting.orthonormal(8, 32_000, 1)
@@ -232,7 +232,7 @@ def test_installed_packages_name_their_modules(folder: Path, monkeypatch: pytest
     (info / "entry_points.txt").write_text("[reconbound.defenses]\nsparsification = sparsification\n")
     sys.path.insert(0, str(folder))
     monkeypatch.setattr(DEFENSES, "_searched", False)
-    assert [family.name for family in DEFENSES][-1] == "sparsification" and len(DEFENSES) == 13
+    assert [family.name for family in DEFENSES][-1] == "sparsification" and len(DEFENSES) == 14
     (info / "entry_points.txt").write_text("[reconbound.defenses]\nfog = users_fog\n")
     monkeypatch.setattr(DEFENSES, "_searched", False)
     for _ in range(2):  # it is said again at the next look
@@ -321,12 +321,12 @@ ANY = {"lo": 0.0, "hi": 1.0, "off": 0.0}
 def test_what_is_no_specification_is_refused(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         register_defense(make())
-    assert len(DEFENSES) == 12
+    assert len(DEFENSES) == 13
 
 
 def test_a_class_that_is_defined_again_takes_its_place_and_no_other_does() -> None:
     first, second = register_defense(family()), register_defense(family())
-    assert first is not second and DEFENSES[12:] == (second,)
+    assert first is not second and DEFENSES[13:] == (second,)
     with pytest.raises(TypeError, match=r"defense must be of a family in bounds.DEFENSES .*Fog"):
         own_experiment(first(), **SMALL)
 

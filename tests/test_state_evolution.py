@@ -12,7 +12,8 @@ from bounds import ACTIVATIONS
 from bounds.density import Clamped, Density, Dithered, Erased, Masked, Plain, Rounded, Signs, Thresholded
 from bounds.errors import UnsupportedBound
 from bounds.gaussian.lines import LARGEST_B, frame, lines
-from bounds.kinds.limit.state_evolution import drawn, gains, mean_information, sampled, state_evolution
+from bounds.kinds.limit.entries import drawn, sampled
+from bounds.kinds.limit.state_evolution import gains, mean_information, state_evolution
 
 RELU = ACTIVATIONS["relu"]
 C = 1 / np.sqrt(2 * np.pi)

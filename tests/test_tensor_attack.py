@@ -20,9 +20,12 @@ from attack import (
     ReconstructionError,
     TwoLayerNet,
     matched_error,
+    matched_rmse,
     observe,
     tensor_attack,
 )
+from attack.reconstruction import Diagnostics
+from attack.tensor.attack import CLEAR_GAP
 from bounds import Defense, GradientNoise, Kind, NoDefense, Setting, TensorAttack, evaluate
 
 Z = sp.Symbol("z", real=True)
@@ -334,6 +337,33 @@ def test_both_devices_match_theory() -> None:
         low, high = math.sqrt(squares.mean() - half), math.sqrt(squares.mean() + half)
         assert high / low < 1.35
         assert low < 1.05 and high > 0.95, (device, low, high)
+
+
+def test_what_few_neurons_give_is_held_against_the_spectral_law() -> None:
+    """ReLU, d = 50, B = 1, 16 networks each (seeds 0 to 15). m = 5 d: R is .6 to 1.1, the law of what was found says .8, and
+    no result is called ok, though some have a clear gap. m = 40 d: nothing is said."""
+
+    def results(m: int) -> list[tuple[float, Diagnostics]]:
+        given = []
+        for seed in range(16):
+            X = torch.from_numpy(np.random.default_rng(7 * seed + 50).standard_normal((1, 50)))
+            X /= X.norm()
+            net = TwoLayerNet.sample(50, m, "relu", seed=seed)
+            seen = observe(NoDefense(), net, X, torch.ones(1, dtype=X.dtype), seed=seed + 1)
+            try:
+                found = tensor_attack(seen, net)
+            except ReconstructionError:
+                continue
+            given.append((float(matched_rmse(X, found.features)), found.diagnostics))
+        return given
+
+    few = results(250)
+    assert np.mean([error for error, _ in few]) > 0.7
+    assert all(told.status == "suspect" for _, told in few)
+    clear = [told for _, told in few if told.gap is not None and told.gap >= CLEAR_GAP]
+    assert clear and all("off by about 0.79" in told.warnings[0] for told in clear)
+    many = results(2_000)
+    assert all(error < 0.3 and told.status == "ok" for error, told in many) and len(many) == 16
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])

@@ -3,12 +3,13 @@
 Entries that are kept for their size are those of neurons that a strong feature k activates. On these a term of another one
 may be exchanged for the opposite feature's: ``sigma(z) = sigma(-z) + z`` for ReLU (and GELU, SiLU, softplus), and the linear
 part ``r_i w.x_i`` joins ``r_k sigma(w.x_k)``, where that is linear as well. Entries that are known to be small exclude this
-only if they would become large. What tells such fits apart is then nothing but the labels.
+only if they would become large. What tells such fits apart is then nothing but the labels; with noise, first the likelihood.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 
@@ -21,6 +22,9 @@ _SAME = 1e-3
 
 #: Labels are +-1 within this, and where another fit's are not by this factor, the labels tell them apart.
 _LABEL, _CLEARER = 1e-3, 10.0
+
+#: With noise a place whose likelihood is below another's by this factor, in logarithm, explains less.
+_LESS_LIKELY = math.log(1000.0)
 
 
 def alternatives(posed: Posed, place: Place, precision: float) -> list[Place]:
@@ -43,7 +47,13 @@ def alternatives(posed: Posed, place: Place, precision: float) -> list[Place]:
 
 
 def told_apart(posed: Posed, places: list[Place]) -> tuple[Place, bool]:
-    """The place whose labels are nearest to {-1, +1}, and whether they are, and the others' not."""
+    """The place whose labels are nearest to {-1, +1}, and whether they are, and the others' not; with noise, of the places
+    that are not far less likely than another."""
+    if posed.noisy:
+        least = min(place.loss for place in places)
+        places = [place for place in places if place.loss < least + _LESS_LIKELY]
+        if len(places) == 1:
+            return places[0], True
     doubts = [_doubt(posed, place) for place in places]
     first, second = sorted(doubts)[:2]
     clear = first < _LABEL and second > _CLEARER * max(first, _LABEL)

@@ -155,6 +155,43 @@ class Windowed:
 
 
 @dataclass(frozen=True, eq=False)
+class Censored(Windowed):
+    """Entries with noise: values where that leaves them above ``threshold`` in size; of the others nothing else is known."""
+
+    threshold: float = 0.0
+
+    def local(self, rows: slice, parts: torch.Tensor, blur: float) -> Local:
+        clean, weight, scale = parts.sum(dim=1), self.weight[rows], math.hypot(self.sigma, blur)
+        ends = ((bound[rows] - clean) / scale for bound in (self.lower, self.upper))
+        loss, score, curvature = _blurred_window(*ends)
+        return Local(weight * loss, weight * score / scale, weight * curvature / scale**2)
+
+    def fit(self, parts: torch.Tensor, unknowns: int) -> Fit:
+        """Of the squares of distances: from values, whose noise has been chosen, and from the threshold, of terms above it
+        whose entries are not seen."""
+        clean = parts.sum(dim=1)
+        size = clean.abs()
+        a, b = (-self.threshold - size) / self.sigma, (self.threshold - size) / self.sigma
+        at_a, at_b = (torch.exp(-0.5 * t**2) / math.sqrt(2 * math.pi) for t in (a, b))
+        gone = torch.special.ndtr(b) - torch.special.ndtr(a)
+        second = 1 - gone - a * at_a + b * at_b  # of the noise where the entry is kept
+        fourth = 3 * second - a**3 * at_a + b**3 * at_b
+        above = (-b).clamp_min(0)
+        mean = second + gone * above**2
+        variance = (fourth + gone * above**4 - mean**2).clamp_min(0)
+        return Fit(
+            float(self.left(clean).square().sum()),
+            self.sigma**2 * max(0.0, float((self.weight * mean).sum()) - unknowns),
+            self.sigma**2 * math.sqrt(float((self.weight * variance).sum())),
+        )
+
+    @property
+    def crude(self) -> Entries:
+        """By distances alone."""
+        return Windowed(self.seen, self.lower, self.upper, self.sigma, self.blurs, self.weight)
+
+
+@dataclass(frozen=True, eq=False)
 class _Whole:
     """Entries (m,) that each carry a value in the mean, whatever blurs it."""
 
@@ -270,7 +307,11 @@ def entries_of(density: Density, seen: torch.Tensor, scale: float, B: int, fitte
     sigma = density.sigma / scale
     blurred = isinstance(density, Rounded | Signs)
     blurs = tuple(unit * b for b in _STAGES) if blurred else (0.0,)
-    return Windowed(gradient, lower, upper, sigma if sigma > NOISE else 0.0, blurs, fitted.to(gradient))
+    sigma = sigma if sigma > NOISE else 0.0
+    weight = fitted.to(gradient)
+    if isinstance(density, Thresholded) and sigma > 0 and bool((lower < upper).any()):
+        return Censored(gradient, lower, upper, sigma, blurs, weight, float(upper[lower < upper].max()))
+    return Windowed(gradient, lower, upper, sigma, blurs, weight)
 
 
 def _blurred_window(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -99,6 +99,8 @@ class Posed:
         if 2 * wanted > len(rows):
             return None
         rows = rows[:wanted]
+        if self.noisy:  # which entries are values depends on the noise: none between them is left out
+            rows = torch.arange(int(rows[-1]) + 1, device=rows.device)
         mask = torch.zeros(self.net.m, dtype=torch.bool, device=self.net.device)
         mask[rows] = True
         net = TwoLayerNet.from_weights(chosen(self.net, mask), self.net.activation)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from attack.networks.activation import apply_activation
@@ -11,6 +13,7 @@ from attack.reconstruction import Diagnostics, Reconstruction, ReconstructionErr
 from attack.stream import Part, Weights, total
 from attack.tensor.contraction import contracted_projection
 from attack.tensor.decompose import Decomposition
+from attack.tensor.expected import few_neurons
 from attack.tensor.fit import fit_moments, signed_directions, signs_by_fit
 from attack.tensor.moments import (
     CoreMoments,
@@ -83,9 +86,11 @@ def tensor_attack(
     residuals, forward = _refit_residuals(net, gradient, features)
     residuals = shift(residuals, unit)
     warnings = norm_warnings + sign_warnings + _warnings(net, seen, fitted)
-    return Reconstruction(
+    found = Reconstruction(
         features, residuals, forward - residuals, _diagnostics(seen, fitted, warnings, sign_free)
     )
+    doubt = "" if warnings else few_neurons(observation, net, attack, found, CLEAR_GAP)
+    return replace(found, diagnostics=_diagnostics(seen, fitted, (doubt,), sign_free)) if doubt else found
 
 
 def _response(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import scipy
 
 from bounds.arrays import Array
+from bounds.gaussian.normals import normals
 
 #: The largest B that points are made for.
 LARGEST_B = 6
@@ -73,8 +73,7 @@ def _across(D: int) -> tuple[Array, Array]:
         )
         points = points[np.sum(points**2, axis=1) <= _ACROSS**2 * (1 + 1e-9)]
         return points, np.exp(-np.sum(points**2, axis=1) / 2)
-    uniform = scipy.stats.qmc.Sobol(D, scramble=True, seed=0).random(_SOBOL)
-    return np.asarray(scipy.special.ndtri(np.clip(uniform, 1e-12, 1 - 1e-12))), np.ones(_SOBOL)
+    return normals(D, _SOBOL), np.ones(_SOBOL)
 
 
 def _standard(points: Array, weights: Array) -> Array:

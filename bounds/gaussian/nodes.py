@@ -6,10 +6,10 @@ import math
 from functools import lru_cache
 
 import numpy as np
-import scipy
 
 from bounds.arrays import Array
 from bounds.errors import UnsupportedBound
+from bounds.gaussian.normals import normals
 from bounds.gaussian.quadrature import hermite
 from bounds.gaussian.symmetric import symmetric_indices
 
@@ -28,8 +28,7 @@ def gaussian_nodes(B: int) -> tuple[Array, Array]:
     if B in _POINTS:
         z, w = _lattice(B)
     elif B <= 6:
-        uniform = scipy.stats.qmc.Sobol(B, scramble=True, seed=0).random(_SOBOL)
-        z = _WIDE * np.asarray(scipy.special.ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)))
+        z = _WIDE * normals(B, _SOBOL)
         w = np.exp(-np.sum(z * z, axis=1) * (1 - _WIDE**-2) / 2)
         w /= w.sum()
     else:

@@ -14,6 +14,8 @@ from bounds.setting import Setting
 #: Residuals below this fraction of the largest leave no usable trace of their sample.
 ILL_POSED = 1e-6
 
+#: The smallest eigenvalue of unit features' Gram matrix from which they are linearly independent.
+DEPENDENT = 1e-12
 
 #: And residuals below this are zero but for rounding.
 _ROUNDING = 1e-12
@@ -57,9 +59,18 @@ def check_entries(attack: TensorAttack) -> None:
         raise UnsupportedBound("not proved for a span that preprocessed entries give")
 
 
+def dependent(gram: Array) -> bool:
+    """Whether features with this Gram matrix (B, B) are linearly dependent, to floating point: their directions' smallest
+    eigenvalue is below ``DEPENDENT``."""
+    norms = np.sqrt(np.maximum(np.diag(gram), 0.0))
+    if not np.all(norms > 0):
+        return True
+    return bool(np.linalg.eigvalsh(gram / np.outer(norms, norms))[0] < DEPENDENT)
+
+
 def check_independent(setting: Setting) -> None:
     """``UnsupportedBound`` for features that are linearly dependent."""
-    if np.linalg.eigvalsh(setting.cosines)[0] < 1e-12:
+    if dependent(setting.gram):
         raise UnsupportedBound(
             f"ill-posed: the features are linearly dependent, pi_min = {setting.pi_min:.3g}"
         )

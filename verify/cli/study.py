@@ -11,7 +11,7 @@ from bounds import checks
 from bounds.words import how_many
 from verify.cli.command import App
 from verify.cli.options import FORMATS, Format, Jobs, Json, Out, Trials, new_directory
-from verify.cli.tables import print_json, print_rows, say
+from verify.cli.tables import print_json, print_wide, say
 from verify.studies.catalogue import STUDIES
 from verify.studies.study import Study, run
 
@@ -44,7 +44,7 @@ def study(
     for report in reports:
         told = f"{report['title']}; {how_many(report['trials'], 'trial')} each, {report['failed']} failed"
         say(f"{report['study']}: {told}")
-        print_rows(report["rows"])
+        print_wide(report["rows"])
 
 
 def _measured(study: Study, out: Path, trials: int | None, jobs: int, suffix: str) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +13,9 @@ from rich.padding import Padding
 from rich.table import Table
 
 from bounds.serial import plain
+
+#: Stands for a space at which a line is not to be broken.
+_JOINED = "\u00a0"
 
 
 def console() -> Console:
@@ -38,6 +43,44 @@ def print_rows(rows: Sequence[Mapping[str, Any]], number: str = ".4g", narrow: i
         for row in rows:
             made.add_row(*(cell(value, number) for value in row.values()))
         console().print(made)
+
+
+def print_wide(rows: Sequence[Mapping[str, Any]], number: str = ".4g") -> None:
+    """Rows of equal keys, floats in the format ``number``: as a table where no value has to be broken for that, headings in
+    lines of one word if need be; else each row as a paragraph, the words that it begins with and then every value after its
+    name, but for those that there are none of."""
+    if not rows:
+        return
+    texts = [[cell(value, number) for value in row.values()] for row in rows]
+    widths = [
+        max(max(map(len, column)), *map(len, name.split()))
+        for name, column in zip(rows[0], zip(*texts, strict=True), strict=True)
+    ]
+    screen = console()
+    if sum(widths) + 3 * len(widths) + 1 > screen.width:
+        lines = itertools.chain.from_iterable(_paragraph(row, rows, number, screen.width) for row in rows)
+        screen.print("\n".join(lines), soft_wrap=True)
+        return
+    made = Table()
+    for name, width in zip(rows[0], widths, strict=True):
+        made.add_column(name, min_width=width)
+    for cells in texts:
+        made.add_row(*cells)
+    screen.print(made)
+
+
+def _paragraph(
+    row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], number: str, width: int
+) -> list[str]:
+    """The lines of one row, all but the first indented; no value is parted from its name, nor broken if it has the room."""
+    head = list(itertools.takewhile(lambda name: all(isinstance(other[name], str) for other in rows), row))
+    parts = [
+        f"{name} {cell(row[name], number)}" for name in row if name not in head and row[name] is not None
+    ]
+    told = ", ".join(part.replace(" ", _JOINED) for part in parts)
+    text = f"{', '.join(row[name] for name in head)}: {told}" if head else told
+    lines = textwrap.wrap(text, width, subsequent_indent="    ", break_on_hyphens=False)
+    return [line.replace(_JOINED, " ") for line in lines]
 
 
 def cell(value: Any, number: str = ".4g") -> str:

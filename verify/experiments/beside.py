@@ -34,6 +34,7 @@ LIKELIHOOD: Mapping[str, tuple[int, ...]] = {
     "dp-sgd": (1_000, 4_000, 16_000),
     "rounding": (500, 2_000, 8_000),
     "biased": (500, 2_000, 8_000),
+    "noisy-pruning": (STRENGTH_WIDTH,),
     "pruning-batch": (4_000,),
     "dropout-against-pruning": (2_000, 8_000),
     "local-aggregation": (1_000, 4_000),

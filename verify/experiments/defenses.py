@@ -15,6 +15,7 @@ from bounds import (
     GradientPruning,
     LocalAggregation,
     NoDefense,
+    NoisyPruning,
     SecureAggregation,
     SignCompression,
     StochasticRounding,
@@ -238,6 +239,19 @@ ON_DEFENSES: tuple[Experiment, ...] = (
             narrowest=320_000,  # where the limit shows
             in_all=True,
         ),
+    ),
+    experiment(
+        "noisy-pruning",
+        "Noise, then pruning",
+        ("C9", "C13"),
+        (PredictedCheck(0.1),),
+        features=RANDOM,
+        d=50,
+        m=320_000,
+        defenses=tuple(NoisyPruning(sigma, ratio) for sigma in (0.1, 0.5) for ratio in (0.5, 0.7, 0.9)),
+        moments=("residualized",),
+        trials=20,
+        reduced=Reduced(80_000, 16, (NoisyPruning(0.5, 0.7),), in_all=True),
     ),
     experiment(
         "pruning-batch",

@@ -3,7 +3,9 @@ LOWER, which holds at every d and m."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from bounds import (
     DPSGD,
@@ -14,6 +16,7 @@ from bounds import (
     GradientNoise,
     LikelihoodAttack,
     MessagePassing,
+    NoisyPruning,
 )
 from verify.experiments.grid import ORTHONORMAL, RANDOM, grid
 from verify.judge.limit import LimitCheck, ReachedCheck
@@ -28,12 +31,14 @@ DIMENSION = 400
 #: The interval of six trials is 2 to 5 per cent to either side.
 TRIALS = 6
 
-#: Neurons per dimension.
-ALPHAS = (3, 10, 20, 100)
-
-_WIDTHS = tuple(DIMENSION * alpha for alpha in ALPHAS)
+#: Neurons per dimension, by the number of features: posteriors of two take minutes at the largest.
+ALPHAS: Mapping[int, tuple[int, ...]] = MappingProxyType({1: (3, 10, 20, 100, 400), 2: (3, 10, 20, 100)})
 
 _NOISY: tuple[Defense, ...] = tuple(GradientNoise(sigma) for sigma in (0.1, 0.5, 1.0))
+
+#: What pruning takes where noise gives it a limit, at few neurons and at many.
+_PRUNED: tuple[Defense, ...] = tuple(NoisyPruning(0.1, ratio) for ratio in (0.5, 0.9, 0.97))
+_PRUNED_ALPHAS = (20, 100)
 
 
 def _against(
@@ -41,28 +46,43 @@ def _against(
     attack: AttackSpec,
     rules: tuple[Check, ...],
     defenses: tuple[Defense, ...],
+    *,
+    of: str = "",
+    alphas: tuple[int, ...] = (),
 ) -> Experiment:
-    name = f"limit-{B}-{attack.name.replace('_', '-')}"
+    name = "-".join(["limit", str(B), *([of] if of else []), attack.name.replace("_", "-")])
     points = grid(
-        name, ORTHONORMAL, d=DIMENSION, m=_WIDTHS, B=B, defenses=defenses, moments=("residualized",)
+        name,
+        ORTHONORMAL,
+        d=DIMENSION,
+        m=tuple(DIMENSION * alpha for alpha in alphas or ALPHAS[B]),
+        B=B,
+        defenses=defenses,
+        moments=("residualized",),
     )
     return Experiment(
         name,
-        f"The limit of all attacks, {'one feature' if B == 1 else 'two features'}",
+        f"The limit of all attacks, {'one feature' if B == 1 else 'two features'}{f', {of} after noise' if of else ''}",
         tuple(replace(p, attack=attack) for p in points),
         rules,
-        ("C9",),
+        ("C9", "C13") if of else ("C9",),
         trials=TRIALS,
     )
 
 
-LIMITS: tuple[Experiment, ...] = tuple(
-    made
-    for B, defenses in ((1, _NOISY), (2, (*_NOISY, Dropout(p=0.5), DeterministicRounding(step=1.0))))
-    for made in (
-        _against(B, MessagePassing(), (LimitCheck(), ReachedCheck()), defenses),
-        _against(B, LikelihoodAttack(), (LimitCheck(),), defenses),
-    )
+LIMITS: tuple[Experiment, ...] = (
+    *(
+        made
+        for B, defenses in ((1, _NOISY), (2, (*_NOISY, Dropout(p=0.5), DeterministicRounding(step=1.0))))
+        for made in (
+            _against(B, MessagePassing(), (LimitCheck(), ReachedCheck()), defenses),
+            _against(B, LikelihoodAttack(), (LimitCheck(),), defenses),
+        )
+    ),
+    *(
+        _against(2, attack, (LimitCheck(), LowerCheck()), _PRUNED, of="pruned", alphas=_PRUNED_ALPHAS)
+        for attack in (MessagePassing(), LikelihoodAttack())
+    ),
 )
 
 #: In a small dimension, where trials are cheap and LOWER is farthest from the limit: 500 of each defense.
@@ -82,13 +102,19 @@ LOWERS: tuple[Experiment, ...] = tuple(
                 moments=("residualized",),
             )
         ),
-        (LowerCheck(), PredictedCheck(0.1)),
+        (LowerCheck(), *predicted),
         (claim,),
         trials=125,
         reduced=Reduced(4_000, 60, defenses[:1], narrowest=4_000),
     )
-    for name, claim, defenses in (
-        ("noise", "C9", (GradientNoise(0.5), GradientNoise(2.0))),
-        ("dp-sgd", "C10", (DPSGD(1.0, 0.01, per_sample=True), DPSGD(1.0, 0.01, per_sample=False))),
+    for name, claim, defenses, predicted in (
+        ("noise", "C9", (GradientNoise(0.5), GradientNoise(2.0)), (PredictedCheck(0.1),)),
+        (
+            "dp-sgd",
+            "C10",
+            (DPSGD(1.0, 0.01, per_sample=True), DPSGD(1.0, 0.01, per_sample=False)),
+            (PredictedCheck(0.1),),
+        ),
+        ("noisy-pruning", "C13", (NoisyPruning(0.5, 0.5), NoisyPruning(0.5, 0.9)), ()),
     )
 )

@@ -22,6 +22,8 @@ from bounds import (
     TensorAttack,
 )
 from verify.experiments.grid import RANDOM
+from verify.judge.predicted import SpectralCheck
+from verify.measure.check import Check
 from verify.measure.experiment import Experiment, Reduced
 from verify.measure.plane import ABSCISSAE, Plane
 from verify.measure.point import Point
@@ -67,14 +69,16 @@ def plane(
     quick: Reduced,
     trials: int = TRIALS,
 ) -> tuple[Experiment, ...]:
-    """One experiment for each attack, all in the figure of the first. ``quick``: what their quick versions keep."""
+    """One experiment for each attack, all in the figure of the first. ``quick``: what their quick versions keep. Of the
+    tensor attack the spectral law is judged, which says at which widths it has a result and how good that is."""
     made: list[Experiment] = []
     for attack, cells in attacks.items():
         own = f"{name}-{attack.name.replace('_', '-')}" if made else name
         beside = made[0].name if made else ""
         found = points(own, drawn.across, attack, cells)
+        rules: tuple[Check, ...] = (SpectralCheck(),) if isinstance(attack, TensorAttack) else ()
         made.append(
-            Experiment(own, title, found, (), claims, trials, reduced=quick, beside=beside, plane=drawn)
+            Experiment(own, title, found, rules, claims, trials, reduced=quick, beside=beside, plane=drawn)
         )
     return tuple(made)
 

@@ -1,4 +1,4 @@
-"""PREDICTED: measured over predicted."""
+"""PREDICTED: measured over predicted; where the span is lost, whether the attack is no better than guessing."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from verify.judge.base import (
 from verify.judge.statistics import BASELINE, LEVEL, Measured, half_width
 from verify.judge.verdict import Result, Verdict, noted, place, settled, theory_words, within
 from verify.measure.check import Check
+from verify.measure.point import Point
 from verify.measure.series import has_value, largest, series
 
 # --- checks: inert, what is to be asked of the records ------------------------------------------------------
@@ -40,6 +41,16 @@ class PredictedCheck(Check):
 
 
 @dataclass(frozen=True)
+class SpectralCheck(Check):
+    """Wherever PREDICTED rests on the spectral law: measured over predicted root mean square within ``tolerance`` of 1, and
+    an attack that is no better than guessing where the span is lost. It is a law of large d: what finite d adds is of order
+    d^(-1/2), .14 at d = 50."""
+
+    kind: ClassVar[Kind] = Kind.PREDICTED
+    tolerance: float = 0.2
+
+
+@dataclass(frozen=True)
 class ImprovementCheck(Check):
     """Plain over residualized root mean square, at the largest m: above 1 and within ``tolerance`` of the
     predicted factor."""
@@ -48,7 +59,8 @@ class ImprovementCheck(Check):
     tolerance: float = 0.05
 
 
-#: PREDICTED is off by a relative O(R): beyond this predicted error it is not put to the test.
+#: First order is off by a relative O(R): beyond this predicted error it is not put to the test, but where the spectral law
+#: is in its place.
 FIRST_ORDER = REACH
 
 
@@ -65,6 +77,47 @@ class RatioResult(Result):
     tolerance: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class LostResult(Result):
+    """PREDICTED, where the span is lost: root mean square of R, a trial without a result being a guess of zero (R = 1), its
+    interval, and from which share of guessing on it is no better than that."""
+
+    measured: float
+    low: float
+    high: float
+    baseline: float
+
+
+def spectral(bound: BoundValue) -> bool:
+    """Whether a PREDICTED rests on the spectral law, which says the span's error at every width."""
+    return "span_gap" in bound.details
+
+
+def lost(bound: BoundValue) -> bool:
+    """Whether a PREDICTED says that a direction of the span is lost in the noise."""
+    return bound.value is None and bound.details.get("span_above", math.inf) <= 1
+
+
+def judge_lost(
+    found: Sample, bound: BoundValue, level: float = LEVEL, baseline: float = BASELINE, **where: str
+) -> LostResult:
+    """Below the threshold of the spectral law the attack gives no result, or by chance a wrong one. Holds iff the whole
+    interval of its R, a trial without a result counted as a guess of zero, is at or above ``baseline``; fails iff wholly
+    below. ``ValueError`` where the statement is another."""
+    if not lost(bound):
+        raise ValueError(f"bound must say that the span is lost; got {bound.why!r}")
+    m = Measured.of([*found.errors, *[1.0] * found.failed], level=level)
+    verdict = within(m.low, m.high, baseline, math.inf)
+    text = (
+        f"{m.words} [{m.low:.4f}, {m.high:.4f}] with guesses for the {found.failed} of {m.n} without a result, predicted no "
+        f"better than guessing (baseline {baseline:g}), as the span is lost: {noted(verdict, m.n, 0, '')}"
+    )
+    return LostResult(
+        kind=Kind.PREDICTED, **place(where), verdict=verdict, text=text, n=m.n, failed=found.failed, measured=m.rms,
+        low=m.low, high=m.high, baseline=baseline,
+    )  # fmt: skip
+
+
 def judge_predicted(
     m: Measured,
     bound: BoundValue,
@@ -75,13 +128,13 @@ def judge_predicted(
 ) -> RatioResult:
     """PREDICTED holds iff the whole interval of measured/predicted lies in [1 - tolerance, 1 + tolerance] and
     no trial failed; it fails iff the interval lies wholly outside. Beyond ``reach`` the ratio is stated but not
-    judged."""
+    judged, unless it is the spectral law's."""
     predicted = bound.value or math.nan
     ratio, low, high = (x / predicted for x in (m.rms, m.low, m.high))
     unstated = "" if bound.value else bound.why or "no prediction"
     # What has to be small is the random part; a floor is not an approximation.
     random = math.sqrt(max(0.0, predicted**2 - bound.details.get("floor", 0.0) ** 2))
-    if random > reach or bound.details.get("noise_over_signal", 0.0) >= 1:
+    if not spectral(bound) and (random > reach or bound.details.get("noise_over_signal", 0.0) >= 1):
         unstated = f"beyond first order: a predicted random error above {reach:g}, or noise above the signal"
     nothing = m.learns_nothing(baseline)
     all_failed = m.n == 0 and m.failed > 0
@@ -124,11 +177,13 @@ def judge_improvement(
     level: float = LEVEL,
     baseline: float = BASELINE,
     unproved: str = "",
+    reach: float = FIRST_ORDER,
     **where: str,
 ) -> RatioResult:
     """The factor plain / residualized against the predicted one. Holds iff it is above 1 with confidence and
     its ratio to the predicted factor has its whole interval in [1 - tolerance, 1 + tolerance] (Welch's t for
-    the logarithms). An error of exactly zero has no factor. ``unproved``: why none is predicted."""
+    the logarithms). An error of exactly zero has no factor. ``unproved``: why none is predicted.
+    ``reach``: the largest plain error up to which the prediction is put to the test."""
     factor = plain.rms / better.rms if better.rms else math.nan
     half = half_width((1.0, -1.0), (plain, better), level)
     ratio = factor / predicted
@@ -138,8 +193,8 @@ def judge_improvement(
     failed, n = plain.failed + better.failed, min(plain.n, better.n)
     nothing = "" if predicted > 0 else unproved or "no prediction"
     nothing = nothing or plain.learns_nothing(baseline) or better.learns_nothing(baseline)
-    if not nothing and plain.rms > FIRST_ORDER:
-        nothing = f"beyond first order: a plain error above {FIRST_ORDER:g}"
+    if not nothing and plain.rms > reach:
+        nothing = f"beyond first order: a plain error above {reach:g}"
     verdict = within(low, high, 1 - tolerance, 1 + tolerance)
     if verdict == "holds" and low * predicted <= 1:
         verdict = "inconclusive"
@@ -169,9 +224,21 @@ def judge_improvement(
 
 def _predicted(check: PredictedCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
     for point in largest(groups) if check.largest_m_only else groups:
-        bound = corrupted(bound_at(point, Kind.PREDICTED), conduct.factor)
-        found = measured(groups[point], conduct.level)
-        yield judge_predicted(found, bound, check.tolerance, conduct.baseline, FIRST_ORDER, **named(point))
+        yield _at(point, check.tolerance, groups, conduct)
+
+
+def _spectral(check: SpectralCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
+    for point in groups:
+        if spectral(bound_at(point, Kind.PREDICTED)):
+            yield _at(point, check.tolerance, groups, conduct)
+
+
+def _at(point: Point, tolerance: float, groups: Groups, conduct: Conduct) -> Result:
+    bound = corrupted(bound_at(point, Kind.PREDICTED), conduct.factor)
+    if lost(bound):
+        return judge_lost(Sample.of(groups[point]), bound, conduct.level, conduct.baseline, **named(point))
+    found = measured(groups[point], conduct.level)
+    return judge_predicted(found, bound, tolerance, conduct.baseline, FIRST_ORDER, **named(point))
 
 
 def _improvement(check: ImprovementCheck, groups: Groups, conduct: Conduct) -> Iterator[Result]:
@@ -192,6 +259,7 @@ def _improvement(check: ImprovementCheck, groups: Groups, conduct: Conduct) -> I
             conduct.level,
             conduct.baseline,
             next((b.why for b in bounds if b.value is None), ""),
+            math.inf if spectral(bounds[0]) else FIRST_ORDER,
             **named(plain, ("attack",)),
         )
 
@@ -200,7 +268,11 @@ class PredictedJudge(Judge):
     """A search asks it where our own prediction, if there is one, is of first order."""
 
     default = PredictedCheck(largest_m_only=False)
-    rules: ClassVar[Mapping[type[Check], Rule]] = {PredictedCheck: _predicted, ImprovementCheck: _improvement}
+    rules: ClassVar[Mapping[type[Check], Rule]] = {
+        PredictedCheck: _predicted,
+        SpectralCheck: _spectral,
+        ImprovementCheck: _improvement,
+    }
     style: ClassVar[Mapping[str, Any]] = {"linestyle": "-", "linewidth": 1.6}
     options = ("tolerance",)
     tolerance = 0.25

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from verify.studies import assumptions, concentration, deep, first_layer, odd, privacy, protection, published
+from verify.studies import (
+    assumptions,
+    certificates,
+    concentration,
+    deep,
+    exponents,
+    first_layer,
+    odd,
+    privacy,
+    protection,
+    published,
+)
 from verify.studies.study import Study
 
 STUDIES: tuple[Study, ...] = (
@@ -14,4 +25,7 @@ STUDIES: tuple[Study, ...] = (
     published.STUDY,
     protection.STUDY,
     privacy.STUDY,
+    exponents.STUDY,
+    certificates.STUDY,
+    certificates.WIDER,
 )

@@ -21,6 +21,7 @@ from bounds.estimator import moment_orders
 from bounds.gaussian.activations import Activation
 from bounds.kinds.certificate.anywhere import lines
 from bounds.kinds.certificate.fourth import LARGEST_PLANE, kurtosis
+from bounds.kinds.certificate.least_squares import Corrected, LeastSquares, Normal
 from bounds.kinds.certificate.nearby import Explained, Nearby
 from bounds.kinds.certificate.plane import narrowed
 from bounds.kinds.certificate.tails import (
@@ -35,11 +36,15 @@ from bounds.kinds.certificate.tails import (
     without_noise,
 )
 
-#: Points on each axis of the net of residuals: the finer, the larger a share of the confidence it takes.
-_NETS = (8, 512, 2**20)
+#: What the held-out neurons move a residual, over how far from it the residuals are that the reference is a function of: the
+#: nearer these, the larger a share of the confidence they take.
+_BLURS = (8, 512)
 
 #: Orders of the polynomials up to which a difference is looked at.
 _ORDERS = (4, 6, 8)
+
+#: The share of the confidence that a step of least squares takes.
+_STEP = 0.25
 
 #: Rounds at most; one that gains less than this share is the last; the slope of q is
 #: looked at again in the first ones.
@@ -62,7 +67,9 @@ _STEEPEST, _DEPENDENT, _ENDS = 0.999, 1e-9, 10
 class HeldOut:
     """directions (B, d): unit features that were found without the held-out neurons; residuals (B,): theirs; norm: the
     features' public one. mean_square: of the observation less what these predict, over the ``held`` neurons of ``m``;
-    sigma: standard deviation of the noise in it. largest_label: no label is larger in absolute value."""
+    sigma: standard deviation of the noise in it; blur: of that in the entries which they were found from, of the other
+    neurons. largest_label: no label is larger in absolute value. normal: the equations of least squares on the held-out
+    neurons, for a step from the features that were found."""
 
     directions: Array
     residuals: Array
@@ -71,8 +78,10 @@ class HeldOut:
     mean_square: float
     held: int
     m: int
+    blur: float
     sigma: float = 0.0
     largest_label: float = 1.0
+    normal: Normal | None = None
 
     def __post_init__(self) -> None:
         unit = checks.array("directions", self.directions, (None, None))
@@ -81,6 +90,8 @@ class HeldOut:
         checks.integer("held", self.held, 1, checks.integer("m", self.m, 2))
         for name in ("norm", "mean_square", "sigma", "largest_label"):
             checks.real(name, getattr(self, name), 0.0)
+        checks.integer("m - held", self.m - self.held, 1)
+        checks.inside("blur", self.blur, math.inf)
 
     @property
     def B(self) -> int:
@@ -91,7 +102,8 @@ class HeldOut:
 class HeldOutBound:
     """error: R of the found features, at most, wherever the truth is; None where that is not proved, and ``why``. near: the
     same, supposed that every feature's angle to what was found of it has at most the sine ``within``; None where neither is
-    of use. distance: D, at most, anywhere; mean_root: h, at most."""
+    of use. corrected: after a step of least squares; None without its equations, or where ``error`` is.
+    distance: D, at most, anywhere; mean_root: h, at most."""
 
     error: float | None
     why: str
@@ -99,6 +111,7 @@ class HeldOutBound:
     within: float | None
     distance: float
     mean_root: float
+    corrected: Corrected | None = None
 
 
 def held_out_bound(found: HeldOut, delta: float) -> HeldOutBound:
@@ -106,25 +119,75 @@ def held_out_bound(found: HeldOut, delta: float) -> HeldOutBound:
 
     Raises ``UnsupportedBound`` where it is not proved: no bounded slope, held-out neurons that contradict the noise.
     """
-    return _HeldOutTheorem(found, checks.inside("delta", delta)).bound
+    delta = checks.inside("delta", delta)
+    if found.normal is None:
+        return _HeldOutTheorem(found, delta).bound
+    return _HeldOutTheorem(found, (1 - _STEP) * delta, _STEP * delta).bound
+
+
+@dataclass(frozen=True)
+class _Blur:
+    """off: how far the residuals that the reference is a function of are from the truth's, at most; confidence: log(1 / p)
+    of every event that speaks of a reference, all references that there can be together having p."""
+
+    off: float
+    confidence: float
 
 
 @dataclass(frozen=True, eq=False)
 class _HeldOutTheorem:
+    """delta: of all but a step of least squares, which has ``step``."""
+
     found: HeldOut
     delta: float
+    step: float = 0.0
 
     @cached_property
     def bound(self) -> HeldOutBound:
         norm, why = self.found.norm, ""
-        error: float | None = None
+        known: Explained | None = None
         distance, mean_root = self.anywhere, self.mean_root
         try:
-            error = norm * self._anywhere_error()
+            known = self._known_anywhere()
         except UnsupportedBound as reason:
             why = str(reason)
         near, within = self._nearest()
-        return HeldOutBound(error, why, None if near is None else norm * near, within, distance, mean_root)
+        return HeldOutBound(
+            None if known is None else norm * known.error,
+            why,
+            None if near is None else norm * near,
+            within,
+            distance,
+            mean_root,
+            None if known is None else self._corrected(known),
+        )
+
+    @cached_property
+    def _squares(self) -> LeastSquares | None:
+        found = self.found
+        if found.normal is None:
+            return None
+        noisy, left = LeastSquares.events(found.B)
+        return LeastSquares(
+            found.directions,
+            found.residuals,
+            found.normal,
+            self._shape,
+            found.held,
+            found.sigma,
+            math.log(2 * noisy / self.step),
+            math.log(2 * left / self.step) + self._references(self._largest_blur),
+        )
+
+    def _corrected(self, known: Explained) -> Corrected | None:
+        """Features with their norm."""
+        if self._squares is None:
+            return None
+        try:
+            step = self._squares.corrected(known)
+        except UnsupportedBound:
+            return None
+        return Corrected(self.found.norm * step.features, self.found.norm * step.error)
 
     def _nearest(self) -> tuple[float | None, float | None]:
         """From the widest angles that rounds narrow down."""
@@ -147,11 +210,32 @@ class _HeldOutTheorem:
 
     @cached_property
     def _confidence(self) -> float:
-        """log(1 / p) for every single event of step 1: the net takes half of delta, the noise a quarter, these the rest."""
-        return math.log(4 * 5 * self.found.B / self.delta)
+        """log(1 / p) for every single event of step 1: D takes half of delta, the noise a quarter, which is D's where there
+        is none, these the rest."""
+        return math.log(4 * (7 + len(_BLURS)) * self.found.B / self.delta)
 
-    def _net_confidence(self, points: int) -> float:
-        return math.log(2 * len(_NETS) / self.delta) + self.found.B * math.log(points)
+    @cached_property
+    def _blurs(self) -> tuple[_Blur, ...]:
+        """From near the residuals to far from them, as far as the noise in the reference's entries carries."""
+        return tuple(self._blurred(self._moved / parts) for parts in _BLURS)
+
+    def _blurred(self, off: float) -> _Blur:
+        far = math.sqrt(2 * self._confidence)
+        size = min(off / far, self._largest_blur)
+        share = (0.5 if self.found.sigma else 0.75) * self.delta / len(_BLURS)
+        return _Blur(size * far, self._references(size) - math.log(share))
+
+    @cached_property
+    def _largest_blur(self) -> float:
+        """Standard deviation of the residuals, at most, that the noise in the reference's entries can be taken for."""
+        found, kept = self.found, self.found.m - self.found.held
+        seen = self._unit.rms + self._slope * math.sqrt(2 * self._confidence / kept)
+        return found.blur / (math.sqrt(found.B * kept) * seen)
+
+    def _references(self, size: float) -> float:
+        """What log(1 / p) an event has to have beyond its own, so that p is that of all references together."""
+        reach = self._moved + size * math.sqrt(2 * self._confidence)
+        return self.found.B * max(0.0, math.log(2 * reach / (math.sqrt(2 * math.pi) * size)))
 
     @cached_property
     def mean_root(self) -> float:
@@ -197,15 +281,14 @@ class _HeldOutTheorem:
     def _by_slope(self, sizes: Array, apart: float = math.inf) -> float:
         """D by the slope of q; sizes (B,): of the residuals; apart: slope of the truth's function less that of ghat's."""
         found, unit = self.found, self._unit
-        net = []
-        for points in _NETS:
-            spacing = self._moved / points
+        least = []
+        for blur in self._blurs:
             truth = min(self._slope * float(np.sum(sizes)), self._steepest + apart)
-            slope = self._steepest + truth + self._slope * found.B * spacing
-            root = self.mean_root + found.B * spacing * self._seen
-            rate = self._net_confidence(points) / found.held
-            net.append(math.sqrt(by_slope(root**2, slope, rate)) + found.B * spacing * unit.rms)
-        return min(net)
+            slope = self._steepest + truth + self._slope * found.B * blur.off
+            root = self.mean_root + found.B * blur.off * self._seen
+            rate = blur.confidence / found.held
+            least.append(math.sqrt(by_slope(root**2, slope, rate)) + found.B * blur.off * unit.rms)
+        return min(least)
 
     def _by_known(self, known: Explained) -> float:
         """The same, of what is known."""
@@ -228,15 +311,14 @@ class _HeldOutTheorem:
         if self._kurtosis is not None:
             linear.append(self._kurtosis**0.25 * (distance + left.second))
         size = min(linear) + left.fourth
-        net = []
-        for points in _NETS:
-            spacing = self._moved / points
-            root = self.mean_root + found.B * spacing * self._seen
-            # the difference in one residual is spacing times sigma(w.x_i)
-            whole = size + found.B * spacing * unit.fourth
-            rate = self._net_confidence(points) / found.held
-            net.append(math.sqrt(by_fourth(root**2, whole, rate)) + found.B * spacing * unit.rms)
-        return min(net)
+        least = []
+        for blur in self._blurs:
+            root = self.mean_root + found.B * blur.off * self._seen
+            # the difference in one residual is at most blur.off times sigma(w.x_i)
+            whole = size + found.B * blur.off * unit.fourth
+            rate = blur.confidence / found.held
+            least.append(math.sqrt(by_fourth(root**2, whole, rate)) + found.B * blur.off * unit.rms)
+        return min(least)
 
     @cached_property
     def _kurtosis(self) -> float | None:
@@ -281,7 +363,7 @@ class _HeldOutTheorem:
             raise UnsupportedBound(f"vacuous: {found.held} held-out neurons do not exclude other features")
         return start
 
-    def _anywhere_error(self) -> float:
+    def _known_anywhere(self) -> Explained:
         """From the lines to signs, and to the features."""
         known, distance = Explained.start(self._lines(), *self._residuals), self.anywhere
         told = any(self._nearby(most).signs_are_told(known, distance) for most in _ORDERS)
@@ -289,7 +371,8 @@ class _HeldOutTheorem:
             known, distance = self._in_plane(known, distance, told=told)
         elif not told:
             raise _NO_SIGNS
-        return self._settled(known, distance).error
+        known = self._settled(known, distance)
+        return known if self._squares is None else self._squares.rounds(known)
 
     def _in_plane(self, known: Explained, distance: float, *, told: bool) -> tuple[Explained, float]:
         """Two features: by branch and bound, as long as that gains."""
@@ -304,7 +387,7 @@ class _HeldOutTheorem:
                 raise UnsupportedBound(
                     "no features explain the held-out neurons within what the noise allows"
                 )
-            known = found.known
+            known = found.known if self._squares is None else self._squares.rounds(found.known)
             distance = min(distance, self._by_known(known), self._by_left(model, known, distance, found.left))
             if known.error > _SEARCHED * last:
                 break

@@ -105,6 +105,16 @@ def left_over(shape: Shape, sines: Array, power: int) -> Array:
     return np.asarray(normal[0] * shape.steepest * less + normal[1] * shape.bend * less + shape.jump * wedge)
 
 
+def left_over_mean(shape: Shape, sines: Array, count: int, t: float) -> Array:
+    """The same as ``left_over`` for the root mean square over ``count`` neurons, at most: three events each."""
+    less, angle = 1 - np.sqrt(1 - sines**2), np.arcsin(sines)
+    length = 1 + math.sqrt(2 * t / count)
+    fourth = 3**0.25 + math.sqrt(2 * t) / count**0.25
+    deviation = np.sqrt(16 * angle**5 / (5 * math.pi) * t / count) + 2 * angle**2 * t / count
+    wedge = np.sqrt(2 * angle**3 / (3 * math.pi) + deviation)
+    return np.asarray(length * shape.steepest * less + fourth**2 * shape.bend * less + shape.jump * wedge)
+
+
 def deviation_of_mean(activation: Activation, norm: float, slope: float, rate: float) -> float:
     """How far the mean of sigma(norm Z_j) is from its expectation, at most: by the slope, or by Bernstein's inequality."""
     x, w = gaussian_rule([k / norm for k in activation.kinks], norm, lambda t: activation.function(norm * t))

@@ -13,15 +13,14 @@ from bounds.density import Density, Erased, Plain, Thresholded
 from bounds.errors import UnsupportedBound
 from bounds.gaussian.activations import Activation
 from bounds.gaussian.lines import LARGEST_B
-from bounds.kinds.limit.state_evolution import Censored, drawn, known, normals
+from bounds.gaussian.normals import normals
+from bounds.kinds.limit.entries import Censored, drawn, known
+from bounds.kinds.supported import dependent
 from bounds.law import Unbiased
 from bounds.setting import Setting
 
 #: Entries whose sizes a threshold is a quantile of (a power of 2): known to a part of about 1/sqrt(their number).
 _MANY = 2**17
-
-#: The smallest eigenvalue of the Gram matrix over its largest entry, below which features count as linearly dependent.
-_DEPENDENT = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +47,7 @@ class Channel:
             raise UnsupportedBound(
                 f"not computed: posteriors are sums over points in B dimensions, for B up to {LARGEST_B}; B is {setting.B}"
             )
-        if np.linalg.eigvalsh(setting.gram)[0] <= _DEPENDENT * float(np.max(setting.gram)):
+        if dependent(setting.gram):
             raise UnsupportedBound(
                 "not computed: the features are linearly dependent, and their Gram matrix singular"
             )

@@ -25,11 +25,12 @@ from bounds.estimator import AttackSpec
 from bounds.gaussian.activations import Activation
 from bounds.gaussian.lines import RESOLVED, lines
 from bounds.kinds.limit.channel import Channel
+from bounds.kinds.limit.entries import sampled
+from bounds.kinds.limit.signs import grows, rests
 from bounds.kinds.limit.state_evolution import (
     ALONG,
     StateEvolution,
     mean_information,
-    sampled,
     state_evolution,
 )
 from bounds.setting import SIZES, Setting
@@ -88,20 +89,17 @@ def limit(channel: Channel) -> Limit:
         raise UnsupportedBound(f"not computed: m/d is {channel.alpha:.3g}, above {LARGEST_ALPHA:g}")
     if not channel.told.any():
         raise UnsupportedBound("nothing is told: every residual vanishes")
-    if isinstance(channel.density, Signs) and channel.density.sigma == 0 and _rests(channel.activation):
+    if rests(channel.activation) and not grows(channel.activation) and _silent(channel.density):
         raise UnsupportedBound(
-            "not computed: without noise a sign of 0 tells that no feature is active, which the blurred entries of state "
-            "evolution do not show"
+            "not computed: signs without noise of an activation that is 0 on a side and falls somewhere"
         )
     B = len(channel.residuals)
     gram, residuals = (tuple(np.ravel(values).tolist()) for values in (channel.gram, channel.residuals))
     return _limit(B, channel.alpha, gram, residuals, channel.activation, channel.density)
 
 
-def _rests(activation: Activation) -> bool:
-    """Whether it is 0 on a whole side, so that entries are 0 with a probability."""
-    far = np.array([1.0, 2.0, 3.0])
-    return any(bool(np.all(activation(side * far) == 0)) for side in (-1, 1))
+def _silent(density: Density) -> bool:
+    return isinstance(density, Signs) and density.sigma == 0
 
 
 @lru_cache(maxsize=_KEPT)
@@ -163,8 +161,10 @@ def _evolved(
 
 
 def _refined(channel: Channel, rough: StateEvolution) -> tuple[float, float]:
-    """The error at a fixed point from more entries, and how far off it may be: half the distance of two scramblings, or a
-    third of what four times as many entries changed, if that is more."""
+    """The error at a fixed point from more entries, and how far off it may be: the most of half the distance of two
+    scramblings, a third of what four times as many entries changed, and half of what closer points on lines did. Where lines
+    are not as close as what is seen is sharp, the value is that of more noise, by the square of their points' distance:
+    extrapolated to none."""
     if rough.error == 0 or not _inside(channel, rough):
         return rough.error, 0.0
     V = channel.gram - rough.overlap
@@ -173,7 +173,15 @@ def _refined(channel: Channel, rough: StateEvolution) -> tuple[float, float]:
         _evolved(channel, overlap=rough.overlap, draws=FINE, along=along, seed=seed).error for seed in (0, 1)
     )
     error = (one + other) / 2
-    return error, max(abs(one - other) / 2, abs(error - rough.error) / 3)
+    off = abs(one - other) / 2
+    if along == ALONG or min(one, other) == 0:
+        return error, max(off, abs(error - rough.error) / 3)
+    coarse = _evolved(channel, overlap=rough.overlap, draws=FINE).error
+    if coarse == 0:
+        return error, error
+    change = math.log(one / coarse) / (((CLOSE - 1) / (ALONG - 1)) ** 2 - 1)
+    off = max(off, abs(error - rough.error * one / coarse) / 3, abs(one - coarse) / 2)
+    return error * math.exp(change), off
 
 
 def _count(channel: Channel, draws: tuple[int, int]) -> int:

@@ -13,9 +13,8 @@ arXiv 1806.05451) for committee machines.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import scipy
@@ -23,33 +22,23 @@ import scipy
 from bounds import checks
 from bounds.arrays import Array
 from bounds.density import (
-    Clamped,
     Density,
-    Dithered,
-    Erased,
     Masked,
-    Plain,
     Rounded,
     Signs,
-    Thresholded,
-    Windows,
 )
 from bounds.errors import UnsupportedBound
 from bounds.gaussian.activations import Activation
 from bounds.gaussian.lines import LARGEST_B, RESOLVED, SHARPEST, frame, lines
+from bounds.kinds.limit import signs
+from bounds.kinds.limit.entries import Entries, drawn, known, root, sampled
+from bounds.kinds.limit.signs import by_halves, zeros
 
 #: Entries that an expectation is over, and points on a line, unless given.
 DRAWS, ALONG = 2**11, 30
 
 #: Points of posteriors that are computed at a time: what fits the cache.
 _AT_A_TIME = 2**16
-
-#: Entries of the rarer sort (0, or not) are at least this share of those that are computed, of a pool at most so many times
-#: as large.
-_SHARE, _POOL = 0.25, 64
-
-#: Features with a residual below this part of the largest leave no trace.
-VANISHES = 1e-9
 
 #: Spread, in units of the features' size or of a step, below which an edge looks the same at any: its square is what that
 #: neglects.
@@ -78,15 +67,6 @@ class StateEvolution:
     error: float
     steps: int
     converged: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Entries:
-    """Entries that an expectation is over: normal (n, 3 B + 1), of which z, omega and what the density draws are made, and
-    their weights (n,)."""
-
-    normal: Array
-    weights: Array
 
 
 def state_evolution(
@@ -179,11 +159,15 @@ def mean_information(
     G, U, r = gram[told], V[told], residuals[seen]
     drift = U @ np.linalg.inv(G)  # omega | z ~ N((1 - drift) z, (1 - drift) U)
     apart = U - drift @ U
-    z = normal[:, :B] @ _root(G).T
-    omega = z - z @ drift.T + normal[:, B : 2 * B] @ _root((apart + apart.T) / 2).T
-    noisy = _blurred(density, z, U, r, activation, along)
-    values = drawn(noisy, r * activation(z), normal[:, 2 * B :])
-    density = noisy if isinstance(noisy, Masked) else density
+    z = normal[:, :B] @ root(G).T
+    omega = z - z @ drift.T + normal[:, B : 2 * B] @ root((apart + apart.T) / 2).T
+    if by_halves(density, activation):
+        uniform = scipy.special.ndtr(normal[:, 2 * B])
+        values = signs.drawn(z, r, activation, _cell(frame(U, r), along), uniform)
+    else:
+        noisy = _blurred(density, z, U, r, activation, along)
+        values = drawn(noisy, r * activation(z), normal[:, 2 * B :])
+        density = noisy if isinstance(noisy, Masked) else density
     p, points, M = posterior(values, omega, U, r, activation, density, along)
     back = np.linalg.inv(M)
     found[told] = _positive(back.T @ _mean(*_parts(p, points), entries.weights) @ back)
@@ -225,23 +209,25 @@ def _near_edges(gram: Array, V: Array, residuals: Array, density: Density) -> fl
     return share if share < 1 and np.linalg.eigvalsh(gram - V / share**2)[0] > 0 else 1.0
 
 
-def known(residuals: Array) -> Array:
-    """Which features leave a trace (B,)."""
-    return np.asarray(np.abs(residuals) > VANISHES * np.max(np.abs(residuals)))
-
-
 def _blurred(
     density: Density, z: Array, V: Array, residuals: Array, activation: Activation, along: int
 ) -> Density:
     """The density with the noise at each z (n, B) that the points on a line through it resolve. Where terms are masked one
     by one it is the same everywhere: else the noise of an entry that has lost its terms would tell of them."""
-    nodes = lines(len(residuals), along).points
-    step = (nodes[1, 0] - nodes[0, 0]) * frame(V, residuals)[:, 0]
+    step = _cell(frame(V, residuals), along)
     before, here, after = ((residuals * activation(z + k * step)).sum(axis=1) for k in (-1, 0, 1))
     width = RESOLVED * np.maximum(np.abs(after - here), np.abs(here - before))
+    width = np.where(np.any(activation(z) != 0, axis=1), width, 0.0)
     if isinstance(density, Masked):
         return replace(density, sigma=max(density.sigma, float(width.max()) / (1 - density.p)))
-    return replace(density, sigma=np.maximum(density.sigma, width))
+    each: Any = np.maximum(density.sigma, width)  # a number for every entry, which a law of entries takes too
+    return replace(density, sigma=each)
+
+
+def _cell(M: Array, along: int) -> Array:
+    """From a point on a line to the next (B,)."""
+    nodes = lines(len(M), along).points
+    return np.asarray((nodes[1, 0] - nodes[0, 0]) * M[:, 0])
 
 
 def gains(
@@ -273,13 +259,25 @@ def posterior(
     M = frame(V, residuals)
     size = max(float(np.sqrt(np.mean(seen**2))), float(np.abs(residuals) @ np.sqrt(np.diag(V))))
     least = SHARPEST * max(size, np.finfo(float).tiny)
+    halves, cell, ends = by_halves(density, activation), _cell(M, along), (0.0, 0.0)
+    if halves:
+        ends = zeros(activation)
     log = np.empty((n, len(nodes.points)))
     # line by line and never entry by entry, as a threshold is read off all that is seen
     step = along * max(1, _AT_A_TIME // (n * along))
     for start in range(0, len(nodes.points), step):
         part = slice(start, start + step)
-        parts = residuals * activation(omega[:, None] + nodes.points[part] @ M.T)
-        sharp = np.maximum(RESOLVED * spacing(parts, along), least)
+        z = omega[:, None] + nodes.points[part] @ M.T
+        parts = residuals * activation(z)
+        if halves:
+            on_lines = (n, -1, along)
+            found = signs.log_probability(
+                seen, z.reshape(*on_lines, B), parts.sum(axis=2).reshape(on_lines), cell, ends
+            )
+            log[:, part] = found.reshape(n, -1)
+            continue
+        active = np.any(parts != 0, axis=2)
+        sharp = np.maximum(RESOLVED * np.where(active, spacing(parts, along), 0.0), least)
         blur = np.sqrt(np.maximum(sharp**2 - density.sigma**2, 0.0)).ravel()
         each = np.repeat(seen, parts.shape[1])
         log[:, part] = density.log_density(each, parts.reshape(-1, B), blur).reshape(n, -1)
@@ -292,119 +290,11 @@ def posterior(
     return p, nodes.points, M
 
 
-def sampled(
-    gram: Array, residuals: Array, activation: Activation, density: Density, draws: int, seed: int = 0
-) -> Entries:
-    """About ``draws`` quasi-random entries. Where those that are 0, or those that are not, are rare, they are taken from
-    more draws, and weigh less."""
-    told = known(residuals)
-    B = int(told.sum())
-    root, r = _root(gram[np.ix_(told, told)]), residuals[told]
-    rate = 1
-    while True:
-        normal = normals(3 * B + 1, rate * draws, seed)
-        zero = drawn(density, r * activation(normal[:, :B] @ root.T), normal[:, 2 * B :]) == 0
-        share = min(zero.mean(), 1 - zero.mean())
-        if rate * share >= _SHARE or share == 0 or rate == _POOL:
-            break
-        rate *= 2
-    often = zero if zero.mean() > 0.5 else ~zero
-    often_at = np.flatnonzero(often)
-    kept = often_at[
-        : -(-len(often_at) // rate)
-    ]  # the first of a sequence are spread evenly, every other one is not
-    chosen = np.sort(np.concatenate([np.flatnonzero(~often), kept]))
-    weights = np.where(often, float(often.mean()) / max(len(kept), 1), 1 / len(often))[chosen]
-    return Entries(normal[chosen], weights / weights.sum())
-
-
 def spacing(parts: Array, along: int) -> Array:
     """How far the sum (n, N) of parts (n, N, B) is from that at its farther neighbour on the line."""
     t = (parts @ np.ones(parts.shape[2])).reshape(len(parts), -1, along)
     steps = np.pad(np.abs(np.diff(t, axis=2)), ((0, 0), (0, 0), (1, 1)))
     return np.asarray(np.maximum(steps[:, :, 1:], steps[:, :, :-1]).reshape(len(parts), -1))
-
-
-def drawn(density: Density, parts: Array, normal: Array) -> Array:
-    """What is seen (n,) of the terms ``parts`` (n, B), by ``normal`` (n, B + 1). ``UnsupportedBound`` for a density that has
-    no entry in the table."""
-    draw = _DRAWN.get(type(density))
-    if draw is None:
-        raise UnsupportedBound(f"not computed: how {type(density).__name__} draws what is seen")
-    return draw(density, parts, normal)
-
-
-@dataclass(frozen=True)
-class Censored(Density):
-    """Kept as it is, or known to lie below ``threshold`` in size: what pruning is where the threshold is that of infinitely
-    many entries."""
-
-    threshold: float = 0.0
-
-    def windows(self, seen: Array) -> Windows:
-        gone = seen == 0
-        return Windows(np.where(gone, -self.threshold, seen), np.where(gone, self.threshold, seen))
-
-
-def _noisy(density: Density, parts: Array, normal: Array) -> Array:
-    return np.asarray(parts.sum(axis=1) + density.sigma * normal[:, 0])
-
-
-def _erased(density: Erased, parts: Array, normal: Array) -> Array:
-    kept = scipy.special.ndtr(normal[:, 1]) >= density.p
-    return np.where(kept, _noisy(density, parts, normal) / (1 - density.p), 0.0)
-
-
-def _masked(density: Masked, parts: Array, normal: Array) -> Array:
-    kept = scipy.special.ndtr(normal[:, 1:]) >= density.p
-    return _noisy(density, parts * kept / (1 - density.p), normal)
-
-
-def _thresholded(density: Thresholded, parts: Array, normal: Array) -> Array:
-    whole = _noisy(density, parts, normal)
-    smallest = np.argsort(np.abs(whole), kind="stable")[: int(density.ratio * len(whole))]
-    whole[smallest] = 0.0
-    return whole
-
-
-def _censored(density: Censored, parts: Array, normal: Array) -> Array:
-    whole = _noisy(density, parts, normal)
-    return np.where(np.abs(whole) < density.threshold, 0.0, whole)
-
-
-def _rounded(density: Rounded, parts: Array, normal: Array) -> Array:
-    return np.asarray(density.step * np.round(_noisy(density, parts, normal) / density.step))
-
-
-def _dithered(density: Dithered, parts: Array, normal: Array) -> Array:
-    units = _noisy(density, parts, normal) / density.step
-    return np.asarray(density.step * np.floor(units + scipy.special.ndtr(normal[:, 1])))
-
-
-def _signs(density: Signs, parts: Array, normal: Array) -> Array:
-    return np.asarray(np.sign(_noisy(density, parts, normal)))
-
-
-def _clamped(density: Clamped, parts: Array, normal: Array) -> Array:
-    return np.clip(_noisy(density, parts, normal), -density.limit, density.limit)
-
-
-_DRAWN: Mapping[type[Density], Callable[..., Array]] = {
-    Plain: _noisy,
-    Erased: _erased,
-    Masked: _masked,
-    Thresholded: _thresholded,
-    Censored: _censored,
-    Rounded: _rounded,
-    Dithered: _dithered,
-    Signs: _signs,
-    Clamped: _clamped,
-}
-
-
-def _root(covariance: Array) -> Array:
-    values, vectors = np.linalg.eigh(covariance)
-    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
 def _positive(matrix: Array) -> Array:
@@ -414,12 +304,3 @@ def _positive(matrix: Array) -> Array:
 
 def _rms(covariance: Array) -> float:
     return math.sqrt(np.trace(covariance) / len(covariance))
-
-
-@lru_cache(maxsize=16)
-def normals(dimension: int, draws: int, seed: int = 0) -> Array:
-    """Quasi-random standard normals (draws, dimension), the same every time for a ``seed``. Read-only."""
-    uniform = scipy.stats.qmc.Sobol(dimension, scramble=True, seed=seed).random(draws)
-    found = np.asarray(scipy.special.ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)))
-    found.setflags(write=False)
-    return found

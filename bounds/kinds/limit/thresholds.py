@@ -19,7 +19,9 @@ from bounds import checks
 from bounds.arrays import Array
 from bounds.density import Density, Plain
 from bounds.gaussian.activations import Activation
-from bounds.kinds.limit.state_evolution import Entries, drawn, mean_information, normals, sampled
+from bounds.gaussian.normals import normals
+from bounds.kinds.limit.entries import Entries, drawn, sampled
+from bounds.kinds.limit.state_evolution import mean_information
 
 #: Errors, in units of the features' size, between which the largest alpha is looked for, and at which first.
 _LEAST, _MOST, _GRID = 0.01, 0.995, 16

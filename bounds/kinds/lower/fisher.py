@@ -17,7 +17,9 @@ import scipy
 from bounds import checks
 from bounds.arrays import Array
 from bounds.defense import Defense
+from bounds.density import Density, Thresholded
 from bounds.errors import UnsupportedBound
+from bounds.gaussian.censored import quantile
 from bounds.gaussian.slope import derivative
 from bounds.kinds.lower.information import information, require_noise
 from bounds.kinds.lower.slopes import directions_of
@@ -144,15 +146,15 @@ def fisher_information(
     features: Any = None,
     norms: str = "sphere",
     residuals: str = "function",
-    threshold: float = 0.0,
+    threshold: float | None = None,
 ) -> Array:
     """The information (B d, B d), feature by feature, of all entries on the network with first-layer weights ``net_weights``
     (m, d), at features (B, d): those of the setting's Gram matrix in the first B coordinates unless given.
 
     norms: ``"sphere"`` (known: zero along the features) or ``"free"``. residuals: ``"function"`` of the features, labels
-    known; ``"known"`` numbers; ``"free"``, unknown and profiled out. threshold: of ``Thresholded``, known. Raises
-    ``ValueError`` for shapes, and for more than ``DENSE`` unknowns (``cramer_rao`` does without the matrix);
-    ``UnsupportedBound`` without noise.
+    known; ``"known"`` numbers; ``"free"``, unknown and profiled out. threshold: of ``Thresholded``, known; None: that of
+    many entries, about which it concentrates. Raises ``ValueError`` for shapes, and for more than ``DENSE`` unknowns
+    (``cramer_rao`` does without the matrix); ``UnsupportedBound`` without noise.
     """
     slopes = _slopes(defense, setting, net_weights, features, norms, residuals, threshold)
     size = setting.B * setting.d
@@ -169,7 +171,7 @@ def cramer_rao(
     features: Any = None,
     norms: str = "sphere",
     residuals: str = "function",
-    threshold: float = 0.0,
+    threshold: float | None = None,
     probes: int = _PROBES,
 ) -> CramerRao:
     """Cramer and Rao's bound on the network with weights ``net_weights`` (m, d); arguments as in ``fisher_information``.
@@ -275,7 +277,7 @@ def _slopes(
     features: Any,
     norms: str,
     residuals: str,
-    threshold: float,
+    threshold: float | None,
 ) -> Slopes:
     checks.instance("defense", defense, Defense)
     checks.instance("setting", setting, Setting)
@@ -297,7 +299,9 @@ def _slopes(
     r[np.abs(r) < ROUNDING * np.maximum(np.abs(means), np.abs(setting.labels))] = 0.0
     drift = slope @ W / setting.m if residuals == "function" else np.zeros_like(X)
     kept, along = _clipped(r[:, None] * hidden, clipping)
-    told = information(density, (kept[:, None] * r[:, None] * hidden).T, threshold=threshold)
+    parts = (kept[:, None] * r[:, None] * hidden).T
+    below = _threshold(density, parts) if threshold is None else threshold
+    told = information(density, parts, threshold=below)
     return Slopes(
         W,
         (kept * r)[:, None] * slope,
@@ -309,6 +313,14 @@ def _slopes(
         residuals == "free",
         norms == "sphere",
     )
+
+
+def _threshold(density: Density, parts: Array) -> float:
+    """Below which the fraction lies that ``Thresholded`` removes of entries with noise; 0 of any other law."""
+    if not isinstance(density, Thresholded):
+        return 0.0
+    clean = parts.sum(axis=1)
+    return quantile(clean, np.full(len(clean), 1 / len(clean)), density.ratio, density.sigma)
 
 
 def _features(setting: Setting, features: Any) -> Array:

@@ -18,9 +18,11 @@ import scipy
 
 from bounds.arrays import Array
 from bounds.errors import UnsupportedBound
+from bounds.kinds.supported import dependent
 
-#: Sharpness of the soft matching, over 1/|x|^2: the best in this range is sought, each is valid.
-_SHARPNESS = (0.1, 1e7)
+#: Sharpness of the soft matching, over 1/|x|^2: the best between the first and the second, or so many times the power 2/3 of
+#: dimensions over the error (beside which the best one stays) if that is more, is sought; each is valid.
+_SHARPNESS = (0.1, 1e3, 100.0)
 
 #: Permutations are told apart by how many features they move, in at most about so many classes.
 _CLASSES = 16
@@ -51,8 +53,7 @@ def orbit_bound(direction: Array, gram: Array, d: int, *, signs: bool = False) -
     B = len(gram)
     if d <= B:
         raise UnsupportedBound(f"not proved for d = {d} <= B = {B}: nothing is outside the features' span")
-    values = np.linalg.eigvalsh(gram)
-    if values[0] <= 1e-12 * values[-1]:
+    if dependent(gram):
         raise UnsupportedBound("not proved: the features are linearly dependent")
     levels: Array = np.linalg.eigvalsh(np.linalg.inv(gram) + direction / (d - B)).astype(np.float64)
     ordered = float(np.sum(1 / levels))
@@ -66,7 +67,9 @@ def orbit_bound(direction: Array, gram: Array, d: int, *, signs: bool = False) -
         gain = _gain(classes, apart, beta, B)
         return _matched(levels, power, gain, 4 * beta**2 / (d - B) ** 2)
 
-    limits = np.log(np.array(_SHARPNESS) / unit)
+    least, most, times = _SHARPNESS
+    most = max(most, times * (d * power / ordered) ** (2 / 3))
+    limits = np.log(np.array([least, most]) / unit)
     found = scipy.optimize.minimize_scalar(
         lambda x: -bound(math.exp(x)), bounds=limits, method="bounded", options={"xatol": 0.02}
     )
@@ -146,10 +149,10 @@ def _gain(
 def _worst(log_count: Array, gaps: Array) -> Array:
     """The largest ``sum_pi x_pi exp(-x_pi) / (1 + sum_pi exp(-x_pi))`` for x_pi >= ``gaps`` (classes, n), exp(log_count) of
     each class."""
-    low, high = (
-        np.zeros(gaps.shape[1]),
-        np.full(gaps.shape[1], 1.0 + float(np.logaddexp.reduce(log_count)[0])),
-    )
+    # where all gaps are far, what they themselves give is no less, and as small as what is sought
+    far = np.sum(gaps * np.exp(log_count - gaps), axis=0)
+    high = np.where(np.min(gaps, axis=0) >= 1 + far, far, 1.0 + float(np.logaddexp.reduce(log_count)[0]))
+    low = np.zeros_like(high)
     for _ in range(_HALVINGS):
         v = (low + high) / 2
         x = np.maximum(gaps, 1 + v)

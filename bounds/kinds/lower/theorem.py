@@ -12,7 +12,7 @@ import sympy as sp
 from bounds import checks
 from bounds.arrays import Array
 from bounds.defense import Defense
-from bounds.density import Density
+from bounds.density import Density, Masked
 from bounds.errors import TrivialBound, UnsupportedBound
 from bounds.estimator import AttackSpec
 from bounds.gaussian.activations import ZERO, Activation
@@ -20,7 +20,7 @@ from bounds.kinds.lower.clipped import Entries, clipped_samples, clipped_whole, 
 from bounds.kinds.lower.information import require_noise
 from bounds.kinds.lower.orbit import OrbitBound, orbit_bound
 from bounds.kinds.lower.slopes import fixed_residuals, moving_residuals, pair_means
-from bounds.kinds.supported import check_independent
+from bounds.kinds.supported import check_independent, dependent
 from bounds.law import Elementwise, Law, Pruned, Unbiased
 from bounds.setting import SIZES, Setting
 from bounds.statement import Bound, Kind
@@ -50,7 +50,7 @@ def lower_bound(
     G = checks.array("gram", gram, (None, None))
     r = checks.array("residuals", residuals, (len(G),))
     size, width = checks.integer("d", d, 1), checks.integer("m", m, 1)
-    if np.linalg.eigvalsh(G)[0] <= 0:
+    if dependent(G):
         raise UnsupportedBound("not proved: the features are linearly dependent")
     told = width * fixed_residuals(density, r, G, activation, threshold=threshold)
     return orbit_bound(told, G, size, signs=sign_free(activation))
@@ -73,14 +73,18 @@ def _undefended(setting: Setting, means: Array) -> Array:
     return setting.m * moving_residuals(setting.residuals, means, centres, setting.m)
 
 
-def _elementwise(law: Elementwise | Pruned, sigma: float, setting: Setting, means: Array) -> Array:
+def _elementwise(law: Elementwise | Pruned, density: Density, setting: Setting, means: Array) -> Array:
+    if isinstance(density, Masked):
+        raise UnsupportedBound(
+            "not proved: terms that are masked one by one, of a law that says nothing of masks"
+        )
     return _undefended(setting, means)
 
 
-def _unbiased(law: Unbiased, sigma: float, setting: Setting, means: Array) -> Array:
+def _unbiased(law: Unbiased, density: Density, setting: Setting, means: Array) -> Array:
     if law.clipping is None:
         same = np.array_equal(law.residuals, setting.residuals) and law.masking is None
-        if law.inexact or not same or not math.isclose(law.variance, sigma**2):
+        if law.inexact or not same or not math.isclose(law.variance, density.sigma**2):
             why = law.inexact or "the law and the density of what is seen do not say the same"
             raise UnsupportedBound(f"not proved: {why}")
         return _undefended(setting, means)
@@ -94,14 +98,14 @@ def _unbiased(law: Unbiased, sigma: float, setting: Setting, means: Array) -> Ar
         return (1 + eta) * main + (1 + 1 / eta) * setting.B * np.diag(rest)
 
     def weight(eta: float) -> float:
-        per_direction = whole(eta) / (sigma**2 * (setting.d - setting.B))
+        per_direction = whole(eta) / (density.sigma**2 * (setting.d - setting.B))
         return float(np.trace(np.linalg.inv(prior + per_direction)))
 
     return whole(max(_ETAS.tolist(), key=weight))
 
 
 #: Mean information of all entries for unit noise, (B, B), by the law of what is added to or done with the clean entries.
-_BY_LAW: Mapping[type[Law], Callable[[Any, float, Setting, Array], Array]] = {
+_BY_LAW: Mapping[type[Law], Callable[[Any, Density, Setting, Array], Array]] = {
     Unbiased: _unbiased,
     Elementwise: _elementwise,
     Pruned: _elementwise,
@@ -118,7 +122,7 @@ def _numeric(
         raise UnsupportedBound(f"not proved for d = B = {setting.d}: nothing is outside the features' span")
     means = pair_means(setting.gram, setting.activation)
     law = defense.law(setting)
-    told = _BY_LAW[type(law)](law, density.sigma, setting, means) / density.sigma**2
+    told = _BY_LAW[type(law)](law, density, setting, means) / density.sigma**2
     found = orbit_bound(told, setting.gram, setting.d, signs=sign_free(setting.activation))
     before = 1 / float(np.mean(np.diag(setting.gram)))
     if found.square == 0:

@@ -23,7 +23,7 @@ from bounds.kinds.predicted.spectral.span import spectral_error
 from bounds.kinds.predicted.unbiased import first_order, scattered
 from bounds.kinds.predicted.wide import KEPT, Wide, read_only
 from bounds.kinds.supported import check_estimator, check_moments, check_norms, unequal_norms
-from bounds.law import Elementwise, Pruned
+from bounds.law import Elementwise, Pruned, Unbiased
 from bounds.setting import SIZES, Setting
 from bounds.statement import Bound, Kind
 
@@ -68,7 +68,7 @@ def _elementwise_error(
     check_estimator(attack)
     check_norms(setting)
     if isinstance(channel, Pruned) and channel.unbiased:  # nothing is removed
-        plain = first_order(setting, attack)
+        plain = first_order(setting, attack, Unbiased(setting.residuals, channel.sigma**2))
         return ElementwiseError(
             0.0,
             float(plain.orthogonal.mean()),

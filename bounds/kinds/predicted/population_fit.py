@@ -13,6 +13,7 @@ import scipy
 from bounds.arrays import Array
 from bounds.errors import UnsupportedBound
 from bounds.estimator import TensorAttack
+from bounds.gaussian import censored
 from bounds.gaussian.activations import ZERO
 from bounds.gaussian.nodes import gaussian_nodes, hermite_entries
 from bounds.gaussian.symmetric import slot_tables, symmetric_indices
@@ -98,18 +99,17 @@ class FitLimit:
         """``E[gtilde | z]`` and ``Var(gtilde | z)`` at the nodes. ``ratio``: in place of the channel's own."""
         g = self.sigma @ residuals
         if isinstance(self.channel, Pruned):
-            kept = g * (np.abs(g) > self.threshold(g, self.channel.ratio if ratio is None else ratio))
-            return kept, np.zeros_like(g)
+            threshold = self.threshold(g, self.channel.ratio if ratio is None else ratio)
+            kept = censored.kept(g, threshold, self.channel.sigma)
+            return kept.mean, np.maximum(kept.second - kept.mean**2, 0.0)
         mean = np.asarray(self.channel.mean(g, *self.channel.parameters), dtype=float)
         second = np.asarray(self.channel.second(g, *self.channel.parameters), dtype=float)
         return mean, np.maximum(second - mean**2, 0.0)
 
     def threshold(self, g: Array, ratio: float) -> float:
-        """The ``ratio``-quantile of ``|g|``; 0 if the entries that are zero are as many."""
-        order = np.argsort(np.abs(g))
-        below = np.cumsum(self.w[order])
-        at = int(np.searchsorted(below, ratio))
-        return float(np.abs(g[order[min(at, len(order) - 1)]])) if ratio > 0 else -1.0
+        """The ``ratio``-quantile of ``|g|``, noise added; 0 if the entries that are zero are as many."""
+        assert isinstance(self.channel, Pruned)
+        return censored.quantile(g, self.w, ratio, self.channel.sigma)
 
     def responses(self, residuals: Array, ratio: float | None = None) -> tuple[Array, Array, Array]:
         """``E[h | z]`` as it enters the second moment and the core, and the rest of the variance, at the nodes."""
@@ -303,8 +303,8 @@ class FitLimit:
         A = self.matrix(data)
         sizes = np.abs(np.linalg.eigvalsh(A))
         scale = math.sqrt(float(self.w @ (h * h + spread)))
-        # An unbiased channel removes nothing, however strong its noise.
-        removed = 0.0 if self.channel.unbiased else _SURVIVES * scale
+        # An unbiased channel removes nothing; and noise, however strong, removes nothing of the mean.
+        removed = 0.0 if self.channel.unbiased else _SURVIVES * math.sqrt(float(self.w @ (h * h)))
         if sizes.min() <= max(_SURVIVES * sizes.max(), ZERO, removed):
             raise UnsupportedBound(
                 "ill-posed: features are nearly parallel, or the channel removes a direction of their span from the "
@@ -322,10 +322,10 @@ class FitLimit:
         k_perp = float(np.mean(norms2 * ((self.w * (h * h + spread)) @ along)))
         influence, random = self._influences(h, hq)
         covariance = (self.w[:, None] * influence).T @ influence
-        covariance += (random * (self.w * spread)[:, None]).T @ random
+        covariance += self._scatter_given_z(random, self._ratio_slope @ self.motion.rows.T)
         turns = np.diag(covariance)[B:].reshape(B, B - 1).sum(axis=1)
         odd = self.order % 2 == 1
-        signs = self._core_signs(hq, spread) if odd else self._first_signs(influence, random, spread)
+        signs = self._core_signs(hq, spread) if odd else self._first_signs(influence, random)
         return ElementwiseError(
             math.sqrt(floor),
             k_perp,
@@ -346,7 +346,7 @@ class FitLimit:
         square = (self.w * (hq**2 + spread)) @ dual**2
         return float(np.min(np.abs(strength) / np.sqrt(np.maximum(square - strength**2, ZERO**2))))
 
-    def _first_signs(self, influence: Array, random: Array, spread: Array) -> float:
+    def _first_signs(self, influence: Array, random: Array) -> float:
         """As ``signs`` where the first moment gives them: of ``w_i/alpha_i`` in the fitted directions (as in
         ``unbiased._signs``), the residuals' fluctuation and all."""
         alpha, v, _ = self.fit
@@ -354,8 +354,8 @@ class FitLimit:
         residuals = self.setting.residuals
         mean, _ = self.seen(residuals)
         moved = (self.sigma - self.w @ self.sigma) @ self._by_residuals(self.linear)
-        if isinstance(self.channel, Pruned):
-            moved = moved + np.outer(self._rank_noise, self._by_ratio(self.linear))
+        by_ratio = self._by_ratio(self.linear)
+        moved = moved + np.outer(self._rank_noise, by_ratio)
         linear = (mean - self.w @ mean)[:, None] * self.z + moved - self.linear(residuals)
         along = np.einsum("bi,ktb,k->kti", dual, self.tangents, weights).reshape(-1, self.B)
 
@@ -363,7 +363,8 @@ class FitLimit:
             return np.asarray((linear @ dual - fit[:, self.B :] @ along) / weights - fit[:, : self.B] / alpha)
 
         square = self.w @ relative(linear, influence) ** 2
-        square = square + (self.w * spread) @ relative(self.z, random) ** 2
+        rank = relative(by_ratio[None], self._ratio_slope[None] @ self.motion.rows.T)[0]
+        square = square + np.diag(self._scatter_given_z(relative(self.z, random), rank))
         return float(1 / np.sqrt(np.maximum(square.max(), ZERO**2)))
 
     def _influences(self, h: Array, hq: Array) -> tuple[Array, Array]:
@@ -378,9 +379,18 @@ class FitLimit:
         if self.channel.unbiased:
             moved[:, self.B :] = 0.0
         influence = influence + (self.sigma - self.w @ self.sigma) @ moved
-        if isinstance(self.channel, Pruned):
-            influence = influence + np.outer(self._rank_noise, self._ratio_slope @ rows.T)
+        influence = influence + np.outer(self._rank_noise, self._ratio_slope @ rows.T)
         return influence - self.w @ influence, low + core
+
+    def _scatter_given_z(self, random: Array, rank: Array) -> Array:
+        """Mean over z of the covariance (k, k), given z, of what a neuron adds: ``random`` (n, k) times the random part of
+        its entry, and ``rank`` (k,) times that of its share in the fraction removed. Entries that are removed are 0: the two
+        have the covariance ``E[gtilde | z]`` times the probability of that."""
+        mean, spread = self.seen(self.setting.residuals)
+        gone = self._removed
+        both = np.outer(((self.w * mean * gone) @ random), rank)
+        own = float(self.w @ (gone * (1 - gone))) * np.outer(rank, rank)
+        return np.asarray((random * (self.w * spread)[:, None]).T @ random + both + both.T + own)
 
     @cached_property
     def _residual_slopes(self) -> Array:
@@ -396,27 +406,34 @@ class FitLimit:
             slopes.append((of(residuals + step) - of(residuals - step)) / (2 * step[i]))
         return np.array(slopes)
 
+    @cached_property
+    def _removed(self) -> Array:
+        """The probability (n,) that an entry is removed for its size, given z."""
+        g = self.sigma @ self.setting.residuals
+        if not isinstance(self.channel, Pruned):
+            return np.zeros_like(g)
+        ratio, sigma = self.channel.ratio, self.channel.sigma
+        return censored.removed(g, censored.quantile(g, self.w, ratio, sigma), sigma)
+
     @property
     def _rank_noise(self) -> Array:
-        """What each neuron adds to the fraction that the empirical quantile removes, less the ratio: (N,).
+        """What each neuron adds, in the mean given z, to the fraction that the empirical quantile removes, less the ratio.
 
         With ``F(tau_hat)`` the fraction of the population below the empirical quantile, ``F(tau_hat) - ratio`` is the
-        mean of ``ratio - 1{|g_j| <= tau}``.
+        mean of ``ratio - 1{|y_j| <= tau}``, y_j the entry before anything is removed.
         """
-        assert isinstance(self.channel, Pruned)
-        g = self.sigma @ self.setting.residuals
-        below = np.abs(g) <= self.threshold(g, self.channel.ratio)
-        return np.asarray(self.w @ below - below)
+        return np.asarray(self.w @ self._removed - self._removed)
 
-    @property
+    @cached_property
     def _ratio_slope(self) -> Array:
         """d(data)/d ratio, (N,)."""
         return self._by_ratio(self.data)
 
     def _by_ratio(self, of: Callable[[Array, float], Array]) -> Array:
-        """Derivatives by the ratio, by central differences."""
-        assert isinstance(self.channel, Pruned)
+        """Derivatives by the ratio, by central differences; zero where entries are not removed for their size."""
+        r = self.setting.residuals
+        if not isinstance(self.channel, Pruned):
+            return np.zeros_like(of(r, 0.0))
         ratio, step = self.channel.ratio, 0.01 * min(1.0, 10 * (1 - self.channel.ratio))
         up, down = min(ratio + step, 0.9999), max(ratio - step, 0.0)
-        r = self.setting.residuals
         return np.asarray((of(r, up) - of(r, down)) / (up - down))

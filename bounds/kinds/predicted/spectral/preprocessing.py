@@ -26,9 +26,9 @@ from bounds import checks
 from bounds.arrays import Array
 from bounds.density import Density
 from bounds.gaussian.activations import Activation
-from bounds.kinds.limit.state_evolution import drawn
+from bounds.kinds.limit.entries import drawn
 from bounds.kinds.predicted.spectral.law import found_span, weights
-from bounds.kinds.predicted.spectral.sample import Sample, normal_draws
+from bounds.kinds.predicted.spectral.sample import Sample, normal_draws, sample_of
 
 #: Quasi-random neurons for the fit of residuals, for the curves, and for the spectra that choose among these.
 _FIT, _CURVE, _CHOICE = 2**11, 2**17, 2**12
@@ -121,13 +121,7 @@ class _Model:
     density: Density
 
     def neurons(self, residuals: Array, draws: int) -> Sample:
-        B = len(self.norms)
-        normal = normal_draws(2 * B + 2, draws)
-        z = normal[:, :B]
-        parts = residuals * self.activation(z * self.norms)
-        return Sample(
-            z, np.asarray(drawn(self.density, parts, normal[:, B + 1 :])), normal[:, B], self.density
-        )
+        return sample_of(self.density, residuals, np.diag(self.norms), self.activation, draws)
 
 
 def _residuals(seen: Array, norms: Array, activation: Activation, density: Density) -> Array:

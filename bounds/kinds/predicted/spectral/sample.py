@@ -10,7 +10,9 @@ import numpy as np
 from bounds.arrays import Array
 from bounds.defense import Defense
 from bounds.density import Density, Plain
-from bounds.kinds.limit.state_evolution import drawn, normals
+from bounds.gaussian.activations import Activation
+from bounds.gaussian.normals import normals
+from bounds.kinds.limit.entries import drawn
 from bounds.law import Unbiased
 from bounds.setting import Setting
 
@@ -46,13 +48,24 @@ def sample(defense: Defense, setting: Setting, draws: int = DRAWS) -> Sample:
     A law of the form noise on residuals is drawn as Gaussian noise; any other by the density of what is seen. Raises
     ``UnsupportedBound`` for a defense that says neither.
     """
-    B, law = setting.B, defense.law(setting)
-    normal = normal_draws(2 * B + 2, draws)
-    z = normal[:, :B]
+    law = defense.law(setting)
     residuals = law.residuals if isinstance(law, Unbiased) else setting.residuals
-    parts = residuals * setting.activation(z @ setting.directions.T * setting.norms)
     if isinstance(law, Unbiased) and law.masking is None:
         density: Density = Plain(sigma=law.variance**0.5)
     else:
         density = defense.density()
+    return sample_of(
+        density, residuals, setting.directions * setting.norms[:, None], setting.activation, draws
+    )
+
+
+def sample_of(
+    density: Density, residuals: Array, features: Array, activation: Activation, draws: int = DRAWS
+) -> Sample:
+    """Neurons whose entries are drawn from ``density`` of ``sum_i r_i sigma(z.x_i)``, ``features`` (B, B) in
+    coordinates of their span."""
+    B = len(residuals)
+    normal = normal_draws(2 * B + 2, draws)
+    z = normal[:, :B]
+    parts = residuals * activation(z @ features.T)
     return Sample(z, np.asarray(drawn(density, parts, normal[:, B + 1 :])), normal[:, B], density)

@@ -123,7 +123,8 @@ def spectral_error(
     does (its ``random`` error at most ``REACH`` and its ``noise`` over signal below 1, entries not preprocessed), or where
     there is no spectral law to say more.
 
-    Raises ``UnsupportedBound`` where by that law the attack finds no span, and says from which width on it does.
+    Raises ``UnsupportedBound`` where by that law the attack gives no result, and says from which width on it does: in words,
+    and in the details ``span_above`` (at most 1: the span is lost), ``span_gap``, ``span_from`` and ``result_from``.
     """
     if attack.preprocessing == "none" and random <= REACH and noise < 1:
         return None
@@ -135,7 +136,8 @@ def spectral_error(
             return None
         raise
     if found.unreported:
-        raise UnsupportedBound(_lost(law, found))
+        widths = {"span_from": law.thresholds.span, "result_from": law.thresholds.result}
+        raise UnsupportedBound(_lost(law, found), {"span_above": found.above, "span_gap": found.gap} | widths)
     square = float(np.mean(setting.norms**2 * found.turned))
     return square, {"orthogonal": math.sqrt(square), "span_gap": found.gap, "first_order": random}
 
