@@ -79,9 +79,9 @@ def with_options(attack: ImageAttack, **options: Any) -> ImageAttack:
 
 @dataclass(frozen=True)
 class ImageTable:
-    """points, the trials at each and the seed of all. notes: what a reader has to know of how it was measured. sample: points
-    of the quick form, with a name of its own, so that its records never mix with the others. tuning: what is chosen before,
-    of the attacks that have it."""
+    """points, the trials at each and the seed of all. notes: what a reader has to know of how it was measured. sample:
+    points of the quick form, with a name of its own, so that its records never mix with the others. tuning: what is chosen
+    before, of the attacks that have it."""
 
     name: str
     title: str
