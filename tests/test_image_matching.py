@@ -53,7 +53,7 @@ def shapes(B: int, seed: int, size: int = 8, dtype: torch.dtype = torch.float32)
 
 
 def small(
-    *, activation: str = "relu", dtype: torch.dtype = torch.float32, mean: float = 0.0, std: float = 1.0
+    *, activation: str = "gelu", dtype: torch.dtype = torch.float32, mean: float = 0.0, std: float = 1.0
 ) -> ImageNetwork:
     return conv_net(
         SHAPE,
@@ -76,7 +76,7 @@ def found_psnr(
     return image_errors(images, found.images).mean_psnr, found
 
 
-QUICK = ImageMatching(iterations=150, tv=1e-4)
+QUICK = ImageMatching(iterations=80, tv=1e-4)
 
 
 def test_dlg_recovers_one_picture_and_its_label_through_a_smooth_network() -> None:
@@ -92,10 +92,12 @@ def test_dlg_recovers_one_picture_and_its_label_through_a_smooth_network() -> No
 
 
 def test_inverting_gradients_recovers_one_picture() -> None:
-    attack = dataclasses.replace(INVERTING_GRADIENTS, iterations=400)
-    psnr, found = found_psnr(NoDefense(), attack, B=1)
-    assert psnr > 20
-    assert found.diagnostics.iterations == 400 and found.diagnostics.labels_from == "given"
+    """Through a ConvNet with ReLU, as published; 250 iterations instead of 4800 (measured: 31 dB)."""
+    net, images, labels = conv_net(SHAPE, 10, channels=(8, 16)), shapes(1, 0), torch.tensor([3])
+    seen = observe_images(NoDefense(), net, images, labels)
+    found = invert(seen, dataclasses.replace(INVERTING_GRADIENTS, iterations=250), labels=labels)
+    assert image_errors(images, found.images).mean_psnr > 20
+    assert found.diagnostics.iterations == 250 and found.diagnostics.labels_from == "given"
 
 
 def test_presets_are_specifications_of_the_attack() -> None:
@@ -110,7 +112,7 @@ def test_every_optimiser_gets_nearer(optimiser: str) -> None:
 
 
 def test_masked_matching_beats_plain_matching_under_pruning() -> None:
-    """Mean over 3 batches of 2 pictures (seeds 0 to 2), at ratio .99: measured X dB, so 1 dB leaves room for other rounding."""
+    """Mean over 3 batches of 2 pictures (seeds 0 to 2), at ratio .99: 1 dB or more."""
     gains = []
     for seed in range(3):
         masked, plain = (
