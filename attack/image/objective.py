@@ -127,7 +127,7 @@ class Objective:
                 slopes.append(by_images.mul_(self.tv))
         for weight, term in self.terms:
             extra = weight * term(images)
-            value += float(extra)
+            value += float(extra.detach())
             outputs.append(extra)
             slopes.append(torch.ones_like(extra))
         return value, torch.autograd.grad(outputs, list(variables), slopes)
