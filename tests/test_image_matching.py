@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from attack.image.presets import DLG, INVERTING_GRADIENTS, PRESETS
 from attack.networks.image.convnet import conv_net
 from attack.networks.image.head import Head
 from attack.networks.image.network import ImageNetwork
+from attack.reconstruction import Diagnostics, ReconstructionError
 from bounds import (
     DPSGD,
     Clamping,
@@ -318,6 +321,27 @@ def test_bad_input_is_refused_before_the_first_iteration(monkeypatch: pytest.Mon
         ImageMatching(step=0.0)
     with pytest.raises(TypeError, match="informed"):
         ImageMatching(informed=1)  # type: ignore[arg-type]
+
+
+def test_labels_that_are_not_given_are_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the strategy that the specification names; where that fails the attack has no result."""
+
+    def recover_labels(observation: ImageObservation, strategy: str) -> torch.Tensor:
+        if strategy == "fails":
+            raise ReconstructionError("nothing to see", Diagnostics("failed", ()))
+        return torch.tensor([4, 6])
+
+    monkeypatch.setitem(
+        sys.modules, "attack.image.labels", types.SimpleNamespace(recover_labels=recover_labels)
+    )
+    net, images = small(), shapes(2, 0)
+    seen = observe_images(NoDefense(), net, images, torch.tensor([6, 4]))
+    attack = dataclasses.replace(QUICK, iterations=3, labels="named")
+    found = invert(seen, attack)
+    assert found.labels is not None and found.labels.tolist() == [4, 6]
+    assert found.diagnostics.labels_from == "named"
+    with pytest.raises(InversionError, match="nothing to see"):
+        invert(seen, dataclasses.replace(attack, labels="fails"))
 
 
 def test_no_finite_value_is_no_result() -> None:
