@@ -141,7 +141,6 @@ def everything(net: ImageNetwork) -> list[tuple[Defense, dict[str, object]]]:
         (Dropout(0.5, per_sample=False), {}),
         (Clamping(0.01), {}),
         (DeterministicRounding(0.01), {}),
-        (StochasticRounding(0.01), {}),
         (LocalAggregation(3, net.units * 0.3), {}),
         (LocalAggregation(2, net.units * 0.3, "different"), {}),
         (SecureAggregation(2), {}),
@@ -170,7 +169,8 @@ def test_at_the_truth_the_servers_model_of_every_defense_fits() -> None:
         )
         assert not changes or misfit_at(seen, images, labels, told=False) > 1e-6, defense
         assert misfit_at(seen, images.flip(3), labels, told=True) > 1e-4, defense
-    assert tested == set(MODELS) - {SignCompression}  # signs are matched softly, so not to rounding
+    # signs are matched softly, and stochastic rounding is noise: the truth does not fit to rounding
+    assert tested == set(MODELS) - {SignCompression, StochasticRounding}
 
 
 def test_signs_are_matched_softly() -> None:
