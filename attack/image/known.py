@@ -219,7 +219,8 @@ def _dp_sgd(observation: ImageObservation, defense: DPSGD) -> Model:
 
 
 def _pruned(observation: ImageObservation, defense: GradientPruning) -> Model:
-    """The kept entries are those other than zero; with ratio 0 an entry that is zero is one of the clean gradient."""
+    """The kept entries are those other than zero (that the others are below the least of these added nothing where it was
+    tried, and local minima); with ratio 0 an entry that is zero is one of the clean gradient."""
     if defense.ratio == 0:
         return as_seen(observation)
     seen = observation.entries
@@ -249,14 +250,10 @@ def _clamped(observation: ImageObservation, defense: Clamping) -> Model:
     return Model(Plain.of(observation.network), Between(low, high))
 
 
-def _rounded(reach: float) -> Callable[[ImageObservation, Any], Model]:
-    """An entry is at most ``reach`` steps from what is seen of it."""
-
-    def model(observation: ImageObservation, defense: DeterministicRounding | StochasticRounding) -> Model:
-        seen, off = observation.entries, reach * defense.step
-        return Model(Plain.of(observation.network), Between(seen - off, seen + off))
-
-    return model
+def _rounded(observation: ImageObservation, defense: DeterministicRounding) -> Model:
+    """An entry is at most half a step from what is seen of it."""
+    seen, off = observation.entries, 0.5 * defense.step
+    return Model(Plain.of(observation.network), Between(seen - off, seen + off))
 
 
 def _signs(observation: ImageObservation, defense: SignCompression) -> Model:
@@ -279,7 +276,8 @@ def _local_steps(observation: ImageObservation, defense: LocalAggregation) -> Mo
 
 def _plain(observation: ImageObservation, defense: Defense) -> Model:
     """Also of secure aggregation: the sum over clients is the gradient of all samples, unless statistics of the batch couple
-    those of one client, of which the server does not know which they are."""
+    those of one client, of which the server does not know which they are. And of stochastic rounding, which keeps the mean:
+    that an entry is within a step of what is seen says less than that."""
     return as_seen(observation)
 
 
@@ -288,14 +286,14 @@ MODELS: Mapping[type[Defense], Callable[[ImageObservation, Any], Model]] = Mappi
     {
         NoDefense: _plain,
         SecureAggregation: _plain,
+        StochasticRounding: _plain,
         GradientNoise: _noisy,
         GradientClipping: _clipping,
         DPSGD: _dp_sgd,
         GradientPruning: _pruned,
         Dropout: _dropout,
         Clamping: _clamped,
-        DeterministicRounding: _rounded(0.5),
-        StochasticRounding: _rounded(1.0),
+        DeterministicRounding: _rounded,
         SignCompression: _signs,
         LocalAggregation: _local_steps,
     }

@@ -16,6 +16,7 @@ from attack.image.objective import OBJECTIVES, WEIGHTS, Misfit, Objective
 from attack.image.observed import ImageObservation
 from attack.image.optimise import KEEPS, OPTIMISERS, SCHEDULES, Found, Report, minimise
 from attack.image.pictures import STARTS, Pixels
+from attack.reconstruction import ReconstructionError
 from attack.streams import normal
 from bounds import checks
 
@@ -94,7 +95,7 @@ def invert(
     """The pictures of the best start; see ``attack.image.inversion.invert``. Interrupted from outside it has no result.
 
     Raises ``TypeError`` for a defense that the server's model does not cover, ``ValueError`` for an unknown strategy of
-    labels, ``InversionError`` for a gradient that is zero or where no start has a finite value.
+    labels, ``InversionError`` for a gradient that is zero, without labels, or where no start has a finite value.
     """
     checks.instance("attack", attack, ImageMatching)
     began = time.perf_counter()
@@ -150,7 +151,11 @@ def _labels(
     if attack.labels == JOINT:
         return None, JOINT
     recovery = import_module("attack.image.labels")
-    found = recovery.recover_labels(observation, attack.labels)
+    try:
+        found = recovery.recover_labels(observation, attack.labels)
+    except ReconstructionError as error:
+        reason = f"no labels are recovered: {error}"
+        raise InversionError(reason, InversionDiagnostics("failed", (reason,))) from error
     return observation.network.checked_labels(found, observation.batch_size), attack.labels
 
 

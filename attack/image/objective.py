@@ -30,11 +30,12 @@ def _squared(u: torch.Tensor, t: torch.Tensor, power: float) -> tuple[float, tor
 
 def _cosine(u: torch.Tensor, t: torch.Tensor, power: float) -> tuple[float, torch.Tensor]:
     """``1 - cos(u, t)``; 1 where one of them is zero."""
-    both = float(torch.linalg.vector_norm(u)) * float(torch.linalg.vector_norm(t))
+    own = float(torch.dot(u, u))
+    both = math.sqrt(own * float(torch.dot(t, t)))
     if both == 0.0:
         return 1.0, torch.zeros_like(u)
     cosine = float(torch.dot(u, t)) / both
-    return 1 - cosine, (u * (cosine / float(torch.dot(u, u)))).sub_(t, alpha=1 / both)
+    return 1 - cosine, (u * (cosine / own)).sub_(t, alpha=1 / both)
 
 
 OBJECTIVES: Mapping[str, _Distance] = MappingProxyType({"cosine": _cosine, "squared": _squared})
@@ -127,7 +128,7 @@ class Objective:
                 slopes.append(by_images.mul_(self.tv))
         for weight, term in self.terms:
             extra = weight * term(images)
-            value += float(extra)
+            value += float(extra.detach())
             outputs.append(extra)
             slopes.append(torch.ones_like(extra))
         return value, torch.autograd.grad(outputs, list(variables), slopes)

@@ -36,7 +36,7 @@ IDLG = ImageMatching(
 )
 
 #: Geiping et al. 2020 (arXiv 2003.14053), the settings of their code for a ConvNet on CIFAR-10.
-INVERTING_GRADIENTS = ImageMatching(tv=1e-6, iterations=4800, keep="last", labels="idlg", informed=False)
+INVERTING_GRADIENTS = ImageMatching(tv=1e-6, iterations=4800, keep="last", informed=False)
 
 #: "modern" of the library breaching: the same objective, softer signs. Its start in patterns and its isotropic total
 #: variation over colours are not taken over.

@@ -83,6 +83,26 @@ class Share:
         return self.k / self.n if self.n else math.nan
 
 
+@dataclass(frozen=True)
+class Mean:
+    """The mean of n independent values (of a run, say) and Student's interval for it; nan of none, no limits below two."""
+
+    n: int
+    value: float
+    low: float
+    high: float
+
+    @staticmethod
+    def of(values: Sequence[float] | NDArray[np.float64], level: float = LEVEL) -> Mean:
+        told = np.asarray(values, dtype=float)
+        n = int(told.size)
+        mean = float(told.mean()) if n else math.nan
+        if n < 2:
+            return Mean(n, mean, -math.inf, math.inf)
+        half = student(level, n - 1) * float(told.std(ddof=1)) / math.sqrt(n)
+        return Mean(n, mean, mean - half, mean + half)
+
+
 def half_width(coefficients: Sequence[float], measured: Sequence[Measured], level: float) -> float:
     """Half the confidence interval of ``sum_i c_i log rms_i`` (independent trials, Welch-Satterthwaite
     degrees of freedom); infinite with fewer than two trials anywhere."""
