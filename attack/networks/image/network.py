@@ -133,11 +133,28 @@ class ImageNetwork:
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """What the module receives of pixels in [0, 1]."""
+        if self._plain:
+            return images
+        return (images - self._channels(self.mean, images)) / self._channels(self.std, images)
 
-        def channels(values: tuple[float, ...]) -> torch.Tensor:
-            return torch.tensor(values, device=images.device, dtype=images.dtype)[:, None, None]
+    def pixels(self, normalised: torch.Tensor) -> torch.Tensor:
+        """The pixels of what the module receives."""
+        if self._plain:
+            return normalised
+        return normalised * self._channels(self.std, normalised) + self._channels(self.mean, normalised)
 
-        return (images - channels(self.mean)) / channels(self.std)
+    def scaled(self, slope: torch.Tensor) -> torch.Tensor:
+        """A slope by what the module receives as one by pixels."""
+        return slope if self._plain else slope / self._channels(self.std, slope)
+
+    @property
+    def _plain(self) -> bool:
+        """Whether pixels are what the module receives."""
+        return not any(self.mean) and all(value == 1 for value in self.std)
+
+    @staticmethod
+    def _channels(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(values, device=like.device, dtype=like.dtype)[:, None, None]
 
     def outputs(
         self,

@@ -1,0 +1,180 @@
+"""Gradient matching: pictures whose gradient is nearest to the one that is seen (Zhu et al. 2019, Geiping et al. 2020)."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from importlib import import_module
+from typing import ClassVar
+
+import torch
+
+from attack.image.inversion import ImageAttack, Inversion, InversionDiagnostics, InversionError, Progress
+from attack.image.known import as_seen, model_of
+from attack.image.objective import OBJECTIVES, WEIGHTS, Misfit, Objective
+from attack.image.observed import ImageObservation
+from attack.image.optimise import KEEPS, OPTIMISERS, SCHEDULES, Found, Report, minimise
+from attack.image.pictures import STARTS, Pixels
+from attack.streams import normal
+from bounds import checks
+
+#: Labels that are variables of the search (DLG), instead of a strategy that recovers them first.
+JOINT = "joint"
+
+#: A misfit of the answer above this and twice what noise makes of it is not called a match.
+_LEFT = 0.2
+
+
+@dataclass(frozen=True)
+class ImageMatching(ImageAttack):
+    """Search for the pictures, and labels where they are not known, whose gradient is nearest to the one that is seen.
+
+    objective: "cosine" (1 - cos) or "squared" (|ghat - g|^2/|g|^2). weights: "global" or "layer" (the mean over parameters
+    of the distance of each; one with a huge gradient, often the last bias, else decides alone). tv: weight of the
+    anisotropic total variation of normalised pixels, the mean absolute difference of neighbours in either direction.
+
+    optimiser: "adam", "signed_adam" (Adam on the slope's signs), "soft_sign" (on ``tanh(t slope)/t``, t falling from 1 to 0)
+    or "lbfgs", which has no use for the next three. step: in normalised pixels; schedule: "constant", "milestones" (times .1
+    after 3/8, 5/8 and 7/8 of the iterations) or "cosine" (to zero); warmup: iterations in which the step grows to its full
+    size. iterations: of each of ``starts`` starts. keep: the "best" iterate, by the whole objective, or the "last"; of the
+    starts the one whose objective is least. start: "normal" (standard, in normalised units), "uniform" or "grey" (.5 and a
+    hundredth of noise). boxed: pixels are kept in [0, 1] after every step; else they are cut to it at the end.
+
+    labels: what is done where they are not given, a strategy of ``attack.image.labels`` or "joint": soft labels, variables
+    of the search (Zhu et al. 2019). informed: uses what the server knows of the defense (``attack.image.known``), the kept
+    entries of a pruned gradient, say; else the gradient is matched as it is seen, as published attacks do.
+    """
+
+    name: ClassVar[str] = "matching"
+    objective: str = "cosine"
+    weights: str = "global"
+    tv: float = 1e-3
+    optimiser: str = "signed_adam"
+    step: float = 0.1
+    schedule: str = "milestones"
+    warmup: int = 0
+    iterations: int = 2000
+    keep: str = "best"
+    starts: int = 1
+    start: str = "normal"
+    boxed: bool = True
+    labels: str = "auto"
+    informed: bool = True
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("objective", OBJECTIVES),
+            ("weights", WEIGHTS),
+            ("optimiser", OPTIMISERS),
+            ("schedule", SCHEDULES),
+            ("keep", KEEPS),
+            ("start", STARTS),
+        ):
+            checks.choice(name, getattr(self, name), tuple(allowed))
+        checks.real("tv", self.tv, 0.0)
+        if checks.real("step", self.step, 0.0, 1e3) == 0.0:
+            raise ValueError("step must be positive; got 0")
+        checks.integer("warmup", self.warmup, 0)
+        checks.integer("iterations", self.iterations, 1)
+        checks.integer("starts", self.starts, 1, 1000)
+        for name in ("boxed", "informed"):
+            checks.instance(name, getattr(self, name), bool)
+        checks.instance("labels", self.labels, str)
+
+
+def invert(
+    observation: ImageObservation,
+    attack: ImageMatching,
+    *,
+    labels: torch.Tensor | None,
+    seed: int,
+    progress: Progress | None,
+) -> Inversion:
+    """The pictures of the best start; see ``attack.image.inversion.invert``. Interrupted from outside it has no result.
+
+    Raises ``TypeError`` for a defense that the server's model does not cover, ``ValueError`` for an unknown strategy of
+    labels, ``InversionError`` for a gradient that is zero or where no start has a finite value.
+    """
+    checks.instance("attack", attack, ImageMatching)
+    began = time.perf_counter()
+    known, labels_from = _labels(observation, attack, labels)
+    objective = _objective(observation, attack, known)
+    network, B = observation.network, observation.batch_size
+    ended: list[Found] = []
+    for index in range(attack.starts):
+        start = objective.picture.start(seed, index)
+        limits = objective.picture.limits()
+        if known is None:
+            shape, place = (B, network.classes), network.device
+            start += (normal(shape, seed, "labels", index, device=place, dtype=network.dtype),)
+            limits += (None,)
+        ended.append(
+            minimise(objective, start, attack, limits=limits, report=_report(progress, attack, ended))
+        )
+    kept = min(range(len(ended)), key=lambda i: ended[i].value)
+    best, iterations = ended[kept], sum(end.iterations for end in ended)
+
+    def seen(status: str, warnings: tuple[str, ...], value: float | None) -> InversionDiagnostics:
+        return InversionDiagnostics(
+            status,
+            warnings,
+            value,
+            iterations=iterations,
+            starts=len(ended),
+            start_kept=kept,
+            seconds=time.perf_counter() - began,
+            labels_from=labels_from,
+        )
+
+    if not math.isfinite(best.value):
+        reason = "no start gives a finite value: the step may be too large"
+        raise InversionError(reason, seen("failed", (reason,), None))
+    images = objective.picture.images(best.variables).detach().clamp(0.0, 1.0)
+    found = best.variables[-1].argmax(dim=1) if known is None else known
+    misfit, floor = objective.matched(best.variables), objective.misfit.floor
+    warnings = (
+        (f"the gradient is matched to {misfit:.2g} only, where noise alone makes {floor:.2g}",)
+        if misfit > _LEFT + 2 * floor
+        else ()
+    )
+    return Inversion(images, found, None, seen("suspect" if warnings else "ok", warnings, best.value))
+
+
+def _labels(
+    observation: ImageObservation, attack: ImageMatching, labels: torch.Tensor | None
+) -> tuple[torch.Tensor | None, str]:
+    """Known classes (B,), None where they are searched, and where they are from."""
+    if labels is not None:
+        return labels, "given"
+    if attack.labels == JOINT:
+        return None, JOINT
+    recovery = import_module("attack.image.labels")
+    found = recovery.recover_labels(observation, attack.labels)
+    return observation.network.checked_labels(found, observation.batch_size), attack.labels
+
+
+def _objective(
+    observation: ImageObservation, attack: ImageMatching, labels: torch.Tensor | None
+) -> Objective:
+    network = observation.network
+    model = model_of(observation) if attack.informed else as_seen(observation)
+    sizes = tuple(g.numel() for g in observation.gradients)
+    seen = observation.entries
+    if not seen.any():
+        reason = "the gradient is zero: it carries no trace of pictures"
+        raise InversionError(reason, InversionDiagnostics("failed", (reason,)))
+    misfit = Misfit.of(model, seen, sizes, kind=attack.objective, weights=attack.weights)
+    picture = Pixels(network, observation.batch_size, attack.start, attack.boxed)
+    return Objective(network, picture, misfit, labels, attack.tv)
+
+
+def _report(progress: Progress | None, attack: ImageMatching, ended: list[Found]) -> Report:
+    """Reports of the next start as ``progress`` has them: over all starts."""
+    done, least = len(ended) * attack.iterations, min((end.value for end in ended), default=math.inf)
+
+    def report(made: int, best: float) -> None:
+        if progress is not None:
+            progress(done + made, attack.starts * attack.iterations, min(best, least))
+
+    return report

@@ -1,0 +1,159 @@
+"""How far the gradient of guessed pictures is from the observed one, in which unit, and what else a search minimises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+
+from attack.image.known import Model
+from attack.image.pictures import Picture
+from attack.networks.image.network import ImageNetwork
+
+#: Of u and t, both (n,), and the square of the length of what is seen: a number, and its slope by u.
+_Distance = Callable[[torch.Tensor, torch.Tensor, float], tuple[float, torch.Tensor]]
+
+#: Pictures (B, C, H, W), pixels, to a number: what else is to be small, differentiable.
+Term = Callable[[torch.Tensor], torch.Tensor]
+
+WEIGHTS = ("global", "layer")
+
+
+def _squared(u: torch.Tensor, t: torch.Tensor, power: float) -> tuple[float, torch.Tensor]:
+    """``|u - t|^2 / |seen|^2``."""
+    off = u - t
+    return float(torch.dot(off, off)) / power, off.mul_(2 / power)
+
+
+def _cosine(u: torch.Tensor, t: torch.Tensor, power: float) -> tuple[float, torch.Tensor]:
+    """``1 - cos(u, t)``; 1 where one of them is zero."""
+    both = float(torch.linalg.vector_norm(u)) * float(torch.linalg.vector_norm(t))
+    if both == 0.0:
+        return 1.0, torch.zeros_like(u)
+    cosine = float(torch.dot(u, t)) / both
+    return 1 - cosine, (u * (cosine / float(torch.dot(u, u)))).sub_(t, alpha=1 / both)
+
+
+OBJECTIVES: Mapping[str, _Distance] = MappingProxyType({"cosine": _cosine, "squared": _squared})
+
+
+@dataclass(frozen=True, eq=False)
+class Misfit:
+    """The distance of a guessed gradient (n,) from what is known of the clean one, and its slope by the guess.
+
+    kind: a key of ``OBJECTIVES``. weights: "global" (one distance over all entries) or "layer" (the mean over parameters of
+    the distance of each; with noise each weighs as the share of its energy that is not noise, and one of nothing but zeros
+    or noise not at all). floor: the value that noise makes at the truth, in the mean.
+    """
+
+    model: Model
+    kind: str
+    sizes: tuple[int, ...]
+    shares: tuple[float, ...]
+    powers: tuple[float, ...]
+    floor: float
+
+    @staticmethod
+    def of(model: Model, seen: torch.Tensor, sizes: tuple[int, ...], *, kind: str, weights: str) -> Misfit:
+        """seen: the gradient (n,), other than zero; sizes: of its parameters."""
+        parts = sizes if weights == "layer" else (sum(sizes),)
+        powers = tuple(float(part.double().square().sum()) for part in seen.split(parts))
+        noise = [n * model.noise**2 for n in parts]
+        signal = [max(0.0, 1 - s / p) if p else 0.0 for s, p in zip(noise, powers, strict=True)]
+        if not any(signal):  # nothing stands out of the noise: every layer counts as it does without
+            signal = [float(p > 0) for p in powers]
+        total = sum(signal)
+        shares = tuple(s / total for s in signal)
+        floors = (_FLOORS[kind](min(1.0, s / p)) if p else 0.0 for s, p in zip(noise, powers, strict=True))
+        return Misfit(
+            model, kind, parts, shares, powers, sum(w * f for w, f in zip(shares, floors, strict=True))
+        )
+
+    def __call__(self, guess: torch.Tensor) -> tuple[float, torch.Tensor]:
+        entries, distance = self.model.entries, OBJECTIVES[self.kind]
+        compared, target = entries.compared(guess)
+        value, slopes, others = 0.0, [], []
+        for u, t, share, power in zip(
+            compared.split(self.sizes), target.split(self.sizes), self.shares, self.powers, strict=True
+        ):
+            if share == 0.0:
+                slopes.append(torch.zeros_like(u))
+                others.append(slopes[-1])
+                continue
+            one, slope = distance(u, t, power)
+            value += share * one
+            slopes.append(slope if share == 1.0 else slope.mul_(share))
+            if entries.moves:
+                others.append(distance(t, u, power)[1].mul_(share))
+        joined = slopes[0] if len(slopes) == 1 else torch.cat(slopes)
+        return value, entries.back(guess, joined, torch.cat(others) if others else joined)
+
+
+#: The value at the truth, of the share of what is seen that is noise.
+_FLOORS: Mapping[str, Callable[[float], float]] = MappingProxyType(
+    {"cosine": lambda share: 1 - math.sqrt(1 - share), "squared": lambda share: share}
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """What a search minimises, of variables: those of the picture and, where labels are None, logits (B, classes).
+
+    ``misfit + tv TV + sum_k w_k term_k``, with TV the anisotropic total variation of normalised pixels: the mean absolute
+    difference of neighbours along rows plus that along columns (Geiping et al. 2020).
+    """
+
+    network: ImageNetwork
+    picture: Picture
+    misfit: Misfit
+    labels: torch.Tensor | None
+    tv: float = 0.0
+    terms: tuple[tuple[float, Term], ...] = ()
+
+    def __call__(self, variables: Sequence[torch.Tensor]) -> tuple[float, Sequence[torch.Tensor]]:
+        """The value, and its slope by every variable; these have to require one."""
+        images = self.picture.images(variables)
+        guess = self.misfit.model.client(images, self._labels(variables))
+        with torch.no_grad():
+            value, slope = self.misfit(torch.cat([g.reshape(-1) for g in guess]))
+            outputs, slopes = list(guess), list(self.network.split(slope))
+            if self.tv:
+                variation, by_images = total_variation(images, self.network)
+                value += self.tv * variation
+                outputs.append(images)
+                slopes.append(by_images.mul_(self.tv))
+        for weight, term in self.terms:
+            extra = weight * term(images)
+            value += float(extra)
+            outputs.append(extra)
+            slopes.append(torch.ones_like(extra))
+        return value, torch.autograd.grad(outputs, list(variables), slopes)
+
+    def matched(self, variables: Sequence[torch.Tensor]) -> float:
+        """The misfit alone."""
+        guess = self.misfit.model.client(self.picture.images(variables), self._labels(variables))
+        with torch.no_grad():
+            return self.misfit(torch.cat([g.reshape(-1) for g in guess]))[0]
+
+    def _labels(self, variables: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.softmax(variables[-1], dim=1) if self.labels is None else self.labels
+
+
+def total_variation(images: torch.Tensor, network: ImageNetwork) -> tuple[float, torch.Tensor]:
+    """That of pixels (B, C, H, W), in normalised units, and its slope."""
+    x = network.normalised(images)
+    slope = torch.zeros_like(x)
+    value = 0.0
+    for dim in (2, 3):
+        side = x.shape[dim]
+        if side == 1:
+            continue
+        off = x.narrow(dim, 1, side - 1) - x.narrow(dim, 0, side - 1)
+        value += float(off.abs().mean())
+        sign = off.sign_().div_(off.numel())
+        slope.narrow(dim, 1, side - 1).add_(sign)
+        slope.narrow(dim, 0, side - 1).sub_(sign)
+    return value, network.scaled(slope)

@@ -1,0 +1,218 @@
+"""Descent from one start: Adam and its variants with signs, L-BFGS. Any attack that searches pictures may use it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+import scipy
+import torch
+
+from attack.image.pictures import Limits
+
+#: Of variables: a number and its slope by each of them.
+Function = Callable[[Sequence[torch.Tensor]], tuple[float, Sequence[torch.Tensor]]]
+
+#: Called with the iterations made and the best value so far.
+Report = Callable[[int, float], None]
+
+#: Iterations between two reports.
+_EVERY = 25
+
+#: Where a step decays, as fractions of the iterations, and by which factor (Geiping et al. 2020).
+_MILESTONES, _DECAY = (3 / 8, 5 / 8, 7 / 8), 0.1
+
+#: Adam's own numbers, the usual ones.
+_BETAS, _TINY = (0.9, 0.999), 1e-8
+
+#: Pairs that L-BFGS remembers; evaluations that it may make for an iteration; the slope at which it stops.
+_MEMORY, _EVALUATIONS, _FLAT = 50, 2, 1e-10
+
+KEEPS = ("best", "last")
+
+
+class Search(Protocol):
+    """What a specification says of its descent: keys of ``OPTIMISERS`` and ``SCHEDULES``; the step in the units of the
+    variables; iterations over which it grows to its full size at first (warmup); how many are made; which is kept."""
+
+    @property
+    def optimiser(self) -> str: ...
+    @property
+    def step(self) -> float: ...
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def iterations(self) -> int: ...
+    @property
+    def keep(self) -> str: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Where one start ended: its variables and their value; inf where no iterate has a finite one."""
+
+    variables: tuple[torch.Tensor, ...]
+    value: float
+    iterations: int
+    evaluations: int
+
+
+#: Of a slope (changed in place), the iterations made and all of them: what Adam receives.
+_Change = Callable[[torch.Tensor, int, int], torch.Tensor]
+
+
+def _as_it_is(slope: torch.Tensor, done: int, total: int) -> torch.Tensor:
+    return slope
+
+
+def _hard(slope: torch.Tensor, done: int, total: int) -> torch.Tensor:
+    return slope.sign_()
+
+
+def _soft(slope: torch.Tensor, done: int, total: int) -> torch.Tensor:
+    """``tanh(t g)/t``, t from 1 to 0: the slope, more and more, and never more than 1/t of it (breaching's "soft")."""
+    left = 1 - done / total
+    return slope.mul_(left).tanh_().div_(left)
+
+
+#: A factor of the step after a fraction of the iterations.
+SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
+    {
+        "constant": lambda part: 1.0,
+        "milestones": lambda part: _DECAY ** sum(part >= m for m in _MILESTONES),
+        "cosine": lambda part: 0.5 * (1 + math.cos(math.pi * part)),
+    }
+)
+
+
+def rate(search: Search, done: int) -> float:
+    """The step of the iteration after ``done`` ones."""
+    grown = min(1.0, (done + 1) / search.warmup) if search.warmup else 1.0
+    return search.step * grown * SCHEDULES[search.schedule](done / search.iterations)
+
+
+def _adam(change: _Change) -> Callable[..., Found]:
+    def descend(
+        function: Function,
+        start: Sequence[torch.Tensor],
+        search: Search,
+        *,
+        limits: Sequence[Limits],
+        report: Report,
+    ) -> Found:
+        """Written out, as ``torch.optim`` takes seconds for its first step and more than this for each."""
+        variables = [v.detach().clone().requires_grad_() for v in start]
+        means, powers = ([torch.zeros_like(v) for v in variables] for _ in range(2))
+        best, least, last = tuple(start), math.inf, math.inf
+        done = 0
+        while True:
+            last, slopes = function(variables)
+            if not math.isfinite(last):
+                break
+            if last < least:
+                least, best = last, tuple(v.detach().clone() for v in variables)
+            if done == search.iterations:
+                break
+            size = rate(search, done) / (1 - _BETAS[0] ** (done + 1))
+            spread = math.sqrt(1 - _BETAS[1] ** (done + 1))
+            with torch.no_grad():
+                for v, slope, mean, power, limit in zip(
+                    variables, slopes, means, powers, limits, strict=True
+                ):
+                    told = change(slope, done, search.iterations)
+                    mean.lerp_(told, 1 - _BETAS[0])
+                    power.mul_(_BETAS[1]).addcmul_(told, told, value=1 - _BETAS[1])
+                    v.addcdiv_(mean, power.sqrt().div_(spread).add_(_TINY), value=-size)
+                    if limit is not None:
+                        v.clamp_(*limit)
+            done += 1
+            if done % _EVERY == 0:
+                report(done, least)
+        if search.keep == "last" and math.isfinite(last):
+            best, least = tuple(v.detach() for v in variables), last
+        return Found(best, least, done, done + 1)
+
+    return descend
+
+
+def _lbfgs(
+    function: Function,
+    start: Sequence[torch.Tensor],
+    search: Search,
+    *,
+    limits: Sequence[Limits],
+    report: Report,
+) -> Found:
+    """SciPy's L-BFGS-B (a line search with the strong Wolfe conditions) within the limits; the last iterate is the best. It
+    stops early at a vanishing slope, or where no step improves the value. Neither step nor schedule play a part."""
+    shapes, sizes = [v.shape for v in start], [v.numel() for v in start]
+    least, done = math.inf, 0
+
+    def variables(z: np.ndarray) -> list[torch.Tensor]:
+        parts = torch.from_numpy(z).to(start[0]).split(sizes)
+        return [p.view(s).requires_grad_() for p, s in zip(parts, shapes, strict=True)]
+
+    def at(z: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal least
+        value, slopes = function(variables(z))
+        least = min(least, value)
+        return value, torch.cat([s.flatten() for s in slopes]).double().cpu().numpy()
+
+    def after(z: np.ndarray) -> None:
+        nonlocal done
+        done += 1
+        if done % _EVERY == 0:
+            report(done, least)
+
+    flat = torch.cat([v.flatten() for v in start]).double().cpu().numpy()
+    options = {
+        "maxiter": search.iterations,
+        "maxfun": _EVALUATIONS * search.iterations,
+        "maxcor": _MEMORY,
+        "ftol": 0.0,
+        "gtol": _FLAT,
+    }
+    end = scipy.optimize.minimize(
+        at, flat, jac=True, method="L-BFGS-B", bounds=_box(limits, shapes), callback=after, options=options
+    )
+    value = float(end.fun)
+    found = tuple(v.detach() for v in variables(end.x))
+    return Found(found, value if math.isfinite(value) else math.inf, int(end.nit), int(end.nfev))
+
+
+def _box(limits: Sequence[Limits], shapes: Sequence[torch.Size]) -> scipy.optimize.Bounds | None:
+    if all(limit is None for limit in limits):
+        return None
+
+    def side(index: int) -> np.ndarray:
+        ends = []
+        for limit, shape in zip(limits, shapes, strict=True):
+            free = torch.full(shape, math.inf if index else -math.inf, dtype=torch.float64)
+            ends.append(free if limit is None else limit[index].double().cpu().expand(shape))
+        return torch.cat([end.flatten() for end in ends]).numpy()
+
+    return scipy.optimize.Bounds(side(0), side(1))
+
+
+OPTIMISERS: Mapping[str, Callable[..., Found]] = MappingProxyType(
+    {"adam": _adam(_as_it_is), "signed_adam": _adam(_hard), "soft_sign": _adam(_soft), "lbfgs": _lbfgs}
+)
+
+
+def minimise(
+    function: Function,
+    start: Sequence[torch.Tensor],
+    search: Search,
+    *,
+    limits: Sequence[Limits],
+    report: Report = lambda done, best: None,
+) -> Found:
+    """Descend from ``start`` within ``limits``, one for each variable. The value of an iterate is of the whole function;
+    "best" keeps the one with the least, "last" the last."""
+    return OPTIMISERS[search.optimiser](function, start, search, limits=limits, report=report)

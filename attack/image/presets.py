@@ -1,0 +1,69 @@
+"""Published gradient matching, as settings of ``ImageMatching``.
+
+They match a gradient as it is seen (``informed=False``), as published; ``dataclasses.replace(..., informed=True)`` gives
+each of them what the server knows of a defense. Total variation is ours everywhere: anisotropic, mean absolute differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from attack.image.matching import ImageMatching
+
+#: Zhu, Liu, Han 2019 (arXiv 1906.08935): squared distance, L-BFGS, soft labels searched with the pictures.
+DLG = ImageMatching(
+    objective="squared",
+    optimiser="lbfgs",
+    tv=0.0,
+    iterations=300,
+    keep="last",
+    boxed=False,
+    labels="joint",
+    informed=False,
+)
+
+#: Zhao, Mopuri, Bilen 2020 (arXiv 2001.02610): the label of one picture from the signs of the last layer's gradient.
+IDLG = ImageMatching(
+    objective="squared",
+    optimiser="lbfgs",
+    tv=0.0,
+    iterations=300,
+    keep="last",
+    boxed=False,
+    labels="idlg",
+    informed=False,
+)
+
+#: Geiping et al. 2020 (arXiv 2003.14053), the settings of their code for a ConvNet on CIFAR-10.
+INVERTING_GRADIENTS = ImageMatching(tv=1e-6, iterations=4800, keep="last", labels="idlg", informed=False)
+
+#: "modern" of the library breaching: the same objective, softer signs. Its start in patterns and its isotropic total
+#: variation over colours are not taken over.
+MODERN = ImageMatching(
+    optimiser="soft_sign", schedule="cosine", warmup=50, tv=0.1, iterations=24_000, informed=False
+)
+
+#: Yin et al. 2021 (arXiv 2104.07586) as breaching has it, without statistics of batch norm, which are not seen here, and
+#: without noise on the slope: squared distance, in units of the observed one's square, so that tv has another unit.
+SEE_THROUGH = ImageMatching(
+    objective="squared",
+    optimiser="adam",
+    schedule="cosine",
+    warmup=50,
+    tv=1e-4,
+    iterations=20_000,
+    labels="yin",
+    informed=False,
+)
+
+#: By name.
+PRESETS: Mapping[str, ImageMatching] = MappingProxyType(
+    {
+        "dlg": DLG,
+        "idlg": IDLG,
+        "inverting-gradients": INVERTING_GRADIENTS,
+        "modern": MODERN,
+        "see-through": SEE_THROUGH,
+    }
+)
