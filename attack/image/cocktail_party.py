@@ -15,8 +15,14 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from attack.image.adam import minimise
-from attack.image.feature_inversion import FeatureInversion, invert_features, total_variation
+from attack.image.feature_inversion import (
+    FeatureInversion,
+    best_of,
+    by_autograd,
+    invert_features,
+    reported,
+    total_variation,
+)
 from attack.image.head_gradient import head_gradient, on_pixels, pictures_of
 from attack.image.inversion import (
     ImageAttack,
@@ -26,6 +32,7 @@ from attack.image.inversion import (
     Progress,
 )
 from attack.image.observed import ImageObservation
+from attack.image.optimise import KEEPS, OPTIMISERS, SCHEDULES, minimise
 from attack.streams import normal, numpy_generator
 from bounds import checks
 
@@ -66,12 +73,18 @@ class CocktailParty(ImageAttack):
     iterations: int = 3_000
     step: float = 0.01
     starts: int = 2
+    optimiser: str = "adam"
+    schedule: str = "cosine"
+    warmup: int = 0
+    keep: str = "best"
     lengths: str = "bias"
     pictures: FeatureInversion = field(default_factory=FeatureInversion)
 
     def __post_init__(self) -> None:
         checks.choice("method", self.method, METHODS)
         checks.choice("lengths", self.lengths, LENGTHS)
+        for name, allowed in (("optimiser", OPTIMISERS), ("schedule", SCHEDULES), ("keep", KEEPS)):
+            checks.choice(name, getattr(self, name), tuple(allowed))
         for name in ("decorrelation", "temperature", "tv", "sign", "step"):
             checks.real(name, getattr(self, name), 0.0)
         checks.integer("iterations", self.iterations, 1)
@@ -190,13 +203,12 @@ def _by_negentropy(
             free = torch.linalg.qr(normal((B, B), seed, "unmixing", start, device="cpu", dtype=whole.dtype))[
                 0
             ]
-        found.append(
-            minimise(objective, free, iterations=attack.iterations, step=attack.step, progress=progress)
-        )
-    kept = min(range(len(found)), key=lambda i: found[i].value)
-    best = found[kept]
-    unit = best.point / torch.linalg.vector_norm(best.point, dim=1, keepdim=True)
-    return _Unmixed(unit, best.value, sum(one.iterations for one in found), kept)
+        report = reported(progress, start, attack.starts, attack.iterations)
+        found.append(minimise(by_autograd(objective), (free,), attack, limits=(None,), report=report))
+    kept = best_of(found)
+    free = found[kept].variables[0]
+    unit = free / torch.linalg.vector_norm(free, dim=1, keepdim=True)
+    return _Unmixed(unit, found[kept].value, sum(one.iterations for one in found), kept)
 
 
 def _by_fastica(

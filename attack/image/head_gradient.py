@@ -73,9 +73,7 @@ def on_pixels(network: ImageNetwork) -> bool:
 
 def pictures_of(network: ImageNetwork, features: torch.Tensor) -> torch.Tensor:
     """Pixels (n, C, H, W) of features (n, d) that are normalised pixels, cut to [0, 1]."""
-    normalised = features.view(-1, *network.shape)
-    std, mean = (torch.as_tensor(v).to(normalised)[:, None, None] for v in (network.std, network.mean))
-    return (normalised * std + mean).clamp(0, 1)
+    return network.pixels(features.view(-1, *network.shape)).clamp(0.0, 1.0)
 
 
 def is_relu(network: ImageNetwork) -> bool:
