@@ -156,6 +156,8 @@ def invert(
         filled = completed(seen, seen != 0, observation.batch_size)
         rows = torch.from_numpy(filled.rows) if filled.determined else rows
     steps = _steps(rows, observation.batch_size, _least(observation, rows))
+    sizes = steps[:, -1].abs()  # one whose part of the bias was pruned has no length
+    steps = steps[sizes > torch.finfo(torch.float32).eps * sizes.max()] if len(steps) else steps
     if not len(steps):
         raise InversionError(
             "the imprint layer's gradient has no steps: no picture, or noise hides them",
