@@ -95,7 +95,6 @@ def test_features_are_exact_to_rounding(network: ImageNetwork, dtype: torch.dtyp
 
 def test_exact_rows_give_pictures_and_say_when_they_cannot(network: ImageNetwork) -> None:
     images = grey(4)
-    seen = observe_images(NoDefense(), network, images, LABELS[:4])
     direct = on_pixels_network((1, 16, 16), 256)
     assert on_pixels(direct) and not on_pixels(network)
     found = invert(observe_images(NoDefense(), direct, images, LABELS[:4]), ExactRows())
