@@ -139,22 +139,27 @@ def test_exact_rows_survive_pruning_that_leaves_enough() -> None:
     assert psnr(images, invert(seen, ExactRows()).images).min() > 60
 
 
-@pytest.mark.parametrize(("B", "least"), [(4, 0.9), (8, 0.75)])
+@pytest.mark.parametrize(("B", "least"), [(4, 0.9), (8, 0.8)])
 def test_the_cocktail_party_hears_pictures(B: int, least: float) -> None:
-    """Mean |cosine| of the pictures found: .97 and .81 measured; patches of two photographs are not independent."""
-    images = patches(B)
+    """Mean |correlation| of pictures that are nearly uncorrelated, the pixels' means apart."""
+    batch = load_patches(8, 1, max_cosine=0.3)
+    images = torch.from_numpy(batch.pictures(batch.features))[:B]
     direct = on_pixels_network((3, 32, 32), 64)
     seen = observe_images(NoDefense(), direct, images, LABELS[:B])
-    found = invert(seen, CocktailParty(iterations=400, step=0.03, tv=0.3, starts=1))
-    assert found.features is not None and len(found.images) == B
-    truth, made = (nn.functional.normalize(z, dim=1) for z in (direct.features(images), found.features))
-    cosines = (truth @ made.T).abs().amax(dim=1)
-    assert cosines.mean() > least
-    assert psnr(images, found.images).mean() > 12
+    truth = direct.features(images)
+
+    def heard(attack: CocktailParty) -> float:
+        found = invert(seen, attack)
+        assert found.features is not None and len(found.images) == B
+        u, v = (
+            nn.functional.normalize(z - z.mean(dim=1, keepdim=True), dim=1) for z in (truth, found.features)
+        )
+        return float((u @ v.T).abs().amax(dim=1).mean())
+
+    found = heard(CocktailParty(iterations=250, step=0.05, tv=0.3, starts=1))
+    assert found > least
     # the control: principal components, where the search begins
-    first = invert(seen, CocktailParty(iterations=1, starts=1)).features
-    assert first is not None
-    assert (truth @ nn.functional.normalize(first, dim=1).T).abs().amax(dim=1).mean() < cosines.mean() - 0.05
+    assert heard(CocktailParty(iterations=1, starts=1)) < found - 0.05
 
 
 def test_options_are_checked(network: ImageNetwork) -> None:
