@@ -141,7 +141,8 @@ def test_exact_rows_survive_pruning_that_leaves_enough() -> None:
 
 @pytest.mark.parametrize(("B", "least"), [(4, 0.9), (8, 0.8)])
 def test_the_cocktail_party_hears_pictures(B: int, least: float) -> None:
-    """Mean |correlation| of pictures that are nearly uncorrelated, the pixels' means apart."""
+    """Mean |correlation| of pictures that are nearly uncorrelated, means apart: measured .93 and .83, principal components
+    .87 and .74."""
     batch = load_patches(8, 1, max_cosine=0.3)
     images = torch.from_numpy(batch.pictures(batch.features))[:B]
     direct = on_pixels_network((3, 32, 32), 64)
@@ -156,10 +157,13 @@ def test_the_cocktail_party_hears_pictures(B: int, least: float) -> None:
         )
         return float((u @ v.T).abs().amax(dim=1).mean())
 
-    found = heard(CocktailParty(iterations=250, step=0.05, tv=0.3, starts=1))
+    found = heard(CocktailParty(iterations=100, step=0.01, tv=0.3, starts=1))
     assert found > least
-    # the control: principal components, where the search begins
-    assert heard(CocktailParty(iterations=1, starts=1)) < found - 0.05
+    # the control: principal components, which are uncorrelated too
+    rows = seen.gradient("1.weight")
+    principal = torch.linalg.svd(rows - rows.mean(dim=1, keepdim=True), full_matrices=False)[2][:B]
+    u = nn.functional.normalize(truth - truth.mean(dim=1, keepdim=True), dim=1)
+    assert float((u @ principal.T).abs().amax(dim=1).mean()) < found - 0.04
 
 
 def test_options_are_checked(network: ImageNetwork) -> None:

@@ -56,7 +56,8 @@ class CocktailParty(ImageAttack):
     pictures, plus ``sign`` times the smaller of the lengths of a feature's positive and negative part, where features are
     known to be of one sign (the paper's objective; its published settings are the defaults of decorrelation, temperature, tv
     and sign, with 25,000 iterations of step .001: fewer of a larger one, which fades, end at the same place). "fastica":
-    scikit-learn's. starts: of which the smallest objective counts.
+    scikit-learn's. starts: of which the smallest objective counts, the first at FastICA's components, the second at the
+    principal ones, where the paper begins (and where decorrelation holds it: negentropies are of the order .001).
 
     lengths: "bias" divides a feature by the same mixture of the bias' gradient, which is its length and sign if it is
     alone; "range" (the paper's, and where there is no bias) stretches a picture to [0, 1], the sign being that of its mean.
@@ -198,17 +199,24 @@ def _by_negentropy(
 
     found = []
     for start in range(attack.starts):
-        free = torch.eye(B, dtype=whole.dtype)
-        if start:
-            free = torch.linalg.qr(normal((B, B), seed, "unmixing", start, device="cpu", dtype=whole.dtype))[
-                0
-            ]
+        free = _start(white, attack, seed, start)
         report = reported(progress, start, attack.starts, attack.iterations)
         found.append(minimise(by_autograd(objective), (free,), attack, limits=(None,), report=report))
     kept = best_of(found)
     free = found[kept].variables[0]
     unit = free / torch.linalg.vector_norm(free, dim=1, keepdim=True)
     return _Unmixed(unit, found[kept].value, sum(one.iterations for one in found), kept)
+
+
+def _start(white: _White, attack: CocktailParty, seed: int, index: int) -> torch.Tensor:
+    """Where the search of that number begins: FastICA's components, the principal ones (the paper's start), random ones."""
+    B = len(white.means)
+    if index == 0:
+        return _fastica(white, attack, seed, index)[0]
+    if index == 1:
+        return torch.eye(B, dtype=white.signals.dtype)
+    drawn = normal((B, B), seed, "unmixing", index, device="cpu", dtype=white.signals.dtype)
+    return torch.linalg.qr(drawn)[0]
 
 
 def _by_fastica(
@@ -218,23 +226,24 @@ def _by_fastica(
     seed: int,
     progress: Progress | None,
 ) -> _Unmixed:
+    found = [_fastica(white, attack, seed, index) for index in range(attack.starts)]
+    values = [-float(_negentropy(unmixing @ white.signals).mean()) for unmixing, _ in found]
+    kept = values.index(min(values))
+    return _Unmixed(found[kept][0], values[kept], sum(iterations for _, iterations in found), kept)
+
+
+def _fastica(white: _White, attack: CocktailParty, seed: int, index: int) -> tuple[torch.Tensor, int]:
+    """Unit rows (B, B) that scikit-learn's FastICA ends in from the start of that number, and its iterations."""
     from sklearn.decomposition import FastICA  # which brings half of scikit-learn
     from sklearn.exceptions import ConvergenceWarning
 
-    best: tuple[float, int, torch.Tensor, int] | None = None
-    for start in range(attack.starts):
-        state = int(numpy_generator(seed, "fastica", start).integers(2**31))
-        separate = FastICA(whiten=False, fun="logcosh", random_state=state, max_iter=attack.iterations)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            separate.fit(white.signals.T.numpy())
-        unmixing = torch.from_numpy(np.ascontiguousarray(separate.components_))
-        unmixing = unmixing / torch.linalg.vector_norm(unmixing, dim=1, keepdim=True)
-        value = -float(_negentropy(unmixing @ white.signals).mean())
-        if best is None or value < best[0]:
-            best = (value, start, unmixing, int(separate.n_iter_))
-    assert best is not None  # there is a start
-    return _Unmixed(best[2], best[0], best[3], best[1])
+    state = int(numpy_generator(seed, "fastica", index).integers(2**31))
+    separate = FastICA(whiten=False, fun="logcosh", random_state=state, max_iter=attack.iterations)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        separate.fit(white.signals.T.numpy())
+    unmixing = torch.from_numpy(np.ascontiguousarray(separate.components_))
+    return unmixing / torch.linalg.vector_norm(unmixing, dim=1, keepdim=True), int(separate.n_iter_)
 
 
 _SEPARATE = dict(zip(METHODS, (_by_negentropy, _by_fastica), strict=True))
