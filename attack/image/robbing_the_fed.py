@@ -88,7 +88,8 @@ def imprinted(
 ) -> ImageNetwork:
     """The network with the layer in front: ``bins`` thresholds at the quantiles of the mean brightness of a picture, that of
     ``pictures`` (n, C, H, W), pixels in [0, 1], that the server has, else a Gaussian's of this mean and standard deviation.
-    gain: how much of the layer is added to every pixel.
+    gain: how much of the layer is added to every pixel; with it grows the layer's share of the gradient, which noise
+    and pruning then spare, and what follows is disturbed, so that local steps move it more.
 
     Raises ``ValueError`` or ``TypeError`` on bad input.
     """
