@@ -31,7 +31,7 @@ _DUMMIES = 64
 _OPPOSED = 0.1
 
 #: Counts that are off by more than this, a standard deviation, are not told by mean outputs.
-_UNSURE = 0.25
+_UNSURE = 0.1
 
 #: Weight of the equation that the counts sum to B.
 _SUM = 10.0
@@ -76,7 +76,7 @@ def recover_labels(observation: ImageObservation, strategy: str = "auto") -> tor
 
 def chosen_strategy(observation: ImageObservation) -> str:
     """The strategy that errs least where they were compared: "idlg" for one sample. Where outputs differ so little from
-    picture to picture (of noise) that they tell counts to a quarter, as those of a fresh network do, "ilrg", or "llg-dummy"
+    picture to picture (of noise) that they tell counts to a tenth, as those of a fresh network do, "ilrg", or "llg-dummy"
     without an output bias or where pruning may have left next to nothing of it; of a trained network "yin", or "llg" where
     labels must repeat."""
     network, B = observation.network, observation.batch_size
