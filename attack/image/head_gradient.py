@@ -52,7 +52,8 @@ def head_gradient(observation: ImageObservation, *, rank: int | None = None) -> 
     weight, bias = (_seen(observation, network.attacked, kind) for kind in ("weight", "bias"))
     output_weight, output_bias = (_seen(observation, network.output, kind) for kind in ("weight", "bias"))
     assert weight is not None and output_weight is not None  # linear layers have weights
-    sure, left, filled = np.ones(len(weight), dtype=bool), None, False
+    sure: np.ndarray = np.ones(len(weight), dtype=bool)
+    left, filled = None, False
     if isinstance(observation.defense, GradientPruning) and observation.defense.ratio > 0:
         rows = weight if bias is None else np.column_stack([weight, bias])
         limit = _threshold(observation, f"{network.attacked}.weight")
@@ -62,7 +63,7 @@ def head_gradient(observation: ImageObservation, *, rank: int | None = None) -> 
             weight, bias = found.rows[:, : weight.shape[1]], None if bias is None else found.rows[:, -1]
             sure, filled = found.sure, True
     if isinstance(observation.defense, Dropout):  # a dropped neuron shows nothing, active or not
-        sure = weight.any(axis=1)
+        sure = (weight != 0).any(axis=1)
     return HeadGradient(weight, bias, output_weight, output_bias, sure, left, filled)
 
 
