@@ -21,7 +21,7 @@ from attack.image.observed import observe_images
 from attack.networks.image.convnet import conv_net, seeded
 from attack.networks.image.head import Head
 from attack.networks.image.network import ImageNetwork
-from bounds import GradientNoise, GradientPruning, NoDefense
+from bounds import Dropout, GradientClipping, GradientNoise, GradientPruning, NoDefense
 
 LABELS = torch.tensor([1, 4, 4, 7, 0, 2, 9, 3])
 
@@ -95,15 +95,18 @@ def test_features_are_exact_to_rounding(network: ImageNetwork, dtype: torch.dtyp
 
 def test_exact_rows_give_pictures_and_say_when_they_cannot(network: ImageNetwork) -> None:
     images = grey(4)
-    seen = observe_images(NoDefense(), network, images, LABELS[:4])
     direct = on_pixels_network((1, 16, 16), 256)
     assert on_pixels(direct) and not on_pixels(network)
     found = invert(observe_images(NoDefense(), direct, images, LABELS[:4]), ExactRows())
     assert psnr(images, found.images).min() > 80 and found.diagnostics.iterations == 0
     assert found.labels is not None and sorted(found.labels.tolist()) == sorted(LABELS[:4].tolist())
-    made = invert(seen, ExactRows(pictures=FeatureInversion(iterations=150, tv=1e-3)))
-    guess = psnr(images, torch.full_like(images, float(images.mean())))
-    assert psnr(images, made.images).mean() > guess.mean() + 3
+    deep = conv_net((1, 16, 16), 10, channels=(4,), head=Head(m=256), mean=(0.45,), std=(0.2,))
+    shown = images.float()  # 1024 features of a picture of 256 pixels
+    made = invert(
+        observe_images(NoDefense(), deep, shown, LABELS[:4]),
+        ExactRows(pictures=FeatureInversion(iterations=150, tv=1e-3)),
+    )
+    assert psnr(shown, made.images).min() > 25
     for defense in (GradientNoise(1e-3), GradientPruning(0.9)):
         with pytest.raises(InversionError):
             invert(observe_images(defense, network, images, LABELS[:4]), ExactRows(max_starts=20))
@@ -120,37 +123,51 @@ def test_pruned_rows_are_filled_in_by_their_rank() -> None:
     kept = np.abs(rows) >= np.quantile(np.abs(rows), 0.3)
     limit = float(np.abs(rows[kept]).min())
     found = completed(np.where(kept, rows, 0.0), kept, 3, limit=limit)
-    assert found.determined and found.sure.all()
-    np.testing.assert_allclose(found.rows, rows, atol=1e-6 * np.abs(rows).max())
+    assert found.determined and not found.sure.all()  # one row is small everywhere
+    assert found.sure.mean() > 0.9
+    np.testing.assert_allclose(found.rows[found.sure], rows[found.sure], atol=1e-6 * np.abs(rows).max())
     few = np.abs(rows) >= np.quantile(np.abs(rows), 0.95)
     assert not completed(np.where(few, rows, 0.0), few, 3).determined
     assert not completed(np.where(kept, rows, 0.0), kept, 2, limit=limit).determined
 
 
-def test_exact_rows_survive_pruning_that_leaves_enough() -> None:
+def test_exact_rows_survive_what_leaves_enough() -> None:
     direct = on_pixels_network((1, 8, 8), 128)
     images = grey(2)[..., ::2, ::2]
-    seen = observe_images(GradientPruning(0.5), direct, images, LABELS[:2], scope="layer")
-    assert head_gradient(seen).filled
-    assert psnr(images, invert(seen, ExactRows()).images).min() > 60
+    pruned = observe_images(GradientPruning(0.5), direct, images, LABELS[:2], scope="layer")
+    assert head_gradient(pruned).filled
+    for defense in (GradientPruning(0.5), Dropout(0.5, per_sample=False), GradientClipping(0.1)):
+        found = invert(observe_images(defense, direct, images, LABELS[:2]), ExactRows())
+        assert psnr(images, found.images).min() > 60, defense
+    with pytest.raises(InversionError):  # patterns are not those of the features
+        invert(observe_images(Dropout(0.5), direct, images, LABELS[:2]), ExactRows(max_starts=20))
 
 
-@pytest.mark.parametrize(("B", "least"), [(4, 0.9), (8, 0.75)])
+@pytest.mark.parametrize(("B", "least"), [(4, 0.9), (8, 0.8)])
 def test_the_cocktail_party_hears_pictures(B: int, least: float) -> None:
-    """Mean |cosine| of the pictures found: .97 and .81 measured; patches of two photographs are not independent."""
-    images = patches(B)
+    """Mean |correlation| of pictures that are nearly uncorrelated, means apart: measured .94 and .87, principal components
+    .87 and .74."""
+    batch = load_patches(8, 1, max_cosine=0.3)
+    images = torch.from_numpy(batch.pictures(batch.features))[:B]
     direct = on_pixels_network((3, 32, 32), 64)
     seen = observe_images(NoDefense(), direct, images, LABELS[:B])
-    found = invert(seen, CocktailParty(iterations=400, step=0.03, tv=0.3, starts=1))
-    assert found.features is not None and len(found.images) == B
-    truth, made = (nn.functional.normalize(z, dim=1) for z in (direct.features(images), found.features))
-    cosines = (truth @ made.T).abs().amax(dim=1)
-    assert cosines.mean() > least
-    assert psnr(images, found.images).mean() > 12
-    # the control: principal components, where the search begins
-    first = invert(seen, CocktailParty(iterations=1, starts=1)).features
-    assert first is not None
-    assert (truth @ nn.functional.normalize(first, dim=1).T).abs().amax(dim=1).mean() < cosines.mean() - 0.05
+    truth = direct.features(images)
+
+    def heard(attack: CocktailParty) -> float:
+        found = invert(seen, attack)
+        assert found.features is not None and len(found.images) == B
+        u, v = (
+            nn.functional.normalize(z - z.mean(dim=1, keepdim=True), dim=1) for z in (truth, found.features)
+        )
+        return float((u @ v.T).abs().amax(dim=1).mean())
+
+    found = heard(CocktailParty(iterations=200, step=0.01, starts=1))
+    assert found > least
+    # the control: principal components, which are uncorrelated too
+    rows = seen.gradient("1.weight")
+    principal = torch.linalg.svd(rows - rows.mean(dim=1, keepdim=True), full_matrices=False)[2][:B]
+    u = nn.functional.normalize(truth - truth.mean(dim=1, keepdim=True), dim=1)
+    assert float((u @ principal.T).abs().amax(dim=1).mean()) < found - 0.04
 
 
 def test_options_are_checked(network: ImageNetwork) -> None:

@@ -82,6 +82,8 @@ def test_what_a_strategy_cannot_do_is_told(network: ImageNetwork) -> None:
     seen = observe_images(NoDefense(), network, *batch(2, 0))
     with pytest.raises(ValueError, match="one sample"):
         recover_labels(seen, "idlg")
+    with pytest.raises(ValueError, match="no label twice"):
+        recover_labels(observe_images(NoDefense(), network, *batch(11, 0)), "yin")
     with pytest.raises(ValueError, match="strategy must be one of"):
         recover_labels(seen, "magic")
     bare = conv_net(SHAPE, 10, channels=(4,), head=Head(m=16, bias=False))
@@ -89,5 +91,6 @@ def test_what_a_strategy_cannot_do_is_told(network: ImageNetwork) -> None:
     for strategy in ("bias", "ilrg"):
         with pytest.raises(ValueError, match="output bias"):
             recover_labels(without, strategy)
+    assert len(recover_labels(observe_images(NoDefense(), network, *batch(11, 0)))) == 11
     assert chosen_strategy(without) == "llg-dummy" and chosen_strategy(seen) == "ilrg"
     assert set(STRATEGIES) == {"idlg", "yin", "llg", "llg-dummy", "bias", "ilrg", "exact"}

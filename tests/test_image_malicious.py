@@ -14,7 +14,7 @@ from attack.networks.image.convnet import conv_net
 from attack.networks.image.head import Head
 from attack.networks.image.network import ImageNetwork
 from attack.streams import uniform
-from bounds import GradientClipping, GradientNoise, NoDefense
+from bounds import GradientClipping, GradientNoise, GradientPruning, NoDefense
 
 SHAPE = (3, 8, 8)
 
@@ -71,6 +71,11 @@ def test_what_robbing_needs_and_what_stops_it(network: ImageNetwork) -> None:
     robbed = imprinted(network, 64)
     clipped = observe_images(GradientClipping(1e-3), robbed, images, [0, 1])  # a factor changes no quotient
     assert psnr(images, invert(clipped, RobbingTheFed()).images).min() > 60
+    pruned = observe_images(GradientPruning(0.9), robbed, images, [0, 1], scope="layer")
+    try:
+        assert torch.isfinite(invert(pruned, RobbingTheFed()).images).all()
+    except InversionError as error:
+        assert "no steps" in str(error)
     noisy = observe_images(GradientNoise(30.0), robbed, images, [0, 1], relative=True)
     with pytest.raises(InversionError, match="noise"):
         invert(noisy, RobbingTheFed())

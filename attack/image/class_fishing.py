@@ -27,7 +27,7 @@ from attack.image.inversion import (
 )
 from attack.image.observed import ImageObservation
 from attack.networks.image.network import ImageNetwork
-from bounds import DPSGD, GradientClipping, checks
+from bounds import DPSGD, GradientClipping, GradientPruning, LocalAggregation, checks
 
 #: Rows of one sample have a second singular value below this fraction of the first, without noise.
 _ALONE = 1e-2
@@ -103,8 +103,7 @@ def invert(
     seen = head_gradient(observation, rank=1)
     if seen.output_bias is None:
         raise ValueError(f"network must have a bias in its output layer {network.output!r}; it has none")
-    clipped = isinstance(observation.defense, (GradientClipping, DPSGD))  # of a scale that is not known
-    count = 1.0 if clipped else -float(seen.output_bias[attack.target])
+    count = _count(observation, float(seen.output_bias[attack.target]))
     if count < _HALF:
         reason = f"the batch has no sample of the target class {attack.target}: its bias' gradient says {count:.2g}"
         raise InversionError(
@@ -123,7 +122,8 @@ def invert(
         progress=progress,
     )
     several = round(count) > 1 or values[1] > _ALONE * values[0]
-    warnings = (f"{count:.2f} samples of class {attack.target}: a mixture",) if several else ()
+    rest = f"{count:.2g} samples of class {attack.target}, second singular value {values[1] / values[0]:.2g} of the first"
+    warnings = (f"a mixture of several samples, or noise: {rest}",) if several else ()
     return Inversion(
         made.images,
         torch.tensor([attack.target], device=network.device),
@@ -139,3 +139,14 @@ def invert(
             labels_from="the server's choice",
         ),
     )
+
+
+def _count(observation: ImageObservation, seen: float) -> float:
+    """Samples of the class, by its part of the output bias' gradient, minus one for each; one where the defense has hidden
+    it."""
+    defense = observation.defense
+    if isinstance(defense, (GradientClipping, DPSGD)) or (isinstance(defense, GradientPruning) and not seen):
+        return 1.0
+    if isinstance(defense, LocalAggregation) and defense.batches == "same":
+        return -seen / defense.steps
+    return -seen

@@ -15,8 +15,14 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from attack.image.adam import minimise
-from attack.image.feature_inversion import FeatureInversion, invert_features, total_variation
+from attack.image.feature_inversion import (
+    FeatureInversion,
+    best_of,
+    by_autograd,
+    invert_features,
+    reported,
+    total_variation,
+)
 from attack.image.head_gradient import head_gradient, on_pixels, pictures_of
 from attack.image.inversion import (
     ImageAttack,
@@ -26,6 +32,7 @@ from attack.image.inversion import (
     Progress,
 )
 from attack.image.observed import ImageObservation
+from attack.image.optimise import KEEPS, OPTIMISERS, SCHEDULES, minimise
 from attack.streams import normal, numpy_generator
 from bounds import checks
 
@@ -49,7 +56,8 @@ class CocktailParty(ImageAttack):
     pictures, plus ``sign`` times the smaller of the lengths of a feature's positive and negative part, where features are
     known to be of one sign (the paper's objective; its published settings are the defaults of decorrelation, temperature, tv
     and sign, with 25,000 iterations of step .001: fewer of a larger one, which fades, end at the same place). "fastica":
-    scikit-learn's. starts: of which the smallest objective counts.
+    scikit-learn's. starts: of which the smallest objective counts, the first at FastICA's components, the second at the
+    principal ones, where the paper begins (and where decorrelation holds it: negentropies are of the order .001).
 
     lengths: "bias" divides a feature by the same mixture of the bias' gradient, which is its length and sign if it is
     alone; "range" (the paper's, and where there is no bias) stretches a picture to [0, 1], the sign being that of its mean.
@@ -66,12 +74,18 @@ class CocktailParty(ImageAttack):
     iterations: int = 3_000
     step: float = 0.01
     starts: int = 2
+    optimiser: str = "adam"
+    schedule: str = "cosine"
+    warmup: int = 0
+    keep: str = "best"
     lengths: str = "bias"
     pictures: FeatureInversion = field(default_factory=FeatureInversion)
 
     def __post_init__(self) -> None:
         checks.choice("method", self.method, METHODS)
         checks.choice("lengths", self.lengths, LENGTHS)
+        for name, allowed in (("optimiser", OPTIMISERS), ("schedule", SCHEDULES), ("keep", KEEPS)):
+            checks.choice(name, getattr(self, name), tuple(allowed))
         for name in ("decorrelation", "temperature", "tv", "sign", "step"):
             checks.real(name, getattr(self, name), 0.0)
         checks.integer("iterations", self.iterations, 1)
@@ -185,18 +199,24 @@ def _by_negentropy(
 
     found = []
     for start in range(attack.starts):
-        free = torch.eye(B, dtype=whole.dtype)
-        if start:
-            free = torch.linalg.qr(normal((B, B), seed, "unmixing", start, device="cpu", dtype=whole.dtype))[
-                0
-            ]
-        found.append(
-            minimise(objective, free, iterations=attack.iterations, step=attack.step, progress=progress)
-        )
-    kept = min(range(len(found)), key=lambda i: found[i].value)
-    best = found[kept]
-    unit = best.point / torch.linalg.vector_norm(best.point, dim=1, keepdim=True)
-    return _Unmixed(unit, best.value, sum(one.iterations for one in found), kept)
+        free = _start(white, attack, seed, start)
+        report = reported(progress, start, attack.starts, attack.iterations)
+        found.append(minimise(by_autograd(objective), (free,), attack, limits=(None,), report=report))
+    kept = best_of(found)
+    free = found[kept].variables[0]
+    unit = free / torch.linalg.vector_norm(free, dim=1, keepdim=True)
+    return _Unmixed(unit, found[kept].value, sum(one.iterations for one in found), kept)
+
+
+def _start(white: _White, attack: CocktailParty, seed: int, index: int) -> torch.Tensor:
+    """Where the search of that number begins: FastICA's components, the principal ones (the paper's start), random ones."""
+    B = len(white.means)
+    if index == 0:
+        return _fastica(white, attack, seed, index)[0]
+    if index == 1:
+        return torch.eye(B, dtype=white.signals.dtype)
+    drawn = normal((B, B), seed, "unmixing", index, device="cpu", dtype=white.signals.dtype)
+    return torch.linalg.qr(drawn)[0]
 
 
 def _by_fastica(
@@ -206,23 +226,24 @@ def _by_fastica(
     seed: int,
     progress: Progress | None,
 ) -> _Unmixed:
+    found = [_fastica(white, attack, seed, index) for index in range(attack.starts)]
+    values = [-float(_negentropy(unmixing @ white.signals).mean()) for unmixing, _ in found]
+    kept = values.index(min(values))
+    return _Unmixed(found[kept][0], values[kept], sum(iterations for _, iterations in found), kept)
+
+
+def _fastica(white: _White, attack: CocktailParty, seed: int, index: int) -> tuple[torch.Tensor, int]:
+    """Unit rows (B, B) that scikit-learn's FastICA ends in from the start of that number, and its iterations."""
     from sklearn.decomposition import FastICA  # which brings half of scikit-learn
     from sklearn.exceptions import ConvergenceWarning
 
-    best: tuple[float, int, torch.Tensor, int] | None = None
-    for start in range(attack.starts):
-        state = int(numpy_generator(seed, "fastica", start).integers(2**31))
-        separate = FastICA(whiten=False, fun="logcosh", random_state=state, max_iter=attack.iterations)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            separate.fit(white.signals.T.numpy())
-        unmixing = torch.from_numpy(np.ascontiguousarray(separate.components_))
-        unmixing = unmixing / torch.linalg.vector_norm(unmixing, dim=1, keepdim=True)
-        value = -float(_negentropy(unmixing @ white.signals).mean())
-        if best is None or value < best[0]:
-            best = (value, start, unmixing, int(separate.n_iter_))
-    assert best is not None  # there is a start
-    return _Unmixed(best[2], best[0], best[3], best[1])
+    state = int(numpy_generator(seed, "fastica", index).integers(2**31))
+    separate = FastICA(whiten=False, fun="logcosh", random_state=state, max_iter=attack.iterations)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        separate.fit(white.signals.T.numpy())
+    unmixing = torch.from_numpy(np.ascontiguousarray(separate.components_))
+    return unmixing / torch.linalg.vector_norm(unmixing, dim=1, keepdim=True), int(separate.n_iter_)
 
 
 _SEPARATE = dict(zip(METHODS, (_by_negentropy, _by_fastica), strict=True))

@@ -43,12 +43,12 @@ def completed(seen: np.ndarray, kept: np.ndarray, rank: int, *, limit: float = m
     """
     filled = seen * kept
     for _ in range(_ROUGH):
-        left, values, right = np.linalg.svd(filled, full_matrices=False)
-        near = (left[:, :rank] * values[:rank]) @ right[:rank]
-        filled = np.where(kept, seen, np.clip(near, -limit, limit))
+        left, right = _leading(filled, rank)
+        filled = np.where(kept, seen, np.clip(left @ right, -limit, limit))
     sure = kept.sum(axis=1) >= rank + _MORE
     known, weights = (seen * kept)[sure], kept[sure].astype(np.float64)
-    columns, power, before, share = right[:rank].T, float(np.square(known).sum()), math.inf, 0.0
+    columns, power = np.linalg.qr(right.T)[0], float(np.square(known).sum())
+    before, share = math.inf, 0.0
     for _ in range(_STEPS if power else 0):
         factors = np.linalg.qr(_solved(known, weights, columns))[0]
         columns = np.linalg.qr(_solved(known.T, weights.T, factors))[0]
@@ -60,6 +60,15 @@ def completed(seen: np.ndarray, kept: np.ndarray, rank: int, *, limit: float = m
     rows = _solved(seen * kept, kept.astype(np.float64), columns) @ columns.T
     enough = bool((weights.sum(axis=0) >= rank + _MORE).all()) and weights.sum() > rank * sum(weights.shape)
     return Completed(rows, sure, share, enough and share <= _EXPLAINED)
+
+
+def _leading(rows: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Factors (m, rank), (rank, n) of the nearest rows of that rank, by the shorter side's second moments."""
+    if len(rows) <= rows.shape[1]:
+        left = np.linalg.eigh(rows @ rows.T)[1][:, -rank:]
+        return left, left.T @ rows
+    right = np.linalg.eigh(rows.T @ rows)[1][:, -rank:]
+    return rows @ right, right.T
 
 
 def _solved(seen: np.ndarray, weights: np.ndarray, columns: np.ndarray) -> np.ndarray:

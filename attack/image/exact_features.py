@@ -38,7 +38,8 @@ def exact_features(observation: ImageObservation, *, seed: int = 2, max_starts: 
     """The features of an observation, by the sparsity of ReLU's gradient: SPEAR's idea (Dimitrov et al. 2024) as
     ``attack.rows.outputs`` has it, with any weights, biases and number of outputs.
 
-    Of a pruned gradient the rows that are known after completion are used. Raises ``ReconstructionError`` where nothing
+    Of a pruned gradient the rows that are known after completion are used, under
+    dropout of one mask those that are left. Raises ``ReconstructionError`` where nothing
     explains the rows (noise, more features than dimensions, dropout of each sample for itself), ``ValueError`` where the
     hidden units are not ReLU of the attacked layer.
     """
@@ -49,8 +50,8 @@ def exact_features(observation: ImageObservation, *, seed: int = 2, max_starts: 
             f"features"
         )
     seen = head_gradient(observation)
-    whole = seen.left is None
-    if not whole and not seen.filled:
+    whole = seen.left is None and bool(seen.sure.all())
+    if seen.left is not None and not seen.filled:
         raise _failure(
             f"the entries that pruning has left do not determine the others (rank {B} leaves {seen.left:.2g})"
         )

@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from attack.image.adam import minimise
 from attack.image.feature_matching import cosine_mismatch, squared_mismatch
 from attack.image.head_gradient import on_pixels, pictures_of
 from attack.image.inversion import Progress
+from attack.image.optimise import KEEPS, OPTIMISERS, SCHEDULES, Found, Function, Report, minimise
+from attack.image.pictures import STARTS, Pixels
 from attack.networks.image.network import ImageNetwork
-from attack.streams import normal
 from bounds import checks
-
-#: Standard deviation of the pixels of a start around .5.
-_SPREAD = 0.1
 
 
 @dataclass(frozen=True)
 class FeatureInversion:
-    """Adam on pixels in [0, 1] from noise around grey, its step fading as a cosine, on the mismatch of features plus ``tv``
-    times the total variation (mean absolute difference of neighbours, as Kariyappa et al. 2023 have it, whose settings are
-    step .1, tv .1 and 25,000 iterations). The best iterate of the best start."""
+    """Descent on normalised pixels, kept in [0, 1], on the mismatch of features plus ``tv`` times the total variation (mean
+    absolute difference of neighbours), as Kariyappa et al. 2023 have it; step, schedule and tv are theirs, who make 25,000
+    iterations. The other options are those of ``attack.image.matching.ImageMatching``."""
 
     iterations: int = 1_000
-    step: float = 0.05
-    tv: float = 1e-3
+    step: float = 0.1
+    tv: float = 0.1
     starts: int = 1
+    start: str = "grey"
+    optimiser: str = "adam"
+    schedule: str = "cosine"
+    warmup: int = 0
+    keep: str = "best"
 
     def __post_init__(self) -> None:
-        checks.integer("iterations", self.iterations, 1)
-        checks.integer("starts", self.starts, 1)
-        checks.real("step", self.step, 0.0)
-        checks.real("tv", self.tv, 0.0)
+        for name, allowed in (
+            ("optimiser", OPTIMISERS),
+            ("schedule", SCHEDULES),
+            ("keep", KEEPS),
+            ("start", STARTS),
+        ):
+            checks.choice(name, getattr(self, name), tuple(allowed))
+        for name in ("iterations", "starts"):
+            checks.integer(name, getattr(self, name), 1)
+        checks.integer("warmup", self.warmup, 0)
+        for name in ("step", "tv"):
+            checks.real(name, getattr(self, name), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,35 +81,53 @@ def invert_features(
         images = pictures_of(network, wanted)
         return FeaturePictures(images, mismatch(network.features(images), wanted, weights), 0, None)
 
-    def objective(images: torch.Tensor) -> torch.Tensor:
-        value = mismatch(network.features(images), wanted, weights).sum()
-        return value + settings.tv * len(wanted) * total_variation(images) if settings.tv else value
+    picture = Pixels(network, len(wanted), settings.start)
 
-    found = []
-    for start in range(settings.starts):
-        noise = normal(
-            (len(wanted), *network.shape),
-            seed,
-            "pictures",
-            start,
-            device=network.device,
-            dtype=network.dtype,
+    def objective(normalised: torch.Tensor) -> torch.Tensor:
+        images = network.pixels(normalised)
+        value = mismatch(network.features(images), wanted, weights).sum()
+        return value + settings.tv * len(wanted) * total_variation(normalised) if settings.tv else value
+
+    found = [
+        minimise(
+            by_autograd(objective),
+            picture.start(seed, index),
+            settings,
+            limits=picture.limits(),
+            report=reported(progress, index, settings.starts, settings.iterations),
         )
-        found.append(
-            minimise(
-                objective,
-                (0.5 + _SPREAD * noise).clamp(0, 1),
-                iterations=settings.iterations,
-                step=settings.step,
-                box=(0.0, 1.0),
-                progress=progress,
-            )
-        )
-    kept = min(range(len(found)), key=lambda i: found[i].value)
-    images = found[kept].point
+        for index in range(settings.starts)
+    ]
+    kept = best_of(found)
+    images = picture.images(found[kept].variables).detach().clamp(0.0, 1.0)
     with torch.no_grad():
         left = mismatch(network.features(images), wanted)
     return FeaturePictures(images, left, sum(one.iterations for one in found), kept)
+
+
+def best_of(found: Sequence[Found]) -> int:
+    """Index of the start with the least value."""
+    return min(range(len(found)), key=lambda i: found[i].value)
+
+
+def by_autograd(objective: Callable[..., torch.Tensor]) -> Function:
+    """A differentiable objective of variables as ``attack.image.optimise`` asks for it."""
+
+    def at(variables: Sequence[torch.Tensor]) -> tuple[float, Sequence[torch.Tensor]]:
+        value = objective(*variables)
+        return float(value.detach()), torch.autograd.grad(value, list(variables))
+
+    return at
+
+
+def reported(progress: Progress | None, index: int, starts: int, iterations: int) -> Report:
+    """Reports of the start of that number as ``progress`` has them: over all starts."""
+
+    def report(made: int, best: float) -> None:
+        if progress is not None:
+            progress(index * iterations + made, starts * iterations, best)
+
+    return report
 
 
 def total_variation(images: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from attack.image.completion import completed
 from attack.image.observed import ImageObservation
 from attack.networks.image.network import ImageNetwork
 from attack.streams import uniform
-from bounds import GradientPruning
+from bounds import Dropout, GradientPruning
 
 #: Pictures on which a network is looked at.
 _PROBES = 8
@@ -21,9 +21,10 @@ _PROBES = 8
 @dataclass(frozen=True, eq=False)
 class HeadGradient:
     """Gradients of the attacked layer, weight (m, d), bias (m,), and of the output layer, output_weight (C, m), output_bias
-    (C,); None without such a bias. Float64 on the CPU. sure (m,): neurons whose row is known: all of them unless the
-    gradient is pruned, when entries that were removed are filled in by the rank B of the rows. left: share of the kept
-    entries' power that this rank does not explain, None where nothing is filled in."""
+    (C,); None without such a bias. Float64 on the CPU. sure (m,): neurons whose row is known: under dropout those
+    that show something, else all of them, unless the gradient is pruned. Then entries that were removed are filled in by the
+    rank of the rows, or stay zeros where those that are left do not determine them (filled says which); left: share of their
+    power that the rank does not explain, None where nothing was to be filled in."""
 
     weight: np.ndarray
     bias: np.ndarray | None
@@ -51,7 +52,8 @@ def head_gradient(observation: ImageObservation, *, rank: int | None = None) -> 
     weight, bias = (_seen(observation, network.attacked, kind) for kind in ("weight", "bias"))
     output_weight, output_bias = (_seen(observation, network.output, kind) for kind in ("weight", "bias"))
     assert weight is not None and output_weight is not None  # linear layers have weights
-    sure, left, filled = np.ones(len(weight), dtype=bool), None, False
+    sure: np.ndarray = np.ones(len(weight), dtype=bool)
+    left, filled = None, False
     if isinstance(observation.defense, GradientPruning) and observation.defense.ratio > 0:
         rows = weight if bias is None else np.column_stack([weight, bias])
         limit = _threshold(observation, f"{network.attacked}.weight")
@@ -60,6 +62,8 @@ def head_gradient(observation: ImageObservation, *, rank: int | None = None) -> 
         if found.determined:
             weight, bias = found.rows[:, : weight.shape[1]], None if bias is None else found.rows[:, -1]
             sure, filled = found.sure, True
+    if isinstance(observation.defense, Dropout):  # a dropped neuron shows nothing, active or not
+        sure = (weight != 0).any(axis=1)
     return HeadGradient(weight, bias, output_weight, output_bias, sure, left, filled)
 
 
@@ -73,9 +77,7 @@ def on_pixels(network: ImageNetwork) -> bool:
 
 def pictures_of(network: ImageNetwork, features: torch.Tensor) -> torch.Tensor:
     """Pixels (n, C, H, W) of features (n, d) that are normalised pixels, cut to [0, 1]."""
-    normalised = features.view(-1, *network.shape)
-    std, mean = (torch.as_tensor(v).to(normalised)[:, None, None] for v in (network.std, network.mean))
-    return (normalised * std + mean).clamp(0, 1)
+    return network.pixels(features.view(-1, *network.shape)).clamp(0.0, 1.0)
 
 
 def is_relu(network: ImageNetwork) -> bool:

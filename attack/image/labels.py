@@ -30,6 +30,9 @@ _DUMMIES = 64
 #: hidden units are: samples of the class and others have then cancelled in it.
 _OPPOSED = 0.1
 
+#: Counts that are off by more than this, a standard deviation, are not told by mean outputs.
+_UNSURE = 0.1
+
 #: Weight of the equation that the counts sum to B.
 _SUM = 10.0
 
@@ -72,13 +75,19 @@ def recover_labels(observation: ImageObservation, strategy: str = "auto") -> tor
 
 
 def chosen_strategy(observation: ImageObservation) -> str:
-    """The strategy that errs least where they were compared: "idlg" for one sample; "ilrg" where the output layer has a bias
-    of which pruning has not left next to nothing, else "llg-dummy"."""
-    if observation.batch_size == 1:
+    """The strategy that errs least where they were compared: "idlg" for one sample. Where outputs differ so little from
+    picture to picture (of noise) that they tell counts to a tenth, as those of a fresh network do, "ilrg", or "llg-dummy"
+    without an output bias or where pruning may have left next to nothing of it; of a trained network "yin", or "llg" where
+    labels must repeat."""
+    network, B = observation.network, observation.batch_size
+    if B == 1:
         return "idlg"
+    given = _output(observation)
+    p = given.predicted(network.outputs(probes(network, _DUMMIES)).double().cpu().numpy())
+    if B**0.5 * float(p.std(axis=0).mean()) > _UNSURE:
+        return "yin" if network.classes >= B else "llg"
     few = isinstance(observation.defense, GradientPruning) and observation.scope == "layer"
-    biased = f"{observation.network.output}.bias" in observation.network.names
-    return "ilrg" if biased and not few else "llg-dummy"
+    return "llg-dummy" if given.bias is None or few else "ilrg"
 
 
 def label_accuracy(truth: torch.Tensor, found: torch.Tensor) -> float:
@@ -103,6 +112,10 @@ def _idlg(given: _Output) -> np.ndarray:
 
 def _yin(given: _Output) -> np.ndarray:
     """GradInversion (Yin et al. 2021, arXiv 2104.07586): the B classes whose rows have the smallest entry. No repeats."""
+    if given.network.classes < given.B:
+        raise ValueError(
+            f"strategy yin finds no label twice: the batch must have at most {given.network.classes} samples; got {given.B}"
+        )
     return np.argsort(given.weights.min(axis=1))[: given.B]
 
 

@@ -88,7 +88,8 @@ def imprinted(
 ) -> ImageNetwork:
     """The network with the layer in front: ``bins`` thresholds at the quantiles of the mean brightness of a picture, that of
     ``pictures`` (n, C, H, W), pixels in [0, 1], that the server has, else a Gaussian's of this mean and standard deviation.
-    gain: how much of the layer is added to every pixel.
+    gain: how much of the layer is added to every pixel; with it grows the layer's share of the gradient, which noise
+    and pruning then spare, and what follows is disturbed, so that local steps move it more.
 
     Raises ``ValueError`` or ``TypeError`` on bad input.
     """
@@ -156,6 +157,8 @@ def invert(
         filled = completed(seen, seen != 0, observation.batch_size)
         rows = torch.from_numpy(filled.rows) if filled.determined else rows
     steps = _steps(rows, observation.batch_size, _least(observation, rows))
+    sizes = steps[:, -1].abs()  # one whose part of the bias was pruned has no length
+    steps = steps[sizes > torch.finfo(torch.float32).eps * sizes.max()] if len(steps) else steps
     if not len(steps):
         raise InversionError(
             "the imprint layer's gradient has no steps: no picture, or noise hides them",

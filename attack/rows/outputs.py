@@ -203,7 +203,7 @@ def _rows_activity(
 
     def features(inactive: np.ndarray, active: np.ndarray) -> np.ndarray:
         duals = _refined(span.rows, inactive, found.duals)
-        own = (span.axes @ np.linalg.inv(duals)).T
+        own = (span.axes @ _inverse(duals)).T
         if not sized:
             side = given.weight @ own.T
             signs = np.sign(np.sum(np.where(active, side, 0.0) - np.where(inactive, side, 0.0), axis=0))
@@ -225,6 +225,13 @@ def _rows_activity(
         )
 
     return _activity(given, features, strengths, found, "rows", sized=sized)
+
+
+def _inverse(duals: np.ndarray) -> np.ndarray:
+    try:
+        return np.linalg.inv(duals)
+    except np.linalg.LinAlgError:  # of half of the neurons, say
+        raise failure("too few neurons tell the directions of two features apart") from None
 
 
 def _from_columns(given: OutputsGradient, B: int, *, seed: int, max_starts: int) -> Activity:
