@@ -71,7 +71,7 @@ def exact_features(observation: ImageObservation, *, seed: int = 2, max_starts: 
 
 def _given(observation: ImageObservation, seen: HeadGradient, *, whole: bool) -> OutputsGradient:
     network, on = observation.network, seen.sure
-    W, b = (parameter(network, network.attacked, kind) for kind in ("weight", "bias"))
+    W, b = (parameter(network, network.attacked_layer, kind) for kind in ("weight", "bias"))
     A, c = (parameter(network, network.output, kind) for kind in ("weight", "bias"))
     assert W is not None and A is not None  # linear layers have weights
     return OutputsGradient(

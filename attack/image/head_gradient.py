@@ -49,7 +49,7 @@ def parameter(network: ImageNetwork, layer: str, kind: str) -> np.ndarray | None
 def head_gradient(observation: ImageObservation, *, rank: int | None = None) -> HeadGradient:
     """Of an observation, whose rows have this rank, B where None."""
     network = observation.network
-    weight, bias = (_seen(observation, network.attacked, kind) for kind in ("weight", "bias"))
+    weight, bias = (_seen(observation, network.attacked_layer, kind) for kind in ("weight", "bias"))
     output_weight, output_bias = (_seen(observation, network.output, kind) for kind in ("weight", "bias"))
     assert weight is not None and output_weight is not None  # linear layers have weights
     sure: np.ndarray = np.ones(len(weight), dtype=bool)
@@ -85,7 +85,9 @@ def is_relu(network: ImageNetwork) -> bool:
     shown = probes(network)
     z = network.features(shown).double()
     values = [
-        parameter(network, layer, kind) for layer in (network.attacked, network.output) for kind in _KINDS
+        parameter(network, layer, kind)
+        for layer in (network.attacked_layer, network.output)
+        for kind in _KINDS
     ]
     W, b, A, c = (None if v is None else torch.from_numpy(v).to(z) for v in values)
     assert W is not None and A is not None

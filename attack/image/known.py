@@ -234,7 +234,7 @@ def _dropout(observation: ImageObservation, defense: Dropout) -> Model:
     if defense.p == 0:
         return as_seen(observation)
     network = observation.network
-    output, attacked = (observation.gradient(f"{n}.weight") for n in (network.output, network.attacked))
+    output, attacked = (observation.gradient(f"{n}.weight") for n in (network.output, network.attacked_layer))
     kept = ((output != 0).any(dim=0) | (attacked != 0).any(dim=1)).to(output)
     independent = observation.batch_size if defense.per_sample else 1
     mask = Mask(kept[None, :], 1 - defense.p**independent)

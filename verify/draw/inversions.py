@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from verify.draw.style import save_figure
 from verify.images.point import ImagePoint
 from verify.images.record import Bytes, ImageRecord
-from verify.images.summary import defense_words, mean
+from verify.images.summary import defense_words, mean, words
 
 #: Inches: a picture, and the column of labels.
 CELL, LABEL = 0.95, 2.2
@@ -39,8 +39,8 @@ def draw_grid(found: Mapping[ImagePoint, Sequence[ImageRecord]], path: Path) -> 
     lines: list[tuple[str, Bytes | None]] = [("private", private)]
     for point, records in found.items():
         pictures = shown[point]
-        value = mean(records, "psnr")
-        label = f"{point.rival}\n{value.words}" + (" dB" if value.n else "")
+        failed = sum(r.failed for r in records)
+        label = f"{point.rival}\n{words(mean(records, 'psnr'))} dB" + (f", {failed} failed" if failed else "")
         lines.append((label, None if pictures is None else pictures[1]))
     for row, (label, pictures) in enumerate(lines):
         head = figure.add_subplot(grid[row, 0])

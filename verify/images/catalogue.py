@@ -17,7 +17,7 @@ from bounds import (
     SecureAggregation,
 )
 from verify.images.point import ImagePoint, NetworkSpec
-from verify.images.rivals import AS_PUBLISHED, RIVALS
+from verify.images.rivals import ONLY, RIVALS
 from verify.images.run import ImageTable, Tuning, with_options
 
 GREY = NetworkSpec(kind="conv", width=16, m=256, features=64)
@@ -36,16 +36,13 @@ DEFENSES: tuple[tuple[Defense, bool], ...] = (
     (SecureAggregation(clients=4), False),
 )
 
-#: Rivals that match a gradient as it is seen differ from those that know the defense under these alone.
-_MODELLED = (GradientPruning, DPSGD, Dropout, LocalAggregation)
-
 
 def _points(data: str, network: NetworkSpec, batches: tuple[int, ...]) -> tuple[ImagePoint, ...]:
     found = []
     for B in batches:
         for defense, relative in DEFENSES:
             for rival, attack in RIVALS.items():
-                if rival in AS_PUBLISHED and not isinstance(defense, _MODELLED):
+                if rival in ONLY and not isinstance(defense, ONLY[rival]):
                     continue
                 found.append(ImagePoint(data, B, network, defense, rival, attack, relative=relative))
     return tuple(found)
@@ -56,7 +53,7 @@ def _quick(points: tuple[ImagePoint, ...]) -> tuple[ImagePoint, ...]:
     kept = [p for p in points if p.B == 2 and isinstance(p.defense, NoDefense | GradientPruning)]
     found = []
     for point in kept:
-        if getattr(point.defense, "ratio", 0.9) == 0.9 and hasattr(point.attack, "iterations"):
+        if getattr(point.defense, "ratio", 0.9) == 0.9:
             found.append(replace(point, attack=with_options(point.attack, iterations=100, starts=1)))
     return tuple(found)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,64 +23,59 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What every attack that has these options is given the best of, on pictures that are not reported, under the same
-    defense: the weight of total variation and the step, with so many iterations of one start, in so many trials. The same
-    budget for every one."""
+    """What every attack is given the best of, under the same defense, on batches of ``B`` pictures that are not reported:
+    the weight of total variation and the step, with so many iterations of one start, in so many trials. One budget for
+    all."""
 
     tv: tuple[float, ...] = (1e-4, 1e-2, 1e-1)
     step: tuple[float, ...] = (0.03, 0.1)
-    iterations: int = 200
+    B: int = 2
+    iterations: int = 150
     trials: int = 1
 
     def candidates(self, point: ImagePoint) -> tuple[ImagePoint, ...]:
-        """The point with every choice; none for an attack that has neither option. L-BFGS has no use for a step."""
-        there = {f.name for f in fields(point.attack)}
-        steps = self.step if "step" in there and getattr(point.attack, "optimiser", "") != "lbfgs" else ()
-        if "tv" not in there:
-            return ()
-        choices: list[dict[str, Any]] = [
-            {"tv": tv, **step} for tv in self.tv for step in ([{"step": s} for s in steps] or [{}])
-        ]
+        """The point with every choice. L-BFGS has no use for a step."""
+        steps = self.step if getattr(point.attack, "optimiser", "") != "lbfgs" else (None,)
+        choices = ({"tv": tv} | ({} if step is None else {"step": step}) for tv in self.tv for step in steps)
         return tuple(
             replace(
                 point,
+                B=self.B,
                 part="tuning",
-                attack=replace(point.attack, iterations=self.iterations, starts=1, **choice),
+                attack=with_options(point.attack, iterations=self.iterations, starts=1, **choice),
             )
             for choice in choices
         )
 
     def best(self, point: ImagePoint, records: Mapping[str, Sequence[ImageRecord]]) -> ImagePoint:
-        """The point with the choice that gave the largest mean PSNR; as it is where there was none. ``ValueError`` where a
-        choice was not measured."""
+        """The point with the choice that gave the largest mean PSNR, the first of equal ones. ``ValueError`` where a choice
+        was not measured."""
         tried = self.candidates(point)
-        if not tried:
-            return point
-        missing = [p.rival for p in tried if not records.get(p.key)]
+        missing = sum(not records.get(p.key) for p in tried)
         if missing:
-            raise ValueError(
-                f"records must hold every choice that is tuned; {missing[0]} lacks {len(missing)}"
-            )
+            raise ValueError(f"records must hold every choice that is tuned; {point.rival} lacks {missing}")
+        chosen = searched(max(tried, key=lambda p: mean(records[p.key], "psnr").value).attack)
+        return replace(point, attack=with_options(point.attack, tv=chosen.tv, step=chosen.step))
 
-        def reached(candidate: ImagePoint) -> float:
-            value = mean(records[candidate.key], "psnr").value
-            return -math.inf if math.isnan(value) else value
 
-        chosen = max(tried, key=reached).attack
-        options = {name: getattr(chosen, name) for name in ("tv", "step") if hasattr(chosen, name)}
-        return replace(point, attack=with_options(point.attack, **options))
+def searched(attack: ImageAttack) -> Any:
+    """What has the options of the search for pictures: the attack itself, or how it makes pictures of features."""
+    return getattr(attack, "pictures", attack)
 
 
 def with_options(attack: ImageAttack, **options: Any) -> ImageAttack:
-    """The attack with other options, which it has to have."""
-    return replace(attack, **options)
+    """The attack with other options of its search for pictures, which it has to have."""
+    change: Any = replace
+    inner = change(searched(attack), **options)
+    found: ImageAttack = change(attack, pictures=inner) if hasattr(attack, "pictures") else inner
+    return found
 
 
 @dataclass(frozen=True)
 class ImageTable:
     """points, the trials at each and the seed of all. notes: what a reader has to know of how it was measured. sample:
     points of the quick form, with a name of its own, so that its records never mix with the others. tuning: what is chosen
-    before, of the attacks that have it."""
+    before."""
 
     name: str
     title: str

@@ -16,7 +16,6 @@ from verify.origin import own
 if TYPE_CHECKING:
     import torch
 
-    from attack.image.inversion import InversionDiagnostics
     from attack.image.picture_set import PictureSet
     from attack.networks.image.network import ImageNetwork
 
@@ -49,16 +48,17 @@ def run_image_trial(
             point.defense, network, images, labels, seed=number,
             groups=groups, scope=point.scope, relative=point.relative,
         )  # fmt: skip
+        reason, guesses = "", None
         try:
             found = invert(observation, point.attack, labels=labels if point.told else None, seed=number)
+            guesses, diagnostics = found.images, found.diagnostics
         except InversionError as error:
-            return ImageRecord(
-                point.to_dict(), seed, trial, str(error), {}, None, _told(error.diagnostics),
-                present(place.type, threads),
-            )  # fmt: skip
-        errors = image_errors(images, found.images)
+            reason, diagnostics = str(error), error.diagnostics
+        errors = image_errors(images, guesses)
         blank = torch.full_like(images[0], GREY)
-        ordered = torch.stack([blank if i is None else found.images[i].to(images) for i in errors.order])
+        ordered = torch.stack(
+            [blank if i is None or guesses is None else guesses[i].to(images) for i in errors.order]
+        )
         values = {
             "mse": errors.mse,
             "psnr": errors.psnr,
@@ -66,16 +66,19 @@ def run_image_trial(
             "feature_error": feature_errors(network, images, ordered),
         }
     kept = _eight_bits(torch.stack([images.cpu(), ordered.cpu()])) if trial < KEPT else None
+    told = {
+        n: v for n, v in serial.plain(diagnostics.to_dict()).items() if n != "seconds"
+    }  # no rerun has them again
     return ImageRecord(
-        point.to_dict(), seed, trial, "", values, kept, _told(found.diagnostics),
+        point.to_dict(),
+        seed,
+        trial,
+        reason,
+        values,
+        None if reason else kept,
+        told,
         present(place.type, threads),
-    )  # fmt: skip
-
-
-def _told(diagnostics: InversionDiagnostics) -> dict[str, Any]:
-    """All but the seconds, which no rerun has again."""
-    found: dict[str, Any] = serial.plain(diagnostics.to_dict())
-    return {name: value for name, value in found.items() if name != "seconds"}
+    )
 
 
 @lru_cache(maxsize=8)
