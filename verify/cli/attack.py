@@ -16,6 +16,7 @@ from bounds.losses import explained
 from bounds.words import how_many
 from verify.assessed import Assessed, Confidence
 from verify.certified import certified
+from verify.cli.attack_image import image
 from verify.cli.command import App
 from verify.cli.options import (
     NAMES,
@@ -51,6 +52,8 @@ EXACT = (
 )
 
 app = App(help="Run an attack and draw what it reconstructs.")
+
+app.command("image")(with_defense_options(image))
 
 #: Pictures that come with scikit-learn, and those that the user has as files.
 BUILT_IN, FROM_FILES = ("digits", "patches"), ("mnist", "cifar10")

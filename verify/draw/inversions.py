@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -43,12 +44,44 @@ def draw_grid(found: Mapping[ImagePoint, Sequence[ImageRecord]], path: Path) -> 
         label = f"{point.rival}\n{words(mean(records, 'psnr'))} dB" + (f", {failed} failed" if failed else "")
         lines.append((label, None if pictures is None else pictures[1]))
     for row, (label, pictures) in enumerate(lines):
-        head = figure.add_subplot(grid[row, 0])
-        head.axis("off")
-        head.text(1, 0.5, label, ha="right", va="center", fontsize=8, transform=head.transAxes)
+        _label(figure.add_subplot(grid[row, 0]), label)
         for column in range(first.B):
             _draw(figure.add_subplot(grid[row, 1 + column]), None if pictures is None else pictures[column])
     save_figure(figure, path)
+
+
+def draw_inversion(private: Any, found: Any, title: str, path: Path) -> None:
+    """What one attack found, pictures (n, C, H, W) in [0, 1], below the private ones (B, C, H, W) where there are any, in
+    the order of the least squared errors."""
+    from attack.image.metrics import image_errors
+
+    rows: list[tuple[str, list[Bytes | None]]] = []
+    guesses = _bytes(found)
+    order: tuple[int | None, ...] = tuple(range(len(guesses)))
+    if private is not None:
+        order = image_errors(private, found).order
+        rows.append(("private", list(_bytes(private))))
+    rows.append(("found", [None if i is None else guesses[i] for i in order]))
+    figure = Figure(
+        figsize=(LABEL / 2 + CELL * len(order) + 0.1, 0.6 + CELL * len(rows)), layout="constrained"
+    )
+    figure.suptitle(title, fontsize=8)
+    ratios = (LABEL / 2 / CELL, *(1.0,) * len(order))
+    grid = figure.add_gridspec(len(rows), 1 + len(order), width_ratios=ratios)
+    for row, (label, pictures) in enumerate(rows):
+        _label(figure.add_subplot(grid[row, 0]), label)
+        for column, picture in enumerate(pictures):
+            _draw(figure.add_subplot(grid[row, 1 + column]), picture)
+    save_figure(figure, path)
+
+
+def _bytes(pictures: Any) -> Bytes:
+    return np.asarray((pictures.detach().cpu().double().clamp(0, 1) * 255).round().numpy(), dtype=np.uint8)
+
+
+def _label(axes: Axes, text: str) -> None:
+    axes.axis("off")
+    axes.text(1, 0.5, text, ha="right", va="center", fontsize=8, transform=axes.transAxes)
 
 
 def _kept(records: Sequence[ImageRecord]) -> Bytes | None:

@@ -59,10 +59,8 @@ class ImageRecord:
     def __post_init__(self) -> None:
         checks.integer("seed", self.seed, 0)
         checks.integer("trial", self.trial, 0)
-        if bool(self.reason) == bool(self.values):
-            raise ValueError(
-                f"a record must have either a reason or values; got {self.reason!r}, {self.values}"
-            )
+        if self.values.keys() != set(QUANTITIES):
+            raise ValueError(f"values must be {', '.join(QUANTITIES)}; got {', '.join(self.values)}")
         B = checks.integer("B", self.point["B"], 1)
         for name, numbers in self.values.items():
             if len(numbers) != B:

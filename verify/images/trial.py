@@ -16,6 +16,7 @@ from verify.origin import own
 if TYPE_CHECKING:
     import torch
 
+    from attack.image.observed import ImageObservation
     from attack.image.picture_set import PictureSet
     from attack.networks.image.network import ImageNetwork
 
@@ -34,20 +35,12 @@ def run_image_trial(
 
     from attack.image.inversion import InversionError, invert
     from attack.image.metrics import GREY, image_errors
-    from attack.image.observed import observe_images
 
     place = torch.device(device)
     with limited(threads):
         number = trial_seed(seed, trial)
-        pictures = _half(point.data, point.part)
-        private = pictures.chosen(point.B, number)
-        network = point.network.build(pictures, number, place)
-        images, labels = private.images.to(place, network.dtype), private.labels
-        groups = tuple(range(point.B)) if _divides(point) else None
-        observation = observe_images(
-            point.defense, network, images, labels, seed=number,
-            groups=groups, scope=point.scope, relative=point.relative,
-        )  # fmt: skip
+        images, labels, observation = observed(point, number, place)
+        network = observation.network
         reason, guesses = "", None
         try:
             found = invert(observation, point.attack, labels=labels if point.told else None, seed=number)
@@ -79,6 +72,25 @@ def run_image_trial(
         told,
         present(place.type, threads),
     )
+
+
+def observed(
+    point: ImagePoint, seed: int, device: str | torch.device
+) -> tuple[torch.Tensor, torch.Tensor, ImageObservation]:
+    """The private pictures (B, C, H, W) on the device, their labels (B,), and what the server sees of them: pictures,
+    weights and noise from one seed, whose streams are separate."""
+    from attack.image.observed import observe_images
+
+    pictures = _half(point.data, point.part)
+    private = pictures.chosen(point.B, seed)
+    network = point.network.build(pictures, seed, device)
+    images = private.images.to(network.device, network.dtype)
+    groups = tuple(range(point.B)) if _divides(point) else None
+    seen = observe_images(
+        point.defense, network, images, private.labels, seed=seed,
+        groups=groups, scope=point.scope, relative=point.relative,
+    )  # fmt: skip
+    return images, private.labels, seen
 
 
 @lru_cache(maxsize=8)
