@@ -1,21 +1,14 @@
-"""Errors of pictures, and the tuning that is the same for every method."""
+"""Errors of pictures, and means with intervals."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from attack.image.inversion import ImageAttack, Inversion, InversionDiagnostics, InversionError
-from attack.image.matching import ImageMatching
 from attack.image.metrics import GREY, HIGHEST_PSNR, image_errors
-from attack.image.observed import observe_images
-from attack.image.tuning import Budget, Case, Tried, tune
-from attack.networks.image.convnet import conv_net
-from bounds import NoDefense
 from verify.judge.statistics import Mean
 
 
@@ -75,58 +68,3 @@ def test_the_interval_of_a_mean_holds_it_as_often_as_it_says() -> None:
         held += interval.low <= 1.0 <= interval.high
     assert abs(held - 1800) < 70
     assert Mean.of([2.0]) == Mean(1, 2.0, -math.inf, math.inf) and math.isnan(Mean.of([]).value)
-
-
-@dataclasses.dataclass(frozen=True)
-class Known(ImageAttack):
-    """Answers with the truth and noise that is least at step .03 and tv .01; no result at step .1 and tv 1."""
-
-    name = "known"
-    step: float = 1.0
-    tv: float = 0.0
-    iterations: int = 7
-    starts: int = 2
-
-
-@pytest.fixture
-def case(truth: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> Case:
-    net = conv_net((1, 8, 8), 10, channels=(2,))
-    seen = observe_images(NoDefense(), net, truth, [1, 2, 3])
-
-    def answers(observation: object, attack: Known, *, labels: object, seed: int) -> Inversion:
-        off = abs(math.log10(attack.step / 0.03)) + abs(attack.tv - 0.01)
-        diagnostics = InversionDiagnostics("ok", iterations=attack.iterations * attack.starts)
-        if attack.tv == 1 and attack.step == 0.1:
-            raise InversionError("nothing", dataclasses.replace(diagnostics, status="failed"))
-        return Inversion((truth + 0.1 * off).clamp(0, 1), None, None, diagnostics)
-
-    monkeypatch.setattr("attack.image.tuning.invert", answers)
-    return Case(seen, truth, torch.tensor([1, 2, 3]))
-
-
-def test_tuning_finds_the_best_point_within_its_budget(case: Case) -> None:
-    seen: list[Tried] = []
-    budget = Budget(tv=(0.0, 0.01, 1.0), step=(0.01, 0.03, 0.1), evaluations=900)
-    tuned = tune(Known(), [case, case], budget, after=seen.append)
-    assert tuned.attack == Known(step=0.03, tv=0.01)
-    assert tuple(seen) == tuned.tried and len(seen) == 9
-    assert sum(t.iterations for t in seen) <= 900 and seen[0].iterations == 2 * 2 * (900 // (9 * 2 * 2))
-    assert [t.failed for t in seen if t.failed] == [6]
-
-
-def test_a_search_along_lines_and_one_without_steps_have_the_same_budget(case: Case) -> None:
-    tried = tune(ImageMatching(optimiser="lbfgs"), [case], Budget(evaluations=80)).tried
-    assert len(tried) == len(Budget().tv)
-    assert {t.attack.iterations for t in tried} == {80 // (4 * 2)}  # type: ignore[attr-defined]
-
-
-def test_tuning_needs_other_pictures_and_a_budget(case: Case, truth: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        tune(Known(), [])
-    with pytest.raises(ValueError, match="among them"):
-        tune(Known(), [case], reported=truth[1:2])
-    tune(Known(), [case], reported=1 - truth)
-    with pytest.raises(ValueError, match="evaluations"):
-        tune(Known(), [case], Budget(evaluations=5))
-    with pytest.raises(ValueError, match="tv"):
-        Budget(tv=(-1.0,))

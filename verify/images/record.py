@@ -169,6 +169,8 @@ def _unpacked(text: Any, shape: Any, B: int) -> Bytes:
     size = int(np.prod(sides))
     opened = zlib.decompressobj()
     data = opened.decompress(base64.b85decode(text), size + 1)
-    if len(data) != size:
-        raise ValueError(f"pictures must hold {size} bytes; got {'more' if len(data) > size else len(data)}")
+    if len(data) != size or not opened.eof:
+        raise ValueError(
+            f"pictures must hold {size} bytes, whole; got {'more' if len(data) > size else len(data)}"
+        )
     return np.frombuffer(data, dtype=np.uint8).reshape(sides)

@@ -1,0 +1,155 @@
+"""Tables of attacks on pictures: resumable, tuned on other pictures, every trial counted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attack.image.exact_rows import ExactRows
+from attack.image.feature_inversion import FeatureInversion
+from attack.image.matching import ImageMatching
+from bounds import GradientNoise, GradientPruning, NoDefense, SecureAggregation
+from verify.cli.images import draw, grids, told
+from verify.images.catalogue import TABLES
+from verify.images.point import ImagePoint, NetworkSpec
+from verify.images.record import ImageRecord, read_image_records
+from verify.images.run import ImageTable, Tuning, by_point, run_table, with_options
+from verify.images.summary import correlation, mean, paired
+from verify.images.trial import observed, run_image_trial
+from verify.measure.lines import LedgerError, RecordError
+
+SMALL = NetworkSpec(width=2, m=16, features=8)
+MATCHING = ImageMatching(iterations=3)
+
+
+def point(defense=None, attack=MATCHING, **more) -> ImagePoint:  # type: ignore[no-untyped-def]
+    return ImagePoint("digits-8", 2, SMALL, defense or NoDefense(), "cosine", attack, **more)
+
+
+@pytest.fixture(scope="module")
+def table() -> ImageTable:
+    return ImageTable("small", "small", (point(), point(GradientPruning(0.5))), trials=2, seed=1)
+
+
+@pytest.fixture(scope="module")
+def records(table: ImageTable, tmp_path_factory: pytest.TempPathFactory) -> list[ImageRecord]:
+    return run_table(table, tmp_path_factory.mktemp("records"), progress=False)
+
+
+def test_a_stopped_table_goes_on_where_it_was(
+    table: ImageTable, records: list[ImageRecord], tmp_path: Path
+) -> None:
+    path = tmp_path / table.file
+    lines = [json.dumps(r.to_dict()) for r in records]
+    path.write_text("\n".join(lines[:3]) + "\n" + lines[3][:40])
+    with pytest.warns(match="torn"):
+        assert len(read_image_records(path)) == 3
+    again = run_table(table, tmp_path, progress=False)
+    assert [r.to_dict() for r in again] == [r.to_dict() for r in records]
+    before = path.read_bytes()
+    run_table(table, tmp_path, progress=False)
+    assert path.read_bytes() == before
+    with pytest.raises(LedgerError, match="seed"):
+        run_table(table, tmp_path, seed=2, progress=False)
+    with pytest.raises(LedgerError, match="not asked for"):
+        run_table(replace(table, points=table.points[:1]), tmp_path, progress=False)
+
+
+def test_records_that_cannot_be_are_refused(records: list[ImageRecord]) -> None:
+    whole = records[0].to_dict()
+    assert ImageRecord.from_dict(json.loads(json.dumps(whole)), "here").to_dict() == whole
+    for change in (
+        {"values": {"mse": [0.1, 0.1]}},
+        {"values": {**whole["values"], "psnr": [1.0]}},
+        {"pictures": whole["pictures"][:-5]},
+        {"shape": [2, 2, 1, 8, 9]},
+        {"trial": -1},
+        {"schema_version": 9},
+        {"more": 1},
+    ):
+        with pytest.raises(RecordError):
+            ImageRecord.from_dict({**whole, **change}, "here")
+
+
+def test_trials_differ_and_points_share_their_pictures(records: list[ImageRecord]) -> None:
+    first, other = (r for r in records if r.trial == 0)
+    assert first.pictures is not None and other.pictures is not None
+    np.testing.assert_array_equal(first.pictures[0], other.pictures[0])
+    assert all(r.pictures is None for r in records if r.trial == 1)
+    assert len({r.values["mse"] for r in records}) == len(records)
+
+
+def test_tuning_takes_the_best_on_pictures_that_are_not_reported() -> None:
+    """A step of 1e-6 leaves the start as it is: any other is better."""
+    tuning = Tuning(tv=(0.0,), step=(1e-6, 0.1), iterations=40)
+    table = ImageTable("tuned", "tuned", (point(GradientNoise(0.01)),), trials=1, tuning=tuning)
+    candidates = table.candidates
+    assert candidates is not None and [p.attack.step for p in candidates.points] == [1e-6, 0.1]
+    tried = [run_image_trial(p, 0, 0) for p in candidates.points]
+    (chosen,) = table.tuned(tried).points
+    assert chosen.attack == replace(MATCHING, tv=0.0, step=0.1) and chosen.part == "reported"
+    with pytest.raises(ValueError, match="lacks 1"):
+        table.tuned(tried[:1])
+    kept = {tuple(i.flatten().tolist()) for i in observed(candidates.points[0], 0, "cpu")[0]}
+    shown = {tuple(i.flatten().tolist()) for s in range(20) for i in observed(chosen, s, "cpu")[0]}
+    assert not kept & shown
+
+
+def test_options_go_to_what_searches() -> None:
+    rows = with_options(ExactRows(), tv=0.5, iterations=7)
+    assert isinstance(rows, ExactRows) and rows.pictures == FeatureInversion(tv=0.5, iterations=7)
+    assert with_options(MATCHING, tv=0.5) == replace(MATCHING, tv=0.5)
+    with pytest.raises(TypeError):
+        with_options(MATCHING, nothing=1)
+
+
+def test_an_attack_without_a_result_counts_as_grey() -> None:
+    """Exact rows find nothing in noise."""
+    found = run_image_trial(point(GradientNoise(1.0), ExactRows(max_starts=2)), 0, 0)
+    private = observed(point(GradientNoise(1.0)), _seed_of(found), "cpu")[0]
+    assert found.failed and found.pictures is None
+    grey = (private.double() - 0.5).square().flatten(1).mean(dim=1)
+    assert found.values["mse"] == pytest.approx(grey.tolist(), rel=1e-6)
+
+
+def _seed_of(record: ImageRecord) -> int:
+    from verify.images.trial import trial_seed
+
+    return trial_seed(record.seed, record.trial)
+
+
+def test_several_clients_have_the_pictures_among_them() -> None:
+    alone = observed(point(), 3, "cpu")[2]
+    among = observed(point(SecureAggregation(clients=2)), 3, "cpu")[2]
+    assert (alone.entries - among.entries).norm() < 1e-5 * alone.entries.norm()
+
+
+def test_what_a_table_says(table: ImageTable, records: list[ImageRecord], tmp_path: Path) -> None:
+    found = by_point(table, records)
+    assert list(found) == list(table.points) and {len(r) for r in found.values()} == {2}
+    one, other = found.values()
+    apart = paired(one, other, "psnr")
+    assert apart.value == pytest.approx(mean(one, "psnr").value - mean(other, "psnr").value)
+    report = told(table, records)
+    assert [row["defense"] for row in report["rows"]] == ["none", "gradient pruning (ratio = 0.5)"]
+    assert report["failed"] == 0 and report["trials"] == 4
+    rank, pictures = correlation(records, "psnr", "mse")
+    assert rank == pytest.approx(-1.0) and pictures == 8
+    draw(table, records, tmp_path, "png")
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == sorted(f"images-small-{stem}.png" for stem in grids(found)) and len(names) == 2
+
+
+def test_the_catalogue_is_whole() -> None:
+    for table in TABLES.values():
+        quick = table.quick()
+        assert quick.file != table.file and len(quick.points) < len(table.points)
+        assert {p.rival for p in table.points} >= {"cosine", "squared", "L-BFGS", "cocktail party"}
+        for each in table.points:
+            assert json.loads(each.key)["rival"] == each.rival
+    with pytest.raises(ValueError, match="one of them twice"):
+        ImageTable("twice", "twice", (point(), point()))
