@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 class Tuning:
     """What every attack is given the best of, under the same defense, on batches of ``B`` pictures that are not reported:
     the weight of total variation and the step, with so many iterations of one start, in so many trials. One budget for
-    all."""
+    all. name: of its records, which tables that differ in the batch size alone share."""
 
+    name: str
     tv: tuple[float, ...] = (1e-4, 1e-2, 1e-1)
     step: tuple[float, ...] = (0.03, 0.1)
     B: int = 2
@@ -95,15 +96,14 @@ class ImageTable:
         point_keys(self.points)
 
     def quick(self) -> ImageTable:
-        """The quick form: few points, one trial. ``ValueError`` if there is none."""
-        return replace(
-            self,
-            name=f"{self.name}-quick",
-            title=f"{self.title} (quick)",
-            points=self.sample,
-            trials=1,
-            sample=(),
+        """The quick form: few points, one trial, half of the iterations of tuning. ``ValueError`` if there is none."""
+        tuning = self.tuning and replace(
+            self.tuning, name=f"{self.tuning.name}-quick", iterations=self.tuning.iterations // 2
         )
+        return replace(
+            self, name=f"{self.name}-quick", title=f"{self.title} (quick)",
+            points=self.sample, trials=1, sample=(), tuning=tuning,
+        )  # fmt: skip
 
     @property
     def candidates(self) -> ImageTable | None:
@@ -114,7 +114,7 @@ class ImageTable:
         if not points:
             return None
         return replace(
-            self, name=f"{self.name}-tuning", title=f"{self.title}: tuning", points=tuple(points),
+            self, name=f"{self.tuning.name}-tuning", title=f"{self.title}: tuning", points=tuple(points),
             trials=self.tuning.trials, sample=(), tuning=None,
         )  # fmt: skip
 
