@@ -1,0 +1,147 @@
+"""Pictures from the command line: embedded ones, a network and a gradient of one's own, the tables."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from test_cli import run
+
+from attack.image.matching import ImageMatching
+from attack.networks.image.network import ImageNetwork
+from bounds import NoDefense
+from verify.images import catalogue
+from verify.images.point import ImagePoint, NetworkSpec
+from verify.images.run import ImageTable, Tuning
+
+MODULE = """
+import torch
+def build():
+    layers = torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.Sigmoid(), torch.nn.Linear(32, 4)
+    return torch.nn.Sequential(*layers).double()
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, torch.Tensor]:
+    """A file with the gradient of two pictures in a network of one's own, whose weights are in it too."""
+    (tmp_path / "owned_network.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    torch.manual_seed(0)
+    scope: dict[str, object] = {}
+    exec(MODULE, scope)
+    module = scope["build"]()  # type: ignore[operator]
+    images = torch.rand(1, 1, 8, 8, dtype=torch.float64)
+    torch.nn.functional.cross_entropy(module(images), torch.tensor([3]), reduction="sum").backward()
+    arrays = {f"grad.{name}": p.grad for name, p in module.named_parameters()}
+    path = tmp_path / "shared.safetensors"
+    save_file({**arrays, **{n: v.contiguous() for n, v in module.state_dict().items()}}, path)
+    return path, images
+
+
+GIVEN = ("--module", "owned_network:build", "--shape", "1,8,8", "--B", "1")
+
+
+def test_a_gradient_of_ones_own(
+    own: tuple[Path, torch.Tensor], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """L-BFGS on a sigmoid network: the setting of its paper, in which it ends at the picture."""
+    path, images = own
+    asked = ("--gradient", str(path), *GIVEN, "--rival", "L-BFGS", "--tv", "0", "--starts", "2")
+    code, out, err = run(capsys, "attack", "image", *asked, "--out", str(tmp_path), "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["labels"] == [3] and told["diagnostics"]["labels_from"] == "auto"
+    found = np.load(told["file"])["images"]
+    assert np.mean((found - images.numpy()) ** 2) < 1e-3 and Path(told["picture"]).exists()
+
+
+def test_what_does_not_belong_to_the_module_is_told_first(
+    own: tuple[Path, torch.Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, _ = own
+    for wrong, words in (
+        (("--shape", "1,8"), "three whole numbers"),
+        (("--shape", "1,4,4"), "shape"),
+        (("--module", "owned_network"), "MODULE:FUNCTION"),
+        (("--module", "owned_network:nothing"), "raised AttributeError"),
+        (("--labels", "3,7"), "y must be B = 1"),
+        (("--labels", "9"), r"0..3"),
+        (("--rival", "nobody"), "rival"),
+        (("--relative",), "relative"),
+        (("--data", "digits-8"), "not both"),
+        (("--attacked", "3"), ""),
+    ):
+        options = dict(zip(GIVEN[::2], GIVEN[1::2], strict=True)) | {"--gradient": str(path)}
+        if len(wrong) == 2:
+            options[wrong[0]] = wrong[1]
+        flat = [part for pair in options.items() for part in pair] + (list(wrong) if len(wrong) == 1 else [])
+        code, out, err = run(capsys, "attack", "image", *flat)
+        assert code == 2 and not out and words in err.replace("\n", " "), (wrong, err)
+        assert "Traceback" not in err
+
+
+def test_a_gradient_of_another_network_is_refused(
+    own: tuple[Path, torch.Tensor], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "other.npz"
+    np.savez(path, **{"grad.1.weight": np.zeros((32, 64)), "grad.1.bias": np.zeros(32)})
+    code, _, err = run(capsys, "attack", "image", "--gradient", str(path), *GIVEN)
+    assert code == 2 and "missing" in err
+
+
+def test_embedded_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    asked = ("--data", "digits-8", "--B", "2", "--iterations", "3", "--starts", "1", "--out", str(tmp_path))
+    code, out, _ = run(
+        capsys, "attack", "image", *asked, "--told", "--defense", "gradient-pruning", "--ratio", ".5"
+    )
+    assert code == 0 and "PSNR" in out and "(given)" in out
+    assert (tmp_path / "inversion-digits-8-B2.png").exists()
+    code, out, _ = run(capsys, "attack", "image", *asked, "--rival", "exact rows", "--defense", "gradient-noise",
+                       "--sigma", "1")  # fmt: skip
+    assert code == 1 and "no result" in out
+
+
+def test_the_tables_from_the_command_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack = ImageMatching(iterations=2)
+    point = ImagePoint("digits-8", 2, NetworkSpec(width=2, m=8, features=4), NoDefense(), "cosine", attack)
+    table = ImageTable(
+        "tiny",
+        "a tiny table",
+        (point, replace(point, B=1)),
+        trials=1,
+        sample=(point,),
+        tuning=Tuning("tiny", iterations=2),
+    )
+    monkeypatch.setattr("verify.cli.images.TABLES", {"tiny": table})
+    asked = ("verify", "image", "--jobs", "1", "--out", str(tmp_path))
+    code, out, err = run(capsys, *asked)
+    assert code == 0 and "a tiny table" in out, err
+    assert {p.name for p in (tmp_path / "records").iterdir()} == {
+        "images-tiny.jsonl",
+        "images-tiny-tuning.jsonl",
+    }
+    code, out, _ = run(capsys, *asked, "--quick", "--json")
+    assert code == 0 and json.loads(out)[0]["name"] == "tiny-quick"
+    for wrong in (("--only", "nothing"), ("--d", "5"), ("--attack", "tensor"), ("--jobs", "0")):
+        code, out, err = run(capsys, "verify", "image", *wrong, "--out", str(tmp_path))
+        assert code == 2 and wrong[0].strip("-") in err
+
+
+def test_the_networks_of_the_tables_have_an_attacked_layer() -> None:
+    for table in catalogue.TABLES.values():
+        for spec in {point.network for point in table.points}:
+            from attack.image.picture_set import picture_set
+
+            network = spec.build(picture_set(table.points[0].data), 0, "cpu")
+            assert (
+                isinstance(network, ImageNetwork) and network.d == spec.features and network.units == spec.m
+            )
