@@ -38,7 +38,7 @@ def run_image_trial(
 
     place = torch.device(device)
     with limited(threads):
-        number = trial_seed(seed, trial)
+        number = trial_seed(seed, trial, point.part)
         images, labels, observation = observed(point, number, place)
         network = observation.network
         reason, guesses = "", None
@@ -102,9 +102,11 @@ def _half(data: str, part: str) -> PictureSet:
     return reported if part == "reported" else tuning
 
 
-def trial_seed(seed: int, trial: int) -> int:
-    """The seed of everything in a trial, whose streams are separate."""
-    state = np.random.SeedSequence([seed, trial]).generate_state(1, np.uint32)
+def trial_seed(seed: int, trial: int, part: str = "reported") -> int:
+    """The seed of everything in a trial, whose streams are separate; tuning has other networks and other noise."""
+    state = np.random.SeedSequence([seed, trial, *([] if part == "reported" else [1])]).generate_state(
+        1, np.uint32
+    )
     return int(state[0])
 
 
