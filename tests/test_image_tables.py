@@ -145,9 +145,10 @@ def test_what_a_table_says(table: ImageTable, records: list[ImageRecord], tmp_pa
 
 
 def test_the_catalogue_is_whole() -> None:
+    assert any(len(table.forms) == 2 for table in TABLES.values())
     for table in TABLES.values():
-        quick = table.quick()
-        assert quick.file != table.file and len(quick.points) < len(table.points)
+        for quick in table.forms[1:]:
+            assert quick.file != table.file and len(quick.points) < len(table.points)
         assert {p.rival for p in table.points} >= {"cosine", "squared", "L-BFGS", "cocktail party"}
         for each in table.points:
             assert json.loads(each.key)["rival"] == each.rival
