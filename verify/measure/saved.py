@@ -14,8 +14,8 @@ RECORDS = "records"
 
 @dataclass(frozen=True)
 class Saved:
-    """One path for each experiment, set of pictures, study and table of attacks on pictures (``tables``) that is kept, all in
-    ``directory``. Of an experiment and a study it stands for both forms, NAME.json and NAME.jsonl."""
+    """One path for each experiment, set of pictures, study and table of attacks on pictures (``tables``) that is kept, all
+    in ``directory``. Of an experiment and a study it stands for both forms, NAME.json and NAME.jsonl."""
 
     directory: Path
     records: Sequence[Path]
@@ -37,8 +37,8 @@ class Saved:
             if saved.records or saved.pictures or saved.studies or saved.tables:
                 return saved
         raise ValueError(
-            f"{name} must hold records (NAME.json, NAME.jsonl), pictures (pictures-*.json), studies (study-*.json) or tables "
-            f"of attacks on pictures (images-*.jsonl); got none in {source}"
+            f"{name} must hold records (NAME.json, NAME.jsonl), pictures (pictures-*.json), studies (study-*.json) or "
+            f"tables of attacks on pictures (images-*.jsonl); got none in {source}"
         )
 
     @property
