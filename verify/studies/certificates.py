@@ -104,7 +104,12 @@ def draw(found: Findings) -> Figure:
         c, note = cell.condition, failure_note([cell])
         words = f"d = {c['d']}, m = {int(c['m']):,}, B = {c['B']}, σ = {c['sigma']:g}".replace(",", " ")
         words += f": proved in {int(proved.sum())} of {len(error)}" + (f", {note}" if note else "")
-        style: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "markersize": 4, "alpha": 0.5, "label": words}
+        style: dict[str, Any] = {
+            "color": COLOURS[k % len(COLOURS)],
+            "markersize": 4,
+            "alpha": 0.5,
+            "label": words,
+        }
         axes.plot(error, value, MARKERS[k % len(MARKERS)], **style)
         ends += [*error, *value]
     limits = np.array([min(ends, default=0.1), max(ends, default=1.0)])
