@@ -28,12 +28,15 @@ from bounds.defenses.gradient_noise import GradientNoise
 from bounds.defenses.none import NoDefense
 from bounds.defenses.secure_aggregation import SecureAggregation
 from bounds.errors import UnsupportedBound
-from bounds.estimator import EQUAL_NORMS, AttackSpec
+from bounds.estimator import AttackSpec
 from bounds.kinds.certificate.held_out import HeldOut, held_out_bound
 from bounds.kinds.certificate.least_squares import LARGEST, Normal
 
 #: Defenses that leave the residuals as they are and add nothing but Gaussian noise of a known size.
 DEFENSES = (NoDefense, GradientNoise, SecureAggregation)
+
+#: Norms that differ by less than this part of the largest are one and the same up to rounding.
+_EQUAL = 1e-12
 
 #: The share of the neurons that is held out, without noise and with.
 _HELD, _HELD_NOISY = 0.95, 0.75
@@ -88,9 +91,10 @@ def certificate(
 
     held: the share of the neurons, the last ones, that the certificate's own ``attack`` (``LikelihoodAttack()`` unless
     given) does not see; 0.95 without noise, 0.75 with noise unless given. largest_label: in absolute value. The
-    reconstruction may have used all neurons. seed: of the attack, and of the noise that is added to its entries. Raises
-    ``ValueError`` or ``TypeError`` on bad input, ``bounds.UnsupportedBound`` for a defense that does more than add Gaussian
-    noise, and for unequal norms; where no more is proved than norms say, ``.why`` says the reason.
+    reconstruction may have used all neurons. seed: of the attack, and of the noise that is added to its entries, whose
+    stream (``attack.streams``, "certificate") an ``attack`` of one's own must not draw from. Raises ``ValueError`` or
+    ``TypeError`` on bad input, ``bounds.UnsupportedBound`` for a defense that does more than add Gaussian noise, and for
+    unequal norms; where no more is proved than norms say, ``.why`` says the reason.
     """
     checks.instance("observation", observation, Observation)
     checks.instance("net", net, TwoLayerNet)
@@ -98,12 +102,12 @@ def certificate(
     checks.inside("delta", delta)
     checks.real("largest_label", largest_label, 0.0)
     B = observation.expected_batch(net, len(reconstruction.features))
-    if not isinstance(observation.defense, DEFENSES):
+    if type(observation.defense) not in DEFENSES:  # one that is derived may do more
         raise UnsupportedBound(
             f"not proved under {observation.defense!r}: it does more than add Gaussian noise"
         )
     norm = max(observation.norms)
-    if norm - min(observation.norms) > EQUAL_NORMS * norm:
+    if norm - min(observation.norms) > _EQUAL * norm:
         raise UnsupportedBound("not proved for unequal norms")
     sigma = observation.defense.density().sigma
     share = checks.inside("held", (_HELD_NOISY if sigma else _HELD) if held is None else held)
@@ -164,7 +168,7 @@ def certificate(
     premises = (
         "the weights are independent standard Gaussians, and the batch was chosen without regard to them",
         f"all features have norm {norm:g}, labels are at most {largest_label:g} in absolute value, B = {B}",
-        f"the noise is Gaussian with standard deviation {sigma:g}" if sigma else "no noise",
+        f"the noise is Gaussian with standard deviation {sigma:g}" if sigma else "no noise in what is seen",
         "floating point, expectations by quadrature",
     )
     return dataclasses.replace(

@@ -353,3 +353,20 @@ def test_the_report_of_ones_own_gradient_has_it(tmp_path: Path, capsys: pytest.C
     assert told["method"] == "held-out" and told["value"] < 1
     assert "standard deviation of 1" in found["wide"]["why"] and found["wide"]["certificate"] is None
     assert "norms or a squared loss" in found["free"]["why"] and found["free"]["certificate"] is None
+
+
+def test_norms_that_differ_are_not_called_equal() -> None:
+    """A millionth is more than rounding, and more than a certificate may be."""
+    net = TwoLayerNet.sample(6, 2_000, "gelu", 3)
+    X = np.eye(2, 6) * np.array([[1.0], [1 - 9e-7]])
+    seen = observe(NoDefense(), net, X, [-1.0, -1.0])
+    diagnostics = Diagnostics(status="ok", warnings=())
+    same = Reconstruction(torch.from_numpy(X), torch.ones(2), torch.ones(2), diagnostics)
+    with pytest.raises(UnsupportedBound, match="unequal norms"):
+        certificate(seen, net, same)
+
+
+@pytest.mark.parametrize("residual", [0.0, 1e-200])
+def test_no_residual_certifies_nothing(residual: float) -> None:
+    with pytest.raises(UnsupportedBound, match="vacuous"):
+        lines(_nearby("relu", np.eye(1, 5), np.array([residual])), 3, 1e-3, 1.0)

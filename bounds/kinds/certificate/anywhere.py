@@ -53,8 +53,11 @@ def _one(found: Nearby, distance: float) -> Array:
     def kernel(cosine: float) -> float:
         return sum(s * cosine**k for k, s in found.powers.items())
 
-    left = 1 - distance**2 / (float(found.residuals[0]) ** 2 * kernel(1.0))
-    if left <= 0 or kernel(0.0) >= math.sqrt(left) * kernel(1.0):
+    power = float(found.residuals[0]) ** 2 * kernel(1.0)
+    if power <= distance**2:  # also where the residual is 0, or so small that its square is
+        raise UnsupportedBound(f"vacuous: functions {distance:.3g} apart may have any feature")
+    left = 1 - distance**2 / power
+    if kernel(0.0) >= math.sqrt(left) * kernel(1.0):
         raise UnsupportedBound(f"vacuous: functions {distance:.3g} apart may have any feature")
     cosine = scipy.optimize.brentq(lambda c: kernel(c) - math.sqrt(left) * kernel(1.0), 0.0, 1.0, xtol=1e-15)
     return np.array([math.sqrt(max(0.0, 1 - (cosine - 1e-14) ** 2))])

@@ -57,8 +57,9 @@ class LeastSquares:
 
     @staticmethod
     def events(B: int) -> tuple[int, int]:
-        """How many there are: of noise, and of what the derivative leaves."""
-        return 1 + 2 * B, 3 * B
+        """How many there are: of noise, and of what the derivative leaves, of every pair of a feature and one that was
+        found: which belong together may depend on held-out neurons."""
+        return 1 + 2 * B, 3 * B**2
 
     @property
     def B(self) -> int:
