@@ -299,8 +299,8 @@ HUGE = struct.pack(">4I", 2051, 2**32 - 1, 2**32 - 1, 2**32 - 1)
         (IMAGES_FILE[:10], "images_path must have a header of 16 bytes; got 10"),
         (IMAGES_FILE[:-1], "images_path must hold the 420 bytes its header declares; got 419"),
         (IMAGES_FILE + b"\0", "images_path must hold the 420 bytes its header declares; got more"),
-        (idx_bytes(2051, PICTURES[:0]), "images_path must declare 1..1073741824 bytes of data; got 0×5×7"),
-        (HUGE, "images_path must declare 1..1073741824 bytes of data; got 4294967295×"),
+        (idx_bytes(2051, PICTURES[:0]), "images_path must declare 1..268435456 bytes of data; got 0×5×7"),
+        (HUGE, "images_path must declare 1..268435456 bytes of data; got 4294967295×"),
         (gzip.compress(IMAGES_FILE, mtime=0)[:-9], "images_path must be an intact gzip file"),
         (gzip.compress(IMAGES_FILE, mtime=0)[:12] + b"\xff" * 99, "images_path must be an intact gzip file"),
         (

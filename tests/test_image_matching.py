@@ -14,7 +14,7 @@ from attack.image.inversion import Inversion, InversionError, invert
 from attack.image.known import MODELS, model_of
 from attack.image.matching import ImageMatching
 from attack.image.metrics import image_errors
-from attack.image.objective import Misfit, Objective, total_variation
+from attack.image.objective import Misfit, Objective, total_variation, variation_slope
 from attack.image.observed import ImageObservation, observe_images
 from attack.image.optimise import SCHEDULES, minimise, rate
 from attack.image.pictures import Pixels
@@ -211,8 +211,12 @@ def test_total_variation_is_the_mean_of_differences() -> None:
     flat = torch.full((1, *SHAPE), 0.3, dtype=torch.float64)
     stripes = flat.clone()
     stripes[..., ::2] += 0.1
-    assert total_variation(flat, net)[0] == 0.0
-    assert total_variation(stripes, net)[0] == pytest.approx(0.1 / 0.5)
+    assert variation_slope(flat, net)[0] == 0.0
+    assert variation_slope(stripes, net)[0] == pytest.approx(0.1 / 0.5)
+    assert float(total_variation(net.normalised(stripes))) == pytest.approx(0.1 / 0.5)
+    ramp = torch.tensor([0.0, 1.0, 3.0])
+    assert float(total_variation(ramp.view(1, 1, 1, 3))) == float(total_variation(ramp.view(1, 1, 3, 1))) == 1.5
+    assert float(total_variation(torch.ones(1, 1, 1, 1))) == 0.0
 
 
 def test_a_dominating_layer_does_not_decide_alone_by_layer() -> None:

@@ -60,8 +60,8 @@ class ImageObservation:
         object.__setattr__(self, "gradients", found)
 
     def gradient(self, name: str) -> torch.Tensor:
-        """That of the parameter ``name``."""
-        return self.gradients[self.network.names.index(name)]
+        """That of the parameter ``name``; ``ValueError`` where none is sent."""
+        return self.gradients[self.network.index(name)]
 
     @property
     def entries(self) -> torch.Tensor:
