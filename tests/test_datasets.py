@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import struct
 from collections.abc import Callable
@@ -361,6 +362,13 @@ def test_cifar10_rejects_other_files(tmp_path: Path, data: bytes, message: str) 
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         load_cifar10_binary(path, 1, 0)
     assert str(path) in str(caught.value)
+
+
+def test_a_file_beyond_all_sizes_is_not_read(tmp_path: Path) -> None:
+    path = write_cifar(tmp_path)
+    os.truncate(path, 3073 * 2**18)  # a hole: it takes no room
+    with pytest.raises(ValueError, match="at most 268435456 bytes"):
+        load_cifar10_binary(path, 1, 0)
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:

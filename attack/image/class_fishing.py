@@ -58,7 +58,8 @@ def fished(network: ImageNetwork, target: int, *, gap: float = 20.0) -> ImageNet
     """The network with the output layer that fishes for a class: its bias ``gap`` below the others', so that the derivative
     of a sample of another class is about ``exp(-gap)``.
 
-    Raises ``ValueError`` for a network whose output layer has no bias or no weights of its own, or of another loss than cross-entropy, or another class.
+    Raises ``ValueError`` for a network whose output layer has no bias or no weights of its own, or of another loss than
+    cross-entropy, or another class.
     """
     checks.instance("network", network, ImageNetwork)
     checks.integer("target", target, 0, network.classes - 1)

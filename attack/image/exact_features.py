@@ -57,8 +57,7 @@ def exact_features(observation: ImageObservation, *, seed: int = 2, max_starts: 
     whole = seen.left is None and bool(seen.sure.all())
     if seen.left is not None and not seen.filled:
         raise _failure(
-            f"too few entries are left by pruning: rows of rank {B} are not determined by them (and leave {seen.left:.2g} of "
-            "their power)"
+            f"too few entries are left by pruning to determine rows of rank {B} (which leave {seen.left:.2g} of their power)"
         )
     known = whole and not isinstance(observation.defense, _SCALED)
     loss = LOSSES[_LOSSES[network.loss]] if known else None

@@ -234,8 +234,8 @@ def _pruned(observation: ImageObservation, defense: GradientPruning) -> Model:
 
 def _dropout(observation: ImageObservation, defense: Dropout) -> Model:
     """A unit whose gradients are zero in the output's weights, and in the attacked layer's if there is one, is taken for one
-    that was dropped for every sample; any other is taken at its mean, ``E[b/(1-p) | some sample keeps it]``: 1/(1 - p) with one mask for the
-    batch, which is exact, and 1/(1 - p^B) with one for each sample."""
+    that was dropped for every sample; any other is taken at its mean, ``E[b/(1-p) | some sample keeps it]``: 1/(1 - p) with
+    one mask for the batch, which is exact, and 1/(1 - p^B) with one for each sample."""
     if defense.p == 0:
         return as_seen(observation)
     network = observation.network

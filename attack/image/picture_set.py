@@ -98,7 +98,12 @@ def cifar10_set(path: str | os.PathLike[str]) -> PictureSet:
 
 
 def _of_source(source: Source) -> PictureSet:
-    return _set(source.name, np.divide(source.pictures, source.full, dtype=np.float32), source.classes, sources.CLASSES)
+    return _set(
+        source.name,
+        np.divide(source.pictures, source.full, dtype=np.float32),
+        source.classes,
+        sources.CLASSES,
+    )
 
 
 def _set(name: str, images: NDArray[np.floating], labels: NDArray[np.integer], classes: int) -> PictureSet:

@@ -138,7 +138,9 @@ def _attack(rival: str, options: dict[str, Any]) -> ImageAttack:
     attack = RIVALS[checks.choice("rival", rival, tuple(RIVALS))]
     given = {name: value for name, value in options.items() if value is not None}
     if "step" in given and searched(attack).optimiser == "lbfgs":
-        raise ValueError(f"rate must not be given with the rival {rival!r}, whose L-BFGS has no step; got {given['step']}")
+        raise ValueError(
+            f"rate must not be given with the rival {rival!r}, whose L-BFGS has no step; got {given['step']}"
+        )
     return with_options(attack, **given) if given else attack
 
 

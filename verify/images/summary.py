@@ -41,7 +41,7 @@ def words(value: Mean) -> str:
 
 
 def defense_words(point: ImagePoint) -> str:
-    """The defense as a table's row is headed: "gradient noise (sigma = 0.1), by layer"; noise that is relative tells its unit."""
+    """The defense as a table's row is headed, with scope and the unit of relative noise: "gradient noise (sigma = 0.1), global"."""
     unit = "in root mean squares of the gradient's entries" if point.relative else ""
     return ", ".join(filter(None, (described(point.defense), scope_words(point), unit)))
 
@@ -64,8 +64,8 @@ def described(defense: Defense) -> str:
 
 
 def rows(found: Mapping[ImagePoint, Sequence[ImageRecord]]) -> list[dict[str, object]]:
-    """One row for each point: data, B, defense, rival, trials, failures, and each quantity's mean with its half interval; "no
-    result" where every trial failed, as the numbers are those of grey pictures then."""
+    """One row for each point: data, B, defense, rival, trials, failures, and each quantity's mean with its half interval;
+    "no result" where every trial failed, as the numbers are those of grey pictures then."""
     table: list[dict[str, object]] = []
     for point, records in found.items():
         failed = sum(r.failed for r in records)

@@ -353,8 +353,8 @@ class ImageNetwork:
             if len(images) > 1 or not self.coupled:
                 raise
             raise ValueError(
-                "X must hold more than one picture where batch norm uses the statistics of the batch; one value of a channel "
-                "has none"
+                "X must hold more than one picture where batch norm uses the statistics of the batch: "
+                "one value of a channel has none"
             ) from error
         return found
 

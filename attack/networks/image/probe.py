@@ -13,8 +13,6 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from attack.streams import normal, uniform
-
 #: Layers that couple the samples of a batch, unless they use the statistics that they keep.
 _COUPLING = (nn.modules.batchnorm._BatchNorm,)
 
@@ -63,7 +61,7 @@ class Probe:
     ) -> Probe:
         """Pictures of uniform pixels, which go through ``change`` first."""
         one = next(module.parameters())
-        drawn = uniform((2, *shape), 0, "probe", device="cpu", dtype=torch.float64)
+        drawn = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         return Probe(module, change(drawn.to(one)))
 
     def outputs(self, pictures: torch.Tensor | None = None) -> torch.Tensor:
@@ -196,7 +194,8 @@ class Probe:
         return tuple(pair for pair in pairs if times[pair[0]] == uses[pair[0]] == uses[pair[1]] == 1)
 
     def _drawn(self, count: int, width: int) -> torch.Tensor:
-        return normal((count, 2, width), 0, "probe units", device="cpu", dtype=torch.float64).to(self.pictures)
+        generator = torch.Generator().manual_seed(1)
+        return torch.randn(count, 2, width, generator=generator, dtype=torch.float64).to(self.pictures)
 
 
 def _linear(module: nn.Module) -> dict[str, nn.Linear]:

@@ -126,7 +126,8 @@ def split_head(
     """Give a part of the hidden units, chosen by ``seed``, weights N(0, 1), no bias and output weights N(0, 1) times
     ``scale`` (None: 1/m), and leave the others as they are ([L25]: units for the tensor method beside pretrained ones).
 
-    Raises ``ValueError`` for a network without an attacked layer or trained output weights of its own, a fraction outside [0, 1] and a negative scale.
+    Raises ``ValueError`` for a network without an attacked layer or trained output weights of its own, a fraction
+    outside [0, 1] and a negative scale.
     """
     share = checks.real("fraction", fraction, 0.0, 1.0)
     size = 1 / network.units if scale is None else checks.real("scale", scale, 0.0)
