@@ -132,6 +132,15 @@ def test_the_tables_from_the_command_line(
         "images-tiny.jsonl",
         "images-tiny-tuning.jsonl",
     }
+    drawn = sorted(p.name for p in tmp_path.glob("*.png"))
+    for file in tmp_path.glob("*.png"):
+        file.unlink()
+    code, _, err = run(capsys, "figures", "--from", str(tmp_path))
+    assert code == 0 and sorted(p.name for p in tmp_path.glob("images-*.png")) == drawn and len(drawn) == 2, (
+        err
+    )
+    code, _, _ = run(capsys, "export", str(tmp_path))
+    assert code == 0 and len((tmp_path / "records" / "csv" / "images-tiny.csv").read_text().splitlines()) == 4
     code, out, _ = run(capsys, *asked, "--quick", "--json")
     assert code == 0 and json.loads(out)[0]["name"] == "tiny-quick"
     for wrong in (("--only", "nothing"), ("--d", "5"), ("--attack", "tensor"), ("--jobs", "0")):

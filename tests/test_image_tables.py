@@ -169,9 +169,10 @@ def test_points_of_another_scope_or_without_a_result_are_told_apart(records: lis
 
 
 def test_the_catalogue_is_whole() -> None:
+    assert any(len(table.forms) == 2 for table in TABLES.values())
     for table in TABLES.values():
-        quick = table.quick()
-        assert quick.file != table.file and len(quick.points) < len(table.points)
+        for quick in table.forms[1:]:
+            assert quick.file != table.file and len(quick.points) < len(table.points)
         assert {p.rival for p in table.points} >= {"cosine", "squared", "L-BFGS", "cocktail party"}
         for each in table.points:
             assert json.loads(each.key)["rival"] == each.rival

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bounds import serial
+from verify.images.record import QUANTITIES, read_image_records
 from verify.measure.failure import Failure
 from verify.measure.files import read_records
 from verify.measure.flat import Cell, flat
@@ -47,7 +48,8 @@ def to_frame(records: Iterable[Record]) -> pandas.DataFrame:
 
 def export_csv(source: Path, out: Path) -> list[Path]:
     """Write what ``source`` holds (a directory that a run wrote to, its records, or one file of them) as CSV files in
-    ``out``, one for each experiment, study and set of pictures, finished or not; returns their paths.
+    ``out``, one for each experiment, study, set of pictures and table of attacks on them, finished or not; returns their
+    paths.
 
     A row is a trial and an attack, of an experiment as ``to_rows`` has it; a cell is empty where there is no number, and
     ``reason`` then says why. Floats have all their digits.
@@ -61,7 +63,8 @@ def tables_of(saved: Saved) -> dict[str, Sequence[Row]]:
     """The rows of ``export_csv`` by the name of what they are of. ``RecordError`` for what cannot be read."""
     tables: dict[str, Sequence[Row]] = {path.stem: to_rows(read_records(path)) for path in saved.records}
     tables |= {path.stem: list(_study(path)) for path in saved.studies}
-    return tables | {path.stem: list(_pictures(path)) for path in saved.pictures}
+    tables |= {path.stem: list(_pictures(path)) for path in saved.pictures}
+    return tables | {path.stem: list(_images(path)) for path in saved.tables}
 
 
 def write_tables(tables: Mapping[str, Sequence[Row]], out: Path) -> list[Path]:
@@ -130,6 +133,22 @@ def _pictures(path: Path) -> Iterator[Row]:
             "warnings": _texts(row.warnings),
             **_under(row.conditions),
         }
+
+
+def _images(path: Path) -> Iterator[Row]:
+    """A row for each picture of each trial, in the private pictures' order."""
+    for record in read_image_records(path):
+        for position in range(record.point["B"]):
+            yield {
+                **flat(dict(record.point)),
+                "trial": record.trial,
+                "seed": record.seed,
+                "picture": position,
+                "status": "failed" if record.failed else "ok",
+                **{name: record.values[name][position] for name in QUANTITIES},
+                "reason": record.reason,
+                **_under(record.conditions),
+            }
 
 
 def _texts(words: Sequence[str]) -> str:

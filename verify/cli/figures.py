@@ -52,6 +52,8 @@ def figures(
         _redraw_pictures(path, target, format)
     for path in saved.studies:
         _redraw_study(path, target, format)
+    for path in saved.tables:
+        _redraw_table(path, target, format)
     results: list[Result] = []
     records: list[Record] = []
     from verify.cli.report import judge_and_draw, report
@@ -72,6 +74,13 @@ def _redraw_pictures(path: Path, target: Path, suffix: str) -> None:
         _tell(path, "too large to be kept, not redrawn")
     else:
         draw_pictures(batch, rows, target / f"{path.stem}.{suffix}")
+
+
+def _redraw_table(path: Path, target: Path, suffix: str) -> None:
+    from verify.cli.images import redraw
+
+    if why := redraw(path, target, suffix):
+        _tell(path, why)
 
 
 def _redraw_study(path: Path, target: Path, suffix: str) -> None:

@@ -11,7 +11,7 @@ from bounds.words import how_many
 from verify.cli.tables import print_json, print_rows, say
 from verify.images.catalogue import TABLES
 from verify.images.point import ImagePoint
-from verify.images.record import ImageRecord
+from verify.images.record import ImageRecord, read_image_records
 from verify.images.run import ImageTable, by_point, run_table
 from verify.images.summary import described, rows, scope_words
 from verify.measure.progress import Progress
@@ -93,3 +93,24 @@ def grids(
         stem = "-".join(filter(None, plain.split("-")))
         parts.setdefault(stem, {})[point] = records
     return parts
+
+
+def redraw(path: Path, out: Path, suffix: str) -> str:
+    """The grids of saved records again, with the choices of the tuning that lies beside them; why not, where not."""
+    known = {form.file: form for table in TABLES.values() for form in table.forms}
+    candidates = [form.candidates for form in known.values()]
+    if path.name in {c.file for c in candidates if c is not None}:
+        return ""  # of tuning nothing is drawn
+    table = known.get(path.name)
+    if table is None:
+        return "no table of that name, not redrawn"
+    if table.candidates is not None:
+        beside = path.with_name(table.candidates.file)
+        if not beside.exists():
+            return f"{beside.name}, its tuning, is not there: not redrawn"
+        table = table.tuned(read_image_records(beside))
+    records = read_image_records(path)
+    if not by_point(table, records):
+        return "no trials of its points, not redrawn"
+    draw(table, records, out, suffix)
+    return ""

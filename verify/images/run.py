@@ -108,6 +108,11 @@ class ImageTable:
         )  # fmt: skip
 
     @property
+    def forms(self) -> tuple[ImageTable, ...]:
+        """The table, and its quick form if it has one."""
+        return (self, self.quick()) if self.sample else (self,)
+
+    @property
     def candidates(self) -> ImageTable | None:
         """The table of what is tried for tuning; None where nothing is."""
         if self.tuning is None:

@@ -123,6 +123,8 @@ def record_files(directory: str | Path) -> list[Path]:
     """One path for each experiment that has records in ``directory``, in either form, by name."""
     found: dict[str, Path] = {}
     for path in sorted(Path(directory).iterdir()):
-        if path.suffix in (".json", ".jsonl") and not path.name.startswith(("study-", "pictures-")):
+        if path.suffix in (".json", ".jsonl") and not path.name.startswith(
+            ("study-", "pictures-", "images-")
+        ):
             found.setdefault(path.stem, path)
     return [found[name] for name in sorted(found)]

@@ -1,4 +1,4 @@
-"""What a run has left: records of experiments, studies and pictures, wherever one points."""
+"""What a run has left: records of experiments, studies, pictures and tables of attacks on them, wherever one points."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ RECORDS = "records"
 
 @dataclass(frozen=True)
 class Saved:
-    """One path for each experiment, set of pictures and study that is kept, all in ``directory``. Of an experiment and a
-    study it stands for both forms, NAME.json and NAME.jsonl."""
+    """One path for each experiment, set of pictures, study and table of attacks on pictures (``tables``) that is kept, all
+    in ``directory``. Of an experiment and a study it stands for both forms, NAME.json and NAME.jsonl."""
 
     directory: Path
     records: Sequence[Path]
     pictures: Sequence[Path]
     studies: Sequence[Path]
+    tables: Sequence[Path] = ()
 
     @staticmethod
     def find(name: str, source: Path) -> Saved:
@@ -33,11 +34,11 @@ class Saved:
         else:
             raise ValueError(f"{name} must be a directory or a file with records; got {source}")
         for saved in found:
-            if saved.records or saved.pictures or saved.studies:
+            if saved.records or saved.pictures or saved.studies or saved.tables:
                 return saved
         raise ValueError(
-            f"{name} must hold records (NAME.json, NAME.jsonl), pictures (pictures-*.json) or studies (study-*.json); "
-            f"got none in {source}"
+            f"{name} must hold records (NAME.json, NAME.jsonl), pictures (pictures-*.json), studies (study-*.json) or "
+            f"tables of attacks on pictures (images-*.jsonl); got none in {source}"
         )
 
     @property
@@ -49,9 +50,8 @@ class Saved:
 
     def _only(self, path: Path) -> Saved:
         """Of all this the one that ``path`` is a file of."""
-        kept = (
-            [p for p in found if p.stem == path.stem] for found in (self.records, self.pictures, self.studies)
-        )
+        everything = (self.records, self.pictures, self.studies, self.tables)
+        kept = ([p for p in found if p.stem == path.stem] for found in everything)
         return Saved(self.directory, *kept)
 
 
@@ -62,6 +62,5 @@ def _all_in(directory: Path) -> Saved:
         for p in directory.glob("study-*")
         if p.suffix in (".json", ".jsonl") and p.stat().st_size
     }
-    return Saved(
-        directory, record_files(directory), sorted(directory.glob("pictures-*.json")), sorted(studies)
-    )
+    pictures, tables = (sorted(directory.glob(kind)) for kind in ("pictures-*.json", "images-*.jsonl"))
+    return Saved(directory, record_files(directory), pictures, sorted(studies), tables)
