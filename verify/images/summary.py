@@ -41,7 +41,7 @@ def words(value: Mean) -> str:
 
 
 def defense_words(point: ImagePoint) -> str:
-    """The defense as a table's row is headed, with scope and the unit of relative noise: "gradient noise (sigma = 0.1), global"."""
+    """The defense as a table's row is headed: "gradient noise (sigma = 0.1), global", with the unit of relative noise."""
     unit = "in root mean squares of the gradient's entries" if point.relative else ""
     return ", ".join(filter(None, (described(point.defense), scope_words(point), unit)))
 
