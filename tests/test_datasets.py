@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import struct
 from collections.abc import Callable
@@ -299,8 +300,8 @@ HUGE = struct.pack(">4I", 2051, 2**32 - 1, 2**32 - 1, 2**32 - 1)
         (IMAGES_FILE[:10], "images_path must have a header of 16 bytes; got 10"),
         (IMAGES_FILE[:-1], "images_path must hold the 420 bytes its header declares; got 419"),
         (IMAGES_FILE + b"\0", "images_path must hold the 420 bytes its header declares; got more"),
-        (idx_bytes(2051, PICTURES[:0]), "images_path must declare 1..1073741824 bytes of data; got 0×5×7"),
-        (HUGE, "images_path must declare 1..1073741824 bytes of data; got 4294967295×"),
+        (idx_bytes(2051, PICTURES[:0]), "images_path must declare 1..268435456 bytes of data; got 0×5×7"),
+        (HUGE, "images_path must declare 1..268435456 bytes of data; got 4294967295×"),
         (gzip.compress(IMAGES_FILE, mtime=0)[:-9], "images_path must be an intact gzip file"),
         (gzip.compress(IMAGES_FILE, mtime=0)[:12] + b"\xff" * 99, "images_path must be an intact gzip file"),
         (
@@ -361,6 +362,13 @@ def test_cifar10_rejects_other_files(tmp_path: Path, data: bytes, message: str) 
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         load_cifar10_binary(path, 1, 0)
     assert str(path) in str(caught.value)
+
+
+def test_a_file_beyond_all_sizes_is_not_read(tmp_path: Path) -> None:
+    path = write_cifar(tmp_path)
+    os.truncate(path, 3073 * 2**18)  # a hole: it takes no room
+    with pytest.raises(ValueError, match="at most 268435456 bytes"):
+        load_cifar10_binary(path, 1, 0)
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:

@@ -129,6 +129,8 @@ def test_other_inputs_are_refused() -> None:
         check_images(network, ["?"] * len(gradients), B)
     with pytest.raises(ValueError, match="batch_size"):
         check_images(network, gradients, 0)
+    with pytest.raises(ValueError, match="scope"):
+        check_images(network, gradients, B, scope="bogus")
 
 
 def test_gradients_of_frozen_parameters_are_told() -> None:

@@ -73,6 +73,7 @@ def test_what_does_not_belong_to_the_module_is_told_first(
         (("--module", "owned_network:nothing"), "raised AttributeError"),
         (("--labels", "3,7"), "y must be B = 1"),
         (("--labels", "9"), r"0..3"),
+        (("--labels", "1.7"), "labels must be whole numbers"),
         (("--rival", "nobody"), "rival"),
         (("--relative",), "relative"),
         (("--data", "digits-8"), "not both"),
@@ -106,6 +107,8 @@ def test_embedded_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     code, out, _ = run(capsys, "attack", "image", *asked, "--rival", "exact rows", "--defense", "gradient-noise",
                        "--sigma", "1")  # fmt: skip
     assert code == 1 and "no result" in out
+    code, _, err = run(capsys, "attack", "image", *asked, "--rival", "L-BFGS", "--rate", ".1")
+    assert code == 2 and "rate must not be given" in err
 
 
 def test_the_tables_from_the_command_line(

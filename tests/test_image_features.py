@@ -143,6 +143,42 @@ def test_exact_rows_survive_what_leaves_enough() -> None:
         invert(observe_images(Dropout(0.5), direct, images, LABELS[:2]), ExactRows(max_starts=20))
 
 
+def test_clipping_leaves_rows_explained_without_a_bias() -> None:
+    """Up to a factor, lengths unknown: the loss is not that of the rows then. Without clipping it tells lengths."""
+    images = grey(2)[..., ::2, ::2]
+    bare = conv_net(
+        (1, 8, 8), 10, channels=(4,), head=Head(m=128, features=16, bias=False), dtype=torch.float64
+    )
+    truth = nn.functional.normalize(bare.features(images), dim=1)
+    for defense, sized in ((NoDefense(), True), (GradientClipping(0.05), False)):
+        found = exact_features(observe_images(defense, bare, images, LABELS[:2]))
+        unit = nn.functional.normalize(torch.from_numpy(found.features), dim=1)
+        assert (truth @ unit.T).abs().amax(dim=1).min() > 1 - 1e-9 and found.sized is sized
+
+
+def test_a_frozen_bias_has_values_though_no_gradient() -> None:
+    with seeded(1):
+        module = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).double()
+    for layer in (module[1], module[3]):
+        nn.init.normal_(layer.bias)
+        layer.bias.requires_grad_(False)
+    network, images = ImageNetwork.of(module, (1, 8, 8)), grey(2)[..., ::2, ::2]
+    assert is_relu(network)
+    found = exact_features(observe_images(NoDefense(), network, images, LABELS[:2]))
+    truth = nn.functional.normalize(network.features(images), dim=1)
+    unit = nn.functional.normalize(torch.from_numpy(found.features), dim=1)
+    assert found.exact and (truth @ unit.T).abs().amax(dim=1).min() > 1 - 1e-9
+
+
+def test_pictures_without_a_finite_value_are_no_result(network: ImageNetwork) -> None:
+    wanted = torch.full((1, network.d), torch.nan, dtype=torch.float64)
+    with pytest.raises(InversionError, match="finite"):
+        invert_features(network, wanted, FeatureInversion(iterations=2), sized=True)
+    line = conv_net((1, 1, 9), 3, channels=(2,), head=Head(m=4))  # one row: no neighbours below
+    made = invert_features(line, torch.ones(1, line.d), FeatureInversion(iterations=2), sized=True)
+    assert made.mismatch.isfinite().all() and made.iterations == 2
+
+
 @pytest.mark.parametrize(("B", "least"), [(4, 0.9), (8, 0.8)])
 def test_the_cocktail_party_hears_pictures(B: int, least: float) -> None:
     """Mean |correlation| of pictures that are nearly uncorrelated, means apart: measured .94 and .87, principal components
@@ -175,6 +211,8 @@ def test_options_are_checked(network: ImageNetwork) -> None:
         CocktailParty(method="magic")
     with pytest.raises(ValueError, match="iterations"):
         FeatureInversion(iterations=0)
+    with pytest.raises(ValueError, match="step must be positive"):
+        FeatureInversion(step=0.0)
     with pytest.raises(ValueError, match="features"):
         invert_features(network, torch.zeros(2, 3), FeatureInversion(), sized=True)
     seen = observe_images(NoDefense(), network, grey(2)[[0, 0]], LABELS[[1, 2]])

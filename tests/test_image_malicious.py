@@ -68,6 +68,8 @@ def test_what_robbing_needs_and_what_stops_it(network: ImageNetwork) -> None:
         invert(seen, RobbingTheFed())
     with pytest.raises(ValueError, match="gain"):
         imprinted(network, 4, gain=0.0)
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
+    assert imprinted(ImageNetwork.of(module, SHAPE), 4).attacked is None  # pictures can be robbed without one
     robbed = imprinted(network, 64)
     clipped = observe_images(GradientClipping(1e-3), robbed, images, [0, 1])  # a factor changes no quotient
     assert psnr(images, invert(clipped, RobbingTheFed()).images).min() > 60

@@ -10,12 +10,17 @@ import pytest
 import torch
 from torch import nn
 
+from attack.image.class_fishing import fished
+from attack.image.exact_features import exact_features
+from attack.image.head_gradient import head_gradient
+from attack.image.known import model_of
+from attack.image.labels import recover_labels
 from attack.image.observed import observe_images
 from attack.networks.image.convnet import conv_net, seeded
 from attack.networks.image.head import Head
 from attack.networks.image.network import ImageNetwork
 from attack.networks.image.resnet import resnet18
-from bounds import DPSGD, Dropout, GradientClipping, LocalAggregation
+from bounds import DPSGD, Dropout, GradientClipping, LocalAggregation, NoDefense
 
 SHAPE = (1, 6, 6)
 
@@ -112,6 +117,58 @@ def test_frozen_parameters_have_no_gradient() -> None:
     module[3].requires_grad_(False)
     with pytest.raises(ValueError, match="frozen"):
         ImageNetwork.of(module, SHAPE)
+
+
+def tied(at: int, to: int) -> nn.Sequential:
+    module = layers(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32))
+    module[at].weight = module[to].weight
+    return module
+
+
+def normed(at: int) -> nn.Sequential:
+    module = layers(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32))
+    nn.utils.parametrizations.weight_norm(module[at])
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "words"), [(tied(5, 3), "tied to '3.weight'"), (normed(5), "made of other parameters")]
+)
+def test_an_attacked_layer_without_a_gradient_of_its_own_is_refused_for_what_it_is(
+    module: nn.Module, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        ImageNetwork.of(module, SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"), [(tied(7, 3), "tied to '3.weight'"), (normed(7), "made of other parameters")]
+)
+def test_output_weights_without_a_gradient_of_their_own_are_told(module: nn.Module, words: str) -> None:
+    network = ImageNetwork.of(drawn(module), SHAPE)
+    seen = observe_images(NoDefense(), network, *batch())
+    dropped = dataclasses.replace(seen, defense=Dropout(0.5, per_sample=False))
+    asked: list[Callable[[], object]] = [
+        lambda: recover_labels(seen, "llg"),
+        lambda: head_gradient(seen),
+        lambda: exact_features(seen),
+        lambda: model_of(dropped),
+        lambda: fished(network, 1),
+        lambda: network.client(*batch(), "output"),
+    ]
+    for ask in asked:
+        with pytest.raises(ValueError, match=rf"send a gradient of '7\.weight'.*{words}"):
+            ask()
+
+
+def test_shapes_classes_and_means_are_checked() -> None:
+    for make in (conv_net, resnet18):
+        with pytest.raises(ValueError, match=r"shape must be \(C, H, W\)"):
+            make((1, 8), 5)  # type: ignore[arg-type, operator]
+        with pytest.raises(ValueError, match="classes"):
+            make(SHAPE, 0)  # type: ignore[operator]
+    with pytest.raises(ValueError, match="mean must be finite"):
+        conv_net(SHAPE, 3, mean=(float("nan"),))
 
 
 class Aside(Changed):

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from attack.image.exact_rows import ExactRows
 from attack.image.feature_inversion import FeatureInversion
 from attack.image.matching import ImageMatching
-from bounds import GradientNoise, GradientPruning, NoDefense, SecureAggregation
+from attack.image.observed import observe_images
+from bounds import Defense, GradientNoise, GradientPruning, LocalAggregation, NoDefense, SecureAggregation
 from verify.cli.images import draw, grids, told
 from verify.images.catalogue import TABLES
 from verify.images.point import ImagePoint, NetworkSpec
 from verify.images.record import ImageRecord, read_image_records
 from verify.images.run import ImageTable, Tuning, by_point, run_table, with_options
-from verify.images.summary import correlation, mean, paired
+from verify.images.summary import correlation, mean, paired, rows
 from verify.images.trial import observed, run_image_trial
 from verify.measure.lines import LedgerError, RecordError
 
@@ -128,6 +130,13 @@ def test_several_clients_have_the_pictures_among_them() -> None:
     assert (alone.entries - among.entries).norm() < 1e-5 * alone.entries.norm()
 
 
+@pytest.mark.parametrize("defense", [SecureAggregation(clients=2), LocalAggregation(2, 0.1, "different")])
+def test_more_pictures_than_clients_or_steps_go_round(defense: Defense) -> None:
+    images, labels, seen = observed(replace(point(defense), B=4), 3, "cpu")
+    told = observe_images(defense, seen.network, images, labels, seed=3, groups=(0, 1, 0, 1), scope="layer")
+    assert len(images) == 4 and torch.equal(seen.entries, told.entries)
+
+
 def test_what_a_table_says(table: ImageTable, records: list[ImageRecord], tmp_path: Path) -> None:
     found = by_point(table, records)
     assert list(found) == list(table.points) and {len(r) for r in found.values()} == {2}
@@ -135,13 +144,28 @@ def test_what_a_table_says(table: ImageTable, records: list[ImageRecord], tmp_pa
     apart = paired(one, other, "psnr")
     assert apart.value == pytest.approx(mean(one, "psnr").value - mean(other, "psnr").value)
     report = told(table, records)
-    assert [row["defense"] for row in report["rows"]] == ["none", "gradient pruning (ratio = 0.5)"]
+    assert [row["defense"] for row in report["rows"]] == ["none", "gradient pruning (ratio = 0.5), by layer"]
     assert report["failed"] == 0 and report["trials"] == 4
     rank, pictures = correlation(records, "psnr", "mse")
     assert rank == pytest.approx(-1.0) and pictures == 8
     draw(table, records, tmp_path, "png")
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == sorted(f"images-small-{stem}.png" for stem in grids(found)) and len(names) == 2
+
+
+def test_points_of_another_scope_or_without_a_result_are_told_apart(records: list[ImageRecord]) -> None:
+    one = point(GradientPruning(0.5))
+    other, third = replace(one, scope="global"), point(GradientNoise(0.1), relative=True)
+    assert len(grids({one: records, other: records, third: records})) == 3
+    nothing = [replace(r, reason="noise") for r in records]
+    told = rows({one: records, other: nothing, third: [*records, *nothing]})
+    assert [row["psnr"] == "no result" for row in told] == [False, True, False]
+    assert [row["failed"] for row in told] == [0, 4, 4]
+    assert [str(row["defense"]).rpartition(", ")[2] for row in told] == [
+        "by layer",
+        "global",
+        "in root mean squares of the gradient's entries",
+    ]
 
 
 def test_the_catalogue_is_whole() -> None:

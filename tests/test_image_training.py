@@ -8,8 +8,8 @@ import torch
 from attack.image import picture_set
 from attack.image.observed import observe_images
 from attack.image.picture_set import PictureSet
-from attack.networks.image.convnet import conv_net
-from attack.networks.image.head import Head
+from attack.networks.image.convnet import conv_net, seeded
+from attack.networks.image.head import Head, HeadLayers
 from attack.networks.image.network import ImageNetwork
 from attack.networks.image.resnet import resnet18
 from attack.networks.image.training import Training, accuracy, split_head, trained
@@ -55,6 +55,16 @@ def test_statistics_follow_the_batches_and_the_mode_comes_back() -> None:
     assert seen.entries.norm() > 0
 
 
+def test_streams_are_kept_apart_and_others_left_alone() -> None:
+    before = torch.get_rng_state()
+    drawn = []
+    for purpose in ("layers", "dropout", "layers"):
+        with seeded(4, purpose):
+            drawn.append(torch.rand(3))
+    assert torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_bad_training_is_told() -> None:
     train = picture_set("digits-8").chosen(40, 0)
     network = conv_net(train.shape, 10, channels=(2,), head=Head(m=8))
@@ -84,6 +94,9 @@ def test_a_split_head_has_gaussian_units_beside_the_others(parts: tuple[PictureS
     # 80 output weights, of mean square 1/m^2 within 5 standard deviations
     outer = after[a][:, split.gaussian] * 32
     assert abs(float(outer.square().mean()) - 1) < 5 * (2 / 80) ** 0.5
+    # nor are they the first units of a fresh head of that seed, which has the stream of its own
+    fresh = HeadLayers(Head(m=8, scale="1/m"), drawn.shape[1], 10, 3).hidden.weight
+    assert not torch.equal(fresh, drawn)
     assert not after["head.hidden.bias"][split.gaussian].any()
     assert all(torch.equal(after[name], before[name]) for name in before if not name.startswith("head"))
     none = split_head(network, 0.0).network.parameters

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from attack.arrays import real_tensor
-from attack.image.observed import ImageObservation
+from attack.image.observed import SCOPES, ImageObservation
 from attack.networks.image.network import ImageNetwork
 from attack.networks.image.probe import Probe
 from attack.own.findings import Finding, errors, judged
@@ -63,6 +63,7 @@ def check_images(
     """
     checks.instance("network", network, ImageNetwork)
     checks.integer("batch_size", batch_size, 1)
+    checks.choice("scope", scope, SCOPES)
     defense = defense or NoDefense()
     checks.instance("defense", defense, Defense, "GradientNoise(sigma=1.0)")
     found, tensors = _read(network, gradients)

@@ -9,6 +9,7 @@ attacked layer's gradient is an outer product, and one of its factors the featur
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -57,7 +58,8 @@ def fished(network: ImageNetwork, target: int, *, gap: float = 20.0) -> ImageNet
     """The network with the output layer that fishes for a class: its bias ``gap`` below the others', so that the derivative
     of a sample of another class is about ``exp(-gap)``.
 
-    Raises ``ValueError`` for a network without an output bias or of another loss than cross-entropy, or another class.
+    Raises ``ValueError`` for a network whose output layer has no bias or no weights of its own, or of another loss than
+    cross-entropy, or another class.
     """
     checks.instance("network", network, ImageNetwork)
     checks.integer("target", target, 0, network.classes - 1)
@@ -66,6 +68,7 @@ def fished(network: ImageNetwork, target: int, *, gap: float = 20.0) -> ImageNet
         raise ValueError(f"network must have the loss cross-entropy; got {network.loss!r}")
     if f"{network.output}.bias" not in network.names:
         raise ValueError(f"network must have a bias in its output layer {network.output!r}; it has none")
+    network.index(f"{network.output}.weight")  # one that is frozen, or other layers' too, cannot be chosen
     module = copy.deepcopy(network.module)
     layer = module.get_submodule(network.output)
     weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
@@ -75,16 +78,7 @@ def fished(network: ImageNetwork, target: int, *, gap: float = 20.0) -> ImageNet
         bias.zero_()
         weight[target] = kept
         bias[target] = -gap
-    return ImageNetwork(
-        module,
-        network.shape,
-        network.attacked,
-        network.output,
-        loss=network.loss,
-        batch_norm=network.batch_norm,
-        mean=network.mean,
-        std=network.std,
-    )
+    return dataclasses.replace(network, module=module)
 
 
 def invert(

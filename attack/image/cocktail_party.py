@@ -21,7 +21,6 @@ from attack.image.feature_inversion import (
     by_autograd,
     invert_features,
     reported,
-    total_variation,
 )
 from attack.image.head_gradient import head_gradient, on_pixels, pictures_of
 from attack.image.inversion import (
@@ -31,6 +30,7 @@ from attack.image.inversion import (
     InversionError,
     Progress,
 )
+from attack.image.objective import total_variation
 from attack.image.observed import ImageObservation
 from attack.image.optimise import KEEPS, OPTIMISERS, SCHEDULES, minimise
 from attack.streams import normal, numpy_generator

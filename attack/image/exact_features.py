@@ -12,10 +12,14 @@ from attack.image.observed import ImageObservation
 from attack.reconstruction import Diagnostics, ReconstructionError
 from attack.rows.outputs import OutputsGradient
 from attack.rows.outputs_recovery import UNKNOWN, OutputsRecovery, recover_outputs
+from bounds import DPSGD, GradientClipping, LocalAggregation
 from bounds.losses import LOSSES
 
 #: Roundings that the sums behind an entry of the gradient add up to.
 _SUMS = 4.0
+
+#: Defenses under which a gradient is a multiple of that of the loss, or the sum of several steps': no loss explains it.
+_SCALED = (GradientClipping, DPSGD, LocalAggregation)
 
 #: The loss of an ``ImageNetwork``, a sum over samples, by its name in ``bounds.losses``.
 _LOSSES = {"cross-entropy": "cross-entropy-sum", "squared": "half-mse-sum"}
@@ -53,9 +57,10 @@ def exact_features(observation: ImageObservation, *, seed: int = 2, max_starts: 
     whole = seen.left is None and bool(seen.sure.all())
     if seen.left is not None and not seen.filled:
         raise _failure(
-            f"the entries that pruning has left do not determine the others (rank {B} leaves {seen.left:.2g})"
+            f"too few entries are left by pruning to determine rows of rank {B} (which leave {seen.left:.2g} of their power)"
         )
-    loss = LOSSES[_LOSSES[network.loss]] if whole else None
+    known = whole and not isinstance(observation.defense, _SCALED)
+    loss = LOSSES[_LOSSES[network.loss]] if known else None
     found = recover_outputs(_given(observation, seen, whole=whole), B, loss, seed=seed, max_starts=max_starts)
     if not found.exact:
         raise _failure(f"the features found leave {found.unexplained:.2g} of the rows' power unexplained")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ import torch
 
 from attack.image.feature_matching import cosine_mismatch, squared_mismatch
 from attack.image.head_gradient import on_pixels, pictures_of
-from attack.image.inversion import Progress
+from attack.image.inversion import InversionDiagnostics, InversionError, Progress
+from attack.image.objective import total_variation
 from attack.image.optimise import KEEPS, OPTIMISERS, SCHEDULES, Found, Function, Report, minimise
 from attack.image.pictures import STARTS, Pixels
 from attack.networks.image.network import ImageNetwork
@@ -45,6 +47,8 @@ class FeatureInversion:
         checks.integer("warmup", self.warmup, 0)
         for name in ("step", "tv"):
             checks.real(name, getattr(self, name), 0.0)
+        if self.step == 0.0:
+            raise ValueError("step must be positive; got 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +75,8 @@ def invert_features(
     """Pictures of features (k, d_f); sized: whether their lengths are known, else each is known up to a factor.
 
     weights (k,): how far each is trusted against the prior. An attacked layer on the pixels themselves leaves nothing to
-    invert, if lengths are known. Raises ``ValueError`` on features of another dimension.
+    invert, if lengths are known. Raises ``ValueError`` on features of another dimension, ``InversionError`` where no start
+    has a finite value.
     """
     if features.ndim != 2 or features.shape[1] != network.d or not len(features):
         raise ValueError(f"features must have shape (k, d_f = {network.d}); got {tuple(features.shape)}")
@@ -98,11 +103,15 @@ def invert_features(
         )
         for index in range(settings.starts)
     ]
-    kept = best_of(found)
+    kept, iterations = best_of(found), sum(one.iterations for one in found)
+    if not math.isfinite(found[kept].value):
+        reason = "no start of the pictures of features gives a finite value: the step may be too large"
+        told = InversionDiagnostics("failed", (reason,), iterations=iterations, starts=len(found))
+        raise InversionError(reason, told)
     images = picture.images(found[kept].variables).detach().clamp(0.0, 1.0)
     with torch.no_grad():
         left = mismatch(network.features(images), wanted)
-    return FeaturePictures(images, left, sum(one.iterations for one in found), kept)
+    return FeaturePictures(images, left, iterations, kept)
 
 
 def best_of(found: Sequence[Found]) -> int:
@@ -128,9 +137,3 @@ def reported(progress: Progress | None, index: int, starts: int, iterations: int
             progress(index * iterations + made, starts * iterations, best)
 
     return report
-
-
-def total_variation(images: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of pixels (n, C, H, W) and their neighbours, below plus beside."""
-    down, beside = images[..., 1:, :] - images[..., :-1, :], images[..., :, 1:] - images[..., :, :-1]
-    return down.abs().mean() + beside.abs().mean()

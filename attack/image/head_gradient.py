@@ -41,17 +41,18 @@ class HeadGradient:
 
 
 def parameter(network: ImageNetwork, layer: str, kind: str) -> np.ndarray | None:
-    """Of a linear layer, "weight" or "bias", in float64; None without one."""
-    name = f"{layer}.{kind}"
-    return _numbers(network.parameters[network.names.index(name)]) if name in network.names else None
+    """Of a linear layer, "weight" or "bias", in float64, trained or not; None without one."""
+    values = getattr(network.module.get_submodule(layer), kind)
+    return None if values is None else _numbers(values)
 
 
 def head_gradient(observation: ImageObservation, *, rank: int | None = None) -> HeadGradient:
-    """Of an observation, whose rows have this rank, B where None."""
+    """Of an observation, whose rows have this rank, B where None. ``ValueError`` where no gradient of the weights of one of
+    the layers is sent."""
     network = observation.network
-    weight, bias = (_seen(observation, network.attacked_layer, kind) for kind in ("weight", "bias"))
-    output_weight, output_bias = (_seen(observation, network.output, kind) for kind in ("weight", "bias"))
-    assert weight is not None and output_weight is not None  # linear layers have weights
+    layers = (network.attacked_layer, network.output)
+    weight, output_weight = (_numbers(observation.gradient(f"{layer}.weight")) for layer in layers)
+    bias, output_bias = (_sent(observation, f"{layer}.bias") for layer in layers)
     sure: np.ndarray = np.ones(len(weight), dtype=bool)
     left, filled = None, False
     if isinstance(observation.defense, GradientPruning) and observation.defense.ratio > 0:
@@ -110,8 +111,7 @@ def _numbers(values: torch.Tensor) -> np.ndarray:
     return np.asarray(values.detach().double().cpu().numpy())
 
 
-def _seen(observation: ImageObservation, layer: str, kind: str) -> np.ndarray | None:
-    name = f"{layer}.{kind}"
+def _sent(observation: ImageObservation, name: str) -> np.ndarray | None:
     return _numbers(observation.gradient(name)) if name in observation.network.names else None
 
 

@@ -31,7 +31,7 @@ class ImageAttack:
 @dataclass(frozen=True)
 class InversionDiagnostics:
     """status: "ok", "suspect" (see warnings) or "failed" (no result). objective: value of the answer, in the attack's own
-    units; iterations: in all; starts: made; starts_kept: index of the one kept. seconds: of the whole attack. labels_from:
+    units; iterations: in all; starts: made; start_kept: index of the one kept. seconds: of the whole attack. labels_from:
     "given" or the strategy that recovered them."""
 
     status: str

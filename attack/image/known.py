@@ -206,6 +206,11 @@ def _noisy(observation: ImageObservation, defense: GradientNoise) -> Model:
 def _clipping(observation: ImageObservation, defense: GradientClipping) -> Model:
     if math.isinf(defense.max_norm):
         return as_seen(observation)
+    if defense.per_sample and observation.network.coupled:
+        raise ValueError(
+            "network must have gradients of single samples for per-sample clipping; layers couple the samples of its batch "
+            f"(batch_norm={observation.network.batch_norm!r})"
+        )
     by_layer = observation.scope == "layer"
     client = Clipped(Plain.of(observation.network), defense.max_norm, defense.per_sample, by_layer)
     return Model(client, Seen(observation.entries))
@@ -228,16 +233,18 @@ def _pruned(observation: ImageObservation, defense: GradientPruning) -> Model:
 
 
 def _dropout(observation: ImageObservation, defense: Dropout) -> Model:
-    """A unit whose gradients are zero in the output's and in the attacked layer's weights is taken for one that was dropped
-    for every sample; any other is taken at its mean, ``E[b/(1-p) | some sample keeps it]``: 1/(1 - p) with one mask for the
-    batch, which is exact, and 1/(1 - p^B) with one for each sample."""
+    """A unit whose gradients are zero in the output's weights, and in the attacked layer's if there is one, is taken for one
+    that was dropped for every sample; any other is taken at its mean, ``E[b/(1-p) | some sample keeps it]``: 1/(1 - p) with
+    one mask for the batch, which is exact, and 1/(1 - p^B) with one for each sample."""
     if defense.p == 0:
         return as_seen(observation)
     network = observation.network
-    output, attacked = (observation.gradient(f"{n}.weight") for n in (network.output, network.attacked_layer))
-    kept = ((output != 0).any(dim=0) | (attacked != 0).any(dim=1)).to(output)
+    output = observation.gradient(f"{network.output}.weight")
+    kept = (output != 0).any(dim=0)
+    if network.attacked is not None:
+        kept = kept | (observation.gradient(f"{network.attacked}.weight") != 0).any(dim=1)
     independent = observation.batch_size if defense.per_sample else 1
-    mask = Mask(kept[None, :], 1 - defense.p**independent)
+    mask = Mask(kept.to(output)[None, :], 1 - defense.p**independent)
     return Model(Plain.of(network, mask), Seen(observation.entries))
 
 

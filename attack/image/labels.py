@@ -65,7 +65,8 @@ def recover_labels(observation: ImageObservation, strategy: str = "auto") -> tor
     """The labels (B,) int64 of an observation, sorted, by a key of ``STRATEGIES``. "auto": ``chosen_strategy``.
 
     A defense's scale (clipping) is estimated where a strategy needs it, and gradients of several steps count once. Raises
-    ``ValueError`` for a strategy that the network or the batch does not allow; ``ReconstructionError`` from "exact".
+    ``ValueError`` for a strategy that the network or the batch does not allow, and where no gradient of the output weights
+    is sent; ``ReconstructionError`` from "exact".
     """
     checks.instance("observation", observation, ImageObservation)
     checks.choice("strategy", strategy, ("auto", *STRATEGIES))
@@ -83,8 +84,7 @@ def chosen_strategy(observation: ImageObservation) -> str:
     if B == 1:
         return "idlg"
     given = _output(observation)
-    p = given.predicted(network.outputs(probes(network, _DUMMIES)).double().cpu().numpy())
-    if B**0.5 * float(p.std(axis=0).mean()) > _UNSURE:
+    if B**0.5 * float(_predicted(given).std(axis=0).mean()) > _UNSURE:
         return "yin" if network.classes >= B else "llg"
     few = isinstance(observation.defense, GradientPruning) and observation.scope == "layer"
     return "llg-dummy" if given.bias is None or few else "ilrg"
@@ -129,8 +129,7 @@ def _llg_dummy(given: _Output) -> np.ndarray:
     """LLG* of the same paper, which has the network: impact, and the offset of a class that does not occur, from pictures of
     noise."""
     network = given.network
-    images = probes(network, _DUMMIES)
-    hidden, p = _hidden(network, images), given.predicted(network.outputs(images).double().cpu().numpy())
+    hidden, p = _hidden(network, probes(network, _DUMMIES)), _predicted(given)
     sums = hidden.sum(axis=1)
     offset = (p * sums[:, None]).mean(axis=0) * given.B  # of B samples of other classes
     scale = _scale(given, given.B * p.mean(axis=0) if given.bias is not None else offset)
@@ -156,11 +155,9 @@ def _impact(sums: np.ndarray, B: int) -> float:
 def _bias(given: _Output) -> np.ndarray:
     """Counts ``sum_i p_i - sum_i r_i`` from the output bias, mean probabilities from pictures of noise (Geng et al. 2021,
     arXiv 2110.09074)."""
-    p = given.predicted(given.network.outputs(probes(given.network, _DUMMIES)).double().cpu().numpy()).mean(
-        axis=0
-    )
+    expected = given.B * _predicted(given).mean(axis=0)
     gradient = given.required_bias("bias")
-    return _most_often(given.B * p - gradient / _scale(given, given.B * p), given.B)
+    return _most_often(expected - gradient / _scale(given, expected), given.B)
 
 
 def _ilrg(given: _Output) -> np.ndarray:
@@ -171,7 +168,7 @@ def _ilrg(given: _Output) -> np.ndarray:
     mean of pictures of noise.
     """
     gradient = given.required_bias("ilrg")
-    scale = _scale(given, given.B * _mean_predicted(given))
+    scale = _scale(given, given.B * _predicted(given).mean(axis=0))
     absent = gradient > 0
     if absent.any():
         mean = given.weights[absent].sum(axis=0) / gradient[absent].sum()
@@ -215,12 +212,12 @@ STRATEGIES: Mapping[str, Callable[[_Output], np.ndarray]] = MappingProxyType(
 def _output(observation: ImageObservation) -> _Output:
     network, defense = observation.network, observation.defense
     times = defense.steps if isinstance(defense, LocalAggregation) and defense.batches == "same" else 1
+    weight, bias = (f"{network.output}.{kind}" for kind in ("weight", "bias"))
     seen = [
-        observation.gradient(name).double().cpu().numpy() / times if name in network.names else None
-        for name in (f"{network.output}.weight", f"{network.output}.bias")
+        observation.gradient(name).double().cpu().numpy() / times
+        for name in (weight, *([bias] if bias in network.names else []))
     ]
-    assert seen[0] is not None  # a linear layer has weights
-    return _Output(seen[0], seen[1], observation.batch_size, network, observation)
+    return _Output(seen[0], seen[1] if len(seen) > 1 else None, observation.batch_size, network, observation)
 
 
 def _most_often(expected: np.ndarray, B: int) -> np.ndarray:
@@ -242,9 +239,10 @@ def _scale(given: _Output, absent: np.ndarray) -> float:
     return float(max(np.median(ratios), np.finfo(float).tiny))
 
 
-def _mean_predicted(given: _Output) -> np.ndarray:
-    outputs = given.network.outputs(probes(given.network, _DUMMIES)).double().cpu().numpy()
-    return np.asarray(given.predicted(outputs).mean(axis=0))
+def _predicted(given: _Output) -> np.ndarray:
+    """p (n, C) of pictures of noise."""
+    outputs = given.network.outputs(probes(given.network, _DUMMIES))
+    return given.predicted(outputs.double().cpu().numpy())
 
 
 def _hidden(network: ImageNetwork, images: torch.Tensor) -> np.ndarray:

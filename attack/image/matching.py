@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from importlib import import_module
 from typing import ClassVar
 
 import torch
 
+from attack.image.feature_inversion import best_of
 from attack.image.inversion import ImageAttack, Inversion, InversionDiagnostics, InversionError, Progress
 from attack.image.known import as_seen, model_of
+from attack.image.labels import recover_labels
 from attack.image.objective import OBJECTIVES, WEIGHTS, Misfit, Objective
 from attack.image.observed import ImageObservation
 from attack.image.optimise import KEEPS, OPTIMISERS, SCHEDULES, Found, Report, minimise
@@ -113,7 +114,7 @@ def invert(
         ended.append(
             minimise(objective, start, attack, limits=limits, report=_report(progress, attack, ended))
         )
-    kept = min(range(len(ended)), key=lambda i: ended[i].value)
+    kept = best_of(ended)
     best, iterations = ended[kept], sum(end.iterations for end in ended)
 
     def seen(status: str, warnings: tuple[str, ...], value: float | None) -> InversionDiagnostics:
@@ -150,9 +151,8 @@ def _labels(
         return labels, "given"
     if attack.labels == JOINT:
         return None, JOINT
-    recovery = import_module("attack.image.labels")
     try:
-        found = recovery.recover_labels(observation, attack.labels)
+        found = recover_labels(observation, attack.labels)
     except ReconstructionError as error:
         reason = f"no labels are recovered: {error}"
         raise InversionError(reason, InversionDiagnostics("failed", (reason,))) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -122,7 +122,7 @@ class Objective:
             value, slope = self.misfit(torch.cat([g.reshape(-1) for g in guess]))
             outputs, slopes = list(guess), list(self.network.split(slope))
             if self.tv:
-                variation, by_images = total_variation(images, self.network)
+                variation, by_images = variation_slope(images, self.network)
                 value += self.tv * variation
                 outputs.append(images)
                 slopes.append(by_images.mul_(self.tv))
@@ -143,18 +143,30 @@ class Objective:
         return torch.softmax(variables[-1], dim=1) if self.labels is None else self.labels
 
 
-def total_variation(images: torch.Tensor, network: ImageNetwork) -> tuple[float, torch.Tensor]:
-    """That of pixels (B, C, H, W), in normalised units, and its slope."""
+def total_variation(pictures: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of pixels (n, C, H, W) and their neighbours, below plus beside, differentiable. A side of one
+    pixel has no neighbours and adds nothing."""
+    parts = [off for _, off in _differences(pictures)]
+    return sum((off.abs().mean() for off in parts), start=pictures.new_zeros(()))
+
+
+def variation_slope(images: torch.Tensor, network: ImageNetwork) -> tuple[float, torch.Tensor]:
+    """``total_variation`` of pixels (B, C, H, W), in normalised units, and its slope, which is cheaper by hand."""
     x = network.normalised(images)
     slope = torch.zeros_like(x)
     value = 0.0
-    for dim in (2, 3):
+    for dim, off in _differences(x):
         side = x.shape[dim]
-        if side == 1:
-            continue
-        off = x.narrow(dim, 1, side - 1) - x.narrow(dim, 0, side - 1)
         value += float(off.abs().mean())
         sign = off.sign_().div_(off.numel())
         slope.narrow(dim, 1, side - 1).add_(sign)
         slope.narrow(dim, 0, side - 1).sub_(sign)
     return value, network.scaled(slope)
+
+
+def _differences(x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    """Of neighbours along each side of (n, C, H, W) that has any, with its dimension."""
+    for dim in (2, 3):
+        side = x.shape[dim]
+        if side > 1:
+            yield dim, x.narrow(dim, 1, side - 1) - x.narrow(dim, 0, side - 1)

@@ -20,7 +20,7 @@ from bounds import Defense, Dropout, GradientNoise, LocalAggregation, NoDefense,
 SCOPES = ("global", "layer")
 
 #: Defenses that change what is done with samples, not entries: they are the same by layers.
-_OF_SAMPLES = (NoDefense, Dropout, LocalAggregation, SecureAggregation)
+OF_SAMPLES = (NoDefense, Dropout, LocalAggregation, SecureAggregation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +60,8 @@ class ImageObservation:
         object.__setattr__(self, "gradients", found)
 
     def gradient(self, name: str) -> torch.Tensor:
-        """That of the parameter ``name``."""
-        return self.gradients[self.network.names.index(name)]
+        """That of the parameter ``name``; ``ValueError`` where none is sent."""
+        return self.gradients[self.network.index(name)]
 
     @property
     def entries(self) -> torch.Tensor:
@@ -96,7 +96,7 @@ def observe_images(
     if relative:
         defense = _absolute(defense, client)
     channel = channel_of(defense)
-    if scope == "global" or type(defense) in _OF_SAMPLES:
+    if scope == "global" or type(defense) in OF_SAMPLES:
         seen = network.split(channel(defense, client, parts, seed))
     else:
         seen = tuple(channel(defense, layer, parts, seed) for layer in _Layer.all_of(client, network))

@@ -98,10 +98,15 @@ def cifar10_set(path: str | os.PathLike[str]) -> PictureSet:
 
 
 def _of_source(source: Source) -> PictureSet:
-    return _set(source.name, source.pictures / source.full, source.classes, sources.CLASSES)
+    return _set(
+        source.name,
+        np.divide(source.pictures, source.full, dtype=np.float32),
+        source.classes,
+        sources.CLASSES,
+    )
 
 
-def _set(name: str, images: NDArray[np.float64], labels: NDArray[np.integer], classes: int) -> PictureSet:
+def _set(name: str, images: NDArray[np.floating], labels: NDArray[np.integer], classes: int) -> PictureSet:
     return PictureSet(
         torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)),
         torch.from_numpy(np.asarray(labels).astype(np.int64)),

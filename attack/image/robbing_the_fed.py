@@ -8,6 +8,7 @@ has a bin to itself is a step; its weights' part over its bias' part is the pict
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from dataclasses import dataclass
@@ -119,15 +120,11 @@ def imprinted(
         shape=network.shape,
         gain=gain,
     )
-    return ImageNetwork(
-        module.to(network.device, network.dtype),
-        network.shape,
-        f"inner.{network.attacked}",
-        f"inner.{network.output}",
-        loss=network.loss,
-        batch_norm=network.batch_norm,
-        mean=network.mean,
-        std=network.std,
+    return dataclasses.replace(
+        network,
+        module=module.to(network.device, network.dtype),
+        attacked=None if network.attacked is None else f"inner.{network.attacked}",
+        output=f"inner.{network.output}",
     )
 
 

@@ -133,10 +133,14 @@ class _Posed:
 
 def _attack(rival: str, options: dict[str, Any]) -> ImageAttack:
     from verify.images.rivals import RIVALS
-    from verify.images.run import with_options
+    from verify.images.run import searched, with_options
 
     attack = RIVALS[checks.choice("rival", rival, tuple(RIVALS))]
     given = {name: value for name, value in options.items() if value is not None}
+    if "step" in given and searched(attack).optimiser == "lbfgs":
+        raise ValueError(
+            f"rate must not be given with the rival {rival!r}, whose L-BFGS has no step; got {given['step']}"
+        )
     return with_options(attack, **given) if given else attack
 
 
@@ -197,7 +201,10 @@ def _users(
     observation = observation_of(network, read.gradients, B, defense=defense, scope=scope)
     classes = None
     if labels is not None:
-        classes = network.checked_labels(torch.tensor([int(v) for v in numbers("labels", labels)]), B)
+        told = numbers("labels", labels)
+        if any(v != int(v) for v in told):
+            raise ValueError(f"labels must be whole numbers, such as 3,7; got {labels!r}")
+        classes = network.checked_labels(torch.tensor([int(v) for v in told]), B)
     return _Posed(observation, classes, None, findings, f"inversion-{gradient.stem}")
 
 

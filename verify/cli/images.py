@@ -13,7 +13,7 @@ from verify.images.catalogue import TABLES
 from verify.images.point import ImagePoint
 from verify.images.record import ImageRecord, read_image_records
 from verify.images.run import ImageTable, by_point, run_table
-from verify.images.summary import described, rows
+from verify.images.summary import described, rows, scope_words
 from verify.measure.progress import Progress
 
 
@@ -74,7 +74,7 @@ def told(table: ImageTable, records: Sequence[ImageRecord]) -> dict[str, Any]:
 
 
 def draw(table: ImageTable, records: Sequence[ImageRecord], out: Path, suffix: str) -> None:
-    """A grid for each defense, data set and batch size whose pictures are kept."""
+    """A grid for each defense (with scope and unit), data set and batch size whose pictures are kept."""
     from verify.draw.inversions import draw_grid
 
     for stem, part in grids(by_point(table, records)).items():
@@ -88,7 +88,7 @@ def grids(
     """The points of each grid, by its name."""
     parts: dict[str, dict[ImagePoint, Sequence[ImageRecord]]] = {}
     for point, records in found.items():
-        words = described(point.defense) + (" relative" if point.relative else "")
+        words = f"{described(point.defense)} {scope_words(point)}{' relative' if point.relative else ''}"
         plain = "".join(c if c.isalnum() or c == "." else "-" for c in f"{point.data} B{point.B} {words}")
         stem = "-".join(filter(None, plain.split("-")))
         parts.setdefault(stem, {})[point] = records

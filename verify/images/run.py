@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Tuning:
     """What every attack is given the best of, under the same defense, on batches of ``B`` pictures that are not reported:
-    the weight of total variation and the step, with so many iterations of one start, in so many trials. One budget for
-    all. name: of its records, which tables that differ in the batch size alone share."""
+    the weight of total variation and the step, with so many iterations of one start, in so many trials. The iterations are
+    those of the search for pictures, as many for all; L-BFGS may evaluate twice in one and has no step, so a choice of tv
+    only. What finds features first (the cocktail party's components, exact rows) searches outside this count.
+    name: of its records, which tables that differ in the batch size alone share."""
 
     name: str
     tv: tuple[float, ...] = (1e-4, 1e-2, 1e-1)

@@ -1,4 +1,4 @@
-"""What a table of attacks on pictures says: means with intervals, failures counted, and who is best at what."""
+"""What a table of attacks on pictures says: means with intervals, paired differences, and failures counted."""
 
 from __future__ import annotations
 
@@ -41,8 +41,18 @@ def words(value: Mean) -> str:
 
 
 def defense_words(point: ImagePoint) -> str:
-    """The defense as a table's row is headed: "pruning .9 (layer)"."""
-    return described(point.defense) + (", of the gradient's norm" if point.relative else "")
+    """The defense as a table's row is headed: "gradient noise (sigma = 0.1), global", with the unit of relative noise."""
+    unit = "in root mean squares of the gradient's entries" if point.relative else ""
+    return ", ".join(filter(None, (described(point.defense), scope_words(point), unit)))
+
+
+def scope_words(point: ImagePoint) -> str:
+    """ "by layer" or "global"; empty for a defense that is the same either way."""
+    from attack.image.observed import OF_SAMPLES
+
+    if isinstance(point.defense, OF_SAMPLES):
+        return ""
+    return "by layer" if point.scope == "layer" else point.scope
 
 
 def described(defense: Defense) -> str:
@@ -54,10 +64,11 @@ def described(defense: Defense) -> str:
 
 
 def rows(found: Mapping[ImagePoint, Sequence[ImageRecord]]) -> list[dict[str, object]]:
-    """One row for each point: data, B, defense, rival, and each quantity's mean, half interval, n and failures."""
+    """One row for each point: data, B, defense, rival, trials, failures, and each quantity's mean with its half interval;
+    "no result" where every trial failed, as the numbers are those of grey pictures then."""
     table: list[dict[str, object]] = []
     for point, records in found.items():
-        numbers = {q: mean(records, q) for q in ("psnr", "ssim", "feature_error")}
+        failed = sum(r.failed for r in records)
         table.append(
             {
                 "data": point.data,
@@ -65,8 +76,11 @@ def rows(found: Mapping[ImagePoint, Sequence[ImageRecord]]) -> list[dict[str, ob
                 "defense": defense_words(point),
                 "rival": point.rival,
                 "trials": len(records),
-                "failed": sum(r.failed for r in records),
-                **{q: words(m) for q, m in numbers.items()},
+                "failed": failed,
+                **{
+                    q: words(mean(records, q)) if failed < len(records) else "no result"
+                    for q in ("psnr", "ssim", "feature_error")
+                },
             }
         )
     return table

@@ -85,10 +85,9 @@ def observed(
     private = pictures.chosen(point.B, seed)
     network = point.network.build(pictures, seed, device)
     images = private.images.to(network.device, network.dtype)
-    groups = tuple(range(point.B)) if _divides(point) else None
     seen = observe_images(
         point.defense, network, images, private.labels, seed=seed,
-        groups=groups, scope=point.scope, relative=point.relative,
+        groups=_groups(point), scope=point.scope, relative=point.relative,
     )  # fmt: skip
     return images, private.labels, seen
 
@@ -120,12 +119,13 @@ def feature_errors(network: ImageNetwork, images: torch.Tensor, found: torch.Ten
     return tuple((1 - cosine.square()).clamp(0, 1).tolist())
 
 
-def _divides(point: ImagePoint) -> bool:
-    """Whether the pictures belong to several clients or local batches."""
+def _groups(point: ImagePoint) -> tuple[int, ...] | None:
+    """Which client, or local batch, has each picture, in turn; None where all are together."""
     defense: Any = point.defense
-    return point.B > 1 and (
-        getattr(defense, "clients", 1) > 1 or getattr(defense, "batches", "") == "different"
-    )
+    parties = getattr(defense, "clients", 1)
+    if getattr(defense, "batches", "") == "different":
+        parties = defense.steps
+    return tuple(i % parties for i in range(point.B)) if point.B > 1 and parties > 1 else None
 
 
 def _eight_bits(pictures: torch.Tensor) -> Bytes:

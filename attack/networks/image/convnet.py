@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from attack.networks.image.head import ACTIVATIONS, Head, HeadLayers
-from attack.networks.image.network import ImageNetwork
+from attack.networks.image.network import ImageNetwork, check_shape
 from attack.streams import seed_sequence
 from bounds import checks
 
@@ -57,7 +57,9 @@ def conv_net(
     dtype: torch.dtype = torch.float32,
 ) -> ImageNetwork:
     """3 x 3 convolutions of these widths, the second and later ones with stride 2, then the head. ``seed`` draws every
-    weight, and nothing else."""
+    weight, and nothing else. Raises ``ValueError`` or ``TypeError`` on bad input."""
+    check_shape(shape)
+    checks.integer("classes", classes, 1)
     for width in channels:
         checks.integer("channels", width, 1)
     checks.choice("activation", activation, tuple(ACTIVATIONS))
@@ -69,8 +71,10 @@ def conv_net(
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Within, torch's own initialisations draw from ``seed``; outside nothing has changed."""
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(int(seed_sequence(seed, "layers").generate_state(1)[0]))
+def seeded(seed: int, purpose: str = "layers") -> Iterator[None]:
+    """Within, torch draws (initial weights, dropout) from this stream of ``seed``, on every device; outside nothing has
+    changed."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(int(seed_sequence(seed, purpose).generate_state(1)[0]))
         yield

@@ -77,12 +77,14 @@ class ImageNetwork:
         _check_module(self.module)
         checks.choice("loss", self.loss, tuple(LOSSES))
         checks.choice("batch_norm", self.batch_norm, BATCH_NORM)
-        _check_shape(self.shape)
+        check_shape(self.shape)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.shape[0]):
                 raise ValueError(
                     f"{name} must be one number for each of {self.shape[0]} channels, or one; got {values}"
                 )
+        if not all(math.isfinite(value) for value in self.mean):
+            raise ValueError(f"mean must be finite; got {self.mean}")
         if not all(0 < value < math.inf for value in self.std):
             raise ValueError(f"std must be positive; got {self.std}")
         object.__setattr__(self, "module", prepared(self.module, self.batch_norm))
@@ -115,7 +117,7 @@ class ImageNetwork:
         Raises ``ValueError`` for a module without a linear layer, and what the constructor raises.
         """
         _check_module(module)
-        _check_shape(shape)
+        check_shape(shape)
         checks.choice("batch_norm", batch_norm, BATCH_NORM)
         probe = Probe.of(prepared(module, batch_norm), shape)
         if output is None:
@@ -141,6 +143,13 @@ class ImageNetwork:
     def names(self) -> tuple[str, ...]:
         """Their names."""
         return tuple(name for name, p in self.module.named_parameters() if p.requires_grad)
+
+    def index(self, name: str) -> int:
+        """The place of a parameter among those that are trained; ``ValueError``, which says why, where no gradient of it is
+        sent."""
+        if name in self.names:
+            return self.names.index(name)
+        raise ValueError(f"network must send a gradient of {name!r}; it sends none: {self._unsent(name)}")
 
     @property
     def device(self) -> torch.device:
@@ -242,7 +251,7 @@ class ImageNetwork:
         seen = tuple(range(len(names)))
         if layer != "all":
             asked = self.attacked_layer if layer == "hidden" else self.output
-            seen = (names.index(f"{asked}.weight"),)
+            seen = (self.index(f"{asked}.weight"),)
         return AutogradClient(
             self.losses, self.parameters, seen, images, labels, units=self.units, coupled=self.coupled
         )
@@ -288,11 +297,25 @@ class ImageNetwork:
                     "attacked must name a linear layer whose output goes entry by entry through an activation into the "
                     f"output layer {self.output!r}, both called once on vectors (B, d); {self.attacked!r} is not one"
                 )
-            if f"{self.attacked}.weight" not in self.names:
+            weight = f"{self.attacked}.weight"
+            if weight not in self.names:
                 raise ValueError(
-                    f"attacked must name a layer that is trained; the weights of {self.attacked!r} are frozen "
-                    "(requires_grad=False), so no gradient of them is sent"
+                    f"attacked must name a layer of whose weights a gradient is sent, but that of {weight!r} is not: "
+                    f"{self._unsent(weight)}"
                 )
+
+    def _unsent(self, name: str) -> str:
+        """Why no gradient of that parameter is sent."""
+        layer, _, kind = name.rpartition(".")
+        values = getattr(dict(self.module.named_modules()).get(layer), kind, None)
+        if values is None:
+            return "there is no such parameter"
+        if not isinstance(values, nn.Parameter):
+            return "it is made of other parameters (parametrized, as weight norm does)"
+        if not values.requires_grad:
+            return "it is frozen (requires_grad=False)"
+        other = next(n for n, p in self.module.named_parameters() if p is values)
+        return f"it is tied to {other!r}, which the gradient has as one"
 
     def _require_gradients(self, images: torch.Tensor) -> None:
         """``ValueError`` unless the outputs depend on every parameter that is trained, in a way that autograd follows."""
@@ -324,7 +347,15 @@ class ImageNetwork:
         state: dict[str, torch.Tensor] = dict(zip(self.names, values, strict=True))
         # copies: statistics of batches are written into them
         state.update((name, buffer.clone()) for name, buffer in self.module.named_buffers())
-        found: torch.Tensor = functional_call(self.module, state, (self.normalised(images),))
+        try:
+            found: torch.Tensor = functional_call(self.module, state, (self.normalised(images),))
+        except ValueError as error:
+            if len(images) > 1 or not self.coupled:
+                raise
+            raise ValueError(
+                "X must hold more than one picture where batch norm uses the statistics of the batch: "
+                "one value of a channel has none"
+            ) from error
         return found
 
     @contextmanager
@@ -352,7 +383,8 @@ def _check_module(module: nn.Module) -> None:
         raise ValueError(f"module must have finite parameters; got others in {', '.join(wrong[:5])}")
 
 
-def _check_shape(shape: tuple[int, int, int]) -> None:
+def check_shape(shape: tuple[int, int, int]) -> None:
+    """``ValueError`` or ``TypeError`` unless it is that of pictures, (C, H, W)."""
     if len(shape) != 3:
         raise ValueError(f"shape must be (C, H, W); got {shape}")
     for side in shape:

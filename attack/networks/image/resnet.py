@@ -7,7 +7,7 @@ from torch import nn
 
 from attack.networks.image.convnet import seeded
 from attack.networks.image.head import Head, HeadLayers
-from attack.networks.image.network import ImageNetwork
+from attack.networks.image.network import ImageNetwork, check_shape
 from bounds import checks
 
 #: Blocks of two convolutions in each of the four stages, of width, 2, 4 and 8 times width channels.
@@ -69,6 +69,8 @@ def resnet18(
     """Stages of ``width``, 2, 4 and 8 times width channels, the mean over pixels, then the head on 8 width features. Width
     64 is the network of the literature, less is for small computers. ``seed`` draws every weight, and nothing else; kept
     statistics are mean 0 and variance 1 until the network is trained."""
+    check_shape(shape)
+    checks.integer("classes", classes, 1)
     checks.integer("width", width, 1)
     with seeded(seed):
         module = _ResNet(shape[0], classes, width=width, head=head or Head(), seed=seed)

@@ -80,7 +80,7 @@ def trained(
     )
     order = numpy_generator(training.seed, "training")
     losses = []
-    with seeded(training.seed):
+    with seeded(training.seed, "dropout"):
         for epoch in range(training.epochs):
             shuffled = torch.from_numpy(order.permutation(len(X))).to(X.device)
             total = 0.0
@@ -126,11 +126,13 @@ def split_head(
     """Give a part of the hidden units, chosen by ``seed``, weights N(0, 1), no bias and output weights N(0, 1) times
     ``scale`` (None: 1/m), and leave the others as they are ([L25]: units for the tensor method beside pretrained ones).
 
-    Raises ``ValueError`` for a network without an attacked layer, a fraction outside [0, 1] and a negative scale.
+    Raises ``ValueError`` for a network without an attacked layer or trained output weights of its own, a fraction
+    outside [0, 1] and a negative scale.
     """
     share = checks.real("fraction", fraction, 0.0, 1.0)
     size = 1 / network.units if scale is None else checks.real("scale", scale, 0.0)
     checks.integer("seed", seed, 0)
+    network.index(f"{network.output}.weight")  # none that is made of others, or frozen
     module = network.to(network.device).module
     hidden = module.get_submodule(network.attacked_layer)
     output = module.get_submodule(network.output)
@@ -142,7 +144,7 @@ def split_head(
             drawn = normal(
                 tuple(weight[units].shape),
                 seed,
-                "head",
+                "split head",
                 purpose == "output",
                 device=network.device,
                 dtype=network.dtype,
