@@ -73,7 +73,7 @@ def draw_ratios(axes: Axes, shown: Shown) -> None:
             ends += shown_interval(m, stated)
     axes.set_ylim(*span_of(ends))
     axes.set_ylabel(
-        f"measured /\n{kind.name if kind is Kind.UPPER else 'predicted'}", fontsize=shown.look.text
+        f"measured /\n{'predicted' if kind is Kind.PREDICTED else kind.name}", fontsize=shown.look.text
     )
     even_ticks(axes, "y", shown.look)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))

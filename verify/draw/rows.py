@@ -90,7 +90,7 @@ def draw_ratio_rows(axes: Axes, shown: Shown) -> None:
         ends += shown_interval(m, stated)
     axes.set_xlim(*span_of(ends))
     axes.set_xlabel(
-        f"measured /\n{kind.name if kind is Kind.UPPER else 'predicted'}", fontsize=shown.look.text
+        f"measured /\n{'predicted' if kind is Kind.PREDICTED else kind.name}", fontsize=shown.look.text
     )
     even_ticks(axes, "x", shown.look)
     axes.tick_params(axis="y", length=0, labelleft=False)

@@ -82,8 +82,15 @@ class Shown:
 
     @property
     def compared(self) -> Kind:
-        """What the measured error is divided by: PREDICTED; of the span, of which nothing is predicted, UPPER."""
-        return Kind.UPPER if self.curves[0].part == "span" else Kind.PREDICTED
+        """What the measured error is divided by: PREDICTED; of the span, of which nothing is predicted, UPPER; of attacks of
+        which nothing is predicted, LIMIT."""
+        if self.curves[0].part == "span":
+            return Kind.UPPER
+
+        def stated(kind: Kind) -> bool:
+            return any(value > 0 for curve in self.curves for value in curve.values(kind))
+
+        return Kind.LIMIT if stated(Kind.LIMIT) and not stated(Kind.PREDICTED) else Kind.PREDICTED
 
     @property
     def error(self) -> str:
