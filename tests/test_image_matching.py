@@ -17,7 +17,7 @@ from attack.image.objective import Misfit, Objective, total_variation, variation
 from attack.image.observed import ImageObservation, observe_images
 from attack.image.optimise import minimise, rate
 from attack.image.pictures import Pixels
-from attack.image.presets import DLG, INVERTING_GRADIENTS
+from attack.image.presets import DLG, INVERTING_GRADIENTS, PRESETS
 from attack.networks.image.convnet import conv_net
 from attack.networks.image.head import Head
 from attack.networks.image.network import ImageNetwork
@@ -100,6 +100,20 @@ def test_inverting_gradients_recovers_one_picture() -> None:
     found = invert(seen, dataclasses.replace(INVERTING_GRADIENTS, iterations=250), labels=labels)
     assert image_errors(images, found.images).mean_psnr > 20
     assert found.diagnostics.iterations == 250 and found.diagnostics.labels_from == "given"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_published_settings_search_and_find_the_label_themselves(name: str) -> None:
+    net = small(activation="relu")
+    seen = observe_images(NoDefense(), net, shapes(1, 0), torch.tensor([3]))
+    values: list[float] = []
+    for iterations in (1, 30):
+        found = invert(seen, dataclasses.replace(PRESETS[name], iterations=iterations, starts=1))
+        assert found.diagnostics.objective is not None
+        values.append(found.diagnostics.objective)
+        assert found.diagnostics.labels_from == PRESETS[name].labels
+    assert values[1] < values[0] and found.diagnostics.iterations <= 30
+    assert found.labels is not None and (name == "dlg" or found.labels.tolist() == [3])
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "soft_sign", "lbfgs"])

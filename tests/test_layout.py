@@ -136,6 +136,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "measure",
         "judge",
         "experiments",
+        "images",
         "draw",
         "premises unexplained",
         "assessed",

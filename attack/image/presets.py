@@ -6,6 +6,9 @@ each of them what the server knows of a defense. Total variation is ours everywh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from attack.image.matching import ImageMatching
 
 #: Zhu, Liu, Han 2019 (arXiv 1906.08935): squared distance, L-BFGS, soft labels searched with the pictures.
@@ -52,4 +55,15 @@ SEE_THROUGH = ImageMatching(
     iterations=20_000,
     labels="yin",
     informed=False,
+)
+
+#: By name.
+PRESETS: Mapping[str, ImageMatching] = MappingProxyType(
+    {
+        "dlg": DLG,
+        "idlg": IDLG,
+        "inverting-gradients": INVERTING_GRADIENTS,
+        "modern": MODERN,
+        "see-through": SEE_THROUGH,
+    }
 )
