@@ -7,7 +7,7 @@ import math
 import pytest
 
 from verify.studies import exponents
-from verify.studies.exponents import MEETINGS, STUDY, exponent, meeting, stated, summary, trial
+from verify.studies.exponents import MEETINGS, STUDY, exponent, meeting, quantities, summary, trial
 from verify.studies.study import Cell, Condition, Findings
 
 #: Two features: noise along m and the noise itself, where UPPER says something; pruning along what is kept.
@@ -82,8 +82,8 @@ def test_gaps_are_over_lower_and_in_order(found: Findings) -> None:
 
 
 def test_what_is_vacuous_is_not_there() -> None:
-    assert "upper" not in stated("noise", 100, 100_000, 1, 1.0, 1.0)
-    assert "upper" in stated("noise", 100, 100_000_000, 1, 1.0, 1.0)
+    assert "upper" not in quantities("noise", 100, 100_000, 1, 1.0, 1.0)
+    assert "upper" in quantities("noise", 100, 100_000_000, 1, 1.0, 1.0)
 
 
 def test_curves_meet_where_they_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from attack.image.feature_inversion import FeatureInversion
 from attack.image.matching import ImageMatching
 from attack.image.observed import observe_images
 from bounds import Defense, GradientNoise, GradientPruning, LocalAggregation, NoDefense, SecureAggregation
-from verify.cli.images import draw, grids, told
+from verify.cli.images import draw, grids, report_of
 from verify.images.catalogue import TABLES
 from verify.images.point import ImagePoint, NetworkSpec
 from verify.images.record import ImageRecord, read_image_records
@@ -143,7 +143,7 @@ def test_what_a_table_says(table: ImageTable, records: list[ImageRecord], tmp_pa
     one, other = found.values()
     apart = paired(one, other, "psnr")
     assert apart.value == pytest.approx(mean(one, "psnr").value - mean(other, "psnr").value)
-    report = told(table, records)
+    report = report_of(table, records)
     assert [row["defense"] for row in report["rows"]] == ["none", "gradient pruning (ratio = 0.5), by layer"]
     assert report["failed"] == 0 and report["trials"] == 4
     rank, pictures = correlation(records, "psnr", "mse")

@@ -46,7 +46,7 @@ def verify_images(
             if candidates is not None:
                 table = table.tuned(run_table(candidates, out / "records", progress=progress, **how))
             records = run_table(table, out / "records", trials=trials, progress=progress, **how)
-            reports.append(told(table, records))
+            reports.append(report_of(table, records))
             draw(table, records, out, suffix)
     if as_json:
         print_json(reports)
@@ -60,7 +60,7 @@ def verify_images(
         print_rows(report["rows"], number=".3g")
 
 
-def told(table: ImageTable, records: Sequence[ImageRecord]) -> dict[str, Any]:
+def report_of(table: ImageTable, records: Sequence[ImageRecord]) -> dict[str, Any]:
     """What a table says, as plain values."""
     return {
         "name": table.name,

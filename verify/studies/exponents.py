@@ -102,11 +102,13 @@ def trial(condition: Condition, seed: int) -> Outcome:
     B, d, of = int(condition["B"]), int(condition["d"]), str(condition["of"])
     if of == "meeting":
         return meeting(str(condition["what"]), d, B)
-    return stated(of, d, int(condition["m"]), B, float(condition["sigma"]), float(condition.get("kept", 1.0)))
+    return quantities(
+        of, d, int(condition["m"]), B, float(condition["sigma"]), float(condition.get("kept", 1.0))
+    )
 
 
 @lru_cache(maxsize=256)
-def stated(of: str, d: int, m: int, B: int, sigma: float, kept: float) -> Mapping[str, float]:
+def quantities(of: str, d: int, m: int, B: int, sigma: float, kept: float) -> Mapping[str, float]:
     """The quantities that there are; a bound that is no better than what holds of anything is none."""
     found = _OF[of](setting(d, m, B), sigma, kept)
     return {name: value for name, value in found.items() if value is not None}
@@ -263,7 +265,7 @@ def exponent(x: Sequence[float], y: Sequence[float]) -> float:
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
-def lines(found: Findings) -> dict[tuple[str, str, int], tuple[Cell, ...]]:
+def moved_cells(found: Findings) -> dict[tuple[str, str, int], tuple[Cell, ...]]:
     """The cells of each defense, variable and B, in the order of the variable (what is kept: falling)."""
     made: dict[tuple[str, str, int], tuple[Cell, ...]] = {}
     for cell in found.cells:
@@ -286,13 +288,13 @@ def summary(found: Findings) -> list[Row]:
     in the share of the Jacobian that is kept); then at the last value every quantity over LOWER, the gap; then the widths
     of meetings."""
     rows: list[Row] = []
-    for (of, along, B), cells in lines(found).items():
+    for (of, along, B), cells in moved_cells(found).items():
         for last, words in ((len(cells), "all values"), (2, "last two")):
             begun = f"{of}, B = {B}, {words}: exponent of"
             rows.append(_told(what=f"{begun} {along}", **_slopes(cells, along, last)))
             if of == "pruning":
                 rows.append(_told(what=f"{begun} share", **_slopes(cells, "share", last)))
-    for (of, along, B), cells in lines(found).items():
+    for (of, along, B), cells in moved_cells(found).items():
         last_cell = cells[-1]
         lower = float(last_cell.values("lower")[0])
         ratios = {n: float(v[0]) / lower for n in WORDS if n != "rate" and len(v := last_cell.values(n))}
@@ -323,7 +325,7 @@ def draw(found: Findings) -> Figure:
 
     from verify.draw.style import COLOURS, label_errors
 
-    many = lines(found)
+    many = moved_cells(found)
     most = {(of, along): max(b for o, a, b in many if (o, a) == (of, along)) for of, along, _ in many}
     styles = {
         name: {"color": COLOURS[k % len(COLOURS)], "marker": "osv^D*xp"[k]} for k, name in enumerate(WORDS)
