@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bounds import checks
 from bounds.words import how_many
-from verify.cli.tables import print_json, print_rows, say
+from verify.cli.tables import print_json, print_wide, say
 from verify.images.catalogue import TABLES
 from verify.images.point import ImagePoint
 from verify.images.record import ImageRecord, read_image_records
 from verify.images.run import ImageTable, by_point, run_table
-from verify.images.summary import described, rows, scope_words
+from verify.images.summary import correlation, described, rows, scope_words
 from verify.measure.progress import Progress
 
 
@@ -57,11 +58,15 @@ def verify_images(
         )
         for note in report["notes"]:
             say(note, 2)
-        print_rows(report["rows"], number=".3g")
+        print_wide(report["rows"])
+        rank = report["rank correlation of feature error and squared error"]
+        if rank is not None:
+            say(f"feature error and squared error, all attacks and defenses: rank correlation {rank:.2f}")
 
 
 def report_of(table: ImageTable, records: Sequence[ImageRecord]) -> dict[str, Any]:
     """What a table says, as plain values."""
+    rank, _ = correlation(records, "feature_error", "mse")
     return {
         "name": table.name,
         "title": table.title,
@@ -69,6 +74,7 @@ def report_of(table: ImageTable, records: Sequence[ImageRecord]) -> dict[str, An
         "notes": list(table.notes),
         "trials": len(records),
         "failed": sum(r.failed for r in records),
+        "rank correlation of feature error and squared error": rank if math.isfinite(rank) else None,
         "rows": rows(by_point(table, records)),
     }
 

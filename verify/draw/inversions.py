@@ -41,7 +41,8 @@ def draw_grid(found: Mapping[ImagePoint, Sequence[ImageRecord]], path: Path) -> 
     for point, records in found.items():
         pictures = shown[point]
         failed = sum(r.failed for r in records)
-        label = f"{point.rival}\n{words(mean(records, 'psnr'))} dB" + (f", {failed} failed" if failed else "")
+        found_words = "no result" if failed == len(records) else f"{words(mean(records, 'psnr'))} dB"
+        label = f"{point.rival}\n{found_words}" + (f", {failed} failed" if 0 < failed < len(records) else "")
         lines.append((label, None if pictures is None else pictures[1]))
     for row, (label, pictures) in enumerate(lines):
         _label(figure.add_subplot(grid[row, 0]), label)

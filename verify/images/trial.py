@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from attack.image.picture_set import PictureSet
     from attack.networks.image.network import ImageNetwork
 
-#: Pictures of so many first trials are kept.
+#: Pictures of so many first trials are kept, of what is reported.
 KEPT = 1
 
 
@@ -58,7 +58,11 @@ def run_image_trial(
             "ssim": errors.ssim,
             "feature_error": feature_errors(network, images, ordered),
         }
-    kept = _eight_bits(torch.stack([images.cpu(), ordered.cpu()])) if trial < KEPT else None
+    kept = (
+        _eight_bits(torch.stack([images.cpu(), ordered.cpu()]))
+        if trial < KEPT and point.part == "reported"
+        else None
+    )
     told = {
         n: v for n, v in serial.plain(diagnostics.to_dict()).items() if n != "seconds"
     }  # no rerun has them again
