@@ -23,6 +23,7 @@ from attack.networks.image.head import Head
 from attack.networks.image.network import ImageNetwork
 from attack.streams import numpy_generator
 from bounds import (
+    DEFENSES,
     DPSGD,
     Clamping,
     Defense,
@@ -33,6 +34,7 @@ from bounds import (
     GradientPruning,
     LocalAggregation,
     NoDefense,
+    NoisyPruning,
     SecureAggregation,
     SignCompression,
     StochasticRounding,
@@ -147,6 +149,7 @@ def everything(net: ImageNetwork) -> list[tuple[Defense, dict[str, object]]]:
         (DPSGD(0.5, 1e-9), {}),
         (GradientPruning(0.9), {}),
         (GradientPruning(0.9), {"scope": "layer"}),
+        (NoisyPruning(1e-9, 0.9), {}),
         (Dropout(0.5, per_sample=False), {}),
         (Clamping(0.01), {}),
         (DeterministicRounding(0.01), {}),
@@ -180,6 +183,7 @@ def test_at_the_truth_the_servers_model_of_every_defense_fits() -> None:
         assert misfit_at(seen, images.flip(3), labels, told=True) > 1e-4, defense
     # signs are matched softly, and stochastic rounding is noise: the truth does not fit to rounding
     assert tested == set(MODELS) - {SignCompression, StochasticRounding}
+    assert set(DEFENSES) <= set(MODELS)
 
 
 def test_signs_are_matched_softly() -> None:

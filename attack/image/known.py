@@ -29,6 +29,7 @@ from bounds import (
     GradientPruning,
     LocalAggregation,
     NoDefense,
+    NoisyPruning,
     SecureAggregation,
     SignCompression,
     StochasticRounding,
@@ -223,13 +224,12 @@ def _dp_sgd(observation: ImageObservation, defense: DPSGD) -> Model:
     return Model(clipping.client, clipping.entries, defense.noise_multiplier * defense.max_norm)
 
 
-def _pruned(observation: ImageObservation, defense: GradientPruning) -> Model:
-    """The kept entries are those other than zero (that the others are below the least of these added nothing where it was
-    tried, and local minima); with ratio 0 an entry that is zero is one of the clean gradient."""
-    if defense.ratio == 0:
-        return as_seen(observation)
-    seen = observation.entries
-    return Model(Plain.of(observation.network), Seen(seen, (seen != 0).to(seen)))
+def _pruned(observation: ImageObservation, defense: GradientPruning | NoisyPruning) -> Model:
+    """The kept entries are those other than zero, with noise where there is any (that the others are below the least of
+    these added nothing where it was tried, and local minima); with ratio 0 one that is zero is one of the gradient."""
+    seen, noise = observation.entries, defense.density().sigma
+    kept = None if defense.ratio == 0 else (seen != 0).to(seen)
+    return Model(Plain.of(observation.network), Seen(seen, kept), noise)
 
 
 def _dropout(observation: ImageObservation, defense: Dropout) -> Model:
@@ -298,6 +298,7 @@ MODELS: Mapping[type[Defense], Callable[[ImageObservation, Any], Model]] = Mappi
         GradientClipping: _clipping,
         DPSGD: _dp_sgd,
         GradientPruning: _pruned,
+        NoisyPruning: _pruned,
         Dropout: _dropout,
         Clamping: _clamped,
         DeterministicRounding: _rounded,

@@ -21,7 +21,7 @@ from attack.image.head_gradient import parameter, probes
 from attack.image.observed import ImageObservation
 from attack.networks.image.network import ImageNetwork
 from attack.reconstruction import ReconstructionError
-from bounds import DPSGD, GradientClipping, GradientPruning, LocalAggregation, checks
+from bounds import DPSGD, GradientClipping, GradientPruning, LocalAggregation, NoisyPruning, checks
 
 #: Pictures of noise on which mean outputs are estimated.
 _DUMMIES = 64
@@ -86,7 +86,7 @@ def chosen_strategy(observation: ImageObservation) -> str:
     given = _output(observation)
     if B**0.5 * float(_predicted(given).std(axis=0).mean()) > _UNSURE:
         return "yin" if network.classes >= B else "llg"
-    few = isinstance(observation.defense, GradientPruning) and observation.scope == "layer"
+    few = isinstance(observation.defense, GradientPruning | NoisyPruning) and observation.scope == "layer"
     return "llg-dummy" if given.bias is None or few else "ilrg"
 
 

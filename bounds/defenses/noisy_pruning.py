@@ -19,7 +19,8 @@ class NoisyPruning(Defense):
 
     LOWER is that of the noise: what is sent is a function of the noisy gradient (C13 asks for the entries that are kept,
     whose information is no bound). Noise carries entries over the threshold either way, so that the entry expected bends
-    less than under pruning alone, and the tensor attack's floor is lower.
+    otherwise than under pruning alone: the tensor attack's floor is lower where much is pruned (ReLU, two orthonormal
+    features, noise of .5: .117 for .158 at ratio .7), and higher where little is (.039 for .030 at .5).
     """
 
     name: ClassVar[str] = "noisy_pruning"
