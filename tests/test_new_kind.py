@@ -227,7 +227,7 @@ def test_an_experiment_and_a_study_from_outside_are_run_and_drawn(copied: Path) 
     (copied / "verify" / "studies" / "example.py").write_text(STUDY)
     edited(
         copied / "verify" / "studies" / "catalogue.py",
-        ("import assumptions, concentration, deep,", "import assumptions, concentration, deep, example,"),
+        ("    deep,\n", "    deep,\n    example,\n"),
         ("    assumptions.STUDY,\n", "    assumptions.STUDY,\n    example.STUDY,\n"),
     )
     measured = run(

@@ -49,12 +49,18 @@ def quantile(clean: Array, weights: Array, ratio: float, sigma: float) -> float:
     return float(scipy.optimize.brentq(over, low, high, xtol=1e-12 * high, rtol=1e-12))
 
 
+def _in_noise(distance: Array, sigma: float) -> Array:
+    """In units of sigma, cut where a Gaussian has nothing left."""
+    with np.errstate(over="ignore"):
+        return np.clip(distance / sigma, -_REACH, _REACH)
+
+
 def removed(clean: Array, threshold: float, sigma: float) -> Array:
     """``P(|clean + sigma N| <= threshold)``, (n,)."""
     if sigma == 0:
         return np.asarray(np.abs(clean) <= threshold, dtype=float)
     size = np.abs(clean)
-    below, above = (-threshold - size) / sigma, (threshold - size) / sigma
+    below, above = (_in_noise(end - size, sigma) for end in (-threshold, threshold))
     return np.asarray(scipy.special.ndtr(above) - scipy.special.ndtr(below))
 
 
@@ -64,7 +70,7 @@ def kept(clean: Array, threshold: float, sigma: float) -> Kept:
     if sigma == 0:
         left = clean * (1 - gone)
         return Kept(left, left**2, gone)
-    a, b = (-threshold - clean) / sigma, (threshold - clean) / sigma
+    a, b = (_in_noise(end - clean, sigma) for end in (-threshold, threshold))
     at_a, at_b = (np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi) for t in (a, b))
     # E[N; inside] and E[N^2; inside]
     first, square = at_a - at_b, gone + a * at_a - b * at_b

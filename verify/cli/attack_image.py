@@ -20,6 +20,7 @@ from verify.cli.options import (
     Out,
     Parameters,
     Seed,
+    count,
     defense_of,
     new_directory,
     numbers,
@@ -58,8 +59,15 @@ def image(
         str | None, typer.Option(help="Classes that the server knows, such as 3,7; default: recovered.")
     ] = None,
     told: Annotated[bool, typer.Option("--told", help="The labels of embedded pictures are known.")] = False,
-    iterations: Annotated[int | None, typer.Option(help="Of every start; default: the attack's.")] = None,
-    starts: Annotated[int | None, typer.Option(help="Default: the attack's.")] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            "--iterations", help="Of every start; default: the attack's.", parser=count, metavar="INTEGER"
+        ),
+    ] = None,
+    starts: Annotated[
+        int | None, typer.Option("--starts", help="Default: the attack's.", parser=count, metavar="INTEGER")
+    ] = None,
     tv: Annotated[
         float | None, typer.Option(help="Weight of total variation; default: the attack's.")
     ] = None,

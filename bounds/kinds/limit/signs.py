@@ -73,8 +73,9 @@ def log_probability(seen: Array, z: Array, t: Array, cell: Array, ends: tuple[fl
     up = np.clip(place - above[:, :, None] + 0.5, 0.0, 1.0)
     down = np.clip(below[:, :, None] - place + 0.5, 0.0, 1.0)
     sign = seen[:, None, None]
+    rests = np.maximum(1 - up - down, 0.0)  # not below 0 by rounding
     with np.errstate(divide="ignore"):
-        return np.asarray(np.log(np.where(sign > 0, up, np.where(sign < 0, down, 1 - up - down))))
+        return np.asarray(np.log(np.where(sign > 0, up, np.where(sign < 0, down, rests))))
 
 
 def _places(first: Array, t: Array, cell: Array, ends: tuple[float, float]) -> tuple[Array, Array]:
