@@ -338,7 +338,7 @@ def test_bad_input_is_refused_before_the_first_iteration(monkeypatch: pytest.Mon
 
     net, images, labels = small(), shapes(2, 0), torch.tensor([1, 2])
     seen = observe_images(NoDefense(), net, images, labels)
-    monkeypatch.setattr("attack.image.matching.minimise", lambda *a, **k: pytest.fail("it searched"))
+    monkeypatch.setattr("attack.image.matching.best_start", lambda *a, **k: pytest.fail("it searched"))
     with pytest.raises(ValueError, match="B = 2"):
         invert(seen, QUICK, labels=[1, 2, 3])
     with pytest.raises(ValueError, match=r"0\.\.9"):

@@ -85,9 +85,13 @@ def observation_of(
     *,
     defense: Defense | None = None,
     scope: str = "global",
+    findings: tuple[Finding, ...] | None = None,
 ) -> ImageObservation:
-    """The gradients as attacks take them. Raises ``ValueError`` with what ``check_images`` finds to be an error."""
-    wrong = errors(check_images(network, gradients, batch_size, defense=defense, scope=scope))
+    """The gradients as attacks take them. Raises ``ValueError`` with what ``check_images`` finds to be an error; findings:
+    what it has found already."""
+    if findings is None:
+        findings = check_images(network, gradients, batch_size, defense=defense, scope=scope)
+    wrong = errors(findings)
     if wrong:
         raise ValueError(
             f"gradients must be those of the network: {'; '.join(finding.text for finding in wrong)}"

@@ -26,9 +26,9 @@ from attack.image.inversion import (
     InversionError,
     Progress,
 )
-from attack.image.observed import ImageObservation
+from attack.image.observed import CLIPPED, PRUNED, ImageObservation, repeats
 from attack.networks.image.network import ImageNetwork
-from bounds import DPSGD, GradientClipping, GradientPruning, LocalAggregation, NoisyPruning, checks
+from bounds import checks
 
 #: Rows of one sample have a second singular value below this fraction of the first, without noise.
 _ALONE = 1e-2
@@ -139,10 +139,6 @@ def _count(observation: ImageObservation, seen: float) -> float:
     """Samples of the class, by its part of the output bias' gradient, minus one for each; one where the defense has hidden
     it."""
     defense = observation.defense
-    if isinstance(defense, (GradientClipping, DPSGD)) or (
-        isinstance(defense, GradientPruning | NoisyPruning) and not seen
-    ):
+    if isinstance(defense, CLIPPED) or (isinstance(defense, PRUNED) and not seen):
         return 1.0
-    if isinstance(defense, LocalAggregation) and defense.batches == "same":
-        return -seen / defense.steps
-    return -seen
+    return -seen / repeats(defense)

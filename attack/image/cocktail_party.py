@@ -15,13 +15,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from attack.image.feature_inversion import (
-    FeatureInversion,
-    best_of,
-    by_autograd,
-    invert_features,
-    reported,
-)
+from attack.image.feature_inversion import FeatureInversion, invert_features
 from attack.image.head_gradient import head_gradient, on_pixels, pictures_of
 from attack.image.inversion import (
     ImageAttack,
@@ -32,7 +26,7 @@ from attack.image.inversion import (
 )
 from attack.image.objective import total_variation
 from attack.image.observed import ImageObservation
-from attack.image.optimise import KEEPS, OPTIMISERS, SCHEDULES, minimise
+from attack.image.optimise import best_start, by_autograd, check_search
 from attack.streams import normal, numpy_generator
 from bounds import checks
 
@@ -84,12 +78,9 @@ class CocktailParty(ImageAttack):
     def __post_init__(self) -> None:
         checks.choice("method", self.method, METHODS)
         checks.choice("lengths", self.lengths, LENGTHS)
-        for name, allowed in (("optimiser", OPTIMISERS), ("schedule", SCHEDULES), ("keep", KEEPS)):
-            checks.choice(name, getattr(self, name), tuple(allowed))
-        for name in ("decorrelation", "temperature", "tv", "sign", "step"):
+        check_search(self)
+        for name in ("decorrelation", "temperature", "tv", "sign"):
             checks.real(name, getattr(self, name), 0.0)
-        checks.integer("iterations", self.iterations, 1)
-        checks.integer("starts", self.starts, 1)
         checks.instance("pictures", self.pictures, FeatureInversion)
 
 
@@ -197,15 +188,11 @@ def _by_negentropy(
             value = value + attack.sign * torch.minimum(*parts).mean()
         return value
 
-    found = []
-    for start in range(attack.starts):
-        free = _start(white, attack, seed, start)
-        report = reported(progress, start, attack.starts, attack.iterations)
-        found.append(minimise(by_autograd(objective), (free,), attack, limits=(None,), report=report))
-    kept = best_of(found)
-    free = found[kept].variables[0]
+    starts = ((_start(white, attack, seed, index),) for index in range(attack.starts))
+    best = best_start(by_autograd(objective), starts, attack, limits=(None,), progress=progress)
+    free = best.found.variables[0]
     unit = free / torch.linalg.vector_norm(free, dim=1, keepdim=True)
-    return _Unmixed(unit, found[kept].value, sum(one.iterations for one in found), kept)
+    return _Unmixed(unit, best.found.value, best.iterations, best.index)
 
 
 def _start(white: _White, attack: CocktailParty, seed: int, index: int) -> torch.Tensor:

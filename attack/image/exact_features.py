@@ -8,18 +8,18 @@ import numpy as np
 import torch
 
 from attack.image.head_gradient import HeadGradient, head_gradient, is_relu, parameter
-from attack.image.observed import ImageObservation
+from attack.image.observed import CLIPPED, ImageObservation
 from attack.reconstruction import Diagnostics, ReconstructionError
 from attack.rows.outputs import OutputsGradient
 from attack.rows.outputs_recovery import UNKNOWN, OutputsRecovery, recover_outputs
-from bounds import DPSGD, GradientClipping, LocalAggregation
+from bounds import LocalAggregation
 from bounds.losses import LOSSES
 
 #: Roundings that the sums behind an entry of the gradient add up to.
 _SUMS = 4.0
 
 #: Defenses under which a gradient is a multiple of that of the loss, or the sum of several steps': no loss explains it.
-_SCALED = (GradientClipping, DPSGD, LocalAggregation)
+_SCALED = (*CLIPPED, LocalAggregation)
 
 #: The loss of an ``ImageNetwork``, a sum over samples, by its name in ``bounds.losses``.
 _LOSSES = {"cross-entropy": "cross-entropy-sum", "squared": "half-mse-sum"}

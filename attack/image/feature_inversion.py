@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +10,7 @@ from attack.image.feature_matching import cosine_mismatch, squared_mismatch
 from attack.image.head_gradient import on_pixels, pictures_of
 from attack.image.inversion import InversionDiagnostics, InversionError, Progress
 from attack.image.objective import total_variation
-from attack.image.optimise import KEEPS, OPTIMISERS, SCHEDULES, Found, Function, Report, minimise
+from attack.image.optimise import best_start, by_autograd, check_search
 from attack.image.pictures import STARTS, Pixels
 from attack.networks.image.network import ImageNetwork
 from bounds import checks
@@ -35,20 +33,9 @@ class FeatureInversion:
     keep: str = "best"
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("optimiser", OPTIMISERS),
-            ("schedule", SCHEDULES),
-            ("keep", KEEPS),
-            ("start", STARTS),
-        ):
-            checks.choice(name, getattr(self, name), tuple(allowed))
-        for name in ("iterations", "starts"):
-            checks.integer(name, getattr(self, name), 1)
-        checks.integer("warmup", self.warmup, 0)
-        for name in ("step", "tv"):
-            checks.real(name, getattr(self, name), 0.0)
-        if self.step == 0.0:
-            raise ValueError("step must be positive; got 0")
+        check_search(self)
+        checks.choice("start", self.start, tuple(STARTS))
+        checks.real("tv", self.tv, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,47 +80,13 @@ def invert_features(
         value = mismatch(network.features(images), wanted, weights).sum()
         return value + settings.tv * len(wanted) * total_variation(normalised) if settings.tv else value
 
-    found = [
-        minimise(
-            by_autograd(objective),
-            picture.start(seed, index),
-            settings,
-            limits=picture.limits(),
-            report=reported(progress, index, settings.starts, settings.iterations),
-        )
-        for index in range(settings.starts)
-    ]
-    kept, iterations = best_of(found), sum(one.iterations for one in found)
-    if not math.isfinite(found[kept].value):
+    starts = (picture.start(seed, index) for index in range(settings.starts))
+    best = best_start(by_autograd(objective), starts, settings, limits=picture.limits(), progress=progress)
+    if not best.finite:
         reason = "no start of the pictures of features gives a finite value: the step may be too large"
-        told = InversionDiagnostics("failed", (reason,), iterations=iterations, starts=len(found))
+        told = InversionDiagnostics("failed", (reason,), iterations=best.iterations, starts=best.starts)
         raise InversionError(reason, told)
-    images = picture.images(found[kept].variables).detach().clamp(0.0, 1.0)
+    images = picture.images(best.found.variables).detach().clamp(0.0, 1.0)
     with torch.no_grad():
         left = mismatch(network.features(images), wanted)
-    return FeaturePictures(images, left, iterations, kept)
-
-
-def best_of(found: Sequence[Found]) -> int:
-    """Index of the start with the least value."""
-    return min(range(len(found)), key=lambda i: found[i].value)
-
-
-def by_autograd(objective: Callable[..., torch.Tensor]) -> Function:
-    """A differentiable objective of variables as ``attack.image.optimise`` asks for it."""
-
-    def at(variables: Sequence[torch.Tensor]) -> tuple[float, Sequence[torch.Tensor]]:
-        value = objective(*variables)
-        return float(value.detach()), torch.autograd.grad(value, list(variables))
-
-    return at
-
-
-def reported(progress: Progress | None, index: int, starts: int, iterations: int) -> Report:
-    """Reports of the start of that number as ``progress`` has them: over all starts."""
-
-    def report(made: int, best: float) -> None:
-        if progress is not None:
-            progress(index * iterations + made, starts * iterations, best)
-
-    return report
+    return FeaturePictures(images, left, best.iterations, best.index)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
@@ -18,10 +19,10 @@ import torch
 
 from attack.image.exact_features import exact_features
 from attack.image.head_gradient import parameter, probes
-from attack.image.observed import ImageObservation
+from attack.image.observed import CLIPPED, PRUNED, ImageObservation, repeats
 from attack.networks.image.network import ImageNetwork
 from attack.reconstruction import ReconstructionError
-from bounds import DPSGD, GradientClipping, GradientPruning, LocalAggregation, NoisyPruning, checks
+from bounds import checks
 
 #: Pictures of noise on which mean outputs are estimated.
 _DUMMIES = 64
@@ -52,6 +53,21 @@ class _Output:
         softmax = self.network.loss == "cross-entropy"
         return np.asarray(scipy.special.softmax(outputs, axis=-1) if softmax else outputs)
 
+    @cached_property
+    def of_noise(self) -> np.ndarray:
+        """p (n, C) of pictures of noise."""
+        outputs = self.network.outputs(self._noise)
+        return self.predicted(outputs.double().cpu().numpy())
+
+    @cached_property
+    def hidden_of_noise(self) -> np.ndarray:
+        """Hidden units (n, m) of the same."""
+        return np.asarray(self.network.hidden(self._noise).detach().double().cpu().numpy())
+
+    @cached_property
+    def _noise(self) -> torch.Tensor:
+        return probes(self.network, _DUMMIES)
+
     def required_bias(self, strategy: str) -> np.ndarray:
         """The bias' gradient; ``ValueError`` without one."""
         if self.bias is None:
@@ -70,8 +86,8 @@ def recover_labels(observation: ImageObservation, strategy: str = "auto") -> tor
     """
     checks.instance("observation", observation, ImageObservation)
     checks.choice("strategy", strategy, ("auto", *STRATEGIES))
-    name = chosen_strategy(observation) if strategy == "auto" else strategy
-    found = STRATEGIES[name](_output(observation))
+    given = _output(observation)
+    found = STRATEGIES[_chosen(given) if strategy == "auto" else strategy](given)
     return torch.from_numpy(np.sort(found).astype(np.int64)).to(observation.network.device)
 
 
@@ -80,13 +96,16 @@ def chosen_strategy(observation: ImageObservation) -> str:
     picture to picture (of noise) that they tell counts to a tenth, as those of a fresh network do, "ilrg", or "llg-dummy"
     without an output bias or where pruning may have left next to nothing of it; of a trained network "yin", or "llg" where
     labels must repeat."""
-    network, B = observation.network, observation.batch_size
+    return _chosen(_output(observation))
+
+
+def _chosen(given: _Output) -> str:
+    observation, B = given.observation, given.B
     if B == 1:
         return "idlg"
-    given = _output(observation)
-    if B**0.5 * float(_predicted(given).std(axis=0).mean()) > _UNSURE:
-        return "yin" if network.classes >= B else "llg"
-    few = isinstance(observation.defense, GradientPruning | NoisyPruning) and observation.scope == "layer"
+    if B**0.5 * float(given.of_noise.std(axis=0).mean()) > _UNSURE:
+        return "yin" if given.network.classes >= B else "llg"
+    few = isinstance(observation.defense, PRUNED) and observation.scope == "layer"
     return "llg-dummy" if given.bias is None or few else "ilrg"
 
 
@@ -128,9 +147,7 @@ def _llg(given: _Output) -> np.ndarray:
 def _llg_dummy(given: _Output) -> np.ndarray:
     """LLG* of the same paper, which has the network: impact, and the offset of a class that does not occur, from pictures of
     noise."""
-    network = given.network
-    hidden, p = _hidden(network, probes(network, _DUMMIES)), _predicted(given)
-    sums = hidden.sum(axis=1)
+    sums, p = given.hidden_of_noise.sum(axis=1), given.of_noise
     offset = (p * sums[:, None]).mean(axis=0) * given.B  # of B samples of other classes
     scale = _scale(given, given.B * p.mean(axis=0) if given.bias is not None else offset)
     return _by_impact(given, -scale * float(np.mean(sums)), scale * offset)
@@ -155,7 +172,7 @@ def _impact(sums: np.ndarray, B: int) -> float:
 def _bias(given: _Output) -> np.ndarray:
     """Counts ``sum_i p_i - sum_i r_i`` from the output bias, mean probabilities from pictures of noise (Geng et al. 2021,
     arXiv 2110.09074)."""
-    expected = given.B * _predicted(given).mean(axis=0)
+    expected = given.B * given.of_noise.mean(axis=0)
     gradient = given.required_bias("bias")
     return _most_often(expected - gradient / _scale(given, expected), given.B)
 
@@ -168,12 +185,11 @@ def _ilrg(given: _Output) -> np.ndarray:
     mean of pictures of noise.
     """
     gradient = given.required_bias("ilrg")
-    scale = _scale(given, given.B * _predicted(given).mean(axis=0))
+    scale = _scale(given, given.B * given.of_noise.mean(axis=0))
     absent = gradient > 0
-    if absent.any():
-        mean = given.weights[absent].sum(axis=0) / gradient[absent].sum()
-    else:  # pruned, or every class occurs
-        mean = _hidden(given.network, probes(given.network, _DUMMIES)).mean(axis=0)
+    # none is absent where the gradient is pruned, or every class occurs
+    told = given.weights[absent].sum(axis=0) / gradient[absent].sum() if absent.any() else None
+    mean = given.hidden_of_noise.mean(axis=0) if told is None else told
     own = given.weights / np.where(gradient, gradient, 1.0)[:, None]
     opposed = np.abs(np.where(own * mean < 0, own, 0.0)).sum(axis=1)
     clear = (gradient != 0) & (opposed <= _OPPOSED * np.abs(own).sum(axis=1))
@@ -210,8 +226,7 @@ STRATEGIES: Mapping[str, Callable[[_Output], np.ndarray]] = MappingProxyType(
 
 
 def _output(observation: ImageObservation) -> _Output:
-    network, defense = observation.network, observation.defense
-    times = defense.steps if isinstance(defense, LocalAggregation) and defense.batches == "same" else 1
+    network, times = observation.network, repeats(observation.defense)
     weight, bias = (f"{network.output}.{kind}" for kind in ("weight", "bias"))
     seen = [
         observation.gradient(name).double().cpu().numpy() / times
@@ -232,26 +247,8 @@ def _most_often(expected: np.ndarray, B: int) -> np.ndarray:
 def _scale(given: _Output, absent: np.ndarray) -> float:
     """What clipping has multiplied the gradient with, as classes that do not occur show it, of which there are C - B or
     more; absent (C,): what the bias' gradient (else the row sums) would be for them. 1 under other defenses."""
-    if not isinstance(given.observation.defense, (GradientClipping, DPSGD)):
+    if not isinstance(given.observation.defense, CLIPPED):
         return 1.0
     seen = given.weights.sum(axis=1) if given.bias is None else given.bias
     ratios = np.sort(seen / absent)[::-1][: max(1, given.network.classes - given.B)]
     return float(max(np.median(ratios), np.finfo(float).tiny))
-
-
-def _predicted(given: _Output) -> np.ndarray:
-    """p (n, C) of pictures of noise."""
-    outputs = given.network.outputs(probes(given.network, _DUMMIES))
-    return given.predicted(outputs.double().cpu().numpy())
-
-
-def _hidden(network: ImageNetwork, images: torch.Tensor) -> np.ndarray:
-    """What the output layer receives: (n, m)."""
-    seen: list[torch.Tensor] = []
-    layer = network.module.get_submodule(network.output)
-    handle = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    try:
-        network.outputs(images)
-    finally:
-        handle.remove()
-    return np.asarray(seen[0].detach().double().cpu().numpy())

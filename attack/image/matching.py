@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from attack.image.feature_inversion import best_of
 from attack.image.inversion import ImageAttack, Inversion, InversionDiagnostics, InversionError, Progress
 from attack.image.known import as_seen, model_of
 from attack.image.labels import recover_labels
 from attack.image.objective import OBJECTIVES, WEIGHTS, Misfit, Objective
 from attack.image.observed import ImageObservation
-from attack.image.optimise import KEEPS, OPTIMISERS, SCHEDULES, Found, Report, minimise
+from attack.image.optimise import best_start, check_search
 from attack.image.pictures import STARTS, Pixels
 from attack.reconstruction import ReconstructionError
 from attack.streams import normal
@@ -68,17 +66,12 @@ class ImageMatching(ImageAttack):
         for name, allowed in (
             ("objective", OBJECTIVES),
             ("weights", WEIGHTS),
-            ("optimiser", OPTIMISERS),
-            ("schedule", SCHEDULES),
-            ("keep", KEEPS),
             ("start", STARTS),
         ):
             checks.choice(name, getattr(self, name), tuple(allowed))
+        check_search(self)
         checks.real("tv", self.tv, 0.0)
-        if checks.real("step", self.step, 0.0, 1e3) == 0.0:
-            raise ValueError("step must be positive; got 0")
-        checks.integer("warmup", self.warmup, 0)
-        checks.integer("iterations", self.iterations, 1)
+        checks.real("step", self.step, 0.0, 1e3)
         checks.integer("starts", self.starts, 1, 1000)
         for name in ("boxed", "informed"):
             checks.instance(name, getattr(self, name), bool)
@@ -103,33 +96,34 @@ def invert(
     known, labels_from = _labels(observation, attack, labels)
     objective = _objective(observation, attack, known)
     network, B = observation.network, observation.batch_size
-    ended: list[Found] = []
-    for index in range(attack.starts):
-        start = objective.picture.start(seed, index)
-        limits = objective.picture.limits()
-        if known is None:
-            shape, place = (B, network.classes), network.device
-            start += (normal(shape, seed, "labels", index, device=place, dtype=network.dtype),)
-            limits += (None,)
-        ended.append(
-            minimise(objective, start, attack, limits=limits, report=_report(progress, attack, ended))
-        )
-    kept = best_of(ended)
-    best, iterations = ended[kept], sum(end.iterations for end in ended)
+    joint = known is None
+
+    def start(index: int) -> tuple[torch.Tensor, ...]:
+        variables = objective.picture.start(seed, index)
+        if not joint:
+            return variables
+        shape, place = (B, network.classes), network.device
+        return (*variables, normal(shape, seed, "labels", index, device=place, dtype=network.dtype))
+
+    limits = objective.picture.limits() + ((None,) if joint else ())
+    searched = best_start(
+        objective, map(start, range(attack.starts)), attack, limits=limits, progress=progress
+    )
+    best = searched.found
 
     def seen(status: str, warnings: tuple[str, ...], value: float | None) -> InversionDiagnostics:
         return InversionDiagnostics(
             status,
             warnings,
             value,
-            iterations=iterations,
-            starts=len(ended),
-            start_kept=kept,
+            iterations=searched.iterations,
+            starts=searched.starts,
+            start_kept=searched.index,
             seconds=time.perf_counter() - began,
             labels_from=labels_from,
         )
 
-    if not math.isfinite(best.value):
+    if not searched.finite:
         reason = "no start gives a finite value: the step may be too large"
         raise InversionError(reason, seen("failed", (reason,), None))
     images = objective.picture.images(best.variables).detach().clamp(0.0, 1.0)
@@ -172,14 +166,3 @@ def _objective(
     misfit = Misfit.of(model, seen, sizes, kind=attack.objective, weights=attack.weights)
     picture = Pixels(network, observation.batch_size, attack.start, attack.boxed)
     return Objective(network, picture, misfit, labels, attack.tv)
-
-
-def _report(progress: Progress | None, attack: ImageMatching, ended: list[Found]) -> Report:
-    """Reports of the next start as ``progress`` has them: over all starts."""
-    done, least = len(ended) * attack.iterations, min((end.value for end in ended), default=math.inf)
-
-    def report(made: int, best: float) -> None:
-        if progress is not None:
-            progress(done + made, attack.starts * attack.iterations, min(best, least))
-
-    return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,8 +67,7 @@ def image_errors(truth: Any, found: Any) -> ImageErrors:
     costs = (true[:, None] - guess[None]).square().flatten(2).mean(dim=2)
     pairs = dict(zip(*(side.tolist() for side in scipy.optimize.linear_sum_assignment(costs)), strict=True))
     order = tuple(pairs.get(i) for i in range(len(true)))
-    blank = torch.full_like(true[0], GREY)
-    matched = torch.stack([blank if i is None else guess[i] for i in order])
+    matched = in_order(true, guess, order)
     psnr = peak_signal_noise_ratio(matched, true, data_range=1.0, reduction="none", dim=(1, 2, 3))
     ssim = structural_similarity_index_measure(matched, true, data_range=1.0, reduction="none")
     return ImageErrors(
@@ -76,6 +76,12 @@ def image_errors(truth: Any, found: Any) -> ImageErrors:
         ssim=tuple(torch.as_tensor(ssim).reshape(-1).tolist()),
         order=order,
     )
+
+
+def in_order(truth: torch.Tensor, found: torch.Tensor | None, order: Sequence[int | None]) -> torch.Tensor:
+    """The found pictures that belong to the true ones (B, C, H, W), in their order: grey where there is none."""
+    blank = torch.full_like(truth[0], GREY)
+    return torch.stack([blank if i is None or found is None else found[i].to(truth) for i in order])
 
 
 def _checked(name: str, value: Any) -> torch.Tensor:

@@ -14,13 +14,34 @@ import torch
 from attack.networks.autograd_client import AutogradClient
 from attack.networks.image.network import ImageNetwork
 from attack.registry import channel_of
-from bounds import Defense, Dropout, GradientNoise, LocalAggregation, NoDefense, SecureAggregation, checks
+from bounds import (
+    DPSGD,
+    Defense,
+    Dropout,
+    GradientClipping,
+    GradientNoise,
+    GradientPruning,
+    LocalAggregation,
+    NoDefense,
+    NoisyPruning,
+    SecureAggregation,
+    checks,
+)
 
 #: What a defense acts on: all entries together, or those of every parameter (a weight, a bias) for themselves.
 SCOPES = ("global", "layer")
 
 #: Defenses that change what is done with samples, not entries: they are the same by layers.
 OF_SAMPLES = (NoDefense, Dropout, LocalAggregation, SecureAggregation)
+
+#: Defenses that remove the smallest entries, and those that send a multiple of the gradient (of each sample's, or of all).
+PRUNED = (GradientPruning, NoisyPruning)
+CLIPPED = (GradientClipping, DPSGD)
+
+
+def repeats(defense: Defense) -> int:
+    """How many times every sample is in the gradient: once for each local step with the whole batch."""
+    return defense.steps if isinstance(defense, LocalAggregation) and defense.batches == "same" else 1
 
 
 @dataclass(frozen=True, eq=False)

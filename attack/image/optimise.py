@@ -1,9 +1,9 @@
-"""Descent from one start: Adam and its variants with signs, L-BFGS. Any attack that searches pictures may use it."""
+"""Descent from several starts: Adam and its variants with signs, L-BFGS. Any attack that searches pictures may use it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
@@ -12,7 +12,10 @@ import numpy as np
 import scipy
 import torch
 
+from attack.gradient_matching.optimise import BETAS, DECAY, MILESTONES, TINY, lbfgs_options
+from attack.image.inversion import Progress
 from attack.image.pictures import Limits
+from bounds import checks
 
 #: Of variables: a number and its slope by each of them.
 Function = Callable[[Sequence[torch.Tensor]], tuple[float, Sequence[torch.Tensor]]]
@@ -23,21 +26,13 @@ Report = Callable[[int, float], None]
 #: Iterations between two reports.
 _EVERY = 25
 
-#: Where a step decays, as fractions of the iterations, and by which factor (Geiping et al. 2020).
-_MILESTONES, _DECAY = (3 / 8, 5 / 8, 7 / 8), 0.1
-
-#: Adam's own numbers, the usual ones.
-_BETAS, _TINY = (0.9, 0.999), 1e-8
-
-#: Pairs that L-BFGS remembers; evaluations that it may make for an iteration; the slope at which it stops.
-_MEMORY, _EVALUATIONS, _FLAT = 50, 2, 1e-10
-
 KEEPS = ("best", "last")
 
 
 class Search(Protocol):
     """What a specification says of its descent: keys of ``OPTIMISERS`` and ``SCHEDULES``; the step in the units of the
-    variables; iterations over which it grows to its full size at first (warmup); how many are made; which is kept."""
+    variables; iterations over which it grows to its full size at first (warmup); how many are made, from how many starts;
+    which is kept."""
 
     @property
     def optimiser(self) -> str: ...
@@ -49,6 +44,8 @@ class Search(Protocol):
     def warmup(self) -> int: ...
     @property
     def iterations(self) -> int: ...
+    @property
+    def starts(self) -> int: ...
     @property
     def keep(self) -> str: ...
 
@@ -85,7 +82,7 @@ def _soft(slope: torch.Tensor, done: int, total: int) -> torch.Tensor:
 SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
     {
         "constant": lambda part: 1.0,
-        "milestones": lambda part: _DECAY ** sum(part >= m for m in _MILESTONES),
+        "milestones": lambda part: DECAY ** sum(part >= m for m in MILESTONES),
         "cosine": lambda part: 0.5 * (1 + math.cos(math.pi * part)),
     }
 )
@@ -119,16 +116,16 @@ def _adam(change: _Change) -> Callable[..., Found]:
                 least, best = last, tuple(v.detach().clone() for v in variables)
             if done == search.iterations:
                 break
-            size = rate(search, done) / (1 - _BETAS[0] ** (done + 1))
-            spread = math.sqrt(1 - _BETAS[1] ** (done + 1))
+            size = rate(search, done) / (1 - BETAS[0] ** (done + 1))
+            spread = math.sqrt(1 - BETAS[1] ** (done + 1))
             with torch.no_grad():
                 for v, slope, mean, power, limit in zip(
                     variables, slopes, means, powers, limits, strict=True
                 ):
                     told = change(slope, done, search.iterations)
-                    mean.lerp_(told, 1 - _BETAS[0])
-                    power.mul_(_BETAS[1]).addcmul_(told, told, value=1 - _BETAS[1])
-                    v.addcdiv_(mean, power.sqrt().div_(spread).add_(_TINY), value=-size)
+                    mean.lerp_(told, 1 - BETAS[0])
+                    power.mul_(BETAS[1]).addcmul_(told, told, value=1 - BETAS[1])
+                    v.addcdiv_(mean, power.sqrt().div_(spread).add_(TINY), value=-size)
                     if limit is not None:
                         v.clamp_(*limit)
             done += 1
@@ -171,16 +168,10 @@ def _lbfgs(
             report(done, least)
 
     flat = torch.cat([v.flatten() for v in start]).double().cpu().numpy()
-    options = {
-        "maxiter": search.iterations,
-        "maxfun": _EVALUATIONS * search.iterations,
-        "maxcor": _MEMORY,
-        "ftol": 0.0,
-        "gtol": _FLAT,
-    }
     end = scipy.optimize.minimize(
-        at, flat, jac=True, method="L-BFGS-B", bounds=_box(limits, shapes), callback=after, options=options
-    )
+        at, flat, jac=True, method="L-BFGS-B", bounds=_box(limits, shapes), callback=after,
+        options=lbfgs_options(search.iterations),
+    )  # fmt: skip
     value = float(end.fun)
     found = tuple(v.detach() for v in variables(end.x))
     return Found(found, value if math.isfinite(value) else math.inf, int(end.nit), int(end.nfev))
@@ -216,3 +207,68 @@ def minimise(
     """Descend from ``start`` within ``limits``, one for each variable. The value of an iterate is of the whole function;
     "best" keeps the one with the least, "last" the last."""
     return OPTIMISERS[search.optimiser](function, start, search, limits=limits, report=report)
+
+
+def check_search(search: Search) -> None:
+    """``ValueError`` or ``TypeError`` unless its options are those of a descent."""
+    checks.choice("optimiser", search.optimiser, tuple(OPTIMISERS))
+    checks.choice("schedule", search.schedule, tuple(SCHEDULES))
+    checks.choice("keep", search.keep, KEEPS)
+    checks.integer("iterations", search.iterations, 1)
+    checks.integer("starts", search.starts, 1)
+    checks.integer("warmup", search.warmup, 0)
+    if checks.real("step", search.step, 0.0) == 0.0:
+        raise ValueError("step must be positive; got 0")
+
+
+@dataclass(frozen=True, eq=False)
+class Best:
+    """Of all starts the one that ended with the least value, its index, the iterations of all, and how many there were."""
+
+    found: Found
+    index: int
+    iterations: int
+    starts: int
+
+    @property
+    def finite(self) -> bool:
+        """Whether any start has a finite value."""
+        return math.isfinite(self.found.value)
+
+
+def best_start(
+    function: Function,
+    starts: Iterable[Sequence[torch.Tensor]],
+    search: Search,
+    *,
+    limits: Sequence[Limits],
+    progress: Progress | None,
+) -> Best:
+    """Descend from each of ``starts``, as many as the search has; ``progress`` is told of the iterations of all."""
+    ended: list[Found] = []
+    for start in starts:
+        report = _over_all(progress, search, ended)
+        ended.append(minimise(function, start, search, limits=limits, report=report))
+    index = min(range(len(ended)), key=lambda i: ended[i].value)
+    return Best(ended[index], index, sum(one.iterations for one in ended), len(ended))
+
+
+def _over_all(progress: Progress | None, search: Search, ended: Sequence[Found]) -> Report:
+    """Reports of the next start as ``progress`` has them."""
+    done, least = len(ended) * search.iterations, min((end.value for end in ended), default=math.inf)
+
+    def report(made: int, best: float) -> None:
+        if progress is not None:
+            progress(done + made, search.starts * search.iterations, min(best, least))
+
+    return report
+
+
+def by_autograd(objective: Callable[..., torch.Tensor]) -> Function:
+    """A differentiable objective of variables as a ``Function``."""
+
+    def at(variables: Sequence[torch.Tensor]) -> tuple[float, Sequence[torch.Tensor]]:
+        value = objective(*variables)
+        return float(value.detach()), torch.autograd.grad(value, list(variables))
+
+    return at

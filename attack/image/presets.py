@@ -7,6 +7,7 @@ each of them what the server knows of a defense. Total variation is ours everywh
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from attack.image.matching import ImageMatching
@@ -24,16 +25,7 @@ DLG = ImageMatching(
 )
 
 #: Zhao, Mopuri, Bilen 2020 (arXiv 2001.02610): the label of one picture from the signs of the last layer's gradient.
-IDLG = ImageMatching(
-    objective="squared",
-    optimiser="lbfgs",
-    tv=0.0,
-    iterations=300,
-    keep="last",
-    boxed=False,
-    labels="idlg",
-    informed=False,
-)
+IDLG = replace(DLG, labels="idlg")
 
 #: Geiping et al. 2020 (arXiv 2003.14053), the settings of their code for a ConvNet on CIFAR-10.
 INVERTING_GRADIENTS = ImageMatching(tv=1e-6, iterations=4800, keep="last", informed=False)

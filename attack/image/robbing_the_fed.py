@@ -29,9 +29,9 @@ from attack.image.inversion import (
     InversionError,
     Progress,
 )
-from attack.image.observed import ImageObservation
+from attack.image.observed import PRUNED, ImageObservation
 from attack.networks.image.network import ImageNetwork
-from bounds import DPSGD, GradientNoise, GradientPruning, NoisyPruning, checks
+from bounds import DPSGD, GradientNoise, NoisyPruning, checks
 
 #: Mean and standard deviation of the mean brightness of ordinary pictures, where the server has none of its own.
 BRIGHTNESS = (0.45, 0.2)
@@ -149,7 +149,7 @@ def invert(
         )
     weight, bias = (observation.gradient(name).double() for name in names)
     rows = torch.cat([weight, bias[:, None]], dim=1)
-    if isinstance(observation.defense, GradientPruning | NoisyPruning) and observation.defense.ratio > 0:
+    if isinstance(observation.defense, PRUNED) and observation.defense.ratio > 0:
         seen = rows.cpu().numpy()
         filled = completed(seen, seen != 0, observation.batch_size)
         rows = torch.from_numpy(filled.rows) if filled.determined else rows

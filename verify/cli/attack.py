@@ -36,7 +36,7 @@ from verify.cli.options import (
     numbers,
     with_defense_options,
 )
-from verify.cli.tables import console, print_json, say, table
+from verify.cli.tables import console, print_findings, print_json, say, table
 from verify.confidence import assess
 from verify.measure.pictures import PictureRow, reconstruct_pictures, row_labels
 from verify.measure.point import attack_name
@@ -308,10 +308,7 @@ def _assessed(found: Assessed, target: Path | None) -> dict[str, Any]:
 
 def _print_assessed(found: Assessed, target: Path | None) -> None:
     sure = found.confidence
-    shown = table("check", "level", "what was found", narrow=2)
-    for finding in found.findings:
-        shown.add_row(finding.name, finding.level, finding.text)
-    console().print(shown)
+    print_findings(found.findings)
     if sure.premises:
         rests = table("rests on", "source", "tested", "what", narrow=3)
         for p in sure.premises:

@@ -25,7 +25,7 @@ from verify.cli.options import (
     new_directory,
     numbers,
 )
-from verify.cli.tables import print_json, say, table
+from verify.cli.tables import print_findings, print_json, say
 
 if TYPE_CHECKING:
     import torch
@@ -205,8 +205,9 @@ def _users(
         made, (channels, height, width), named["attacked"], loss=named["loss"], batch_norm=named["batch_norm"],
         mean=numbers("mean", mean), std=numbers("std", std),
     ).to(place)  # fmt: skip
-    findings = check_images(network, read.gradients, B, defense=defense, scope=scope)
-    observation = observation_of(network, read.gradients, B, defense=defense, scope=scope)
+    how = {"defense": defense, "scope": scope}
+    findings = check_images(network, read.gradients, B, **how)
+    observation = observation_of(network, read.gradients, B, **how, findings=findings)
     classes = None
     if labels is not None:
         told = numbers("labels", labels)
@@ -247,12 +248,7 @@ def _carried_out(posed: _Posed, attack: ImageAttack, rival: str, seed: int, out:
             )
 
     if not as_json and posed.findings:
-        shown = table("check", "level", "what was found", narrow=2)
-        for finding in posed.findings:
-            shown.add_row(finding.name, finding.level, finding.text)
-        from verify.cli.tables import console
-
-        console().print(shown)
+        print_findings(posed.findings)
     try:
         found = invert(posed.observation, attack, labels=posed.labels, seed=seed, progress=told_progress)
     except InversionError as error:

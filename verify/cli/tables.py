@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
 from bounds.serial import plain
+
+if TYPE_CHECKING:
+    from attack.own.findings import Finding
 
 #: Stands for a space at which a line is not to be broken.
 _JOINED = "\u00a0"
@@ -88,6 +91,14 @@ def cell(value: Any, number: str = ".4g") -> str:
     if value is None:
         return "—"
     return format(value, number) if isinstance(value, float) else str(value)
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """What a check of a gradient has found, as a table."""
+    shown = table("check", "level", "what was found", narrow=2)
+    for finding in findings:
+        shown.add_row(finding.name, finding.level, finding.text)
+    console().print(shown)
 
 
 def print_json(value: Any) -> None:

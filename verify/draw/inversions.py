@@ -12,11 +12,14 @@ from matplotlib.figure import Figure
 
 from verify.draw.style import save_figure
 from verify.images.point import ImagePoint
-from verify.images.record import Bytes, ImageRecord
-from verify.images.summary import defense_words, mean, words
+from verify.images.record import Bytes, ImageRecord, eight_bits
+from verify.images.summary import heading, mean, words
 
 #: Inches: a picture, and the column of labels.
 CELL, LABEL = 0.95, 2.2
+
+#: A label and the pictures behind it; None where there is none.
+Row = tuple[str, Sequence[Bytes | None]]
 
 
 def draw_grid(found: Mapping[ImagePoint, Sequence[ImageRecord]], path: Path) -> None:
@@ -32,23 +35,15 @@ def draw_grid(found: Mapping[ImagePoint, Sequence[ImageRecord]], path: Path) -> 
     if private is None:
         raise ValueError("records must hold the pictures of at least one attack; got none")
     first = points[0]
-    figure = Figure(
-        figsize=(LABEL + CELL * first.B + 0.1, 0.75 + CELL * (1 + len(points))), layout="constrained"
-    )
-    figure.suptitle(f"{first.data}, B = {first.B}, {first.network.words}\n{defense_words(first)}", fontsize=8)
-    grid = figure.add_gridspec(1 + len(points), 1 + first.B, width_ratios=(LABEL / CELL, *(1.0,) * first.B))
-    lines: list[tuple[str, Bytes | None]] = [("private", private)]
+    rows: list[Row] = [("private", list(private))]
     for point, records in found.items():
         pictures = shown[point]
         failed = sum(r.failed for r in records)
-        found_words = "no result" if failed == len(records) else f"{words(mean(records, 'psnr'))} dB"
-        label = f"{point.rival}\n{found_words}" + (f", {failed} failed" if 0 < failed < len(records) else "")
-        lines.append((label, None if pictures is None else pictures[1]))
-    for row, (label, pictures) in enumerate(lines):
-        _label(figure.add_subplot(grid[row, 0]), label)
-        for column in range(first.B):
-            _draw(figure.add_subplot(grid[row, 1 + column]), None if pictures is None else pictures[column])
-    save_figure(figure, path)
+        said = "no result" if failed == len(records) else f"{words(mean(records, 'psnr'))} dB"
+        label = f"{point.rival}\n{said}" + (f", {failed} failed" if 0 < failed < len(records) else "")
+        rows.append((label, [None] * first.B if pictures is None else list(pictures[1])))
+    title = f"{first.data}, B = {first.B}, {first.network.words}\n{heading(first)}"
+    _draw_rows(title, rows, LABEL, path)
 
 
 def draw_inversion(private: Any, found: Any, title: str, path: Path) -> None:
@@ -56,28 +51,28 @@ def draw_inversion(private: Any, found: Any, title: str, path: Path) -> None:
     the order of the least squared errors."""
     from attack.image.metrics import image_errors
 
-    rows: list[tuple[str, list[Bytes | None]]] = []
-    guesses = _bytes(found)
+    rows: list[Row] = []
+    guesses = eight_bits(found)
     order: tuple[int | None, ...] = tuple(range(len(guesses)))
     if private is not None:
         order = image_errors(private, found).order
-        rows.append(("private", list(_bytes(private))))
+        rows.append(("private", list(eight_bits(private))))
     rows.append(("found", [None if i is None else guesses[i] for i in order]))
-    figure = Figure(
-        figsize=(LABEL / 2 + CELL * len(order) + 0.1, 0.6 + CELL * len(rows)), layout="constrained"
-    )
+    _draw_rows(title, rows, LABEL / 2, path)
+
+
+def _draw_rows(title: str, rows: Sequence[Row], label: float, path: Path) -> None:
+    """A line for each row, behind a column for its label, so many inches wide."""
+    across = len(rows[0][1])
+    head = 0.6 + 0.15 * title.count("\n")
+    figure = Figure(figsize=(label + CELL * across + 0.1, head + CELL * len(rows)), layout="constrained")
     figure.suptitle(title, fontsize=8)
-    ratios = (LABEL / 2 / CELL, *(1.0,) * len(order))
-    grid = figure.add_gridspec(len(rows), 1 + len(order), width_ratios=ratios)
-    for row, (label, pictures) in enumerate(rows):
-        _label(figure.add_subplot(grid[row, 0]), label)
+    grid = figure.add_gridspec(len(rows), 1 + across, width_ratios=(label / CELL, *(1.0,) * across))
+    for row, (text, pictures) in enumerate(rows):
+        _label(figure.add_subplot(grid[row, 0]), text)
         for column, picture in enumerate(pictures):
             _draw(figure.add_subplot(grid[row, 1 + column]), picture)
     save_figure(figure, path)
-
-
-def _bytes(pictures: Any) -> Bytes:
-    return np.asarray((pictures.detach().cpu().double().clamp(0, 1) * 255).round().numpy(), dtype=np.uint8)
 
 
 def _label(axes: Axes, text: str) -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bounds import AttackSpec, Defense, NoDefense, TensorAttack
+from bounds import AttackSpec, TensorAttack
 from verify.draw.style import save_figure
 from verify.measure.pictures import FloatArray, PictureRow, row_labels
-from verify.measure.point import attack_words, parameter_words
+from verify.measure.point import attack_words, defense_words
 
 if TYPE_CHECKING:
     from attack.image.datasets import ImageBatch
@@ -74,7 +74,7 @@ def _title(batch: ImageBatch, rows: Sequence[PictureRow]) -> str:
     between = ", " if len(attacks) == 1 else "\n"
     return (
         f"{batch.name}, B = {len(batch.features)}, d = {batch.features.shape[1]}, {mean}\n"
-        f"{one_of(r.activation for r in rows)}, {one_of(_name(r.defense) for r in rows)}{between}"
+        f"{one_of(r.activation for r in rows)}, {one_of(defense_words(r.defense) for r in rows)}{between}"
         f"{one_of(attacks)}"
     )
 
@@ -83,12 +83,6 @@ def _attack(attack: AttackSpec) -> str:
     words = attack_words(attack)
     moments = attack.moments if isinstance(attack, TensorAttack) else None
     return words.replace(moments, f"{moments} moments", 1) if moments else words
-
-
-def _name(defense: Defense) -> str:
-    strength = ", ".join(parameter_words(defense).values())
-    name = "no defense" if isinstance(defense, NoDefense) else defense.name.replace("_", " ")
-    return name + (f" ({strength})" if strength else "")
 
 
 def _draw_label(axes: Axes, label: str, reason: str) -> None:

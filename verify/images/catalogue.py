@@ -37,25 +37,22 @@ DEFENSES: tuple[tuple[Defense, bool], ...] = (
 )
 
 
-def _points(data: str, network: NetworkSpec, batches: tuple[int, ...]) -> tuple[ImagePoint, ...]:
-    found = []
-    for B in batches:
-        for defense, relative in DEFENSES:
-            for rival, attack in RIVALS.items():
-                if rival in ONLY and not isinstance(defense, ONLY[rival]):
-                    continue
-                found.append(ImagePoint(data, B, network, defense, rival, attack, relative=relative))
-    return tuple(found)
+def _points(data: str, network: NetworkSpec, B: int) -> tuple[ImagePoint, ...]:
+    return tuple(
+        ImagePoint(data, B, network, defense, rival, attack, relative=relative)
+        for defense, relative in DEFENSES
+        for rival, attack in RIVALS.items()
+        if isinstance(defense, ONLY.get(rival, Defense))
+    )
 
 
 def _quick(points: tuple[ImagePoint, ...]) -> tuple[ImagePoint, ...]:
     """Two defenses, two pictures, 100 of 300 iterations of one start."""
-    kept = [p for p in points if p.B == 2 and isinstance(p.defense, NoDefense | GradientPruning)]
-    found = []
-    for point in kept:
-        if getattr(point.defense, "ratio", 0.9) == 0.9:
-            found.append(replace(point, attack=with_options(point.attack, iterations=100, starts=1)))
-    return tuple(found)
+    return tuple(
+        replace(point, attack=with_options(point.attack, iterations=100, starts=1))
+        for point in points
+        if point.B == 2 and point.defense in (NoDefense(), GradientPruning(0.9))
+    )
 
 
 _NOTES = (
@@ -70,7 +67,7 @@ _NOTES = (
 
 
 def _grey(B: int) -> ImageTable:
-    points = _points("patches-16-grey", GREY, (B,))
+    points = _points("patches-16-grey", GREY, B)
     return ImageTable(
         f"grey-{B}",
         f"rivals on {B} grey patches of photographs, 16 x 16, labels told",

@@ -150,6 +150,11 @@ def image_ledger(path: Path, seed: int, tasks: Container[Hashable]) -> Ledger[Im
     return Ledger(path.stem, path, read, ImageRecord.to_dict, identity, lambda record: record.conditions)
 
 
+def eight_bits(pictures: Any) -> Bytes:
+    """Pictures, a tensor of pixels in [0, 1], in whole steps of 1/255."""
+    return np.asarray((pictures.detach().cpu().double().clamp(0, 1) * 255).round().numpy(), dtype=np.uint8)
+
+
 def point_keys(points: Sequence[ImagePoint]) -> dict[str, ImagePoint]:
     """The points by their key. ``ValueError`` if two are alike."""
     found = {point.key: point for point in points}

@@ -118,8 +118,6 @@ class ImageTable:
         if self.tuning is None:
             return None
         points = dict.fromkeys(c for point in self.points for c in self.tuning.candidates(point))
-        if not points:
-            return None
         return replace(
             self, name=f"{self.tuning.name}-tuning", title=f"{self.title}: tuning", points=tuple(points),
             trials=self.tuning.trials, sample=(), tuning=None,

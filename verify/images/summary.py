@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import scipy
 
-from bounds import Defense
+from bounds import Defense, NoDefense
 from verify.images.point import ImagePoint
 from verify.images.record import ImageRecord
 from verify.judge.statistics import Mean
-from verify.measure.point import parameter_words
+from verify.measure.point import defense_words
 
 #: Of the intervals in the table.
 LEVEL = 0.95
@@ -40,7 +40,7 @@ def words(value: Mean) -> str:
     return f"{value.value:.3g} ± {half:.2g}" if math.isfinite(half) else f"{value.value:.3g}"
 
 
-def defense_words(point: ImagePoint) -> str:
+def heading(point: ImagePoint) -> str:
     """The defense as a table's row is headed: "gradient noise (sigma = 0.1), global", with the unit of relative noise."""
     unit = "in root mean squares of the gradient's entries" if point.relative else ""
     return ", ".join(filter(None, (described(point.defense), scope_words(point), unit)))
@@ -57,10 +57,7 @@ def scope_words(point: ImagePoint) -> str:
 
 def described(defense: Defense) -> str:
     """A defense in words, with its parameters."""
-    if defense.name == "none":
-        return "none"
-    told = ", ".join(parameter_words(defense).values())
-    return defense.name.replace("_", " ") + (f" ({told})" if told else "")
+    return "none" if isinstance(defense, NoDefense) else defense_words(defense)
 
 
 def rows(found: Mapping[ImagePoint, Sequence[ImageRecord]]) -> list[dict[str, object]]:
@@ -73,7 +70,7 @@ def rows(found: Mapping[ImagePoint, Sequence[ImageRecord]]) -> list[dict[str, ob
             {
                 "data": point.data,
                 "B": point.B,
-                "defense": defense_words(point),
+                "defense": heading(point),
                 "rival": point.rival,
                 "trials": len(records),
                 "failed": failed,

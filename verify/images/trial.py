@@ -9,7 +9,7 @@ import numpy as np
 
 from bounds import checks, serial
 from verify.images.point import ImagePoint
-from verify.images.record import Bytes, ImageRecord
+from verify.images.record import ImageRecord, eight_bits
 from verify.measure.conditions import limited, present
 from verify.origin import own
 
@@ -34,7 +34,7 @@ def run_image_trial(
     import torch
 
     from attack.image.inversion import InversionError, invert
-    from attack.image.metrics import GREY, image_errors
+    from attack.image.metrics import image_errors, in_order
 
     place = torch.device(device)
     with limited(threads):
@@ -48,31 +48,25 @@ def run_image_trial(
         except InversionError as error:
             reason, diagnostics = str(error), error.diagnostics
         errors = image_errors(images, guesses)
-        blank = torch.full_like(images[0], GREY)
-        ordered = torch.stack(
-            [blank if i is None or guesses is None else guesses[i].to(images) for i in errors.order]
-        )
+        ordered = in_order(images, guesses, errors.order)
         values = {
             "mse": errors.mse,
             "psnr": errors.psnr,
             "ssim": errors.ssim,
             "feature_error": feature_errors(network, images, ordered),
         }
-    kept = (
-        _eight_bits(torch.stack([images.cpu(), ordered.cpu()]))
-        if trial < KEPT and point.part == "reported"
-        else None
-    )
-    told = {
-        n: v for n, v in serial.plain(diagnostics.to_dict()).items() if n != "seconds"
-    }  # no rerun has them again
+    kept = None
+    if trial < KEPT and point.part == "reported" and not reason:
+        kept = eight_bits(torch.stack([images.cpu(), ordered.cpu()]))
+    told = serial.plain(diagnostics.to_dict())
+    del told["seconds"]  # no rerun has them again
     return ImageRecord(
         point.to_dict(),
         seed,
         trial,
         reason,
         values,
-        None if reason else kept,
+        kept,
         told,
         present(place.type, threads),
     )
@@ -130,7 +124,3 @@ def _groups(point: ImagePoint) -> tuple[int, ...] | None:
     if getattr(defense, "batches", "") == "different":
         parties = defense.steps
     return tuple(i % parties for i in range(point.B)) if point.B > 1 and parties > 1 else None
-
-
-def _eight_bits(pictures: torch.Tensor) -> Bytes:
-    return np.asarray((pictures.detach().double().clamp(0, 1) * 255).round().numpy().astype(np.uint8))

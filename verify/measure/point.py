@@ -148,7 +148,6 @@ class Point:
 
     def describe(self) -> dict[str, str]:
         """What a person needs to tell points apart, part by part, as short text."""
-        strength = ", ".join(parameter_words(self.defense).values())
         labels = "" if self.labels == alternating(self.B) else ", ".join(f"{y:g}" for y in self.labels)
         return {
             "activation": self.activation,
@@ -157,9 +156,7 @@ class Point:
             "m": f"m = {self.m:,}".replace(",", " "),
             "B": f"B = {self.B}",
             "labels": f"labels {labels}" if labels else "",
-            "defense": self.defense.name.replace("_", " ") + (f" ({strength})" if strength else "")
-            if self.defense.name != "none"
-            else "no defense",
+            "defense": defense_words(self.defense),
             "attack": " and ".join(attack_words(a) for a in self.attacks),
             "dtype": "" if self.dtype == "float64" else self.dtype,
         }
@@ -193,6 +190,14 @@ def _default(option: dataclasses.Field[Any]) -> Any:
     if option.default_factory is not dataclasses.MISSING:
         return option.default_factory()
     return option.default
+
+
+def defense_words(defense: Defense) -> str:
+    """A defense in words: "gradient noise (sigma = 1)", "no defense"."""
+    if isinstance(defense, NoDefense):
+        return "no defense"
+    strength = ", ".join(parameter_words(defense).values())
+    return defense.name.replace("_", " ") + (f" ({strength})" if strength else "")
 
 
 def parameter_words(defense: Defense) -> dict[str, str]:

@@ -224,10 +224,11 @@ class ImageNetwork:
         self, images: torch.Tensor, parameters: tuple[torch.Tensor, ...] | None = None
     ) -> torch.Tensor:
         """z (B, d_f): what the attacked layer receives. ``ValueError`` if there is none."""
-        seen: list[torch.Tensor] = []
-        with self._hooked(self.attacked_layer, lambda z: seen.append(z) or z):  # type: ignore[func-returns-value]
-            self._forward(images, parameters)
-        return seen[0]
+        return self._received(self.attacked_layer, images, parameters)
+
+    def hidden(self, images: torch.Tensor) -> torch.Tensor:
+        """The hidden units (B, m): what the output layer receives."""
+        return self._received(self.output, images)
 
     def losses(
         self,
@@ -357,6 +358,15 @@ class ImageNetwork:
                 "one value of a channel has none"
             ) from error
         return found
+
+    def _received(
+        self, name: str, images: torch.Tensor, parameters: tuple[torch.Tensor, ...] | None = None
+    ) -> torch.Tensor:
+        """What the layer of that name receives."""
+        seen: list[torch.Tensor] = []
+        with self._hooked(name, lambda z: seen.append(z) or z):  # type: ignore[func-returns-value]
+            self._forward(images, parameters)
+        return seen[0]
 
     @contextmanager
     def _hooked(self, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
