@@ -146,11 +146,32 @@ def test_what_a_table_says(table: ImageTable, records: list[ImageRecord], tmp_pa
     report = report_of(table, records)
     assert [row["defense"] for row in report["rows"]] == ["none", "gradient pruning (ratio = 0.5), by layer"]
     assert report["failed"] == 0 and report["trials"] == 4
+    assert [row["behind"] for row in report["rows"]] == ["best", "best"]
     rank, pictures = correlation(records, "psnr", "mse")
     assert rank == pytest.approx(-1.0) and pictures == 8
     draw(table, records, tmp_path, "png")
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == sorted(f"images-small-{stem}.png" for stem in grids(found)) and len(names) == 2
+
+
+def test_every_rival_is_compared_with_the_best_of_its_setting(records: list[ImageRecord]) -> None:
+    """Three rivals of known PSNR: 3 dB behind in every trial, 1 and 5 dB behind, and the best."""
+
+    def shifted(*by: float) -> list[ImageRecord]:
+        first = [r for r in records if r.key == point().key]
+        return [
+            replace(r, values={**r.values, "psnr": tuple(v + b for v in r.values["psnr"])})
+            for r, b in zip(first, by, strict=True)
+        ]
+
+    names = {"even": shifted(-3, -3), "uneven": shifted(-1, -5), "first": shifted(0, 0)}
+    alone = point(GradientNoise(0.1))
+    found = {replace(point(), rival=name): told for name, told in names.items()} | {alone: shifted(-9, -9)}
+    told = {str(row["rival"]): row["behind"] for row in rows(found)}
+    assert told["first"] == "best" and told["even"] == "3 ± 0" and str(told["uneven"]).startswith("3 ± 25")
+    assert {str(row["defense"]): row["behind"] for row in rows({alone: found[alone]})} != {} and rows(
+        {alone: found[alone]}
+    )[0]["behind"] == "best"
 
 
 def test_points_of_another_scope_or_without_a_result_are_told_apart(records: list[ImageRecord]) -> None:
@@ -173,7 +194,9 @@ def test_the_catalogue_is_whole() -> None:
     for table in TABLES.values():
         for quick in table.forms[1:]:
             assert quick.file != table.file and len(quick.points) < len(table.points)
-        assert {p.rival for p in table.points} >= {"cosine", "squared", "L-BFGS", "cocktail party"}
+        for setting in {p.setting for p in table.points}:
+            rivals = [p.rival for p in table.points if p.setting == setting]
+            assert len(set(rivals)) == len(rivals)
         for each in table.points:
             assert json.loads(each.key)["rival"] == each.rival
     with pytest.raises(ValueError, match="one of them twice"):

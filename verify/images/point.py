@@ -99,3 +99,9 @@ class ImagePoint:
     def key(self) -> str:
         """What no two points have in common."""
         return json.dumps(self.to_dict(), sort_keys=True)
+
+    @property
+    def setting(self) -> str:
+        """What it has in common with the rivals that it is compared with: everything but the attack."""
+        told = {name: value for name, value in self.to_dict().items() if name not in ("rival", "attack")}
+        return json.dumps(told, sort_keys=True)
