@@ -13,8 +13,9 @@ from attack.image.known import as_seen, model_of
 from attack.image.labels import recover_labels
 from attack.image.objective import OBJECTIVES, WEIGHTS, Misfit, Objective
 from attack.image.observed import ImageObservation
-from attack.image.optimise import best_start, check_search
-from attack.image.pictures import STARTS, Pixels
+from attack.image.optimise import FLOOR, KEEPS, best_start, check_search
+from attack.image.picture_kinds import PICTURES, PIXELS, check_picture
+from attack.image.pictures import STARTS
 from attack.reconstruction import ReconstructionError
 from attack.streams import normal
 from bounds import checks
@@ -61,6 +62,7 @@ class ImageMatching(ImageAttack):
     boxed: bool = True
     labels: str = "auto"
     informed: bool = True
+    picture: str = PIXELS
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -69,7 +71,8 @@ class ImageMatching(ImageAttack):
             ("start", STARTS),
         ):
             checks.choice(name, getattr(self, name), tuple(allowed))
-        check_search(self)
+        check_picture(self, "start", "boxed")
+        check_search(self, (*KEEPS, FLOOR))
         checks.real("tv", self.tv, 0.0)
         checks.real("step", self.step, 0.0, 1e3)
         checks.integer("starts", self.starts, 1, 1000)
@@ -107,8 +110,9 @@ def invert(
 
     limits = objective.picture.limits() + ((None,) if joint else ())
     searched = best_start(
-        objective, map(start, range(attack.starts)), attack, limits=limits, progress=progress
-    )
+        objective, map(start, range(attack.starts)), attack, limits=limits, progress=progress,
+        level=objective.misfit.level if attack.keep == FLOOR else 0.0,
+    )  # fmt: skip
     best = searched.found
 
     def seen(status: str, warnings: tuple[str, ...], value: float | None) -> InversionDiagnostics:
@@ -164,5 +168,5 @@ def _objective(
         reason = "the gradient is zero: it carries no trace of pictures"
         raise InversionError(reason, InversionDiagnostics("failed", (reason,)))
     misfit = Misfit.of(model, seen, sizes, kind=attack.objective, weights=attack.weights)
-    picture = Pixels(network, observation.batch_size, attack.start, attack.boxed)
+    picture = PICTURES[attack.picture](network, observation.batch_size, attack.start, attack.boxed)
     return Objective(network, picture, misfit, labels, attack.tv)
