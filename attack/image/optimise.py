@@ -155,7 +155,7 @@ def _adam(change: _Change) -> Callable[..., Found]:
 
 def _down(misfit: float, level: float) -> bool:
     """Whether the misfit is down to a level, where there is one."""
-    return 0 < level and misfit <= level
+    return level > 0 and misfit <= level
 
 
 class _Reached(Exception):

@@ -36,8 +36,8 @@ PICTURES: Mapping[str, Callable[[ImageNetwork, int, str, bool], Picture]] = Mapp
 
 
 def check_picture(spec: Any, *of_pixels: str) -> None:
-    """``ValueError`` unless ``picture`` of a specification, a dataclass, is a key of ``PICTURES``, and the options named, which
-    mean nothing for others than pixels, are left as they are by default there."""
+    """``ValueError`` unless ``picture`` of a specification, a dataclass, is a key of ``PICTURES``, and the options named are
+    left as they are by default where pictures are not pixels, as they mean nothing there."""
     checks.choice("picture", spec.picture, tuple(PICTURES))
     if spec.picture == PIXELS:
         return

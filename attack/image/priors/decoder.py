@@ -1,7 +1,8 @@
-"""The deep decoder of Heckel, Hand 2019 (arXiv 1810.03982): fewer weights than a picture has pixels, so no room for noise."""
+"""The deep decoder (Heckel, Hand 2019, arXiv 1810.03982): of few weights, so that it cannot make noise."""
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -17,18 +18,25 @@ class DeepDecoder(nn.Module):
     bilinear upsampling to twice the sides, ReLU and a norm of each channel over its map, one more that upsamples nothing,
     and one to colours. inputs: the noise that it takes, ``channels`` coarse maps for each picture. depth: None for as many
     as leave a map of 4 to 7 pixels a side. It has ``(depth + 1) channels (channels + 2) + C (channels + 1)`` weights for
-    each picture.
+    each picture; channels: None for as many as make these no more than C H W.
 
     Raises ``ValueError`` or ``TypeError`` on bad input.
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], batch_size: int, *, channels: int = 8, depth: int | None = None
+        self,
+        shape: tuple[int, int, int],
+        batch_size: int,
+        *,
+        channels: int | None = None,
+        depth: int | None = None,
     ) -> None:
         super().__init__()
         checks.integer("batch_size", batch_size, 1)
-        width = batch_size * checks.integer("channels", channels, 1)
         self.sides = tuple(reversed(halved(shape[1:], depth)))
+        if channels is None:
+            channels = _under(shape, len(self.sides))
+        width = batch_size * checks.integer("channels", channels, 1)
         self.inputs = (width, *self.sides[0])
         with torch.device("meta"):
             self.mixed = nn.ModuleList(
@@ -48,3 +56,10 @@ class DeepDecoder(nn.Module):
             x = normed(torch.relu(x))
         logits: torch.Tensor = self.out(x)
         return logits
+
+
+def _under(shape: tuple[int, int, int], layers: int) -> int:
+    """The most channels c with ``layers c (c + 2) + C (c + 1)`` no more than C H W, and at least 1."""
+    colours, pixels = shape[0], math.prod(shape)
+    half = 1 + colours / (2 * layers)
+    return max(1, int(math.sqrt(half**2 + (pixels - colours) / layers) - half))

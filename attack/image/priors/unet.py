@@ -1,4 +1,4 @@
-"""The deep image prior of Ulyanov, Vedaldi, Lempitsky 2018 (arXiv 1711.10925): a U-Net, which learns noise after pictures."""
+"""The deep image prior (Ulyanov, Vedaldi, Lempitsky 2018, arXiv 1711.10925): a U-Net, which learns noise after pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], batch_size: int, *, channels: int = 16, depth: int | None = None
+        self, shape: tuple[int, int, int], batch_size: int, *, channels: int = 8, depth: int | None = None
     ) -> None:
         super().__init__()
         self.batch_size = checks.integer("batch_size", batch_size, 1)
