@@ -15,7 +15,7 @@ from attack.image.matching import ImageMatching
 from attack.image.metrics import image_errors
 from attack.image.objective import Misfit, Objective, total_variation, variation_slope
 from attack.image.observed import ImageObservation, observe_images
-from attack.image.optimise import minimise, rate
+from attack.image.optimise import by_autograd, minimise, rate
 from attack.image.pictures import Pixels
 from attack.image.presets import DLG, INVERTING_GRADIENTS, PRESETS
 from attack.networks.image.convnet import conv_net
@@ -315,9 +315,7 @@ def test_schedules() -> None:
 def test_best_and_last_iterates() -> None:
     """A step far too large for a parabola: the best iterate is the start, the last is not."""
 
-    def parabola(variables: tuple[torch.Tensor, ...]) -> tuple[float, tuple[torch.Tensor, ...]]:
-        z = variables[0].detach()
-        return float(z.square().sum()), (2 * z,)
+    parabola = by_autograd(lambda z: z.square().sum())
 
     start = (torch.tensor([0.1]),)
     search = ImageMatching(optimiser="adam", step=5.0, schedule="constant", iterations=3)

@@ -82,12 +82,12 @@ def _compared(one: Loaded, data: str, B: int, *, seed: int, iterations: int) -> 
     from attack.image.inversion import invert
     from attack.image.metrics import image_errors
     from attack.image.pictures import Pixels
-    from verify.images.catalogue import GREY
+    from verify.images.catalogue import CONV
     from verify.images.point import ImagePoint
     from verify.images.trial import observed
 
     attack = like(one.peer, iterations)
-    point = ImagePoint(data, B, GREY, NoDefense(), "", attack)
+    point = ImagePoint(data, B, CONV, NoDefense(), "", attack)
     private, labels, observation = observed(point, seed, "cpu")
     start = Pixels(observation.network, B).start(seed, 0)[0]
     ours, ours_s = _timed(lambda: invert(observation, attack, labels=labels, seed=seed).images)

@@ -195,13 +195,13 @@ def _embedded(
     told: bool,
 ) -> _Posed:
     """The batch, network and gradient that a trial of the tables has, or would have of these pictures."""
-    from verify.images.catalogue import GREY
+    from verify.images.catalogue import CONV
     from verify.images.point import ImagePoint
     from verify.images.rivals import RIVALS
     from verify.images.trial import observed
 
     point = ImagePoint(
-        data, B, GREY, defense, "", next(iter(RIVALS.values())), scope=scope, relative=relative
+        data, B, CONV, defense, "", next(iter(RIVALS.values())), scope=scope, relative=relative
     )
     private, labels, observation = observed(point, seed, place, pictures)
     return _Posed(observation, labels if told else None, private, (), f"inversion-{data}-B{B}")
