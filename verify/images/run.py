@@ -26,8 +26,8 @@ class Tuning:
     """What every attack is given the best of, under the same defense, on batches of ``B`` pictures that are not reported:
     the weight of total variation, and the step as a factor of its own, with so many iterations of one start (as many as are
     reported, as a slow choice looks better in fewer), in so many trials. The iterations are those of the search for
-    pictures; an L-BFGS has no step, so a choice of tv only. What finds features first (the cocktail party's components, exact rows) searches outside
-    this count. name: of its records, which tables that differ in the batch size alone share."""
+    pictures; an L-BFGS has no step, so a choice of tv only. What finds features first (the cocktail party's components,
+    exact rows) searches outside this count. name: of its records, which tables that differ in the batch size alone share."""
 
     name: str
     tv: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
