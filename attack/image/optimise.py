@@ -248,13 +248,18 @@ def best_start(
     """Descend from each of ``starts``, as many as the search has; ``progress`` is told of the iterations of all."""
     ended: list[Found] = []
     for start in starts:
-        report = _over_all(progress, search, ended)
+        report = over_all(progress, search, ended)
         ended.append(minimise(function, start, search, limits=limits, report=report))
+    return best_of(ended)
+
+
+def best_of(ended: Sequence[Found]) -> Best:
+    """The one of least value, the first of equal ones."""
     index = min(range(len(ended)), key=lambda i: ended[i].value)
     return Best(ended[index], index, sum(one.iterations for one in ended), len(ended))
 
 
-def _over_all(progress: Progress | None, search: Search, ended: Sequence[Found]) -> Report:
+def over_all(progress: Progress | None, search: Search, ended: Sequence[Found]) -> Report:
     """Reports of the next start as ``progress`` has them."""
     done, least = len(ended) * search.iterations, min((end.value for end in ended), default=math.inf)
 
