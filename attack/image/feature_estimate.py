@@ -27,13 +27,15 @@ class FeatureEstimate:
     """What a source says of the features of a batch.
 
     features (k, d_f), k at most B, float64, each up to a factor unless ``sized``. error (k,): predicted mean of
-    ``1 - cos^2`` between each and the truth: 1 where the source does not believe itself, nan where it predicts nothing.
+    ``1 - cos^2`` between each and the truth: 1 where the source does not believe itself, nan where it predicts nothing;
+    limit (k,): what it hardly exceeds (likelihood: two standard deviations above the mean), 1 where nothing is predicted.
     classes (k,): int64, the label of each; None where it is not known. source: a key of ``SOURCES``, never "best".
     """
 
     features: torch.Tensor
     sized: bool
     error: torch.Tensor
+    limit: torch.Tensor
     classes: torch.Tensor | None
     source: str
     warnings: tuple[str, ...] = ()
@@ -41,7 +43,7 @@ class FeatureEstimate:
     @property
     def trusted(self) -> bool:
         """Whether theory believes any of them."""
-        return bool((self.error < 1).any())
+        return bool((self.limit < 1).any())
 
 
 #: An observation, the labels (B,) if they are known, and the seed, to features.
@@ -51,8 +53,8 @@ Source = Callable[[ImageObservation, torch.Tensor | None, int], FeatureEstimate]
 def estimate_features(
     observation: ImageObservation, source: str = "best", *, labels: torch.Tensor | None = None, seed: int = 2
 ) -> FeatureEstimate:
-    """The features of an observation by a key of ``SOURCES``; "best": of those that predict their error the one whose mean
-    is least, the first to be exact up to rounding.
+    """The features of an observation by a key of ``SOURCES``; "best": the first of ``PREDICTED`` that is believed: maximum
+    likelihood, which where it is believed no other has a smaller error than, then exact rows, which need no labels.
 
     labels (B,): classes, where the server knows them; the likelihood else recovers them first. Raises ``ValueError`` on bad
     input and without an attacked layer, ``ReconstructionError`` with the reasons where no source has a result.
@@ -72,7 +74,7 @@ def _rows(observation: ImageObservation, labels: torch.Tensor | None, seed: int)
     features = torch.from_numpy(found.features).to(observation.network.device)
     error = (found.error**2 / features.square().sum(dim=1)).clamp(max=1.0)
     classes = None if found.classes is None else torch.from_numpy(found.classes).to(features.device)
-    return FeatureEstimate(features, found.sized, error, classes, "rows")
+    return FeatureEstimate(features, found.sized, error, error, classes, "rows")
 
 
 def _likelihood(observation: ImageObservation, labels: torch.Tensor | None, seed: int) -> FeatureEstimate:
@@ -82,7 +84,7 @@ def _likelihood(observation: ImageObservation, labels: torch.Tensor | None, seed
     warnings = () if found.believed else (
         f"the features leave {found.misfit:.2g} times the noise of the gradient unexplained: they are not believed",
     )  # fmt: skip
-    return FeatureEstimate(found.features, True, found.error, known, "likelihood", warnings)
+    return FeatureEstimate(found.features, True, found.error, found.limit, known, "likelihood", warnings)
 
 
 def _cocktail(observation: ImageObservation, labels: torch.Tensor | None, seed: int) -> FeatureEstimate:
@@ -91,16 +93,17 @@ def _cocktail(observation: ImageObservation, labels: torch.Tensor | None, seed: 
         found = components(observation, CocktailParty(method="fastica", starts=1), seed=seed)
     except InversionError as error:
         raise _failure(str(error)) from error
-    error = torch.full((len(found.features),), torch.nan, dtype=found.features.dtype)
+    features = found.features.to(observation.network.device)
+    limit = torch.ones(len(features), dtype=features.dtype, device=features.device)
     warnings = ("no theory predicts the error of independent components",)
-    place = observation.network.device
-    return FeatureEstimate(found.features.to(place), found.sized, error.to(place), None, "cocktail", warnings)
+    return FeatureEstimate(
+        features, found.sized, torch.full_like(limit, torch.nan), limit, None, "cocktail", warnings
+    )
 
 
 def _best(observation: ImageObservation, labels: torch.Tensor | None, seed: int) -> FeatureEstimate:
     found: list[FeatureEstimate] = []
     reasons: list[str] = []
-    exact = torch.finfo(observation.network.dtype).eps
     for name in PREDICTED:
         try:
             found.append(SOURCES[name](observation, labels, seed))
@@ -110,19 +113,20 @@ def _best(observation: ImageObservation, labels: torch.Tensor | None, seed: int)
         ) as error:  # ValueError: not of this network (rows without ReLU)
             reasons.append(f"{name}: {error}")
             continue
-        if float(found[-1].error.max()) <= exact and len(found[-1].features) == observation.batch_size:
-            break
+        if found[-1].trusted:
+            return found[-1]
     if not found:
         raise _failure("; ".join(reasons))
-    return min(found, key=lambda one: float(one.error.mean()))
+    return found[0]
 
 
-#: How features are found. "best" goes through those that predict their error.
+#: How features are found.
 SOURCES: Mapping[str, Source] = MappingProxyType(
     {"rows": _rows, "likelihood": _likelihood, "cocktail": _cocktail, "best": _best}
 )
 
-PREDICTED = ("rows", "likelihood")
+#: Those that predict their error.
+PREDICTED = ("likelihood", "rows")
 
 
 def _failure(reason: str) -> ReconstructionError:

@@ -23,7 +23,7 @@ from attack.image.observed import ImageObservation
 from attack.likelihood.errors import SINGULAR
 from attack.likelihood.solve import Effort, descended, factored
 from attack.reconstruction import Diagnostics, ReconstructionError
-from attack.streams import uniform
+from attack.streams import normal, uniform
 from bounds import StochasticRounding, checks
 
 #: Roundings that the sums behind an entry add up to, and how many of these are still no misfit where there is no noise.
@@ -35,18 +35,22 @@ _SIGMAS = 5.0
 #: Steps of a start, and the relative decrease that ends them.
 _STEPS, _PRECISION = 60, 1e-4
 
+#: Size of the noise of a start, over that of features: those of noise pictures are too much alike.
+_APART = 0.5
+
 #: Entries times unknowns of the largest Jacobian that is held.
 _LARGEST = 2**27
 
 
 @dataclass(frozen=True, eq=False)
 class LikelyFeatures:
-    """features (B, d_f), in the order of the labels; error (B,): predicted mean of 1 - cos^2, 1 where what is left is not
-    noise; misfit: mean square of what is left, over that of noise, for each entry that is not made up for by an unknown;
-    starts: that were made; believed: whether what is left is noise."""
+    """features (B, d_f), in the order of the labels; error (B,): predicted mean of 1 - cos^2; limit (B,): two standard
+    deviations above it; both 1 where what is left is not noise. misfit: mean square of what is left, over that of noise, for
+    each entry that is not made up for by an unknown; starts: that were made; believed: whether what is left is noise."""
 
     features: torch.Tensor
     error: torch.Tensor
+    limit: torch.Tensor
     misfit: float
     starts: int
     believed: bool
@@ -68,7 +72,8 @@ def likely_features(
     """The features whose gradient explains what is seen best, of several starts, the first that leaves no more than noise.
 
     labels (B,): of the features. Raises ``ReconstructionError`` where the gradient does not determine the features, or says
-    nothing that has a law (signs), ``ValueError`` without an attacked layer, or for more unknowns than are held.
+    nothing whose law is known here (signs, stochastic rounding), ``ValueError`` without an attacked layer, or for more
+    unknowns than are held.
     """
     checks.integer("starts", starts, 1)
     head = head_observation(observation)
@@ -94,7 +99,8 @@ def likely_features(
         if best.believed:
             break
     assert best is not None  # there is a start
-    return LikelyFeatures(best.features, best.errors(), best.misfit, made, best.believed)
+    error, limit = best.errors()
+    return LikelyFeatures(best.features, error, limit, best.misfit, made, best.believed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,12 +170,13 @@ class _Place:
     def believed(self) -> bool:
         return self.misfit <= self.fit.limit
 
-    def errors(self) -> torch.Tensor:
-        """Predicted mean of 1 - cos^2: the Cramér-Rao covariance across each feature, over its squared length; times what is
-        left where that is more than rounding should leave."""
+    def errors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predicted mean of 1 - cos^2, and two standard deviations above it: by the Cramér-Rao covariance across each
+        feature, over its squared length, times what is left where that is more than rounding should leave."""
         B, d = self.features.shape
         if not self.believed:
-            return torch.ones(B, dtype=self.features.dtype, device=self.features.device)
+            ones = torch.ones(B, dtype=self.features.dtype, device=self.features.device)
+            return ones, ones
         units = self.matrix.diagonal().sqrt().clamp_min(torch.finfo(self.matrix.dtype).tiny)
         values, vectors = torch.linalg.eigh(self.matrix / units[:, None] / units)
         if float(values[0]) < SINGULAR * float(values[-1]):
@@ -177,32 +184,32 @@ class _Place:
         covariance = (vectors / values) @ vectors.T / units[:, None] / units * max(1.0, self.misfit)
         own = covariance.reshape(B, d, B, d)[range(B), :, range(B), :]
         powers = self.features.square().sum(dim=1)
-        along = torch.einsum("ia,iab,ib->i", self.features, own, self.features) / powers
-        return ((own.diagonal(dim1=1, dim2=2).sum(dim=1) - along) / powers).clamp(0.0, 1.0)
+        along = torch.einsum("ia,ib->iab", self.features, self.features) / powers[:, None, None]
+        across = torch.eye(d, dtype=own.dtype, device=own.device) - along
+        across = across @ own @ across / powers[:, None, None]
+        mean = across.diagonal(dim1=1, dim2=2).sum(dim=1)
+        spread = (2 * across.square().sum(dim=(1, 2))).sqrt()
+        return mean.clamp(0.0, 1.0), (mean + 2 * spread).clamp(0.0, 1.0)
 
 
 def _starts(observation: ImageObservation, seed: int, starts: int) -> Iterator[torch.Tensor]:
-    """Features of pictures of uniform pixels."""
+    """Features of pictures of uniform pixels, which are of the right size, and noise that tells them apart."""
     network, B = observation.network, observation.batch_size
     for index in range(starts):
-        shown = uniform(
-            (B, *network.shape), seed, "features", index, device=network.device, dtype=network.dtype
-        )
+        shape = (B, *network.shape)
+        shown = uniform(shape, seed, "features", index, device=network.device, dtype=network.dtype)
         with torch.no_grad():
             found = network.features(shown).double()
-        yield found
+        apart = normal(tuple(found.shape), seed, "apart", index, device=found.device, dtype=found.dtype)
+        yield found + _APART * found.square().mean().sqrt() * apart
 
 
 def _law(head: ImageObservation, model: Model, *, eps: float) -> _Law:
     """eps: of the type in which gradients were sent."""
-    if type(model.entries) not in _KNOWN:
-        raise _failure(
-            "what is known of the gradient's entries has no law of which an error could be predicted"
-        )
+    if type(model.entries) not in _KNOWN or isinstance(head.defense, StochasticRounding):
+        raise _failure("what is known of the gradient's entries has no law of which an error is predicted")
     target, variance = _KNOWN[type(model.entries)](model.entries)
     variance = variance + model.noise**2
-    if isinstance(head.defense, StochasticRounding):
-        variance = variance + head.defense.step**2 / 6  # f (1 - f) step^2, f uniform on [0, 1]
     noisy = bool((variance[torch.isfinite(variance)] > 0).any())
     return _Law(target, 1 / (variance + _rounding(head, _SUMS * eps)), noisy)
 
@@ -225,8 +232,9 @@ def _seen(entries: Seen) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _between(entries: Between) -> tuple[torch.Tensor, torch.Tensor]:
-    """Uniform between two ends; unknown with an end that is infinite."""
-    known = torch.isfinite(entries.low) & torch.isfinite(entries.high)
+    """Uniform between two ends. Not known is one with an infinite end, nor one about zero: an entry that is smaller than the
+    step is rounded by as much as it is, not by chance."""
+    known = torch.isfinite(entries.low) & torch.isfinite(entries.high) & (entries.low != -entries.high)
     middle = torch.where(known, (entries.low + entries.high) / 2, 0.0)
     return middle, torch.where(known, (entries.high - entries.low).square() / 12, math.inf)
 

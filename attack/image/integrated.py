@@ -24,14 +24,17 @@ from attack.image.inversion import ImageAttack, Inversion, Progress
 from attack.image.matching import ImageMatching, Posed, posed
 from attack.image.objective import Objective, total_variation
 from attack.image.observed import ImageObservation
-from attack.image.optimise import Found, Report, best_of, by_autograd, minimise, over_all
+from attack.image.optimise import Found, Function, Report, best_of, by_autograd, minimise, over_all
 from attack.networks.image.network import ImageNetwork
 from attack.reconstruction import ReconstructionError
 from bounds import checks
 
 WEIGHTINGS = ("theory", "fixed", "none")
 
-STAGES = ("joint", "features first")
+STAGES = ("joint", "features first", "joint first")
+
+#: Mismatches below this count as none.
+_TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -70,29 +73,29 @@ class Integrated(ImageAttack):
 
 @dataclass(frozen=True, eq=False)
 class FeatureTerm:
-    """Pictures (B, C, H, W) to the mean over features (k, d_f) of ``max(0, 1 - cos^2 - e)``, e = error (k,), each feature
-    with the picture of the best assignment among those that allowed (B, k) allows."""
+    """Pictures (B, C, H, W) to the mean over features (k, d_f) of ``max(0, u - e)^2/u``, u = 1 - cos^2, e = limit (k,): u
+    itself far from what e leaves open, or where e is zero, and smooth at its edge. Each feature is held against the picture
+    of the best assignment among those that allowed (B, k) allows."""
 
     network: ImageNetwork
     features: torch.Tensor
-    error: torch.Tensor
+    limit: torch.Tensor
     allowed: torch.Tensor
 
     @staticmethod
     def of(
         network: ImageNetwork, estimate: FeatureEstimate, labels: torch.Tensor | None, *, B: int, hinge: bool
     ) -> FeatureTerm:
-        """hinge: whether features are believed up to their predicted errors only, else fully. One whose error nobody
-        predicts counts as one of error 1 then."""
+        """hinge: whether features are believed up to their predicted errors only, else fully."""
         wanted = torch.nn.functional.normalize(estimate.features, dim=1).to(network.device, network.dtype)
-        error = estimate.error.nan_to_num(1.0) if hinge else torch.zeros_like(estimate.error)
-        return FeatureTerm(network, wanted, error.to(wanted), allowed_pairs(estimate, labels, B))
+        limit = estimate.limit if hinge else torch.zeros_like(estimate.limit)
+        return FeatureTerm(network, wanted, limit.to(wanted), allowed_pairs(estimate, labels, B))
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         found = self.network.features(images)
         pictures, chosen = self._assigned(found.detach())
         mismatch = cosine_mismatch(found[pictures], self.features[chosen])
-        return torch.relu(mismatch - self.error[chosen]).mean()
+        return (torch.relu(mismatch - self.limit[chosen]).square() / mismatch.clamp_min(_TINY)).mean()
 
     def _assigned(self, found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         cosines = torch.nn.functional.normalize(found, dim=1) @ self.features.T
@@ -168,30 +171,37 @@ def _descended(
     start: tuple[torch.Tensor, ...],
     report: Report,
 ) -> Found:
-    """From one start, with the term or without."""
-    matching, objective = attack.matching, search.objective
+    """From one start, with the term or without, through the stages."""
+    matching, done, evaluations = attack.matching, 0, 0
+    found = Found(start, math.inf, 0, 0)
+    for function, iterations in _stages(search.objective, attack, term):
+        stage = dataclasses.replace(matching, iterations=iterations)
+        found = minimise(function, found.variables, stage, limits=search.limits, report=_after(done, report))
+        done, evaluations = done + found.iterations, evaluations + found.evaluations
+    return dataclasses.replace(found, iterations=done, evaluations=evaluations)
+
+
+def _stages(
+    objective: Objective, attack: Integrated, term: FeatureTerm | None
+) -> tuple[tuple[Function, int], ...]:
+    """What is minimised for how many iterations."""
+    every = attack.matching.iterations
     if term is None:
-        return minimise(objective, start, matching, limits=search.limits, report=report)
-    first = round(attack.share * matching.iterations) if attack.stages == "features first" else 0
-    done = evaluations = 0
-    if first:
-        stage = dataclasses.replace(matching, iterations=first)
-        before = minimise(
-            by_autograd(_features_alone(objective, term)), start, stage, limits=search.limits,
-            report=lambda made, best: report(made, math.inf),
-        )  # fmt: skip
-        start, done, evaluations = before.variables, before.iterations, before.evaluations
-    if first == matching.iterations:
-        return Found(start, 0.0, done, evaluations)
+        return ((objective, every),)
+    joint = objective
     if attack.weighting != "none":
-        objective = dataclasses.replace(objective, terms=(*objective.terms, (attack.weight, term)))
-    rest = dataclasses.replace(matching, iterations=matching.iterations - first)
-    found = minimise(
-        objective, start, rest, limits=search.limits, report=lambda made, best: report(first + made, best)
-    )
-    return dataclasses.replace(
-        found, iterations=done + found.iterations, evaluations=evaluations + found.evaluations
-    )
+        joint = dataclasses.replace(objective, terms=(*objective.terms, (attack.weight, term)))
+    first = round(attack.share * every)
+    stages: dict[str, tuple[tuple[Function, int], ...]] = {
+        "joint": ((joint, every),),
+        "features first": ((by_autograd(_features_alone(objective, term)), first), (joint, every - first)),
+        "joint first": ((joint, first), (objective, every - first)),
+    }
+    return tuple(stage for stage in stages[attack.stages] if stage[1])
+
+
+def _after(done: int, report: Report) -> Report:
+    return lambda made, best: report(done + made, best)
 
 
 def _features_alone(objective: Objective, term: FeatureTerm) -> Callable[..., torch.Tensor]:
@@ -199,7 +209,7 @@ def _features_alone(objective: Objective, term: FeatureTerm) -> Callable[..., to
         images = objective.picture.images(variables)
         found = term(images)
         if objective.labels is None:  # logits have no part in it
-            found = found + 0 * variables[-1].sum()
+            found = found + 0 * variables[-1].square().sum()
         if objective.tv:
             found = found + objective.tv * total_variation(objective.network.normalised(images))
         return found
