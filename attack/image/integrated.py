@@ -57,7 +57,7 @@ class Integrated(ImageAttack):
     matching: ImageMatching = field(default_factory=ImageMatching)
     source: str = "best"
     weighting: str = "theory"
-    weight: float = 1.0
+    weight: float = 0.01
     stages: str = "joint"
     share: float = 0.3
     plain: int = 1
