@@ -174,30 +174,41 @@ def _descended(
     """From one start, with the term or without, through the stages."""
     matching, done, evaluations = attack.matching, 0, 0
     found = Found(start, math.inf, 0, 0)
-    for function, iterations in _stages(search.objective, attack, term):
-        stage = dataclasses.replace(matching, iterations=iterations)
-        found = minimise(function, found.variables, stage, limits=search.limits, report=_after(done, report))
+    for stage in _stages(search, attack, term):
+        found = minimise(
+            stage.function, found.variables, dataclasses.replace(matching, iterations=stage.iterations),
+            limits=search.limits, report=_after(done, report), level=stage.level,
+        )  # fmt: skip
         done, evaluations = done + found.iterations, evaluations + found.evaluations
     return dataclasses.replace(found, iterations=done, evaluations=evaluations)
 
 
-def _stages(
-    objective: Objective, attack: Integrated, term: FeatureTerm | None
-) -> tuple[tuple[Function, int], ...]:
-    """What is minimised for how many iterations."""
-    every = attack.matching.iterations
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    """What is minimised, for how many iterations, and the misfit that ends it."""
+
+    function: Function
+    iterations: int
+    level: float
+
+
+def _stages(search: Posed, attack: Integrated, term: FeatureTerm | None) -> tuple[_Stage, ...]:
+    """Of one start. The gradient's misfit plays no part, and ends nothing, where features are matched alone."""
+    objective, every = search.objective, attack.matching.iterations
     if term is None:
-        return ((objective, every),)
+        return (_Stage(objective, every, search.level),)
     joint = objective
     if attack.weighting != "none":
         joint = dataclasses.replace(objective, terms=(*objective.terms, (attack.weight, term)))
+    alone = by_autograd(_features_alone(objective, term))
     first = round(attack.share * every)
-    stages: dict[str, tuple[tuple[Function, int], ...]] = {
-        "joint": ((joint, every),),
-        "features first": ((by_autograd(_features_alone(objective, term)), first), (joint, every - first)),
-        "joint first": ((joint, first), (objective, every - first)),
+    rest = every - first
+    stages = {
+        "joint": (_Stage(joint, every, search.level),),
+        "features first": (_Stage(alone, first, 0.0), _Stage(joint, rest, search.level)),
+        "joint first": (_Stage(joint, first, search.level), _Stage(objective, rest, search.level)),
     }
-    return tuple(stage for stage in stages[attack.stages] if stage[1])
+    return tuple(stage for stage in stages[attack.stages] if stage.iterations)
 
 
 def _after(done: int, report: Report) -> Report:
