@@ -26,34 +26,30 @@ from verify.utility.federation import Federation
 SIZES = "rms"
 
 FAMILIES: tuple[Family, ...] = (
-    Family(
-        "noise", tuple(GradientNoise(s) for s in (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)), relative=True, unit=SIZES
-    ),
-    Family("DP-SGD, C = 1", tuple(DPSGD(1.0, z, per_sample=True) for z in (0.003, 0.01, 0.03, 0.1, 0.3))),
-    Family("pruning", tuple(GradientPruning(r) for r in (0.5, 0.9, 0.97, 0.99, 0.997, 0.999)), "left"),
-    Family("dropout", tuple(Dropout(p, per_sample=True) for p in (0.2, 0.5, 0.8, 0.9, 0.97)), "left"),
+    Family("noise", tuple(GradientNoise(s) for s in (0.3, 1.0, 3.0, 10.0)), relative=True, unit=SIZES),
+    Family("DP-SGD, C = 1", tuple(DPSGD(1.0, z, per_sample=True) for z in (0.003, 0.01, 0.03, 0.1))),
+    Family("pruning", tuple(GradientPruning(r) for r in (0.8, 0.95, 0.98, 0.99)), "left"),
+    Family("dropout", tuple(Dropout(p, per_sample=True) for p in (0.5, 0.9, 0.95, 0.98)), "left"),
     Family(
         "rounding to the nearest",
-        tuple(DeterministicRounding(s) for s in (0.3, 1.0, 3.0, 10.0, 30.0)),
+        tuple(DeterministicRounding(s) for s in (0.3, 1.0, 3.0, 10.0)),
         relative=True,
         unit=SIZES,
     ),
     Family(
         "random rounding",
-        tuple(StochasticRounding(s) for s in (0.3, 1.0, 10.0, 30.0, 100.0)),
+        tuple(StochasticRounding(s) for s in (1.0, 10.0, 30.0, 100.0)),
         relative=True,
         unit=SIZES,
     ),
-    Family(
-        "clamping", tuple(Clamping(s) for s in (3.0, 1.0, 0.1, 0.01)), "falling", relative=True, unit=SIZES
-    ),
+    Family("clamping", (Clamping(1.0), Clamping(0.01)), "falling", relative=True, unit=SIZES),
     Family("signs", (SignCompression(),)),
     Family(
         "clipping of samples",
-        tuple(GradientClipping(c, per_sample=True) for c in (3.0, 1.0, 0.3, 0.03)),
+        tuple(GradientClipping(c, per_sample=True) for c in (1.0, 0.01)),
         "falling",
     ),
-    Family("local steps", tuple(LocalAggregation(k, 2.56) for k in (2, 5, 10))),
+    Family("local steps", tuple(LocalAggregation(k, 2.56) for k in (2, 5))),
     Family("secure aggregation", tuple(SecureAggregation(c) for c in (2, 4))),
 )
 
@@ -63,10 +59,10 @@ _PLAIN, _SMOOTH = 1e-5, 1e-2
 #: The weak attack takes what it sees for the gradient, from one start, tuned without a defense, as published attacks do. The
 #: strong ones know the defense.
 RIVALS: tuple[Rival, ...] = (
-    Rival("cosine, as seen", ImageMatching(iterations=120, tv=_PLAIN, informed=False), strong=False),
-    Rival("cosine", ImageMatching(iterations=120, tv=_PLAIN, starts=2)),
-    Rival("cosine, smooth", ImageMatching(iterations=120, tv=_SMOOTH)),
-    Rival("L-BFGS", ImageMatching(iterations=120, tv=1e-4, objective="squared", optimiser="lbfgs")),
+    Rival("cosine, as seen", ImageMatching(iterations=100, tv=_PLAIN, informed=False), strong=False),
+    Rival("cosine", ImageMatching(iterations=100, tv=_PLAIN, starts=2)),
+    Rival("cosine, smooth", ImageMatching(iterations=100, tv=_SMOOTH)),
+    Rival("L-BFGS", ImageMatching(iterations=100, tv=1e-4, objective="squared", optimiser="lbfgs")),
 )
 
 EQUAL_UTILITY = Comparison("utility", FAMILIES, Federation(clients=4, B=4, rounds=100, rate=1e-2), RIVALS)
@@ -74,7 +70,7 @@ EQUAL_UTILITY = Comparison("utility", FAMILIES, Federation(clients=4, B=4, round
 
 def _quick() -> Comparison:
     """Three families at three strengths, one training of 40 rounds, one trial of 40 iterations, small sizes of theory."""
-    kept = {"noise": (0, 2, 4), "pruning": (0, 2, 4), "dropout": (0, 2, 3)}
+    kept = {"noise": (0, 2, 3), "pruning": (0, 1, 3), "dropout": (0, 1, 3)}
     families = tuple(
         replace(f, members=tuple(f.members[k] for k in kept[f.name])) for f in FAMILIES if f.name in kept
     )

@@ -79,7 +79,7 @@ class Comparison:
     families: tuple[Family, ...]
     federation: Federation
     rivals: tuple[Rival, ...]
-    losses: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
+    losses: tuple[float, ...] = (2.0, 5.0, 10.0, 20.0)
     trainings: int = 3
     trials: int = 3
     learned: int | None = None

@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 SMALL = NetworkSpec(kind="conv", width=8, m=128, features=None, activation="gelu")
 
 
+class Diverged(ArithmeticError):
+    """What is learned is no longer finite."""
+
+
 @dataclass(frozen=True)
 class Federation:
     """In each of ``rounds`` rounds ``clients`` clients, with B pictures each that are drawn without replacement, send what a
     defense leaves of their gradient; the server steps along the sum over the number of pictures, with ``optimiser`` (a key
-    of ``attack.networks.image.training.OPTIMISERS``) at ``rate``, the same under every defense.
+    of ``attack.networks.image.training.OPTIMISERS``, whose SGD has momentum .9) at a rate that falls from ``rate`` to zero in
+    a straight line, the same under every defense.
 
     data: one half of it is learned, the other tells the accuracy. Under secure aggregation groups of ``defense.clients``
     clients are seen as one. Raises ``ValueError`` or ``TypeError`` on values out of range."""
@@ -58,7 +63,7 @@ class Federation:
         what the defense draws. scope, relative: as of ``observe_images``.
 
         Raises ``ValueError`` for fewer pictures than a round takes, and for secure aggregation over a number of clients that
-        does not divide those of a round.
+        does not divide those of a round; ``Diverged`` where outputs are not finite before a round or at the end.
         """
         import torch
 
@@ -74,7 +79,9 @@ class Federation:
         optimiser = OPTIMISERS[self.optimiser](parameters, self.rate)
         order, groups = numpy_generator(seed, "federation"), groups_of(defense, together)
         for number in range(self.rounds):
+            optimiser.param_groups[0]["lr"] = self.rate * (1 - number / self.rounds)
             drawn = torch.from_numpy(order.permutation(len(pictures))[:used])
+            _require_finite(network, pictures.images[drawn], f"before round {number + 1}")
             sums = [torch.zeros_like(p) for p in parameters]
             for client, chosen in enumerate(drawn.split(together)):
                 noise = seed_sequence(seed, "client", number, client).generate_state(1)[0]
@@ -86,6 +93,7 @@ class Federation:
             for parameter, total in zip(parameters, sums, strict=True):
                 parameter.grad = total / used
             optimiser.step()
+        _require_finite(network, pictures.images[drawn], "after the last round")
         network.module.zero_grad()
         return network
 
@@ -97,6 +105,14 @@ class Federation:
                 f"clients of a secure aggregation must divide the {self.clients} of a round; got {parties}"
             )
         return parties
+
+
+def _require_finite(network: ImageNetwork, images: Any, when: str) -> None:
+    import torch
+
+    with torch.no_grad():
+        if not torch.isfinite(network.outputs(images.to(network.device))).all():
+            raise Diverged(f"outputs are not finite {when}")
 
 
 @dataclass(frozen=True)
@@ -143,9 +159,12 @@ def learn(point: TrainingPoint, seed: int, device: Any = "cpu") -> Learned:
     from attack.networks.image.training import accuracy
 
     pictures, held_out = (half(point.federation.data, part) for part in ("reported", "tuning"))
-    network = point.federation.learned(
-        pictures, point.defense, seed=seed, scope=point.scope, relative=point.relative, device=device
-    )
+    try:
+        network = point.federation.learned(
+            pictures, point.defense, seed=seed, scope=point.scope, relative=point.relative, device=device
+        )
+    except Diverged as error:
+        return Learned(1 / held_out.classes, None, str(error))
     with torch.no_grad():
         outputs = network.outputs(held_out.images.to(network.device))
         loss = float(torch.nn.functional.cross_entropy(outputs, held_out.labels.to(network.device)))
