@@ -13,7 +13,6 @@ from bounds.words import how_many
 from verify.cli.tables import print_json, print_wide, say
 from verify.images.record import ImageRecord, read_image_records
 from verify.images.run import run_table
-from verify.images.trial import half
 from verify.measure.files import read_records, records_path
 from verify.measure.progress import Progress
 from verify.measure.record import Record
@@ -26,6 +25,7 @@ from verify.utility.summary import (
     GUESS,
     Curve,
     agreement,
+    guess,
     picture_curves,
     picture_rows,
     theory_curves,
@@ -102,7 +102,7 @@ def report_of(comparison: Comparison, measured: Measured) -> dict[str, Any]:
         "accuracy without a defense": float(np.mean(told)) if told else None,
         "trainings": len(measured.trainings),
         "trainings failed": sum(r.failed for r in measured.trainings),
-        "guess": guess(comparison),
+        "PSNR of the mean picture": guess(comparison.federation.data),
         "pictures": pictures,
         "theory": {"failed": sum(curve.failed for curve in theory), "rows": theory_rows(comparison, theory)},
     }
@@ -113,7 +113,7 @@ def tell(report: Mapping[str, Any]) -> None:
     say(
         f"{report['name']}: accuracy {report['accuracy without a defense']:.3f} without a defense; "
         f"{how_many(report['trainings'], 'training')}, {report['trainings failed']} failed; a server that has seen nothing "
-        f"and draws the mean picture has {report['guess']:.1f} dB. Rank 1 protects best"
+        f"and draws the mean picture has {report['PSNR of the mean picture']:.1f} dB. Rank 1 protects best"
     )
     for title, table in report["pictures"].items():
         clean = ", ".join(f"{name} {value:.1f}" for name, value in table["PSNR without a defense"].items())
@@ -147,17 +147,17 @@ def _draw_pictures(
 ) -> None:
     from verify.draw.utility import Line, Panel, Shown, draw_utility
 
-    weak = next(r.name for r in comparison.rivals if not r.strong)
+    weak, nothing = comparison.weak.name, guess(comparison.federation.data)
 
-    def line(curve: Curve, names: Sequence[str]) -> Line:
-        best = np.max([curve.errors[name].mean(axis=0) for name in names], axis=0)
+    def line(curve: Curve, names: Sequence[str], least: float) -> Line:
+        best = np.max([curve.errors[name].mean(axis=0) for name in names], axis=0).clip(min=least)
         return Line(curve.family.name, monotone(curve.losses.mean(axis=0)).tolist(), best.tolist())
 
     every = [r.name for r in comparison.rivals]
     panels = [
-        Panel(f"weak attack: {weak}, one start", [line(c, [weak]) for c in curves], clean.get(weak)),
+        Panel(f"weak attack: {weak}, one start", [line(c, [weak], 0.0) for c in curves], clean.get(weak)),
         Panel(
-            f"strongest of {len(every)} attacks", [line(c, every) for c in curves],
+            f"strongest of {len(every)} attacks and the mean picture", [line(c, every, nothing) for c in curves],
             max(clean.values(), default=None),
         ),
     ]  # fmt: skip
@@ -166,7 +166,7 @@ def _draw_pictures(
         f"{title}: {comparison.federation.data}, B = {B}, {net}; full line: no defense, dotted: the mean picture",
         "PSNR of the reconstruction (dB), lower protects better",
         comparison.losses,
-        (guess(comparison), "mean picture"),
+        nothing,
     )
     draw_utility(panels, shown, path)
 
@@ -193,19 +193,10 @@ def _draw_theory(comparison: Comparison, curves: Sequence[Curve], path: Path) ->
         f"theory's network at the same strengths: ReLU, B = {comparison.B}, d = {comparison.d}, m = {comparison.m}",
         f"R, higher protects better (below {least:g}: at {least:g}; a failed trial: 1)",
         comparison.losses,
-        (GUESS, "zero"),
+        GUESS,
         log=True,
     )
     draw_utility(panels, shown, path)
-
-
-def guess(comparison: Comparison) -> float:
-    """Mean PSNR of the mean picture of the half that is attacked: what a server that has seen nothing could draw."""
-    from attack.image.metrics import image_errors
-
-    images = half(comparison.federation.data, "reported").images
-    mean = images.mean(dim=0, keepdim=True)
-    return float(np.mean([image_errors(one[None], mean).psnr for one in images[:200]]))
 
 
 def redraw(path: Path, out: Path, suffix: str) -> str:

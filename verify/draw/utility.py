@@ -40,12 +40,12 @@ class Panel:
 @dataclass(frozen=True)
 class Shown:
     """title; error: the vertical axis's name; losses at which defenses are compared; guess: the error of a server that has
-    seen nothing, and who that is; log: whether errors are on a logarithmic axis."""
+    seen nothing; log: whether errors are on a logarithmic axis."""
 
     title: str
     error: str
     losses: Sequence[float]
-    guess: tuple[float, str]
+    guess: float
     log: bool = False
 
 
@@ -63,7 +63,7 @@ def draw_utility(panels: Sequence[Panel], shown: Shown, path: Path) -> None:
             ax.plot(line.losses, line.errors, label=line.name, clip_on=False, **looks[line.name])
         for loss in shown.losses:
             ax.axvline(loss, zorder=0, **GUIDE)
-        ax.axhline(shown.guess[0], zorder=0, **GUESS)
+        ax.axhline(shown.guess, zorder=0, **GUESS)
         if panel.undefended is not None:
             ax.axhline(panel.undefended, zorder=0, color="0.3", linewidth=0.7)
         ax.set_title(panel.title, fontsize=9)

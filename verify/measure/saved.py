@@ -14,8 +14,9 @@ RECORDS = "records"
 
 @dataclass(frozen=True)
 class Saved:
-    """One path for each experiment, set of pictures, study, table of attacks on pictures (``tables``) and comparison at equal
-    utility (the trainings: ``utilities``) that is kept, all in ``directory``. Of an experiment and a study it stands for both forms, NAME.json and NAME.jsonl."""
+    """One path for each experiment, set of pictures, study, table of attacks on pictures (``tables``) and comparison at
+    equal utility (``utilities``, its trainings) that is kept, all in ``directory``. Of an experiment and a study it stands
+    for both forms, NAME.json and NAME.jsonl."""
 
     directory: Path
     records: Sequence[Path]

@@ -100,6 +100,11 @@ class Comparison:
         if {r.strong for r in self.rivals} != {True, False}:
             raise ValueError("rivals must hold a weak attack and at least one strong one")
 
+    @property
+    def weak(self) -> Rival:
+        """The attack that is compared with the strongest."""
+        return next(rival for rival in self.rivals if not rival.strong)
+
     # --- what is measured ---------------------------------------------------------------------------------------------
 
     @property

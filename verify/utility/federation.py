@@ -28,8 +28,8 @@ class Diverged(ArithmeticError):
 class Federation:
     """In each of ``rounds`` rounds ``clients`` clients, with B pictures each that are drawn without replacement, send what a
     defense leaves of their gradient; the server steps along the sum over the number of pictures, with ``optimiser`` (a key
-    of ``attack.networks.image.training.OPTIMISERS``, whose SGD has momentum .9) at a rate that falls from ``rate`` to zero in
-    a straight line, the same under every defense.
+    of ``attack.networks.image.training.OPTIMISERS``, whose SGD has momentum .9) at a rate that falls evenly from ``rate`` to
+    zero, the same under every defense.
 
     data: one half of it is learned, the other tells the accuracy. Under secure aggregation groups of ``defense.clients``
     clients are seen as one. Raises ``ValueError`` or ``TypeError`` on values out of range."""

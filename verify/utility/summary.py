@@ -14,6 +14,7 @@ from bounds import Defense, LikelihoodAttack, NoDefense, Setting, evaluate
 from verify.images.point import ImagePoint
 from verify.images.record import ImageRecord
 from verify.images.run import by_point
+from verify.images.trial import half
 from verify.measure.point import attack_name
 from verify.measure.record import Record
 from verify.utility.comparison import THEORY_ATTACKS, Comparison
@@ -23,6 +24,9 @@ from verify.utility.record import TrainingRecord
 
 #: Of an attack without a result on theory's network: what guessing zero scores.
 GUESS = 1.0
+
+#: The name of what needs no gradient at all.
+MEAN_PICTURE = "mean picture"
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,44 +130,55 @@ def _whole(rows: Values) -> Values:
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=8)
+def guess(data: str) -> float:
+    """PSNR in dB, a mean over pictures, of the mean picture of the half that is attacked: what a server could draw that has
+    seen no gradient."""
+    images = half(data, "reported").images.double()
+    mse = (images - images.mean(dim=0)).square().flatten(1).mean(dim=1)
+    return float((-10 * mse.log10()).mean())
+
+
 @dataclass(frozen=True)
 class Standing:
-    """A family at one loss. weak, strong: PSNR of the weak attack, and of the strong one that is best there, ``by`` name;
-    None where it costs that at no strength that was measured, and ``why``. ranks: 1 protects best, among those that are
-    there."""
+    """A family at one loss. weak, strong: PSNR of the weak attack, and of what is best there, ``by`` name: one of the
+    attacks or, where all are worse, the mean picture. None where it costs that at no strength that was measured: the match says why.
+    ranks: 1 protects best, among those that are there; equal ones share the first."""
 
     family: Family
     loss: float
     match: Match
-    weak: Estimate | None
-    strong: Estimate | None
-    by: str
+    weak: Estimate | None = None
+    strong: Estimate | None = None
+    by: str = ""
     rank_weak: int | None = None
     rank_strong: int | None = None
 
 
 def standings(comparison: Comparison, curves: Sequence[Curve], loss: float) -> list[Standing]:
     """Every family at one loss, in the comparison's order, ranked under the weak and under the strongest attack."""
-    weak = next(r.name for r in comparison.rivals if not r.strong)
+    weak, least = comparison.weak.name, guess(comparison.federation.data)
     found: list[Standing] = []
     for curve in curves:
         match = curve.at(loss, comparison.seed)
         if match.position is None:
-            found.append(Standing(curve.family, loss, match, None, None, ""))
+            found.append(Standing(curve.family, loss, match))
             continue
-        best = max(match.errors, key=lambda name: match.errors[name].value)  # the weak one may be it
-        found.append(Standing(curve.family, loss, match, match.errors[weak], match.errors[best], best))
-    there = [s for s in found if s.weak is not None and s.strong is not None]
-    by_weak = sorted(there, key=lambda s: s.weak.value if s.weak else math.nan)
-    by_strong = sorted(there, key=lambda s: s.strong.value if s.strong else math.nan)
+        told = dict(match.errors) | {MEAN_PICTURE: Estimate(least, least, least, 1.0)}
+        best = max(told, key=lambda name: told[name].value)  # the weak one may be it
+        found.append(Standing(curve.family, loss, match, told[weak], told[best], best))
+    by_weak = [s.weak.value for s in found if s.weak is not None]
+    by_strong = [s.strong.value for s in found if s.strong is not None]
     return [
-        s
-        if s.weak is None
-        else Standing(
-            s.family, s.loss, s.match, s.weak, s.strong, s.by, by_weak.index(s) + 1, by_strong.index(s) + 1
-        )
+        replace(s, rank_weak=_rank(s.weak.value, by_weak), rank_strong=_rank(s.strong.value, by_strong))
+        if s.weak is not None and s.strong is not None
+        else s
         for s in found
     ]
+
+
+def _rank(value: float, among: Sequence[float]) -> int:
+    return 1 + sum(other < value for other in among)
 
 
 def picture_rows(comparison: Comparison, curves: Sequence[Curve]) -> list[dict[str, Any]]:
