@@ -155,5 +155,7 @@ def test_the_networks_of_the_tables_have_an_attacked_layer() -> None:
 
             network = spec.build(picture_set(table.points[0].data), 0, "cpu")
             assert (
-                isinstance(network, ImageNetwork) and network.d == spec.features and network.units == spec.m
+                isinstance(network, ImageNetwork)
+                and spec.features in (None, network.d)
+                and network.units == spec.m
             )

@@ -147,7 +147,8 @@ def _lbfgs(
     report: Report,
 ) -> Found:
     """SciPy's L-BFGS-B (a line search with the strong Wolfe conditions) within the limits; the last iterate is the best. It
-    stops early at a vanishing slope, or where no step improves the value. Neither step nor schedule play a part."""
+    stops early at a vanishing slope, or where no step improves the value, and evaluates the function as often as the others
+    do, once for each of the search's iterations and once at the start. Neither step nor schedule play a part."""
     shapes, sizes = [v.shape for v in start], [v.numel() for v in start]
     least, done = math.inf, 0
 
@@ -170,7 +171,7 @@ def _lbfgs(
     flat = torch.cat([v.flatten() for v in start]).double().cpu().numpy()
     end = scipy.optimize.minimize(
         at, flat, jac=True, method="L-BFGS-B", bounds=_box(limits, shapes), callback=after,
-        options=lbfgs_options(search.iterations),
+        options=lbfgs_options(search.iterations) | {"maxfun": search.iterations + 1},
     )  # fmt: skip
     value = float(end.fun)
     found = tuple(v.detach() for v in variables(end.x))

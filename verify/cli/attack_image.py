@@ -156,13 +156,13 @@ def _embedded(
     data: str, B: int, defense: Any, *, scope: str, relative: bool, seed: int, place: str, told: bool
 ) -> _Posed:
     """The batch, network and gradient that a trial of the tables has."""
-    from verify.images.catalogue import GREY
+    from verify.images.catalogue import CONV
     from verify.images.point import ImagePoint
     from verify.images.rivals import RIVALS
     from verify.images.trial import observed
 
     point = ImagePoint(
-        data, B, GREY, defense, "", next(iter(RIVALS.values())), scope=scope, relative=relative
+        data, B, CONV, defense, "", next(iter(RIVALS.values())), scope=scope, relative=relative
     )
     private, labels, observation = observed(point, seed, place)
     return _Posed(observation, labels if told else None, private, (), f"inversion-{data}-B{B}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bounds import Defense, checks, serial
-from verify.images.point import ImagePoint
+from verify.images.point import PARTS, ImagePoint
 from verify.images.record import ImageRecord, eight_bits
 from verify.measure.conditions import limited, present
 from verify.origin import own
@@ -81,13 +81,17 @@ def observed(
 
     pictures = half(point.data, point.part)
     private = pictures.chosen(point.B, seed)
-    network = point.network.build(pictures, seed, device)
+    network = point.network.build(pictures, seed, device, others=half(point.data, _OTHER[point.part]))
     images = private.images.to(network.device, network.dtype)
     seen = observe_images(
         point.defense, network, images, private.labels, seed=seed,
         groups=groups_of(point.defense, point.B), scope=point.scope, relative=point.relative,
     )  # fmt: skip
     return images, private.labels, seen
+
+
+#: The part on which a network may have been trained, by the one that is attacked.
+_OTHER = dict(zip(PARTS, reversed(PARTS), strict=True))
 
 
 @lru_cache(maxsize=8)

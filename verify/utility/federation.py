@@ -180,8 +180,10 @@ class LearnedNetwork(NetworkSpec):
 
     federation: Federation = field(default_factory=Federation)
 
-    def build(self, pictures: PictureSet, seed: int, device: Any) -> ImageNetwork:
-        """On these pictures, weights and order from the seed."""
+    def build(
+        self, pictures: PictureSet, seed: int, device: Any, others: PictureSet | None = None
+    ) -> ImageNetwork:
+        """On these pictures, those of the clients, weights and order from the seed; ``others`` play no part."""
         return _undefended(self.federation, pictures, seed, str(device))
 
     @staticmethod

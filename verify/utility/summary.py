@@ -142,8 +142,8 @@ def guess(data: str) -> float:
 @dataclass(frozen=True)
 class Standing:
     """A family at one loss. weak, strong: PSNR of the weak attack, and of what is best there, ``by`` name: one of the
-    attacks or, where all are worse, the mean picture. None where it costs that at no strength that was measured: the match says why.
-    ranks: 1 protects best, among those that are there; equal ones share the first."""
+    attacks or, where all are worse, the mean picture; None where it costs that at no strength that was measured, and the
+    match says why. ranks: 1 protects best, among those that are there; equal ones share the first."""
 
     family: Family
     loss: float
