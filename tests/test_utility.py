@@ -356,6 +356,7 @@ def test_from_the_command_line(
     code, _, _ = run(capsys, "export", str(tmp_path))
     csv = tmp_path / "records" / "csv" / "utility-training-small.csv"
     assert code == 0 and len(csv.read_text().splitlines()) == 4
+    assert len(csv.with_name("utility-theory-small.csv").read_text().splitlines()) == 5
     code, out, _ = run(capsys, *asked, "--json")
     assert code == 0 and json.loads(out)["name"] == "utility-small"
     for wrong in (("--only", "grey-2"), ("--d", "5"), ("--attack", "tensor"), ("--trials", "0")):

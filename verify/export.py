@@ -62,7 +62,9 @@ def export_csv(source: Path, out: Path) -> list[Path]:
 
 def tables_of(saved: Saved) -> dict[str, Sequence[Row]]:
     """The rows of ``export_csv`` by the name of what they are of. ``RecordError`` for what cannot be read."""
-    tables: dict[str, Sequence[Row]] = {path.stem: to_rows(read_records(path)) for path in saved.records}
+    tables: dict[str, Sequence[Row]] = {
+        path.stem: to_rows(read_records(path)) for path in (*saved.records, *saved.theories)
+    }
     tables |= {path.stem: list(_study(path)) for path in saved.studies}
     tables |= {path.stem: list(_pictures(path)) for path in saved.pictures}
     tables |= {path.stem: list(_images(path)) for path in saved.tables}

@@ -219,7 +219,8 @@ def redraw(path: Path, out: Path, suffix: str) -> str:
             theory = read_records(kept)
     if not trainings or not any(pictures.values()):
         return "no trainings or no attacks beside them, not redrawn"
-    tried = 1 + max(r.trial for found in (*pictures.values(), theory) for r in found)
+    numbers = [r.trial for found in pictures.values() for r in found] + [r.trial for r in theory]
+    tried = 1 + max(numbers)
     comparison = replace(comparison, trials=max(tried, comparison.trials))
     comparison = replace(comparison, theory_trials=max(tried, comparison.theory_trials))
     draw(comparison, Measured(trainings, pictures, theory), out, suffix)

@@ -15,8 +15,8 @@ RECORDS = "records"
 @dataclass(frozen=True)
 class Saved:
     """One path for each experiment, set of pictures, study, table of attacks on pictures (``tables``) and comparison at
-    equal utility (``utilities``, its trainings) that is kept, all in ``directory``. Of an experiment and a study it stands
-    for both forms, NAME.json and NAME.jsonl."""
+    equal utility (``utilities``, its trainings; ``theories``, its attacks on theory's network) that is kept, all in
+    ``directory``. Of an experiment and a study it stands for both forms, NAME.json and NAME.jsonl."""
 
     directory: Path
     records: Sequence[Path]
@@ -24,6 +24,7 @@ class Saved:
     studies: Sequence[Path]
     tables: Sequence[Path] = ()
     utilities: Sequence[Path] = ()
+    theories: Sequence[Path] = ()
 
     @staticmethod
     def find(name: str, source: Path) -> Saved:
@@ -52,7 +53,7 @@ class Saved:
 
     def _only(self, path: Path) -> Saved:
         """Of all this the one that ``path`` is a file of."""
-        everything = (self.records, self.pictures, self.studies, self.tables, self.utilities)
+        everything = (self.records, self.pictures, self.studies, self.tables, self.utilities, self.theories)
         kept = ([p for p in found if p.stem == path.stem] for found in everything)
         return Saved(self.directory, *kept)
 
@@ -68,4 +69,7 @@ def _all_in(directory: Path) -> Saved:
         sorted(directory.glob(kind))
         for kind in ("pictures-*.json", "images-*.jsonl", "utility-training*.jsonl")
     )
-    return Saved(directory, record_files(directory), pictures, sorted(studies), tables, utilities)
+    theories = {p.with_suffix(".jsonl") for p in directory.glob("utility-theory*.json*")}
+    return Saved(
+        directory, record_files(directory), pictures, sorted(studies), tables, utilities, sorted(theories)
+    )

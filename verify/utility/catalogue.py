@@ -18,6 +18,7 @@ from bounds import (
     SignCompression,
     StochasticRounding,
 )
+from verify.images.run import with_options
 from verify.utility.comparison import Comparison, Rival
 from verify.utility.family import Family
 from verify.utility.federation import Federation
@@ -82,8 +83,8 @@ def _quick() -> Comparison:
         families=families,
         federation=replace(EQUAL_UTILITY.federation, rounds=40),
         rivals=(
-            replace(weak, attack=replace(weak.attack, iterations=60)),
-            replace(strong, attack=replace(strong.attack, iterations=60, starts=1)),
+            replace(weak, attack=with_options(weak.attack, iterations=60)),
+            replace(strong, attack=with_options(strong.attack, iterations=60, starts=1)),
         ),
         losses=(5.0, 10.0),
         trainings=1,
