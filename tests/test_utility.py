@@ -184,6 +184,8 @@ def test_a_match_has_the_uncertainty_of_both() -> None:
     wide = matched([0.0, 1.0], losses, {"a": np.array([[30.0, 10.0]] * 3)}, 2.0)
     assert wide.errors["a"].value == pytest.approx(20.0)
     assert wide.errors["a"].low < 18.0 and wide.errors["a"].high > 22.0
+    alone = matched([0.0, 1.0], losses, {"a": np.array([[30.0, 10.0]])}, 2.0)
+    assert alone.errors["a"].value == 20.0 and np.isnan(alone.errors["a"].low)
     absent = matched([0.0, 1.0], losses, {"a": losses}, 5.0)
     assert absent.position is None and absent.why == "costs 3.0 at most"
     assert matched([0.0, 1.0], losses, {"a": losses}, 0.2).why == "costs 1.0 at its weakest"

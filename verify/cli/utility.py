@@ -58,7 +58,9 @@ def verify_utility(
     alike; None: the comparison's own numbers."""
     comparison = QUICK if quick else EQUAL_UTILITY
     if trials is not None:
-        comparison = replace(comparison, trainings=trials, trials=trials, theory_trials=trials)
+        comparison = replace(
+            comparison, trainings=trials, trials=trials, learned_trials=trials, theory_trials=trials
+        )
     if seed is not None:
         comparison = replace(comparison, seed=seed)
     measured = _measured(comparison, out / "records", jobs=jobs, device=device)
@@ -73,7 +75,7 @@ def verify_utility(
 def _measured(comparison: Comparison, directory: Path, *, jobs: int, device: str) -> Measured:
     theory = comparison.theory
     costs = {comparison.file: 3.0 * comparison.trainings * len(comparison.training)}
-    costs |= {table.name: 1.5 * comparison.trials * len(table.points) for table in comparison.tables}
+    costs |= {table.name: 1.5 * table.trials * len(table.points) for table in comparison.tables}
     costs |= {} if theory is None else {theory.name: 3.0 * theory.trials * len(theory.points)}
     with Progress(costs) as progress:
         how: dict[str, Any] = {"jobs": jobs, "device": device, "progress": progress}

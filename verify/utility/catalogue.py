@@ -67,7 +67,9 @@ RIVALS: tuple[Rival, ...] = (
 )
 
 #: Adam's rate is the best of .005, .01, .02 and .04 without a defense, in two trainings that are not among those compared.
-EQUAL_UTILITY = Comparison("utility", FAMILIES, Federation(clients=4, B=4, rounds=100, rate=2e-2), RIVALS)
+EQUAL_UTILITY = Comparison(
+    "utility", FAMILIES, Federation(clients=4, B=4, rounds=100, rate=2e-2), RIVALS, learned=30
+)
 
 
 def _quick() -> Comparison:
@@ -89,6 +91,7 @@ def _quick() -> Comparison:
         losses=(5.0, 10.0),
         trainings=1,
         trials=1,
+        learned=None,
         d=20,
         m=1_000,
         theory_trials=1,

@@ -68,8 +68,8 @@ class Rival:
 @dataclass(frozen=True)
 class Comparison:
     """families, each with its members; federation: what is learned under them; losses: of accuracy, in points, at which they
-    are compared; trainings, trials: how many of the training and of each attack; learned: rounds after which (None: at
-    whose first weights) the network is attacked as well. d, m: of the network of two layers that theory speaks of, with B
+    are compared; trainings, trials: how many of the training and of each attack, at the first weights; learned: rounds after
+    which the network is attacked as well, without a defense until then, ``learned_trials`` times (None: it is not). d, m: of the network of two layers that theory speaks of, with B
     orthonormal features; theory_trials: at each strength there.
 
     Raises ``ValueError`` or ``TypeError`` for values out of range, and for families of one name.
@@ -83,6 +83,7 @@ class Comparison:
     trainings: int = 3
     trials: int = 3
     learned: int | None = None
+    learned_trials: int = 1
     d: int = 25
     m: int = 5_000
     B: int = 2
@@ -90,7 +91,7 @@ class Comparison:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("trainings", "trials", "theory_trials"):
+        for name in ("trainings", "trials", "learned_trials", "theory_trials"):
             checks.integer(name, getattr(self, name), 1)
         checks.integer("seed", self.seed, 0)
         for loss in self.losses:
@@ -142,7 +143,7 @@ class Comparison:
             self.name if first else f"{self.name}-learned",
             f"defenses at equal utility, {where}",
             points,
-            self.trials,
+            self.trials if first else self.learned_trials,
             self.seed,
             ("C17",),
         )

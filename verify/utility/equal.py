@@ -53,8 +53,8 @@ def between(positions: Sequence[float], errors: Sequence[float] | Values, positi
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, and the ends of the interval (nan: none) that trials drawn again give, over those draws that have a value:
-    the share ``reached`` of them."""
+    """A value, and the ends of the interval that trials drawn again give, over those draws that have a value: the share
+    ``reached`` of them. The ends are nan where one trial alone has nothing to be drawn from."""
 
     value: float
     low: float
@@ -108,9 +108,11 @@ def matched(
             drawn[name].append(between(positions, values.mean(axis=0), other))
     return Match(
         wanted,
-        _estimate(at, places),
+        _estimate(at, places, len(losses)),
         {
-            name: _estimate(between(positions, values.mean(axis=0), at), drawn[name])
+            name: _estimate(
+                between(positions, values.mean(axis=0), at), drawn[name], min(len(losses), len(values))
+            )
             for name, values in errors.items()
         },
     )
@@ -120,9 +122,9 @@ def _resampled(values: Values, generator: np.random.Generator) -> Values:
     return values[generator.integers(len(values), size=len(values))]
 
 
-def _estimate(value: float, drawn: Sequence[float]) -> Estimate:
-    if not drawn:
-        return Estimate(value, math.nan, math.nan, 0.0)
+def _estimate(value: float, drawn: Sequence[float], trials: int) -> Estimate:
+    if not drawn or trials < 2:
+        return Estimate(value, math.nan, math.nan, len(drawn) / RESAMPLED)
     tail = 50 * (1 - LEVEL)
     low, high = np.percentile(drawn, (tail, 100 - tail))
     return Estimate(value, float(low), float(high), len(drawn) / RESAMPLED)
