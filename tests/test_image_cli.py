@@ -167,7 +167,7 @@ def test_the_tables_from_the_command_line(
     for file in tmp_path.glob("*.png"):
         file.unlink()
     code, _, err = run(capsys, "figures", "--from", str(tmp_path))
-    assert code == 0 and sorted(p.name for p in tmp_path.glob("images-*.png")) == drawn and len(drawn) == 2, (
+    assert code == 0 and sorted(p.name for p in tmp_path.glob("images-*.png")) == drawn and len(drawn) == 4, (
         err
     )
     code, _, _ = run(capsys, "export", str(tmp_path))

@@ -288,13 +288,18 @@ def best_start(
     iterations of all."""
     ended: list[Found] = []
     for start in starts:
-        report = _over_all(progress, search, ended)
+        report = over_all(progress, search, ended)
         ended.append(minimise(function, start, search, limits=limits, report=report, level=level))
+    return best_of(ended)
+
+
+def best_of(ended: Sequence[Found]) -> Best:
+    """The one of least value, the first of equal ones, of those that are down to the level if there are any."""
     index = min(range(len(ended)), key=lambda i: (not ended[i].reached, ended[i].value))
     return Best(ended[index], index, sum(one.iterations for one in ended), len(ended))
 
 
-def _over_all(progress: Progress | None, search: Search, ended: Sequence[Found]) -> Report:
+def over_all(progress: Progress | None, search: Search, ended: Sequence[Found]) -> Report:
     """Reports of the next start as ``progress`` has them."""
     done, least = len(ended) * search.iterations, min((end.value for end in ended), default=math.inf)
 
