@@ -19,6 +19,7 @@ from attack.image.observed import observe_images
 from attack.networks.image.convnet import conv_net, seeded
 from attack.networks.image.head import Head
 from attack.networks.image.network import ImageNetwork
+from attack.networks.image.probe import Probe
 from attack.networks.image.resnet import resnet18
 from bounds import DPSGD, Dropout, GradientClipping, LocalAggregation, NoDefense
 
@@ -96,9 +97,73 @@ def test_layers_are_found(module: nn.Module, attacked: str | None, output: str) 
 
 
 def test_batch_norm_of_the_batch_between_the_layers_mixes_samples() -> None:
+    """Of two samples it leaves the signs alone, and a large negative shift not even these."""
     module = layers(nn.Linear(32, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
-    assert ImageNetwork.of(module, SHAPE, batch_norm="batch").attacked is None
+    for shift in (0.0, -5.0):
+        nn.init.constant_(module[4].bias, shift)
+        assert ImageNetwork.of(module, SHAPE, batch_norm="batch").attacked is None
+    nn.init.zeros_(module[4].bias)
     assert ImageNetwork.of(module, SHAPE, batch_norm="eval").attacked == "3"
+
+
+def sorted_out(x: torch.Tensor) -> torch.Tensor:
+    """Only comparisons: the larger of the batch keep their values."""
+    return torch.where(x < x.amax(dim=0), 0.9 * x, x)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "couple",
+    [
+        lambda x: x + 1e-12 * x.mean(dim=0),  # below the resolution of every output
+        lambda x: x + torch.relu(x.mean(dim=0) - 1e3),  # switched off for all pictures
+        lambda x: x + 0.01 * torch.nan_to_num(x).mean(dim=0),  # what tells of a picture is lost
+        lambda x: x / len(x),
+        sorted_out,
+    ],
+    ids=["small", "switched off", "without NaN", "by number", "by order"],
+)
+def test_samples_that_are_coupled_are_found_whatever_the_weights(
+    couple: Callable[[torch.Tensor], torch.Tensor], seed: int
+) -> None:
+    module = Changed(couple)
+    with seeded(seed):
+        for layer in (module.inner[0], module.inner[3], module.inner[5]):
+            layer.reset_parameters()
+    with pytest.raises(ValueError, match="change with the others"):
+        ImageNetwork.of(module, SHAPE)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("between", "found"),
+    [
+        (lambda x: x + 1e-12 * x.mean(dim=0), None),
+        (lambda x: x + torch.relu(x.roll(1, dims=1) - 1e3), None),  # of another entry, switched off
+        (lambda x: x + 1e-12 * x.flip(dims=(1,)), None),
+        (lambda x: torch.where(x > 0, x, 0.1 * x), "hidden"),
+        (lambda x: torch.nan_to_num(x).sin(), "hidden"),
+    ],
+    ids=["samples", "neighbours", "mirrored", "leaky", "without NaN"],
+)
+def test_entries_that_are_mixed_are_found_whatever_the_weights(
+    between: Callable[[torch.Tensor], torch.Tensor], found: str | None, seed: int
+) -> None:
+    """The last two are the controls."""
+
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.output = nn.Linear(36, 9), nn.Linear(9, 3)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.output(between(self.hidden(images.flatten(1))))
+            return found
+
+    with seeded(seed):
+        module = Module()
+    probe = Probe.of(module, SHAPE)
+    assert probe.attacked_layer("output") == found
 
 
 def test_batch_norm_that_keeps_nothing_couples_in_either_mode() -> None:

@@ -14,6 +14,7 @@ from attack.image.exact_rows import ExactRows
 from attack.image.feature_inversion import FeatureInversion
 from attack.image.matching import ImageMatching
 from attack.image.observed import observe_images
+from attack.networks.image.training import Trained
 from bounds import Defense, GradientNoise, GradientPruning, LocalAggregation, NoDefense, SecureAggregation
 from verify.cli.images import draw, grids, report_of
 from verify.images.catalogue import TABLES
@@ -87,10 +88,10 @@ def test_trials_differ_and_points_share_their_pictures(records: list[ImageRecord
 
 def test_tuning_takes_the_best_on_pictures_that_are_not_reported() -> None:
     """A step of 1e-6 leaves the start as it is: any other is better."""
-    tuning = Tuning("tuned", tv=(0.0,), step=(1e-6, 0.1), iterations=40)
+    tuning = Tuning("tuned", tv=(0.0,), step=(1e-5, 1.0), iterations=40)
     table = ImageTable("tuned", "tuned", (point(GradientNoise(0.01)),), trials=1, tuning=tuning)
     candidates = table.candidates
-    assert candidates is not None and [p.attack.step for p in candidates.points] == [1e-6, 0.1]
+    assert candidates is not None and [p.attack.step for p in candidates.points] == [1e-5 * 0.1, 0.1]
     tried = [run_image_trial(p, 0, 0) for p in candidates.points]
     (chosen,) = table.tuned(tried).points
     assert chosen.attack == replace(MATCHING, tv=0.0, step=0.1) and chosen.part == "reported"
@@ -146,11 +147,36 @@ def test_what_a_table_says(table: ImageTable, records: list[ImageRecord], tmp_pa
     report = report_of(table, records)
     assert [row["defense"] for row in report["rows"]] == ["none", "gradient pruning (ratio = 0.5), by layer"]
     assert report["failed"] == 0 and report["trials"] == 4
+    assert [row["behind"] for row in report["rows"]] == ["best", "best"]
     rank, pictures = correlation(records, "psnr", "mse")
     assert rank == pytest.approx(-1.0) and pictures == 8
     draw(table, records, tmp_path, "png")
     names = sorted(p.name for p in tmp_path.iterdir())
-    assert names == sorted(f"images-small-{stem}.png" for stem in grids(found)) and len(names) == 2
+    grid_names = [f"images-small-{stem}.png" for stem in grids(found)]
+    assert names == sorted(["images-small.png", "images-small-features.png", *grid_names]) and len(names) == 4
+    by_defense = report["the same by defense"]
+    assert by_defense.keys() == {row["defense"] for row in report["rows"]}
+    assert all(-1 <= each <= 1 for each in by_defense.values())
+
+
+def test_every_rival_is_compared_with_the_best_of_its_setting(records: list[ImageRecord]) -> None:
+    """Three rivals of known PSNR: 3 dB behind in every trial, 1 and 5 dB behind, and the best."""
+
+    def shifted(*by: float) -> list[ImageRecord]:
+        first = [r for r in records if r.key == point().key]
+        return [
+            replace(r, values={**r.values, "psnr": tuple(v + b for v in r.values["psnr"])})
+            for r, b in zip(first, by, strict=True)
+        ]
+
+    names = {"even": shifted(-3, -3), "uneven": shifted(-1, -5), "first": shifted(0, 0)}
+    alone = point(GradientNoise(0.1))
+    found = {replace(point(), rival=name): told for name, told in names.items()} | {alone: shifted(-9, -9)}
+    told = {str(row["rival"]): row["behind"] for row in rows(found)}
+    assert told["first"] == "best" and told["even"] == "3 ± 0" and str(told["uneven"]).startswith("3 ± 25")
+    assert {str(row["defense"]): row["behind"] for row in rows({alone: found[alone]})} != {} and rows(
+        {alone: found[alone]}
+    )[0]["behind"] == "best"
 
 
 def test_points_of_another_scope_or_without_a_result_are_told_apart(records: list[ImageRecord]) -> None:
@@ -168,12 +194,39 @@ def test_points_of_another_scope_or_without_a_result_are_told_apart(records: lis
     ]
 
 
+def test_a_network_may_have_been_trained_and_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On pictures that are not attacked; half of its units Gaussian again, with output weights of the size asked for."""
+    plain = replace(point(), network=replace(SMALL, m=200))
+    fit = replace(plain, network=replace(plain.network, epochs=1))
+    split = replace(plain, network=replace(fit.network, split=0.5, split_scale=1e-6))
+    nets = [observed(p, 3, "cpu")[2].network for p in (plain, fit, split)]
+    drawn, learnt, mixed = ((n.parameters[n.index("head.hidden.weight")], n) for n in nets)
+    assert not torch.equal(drawn[0], learnt[0])
+    kept = (learnt[0] == mixed[0]).all(dim=1)
+    assert int(kept.sum()) == 100
+    output = mixed[1].parameters[mixed[1].index("head.output.weight")]
+    assert float(output[:, ~kept].abs().max()) < 1e-5 < float(output[:, kept].abs().max())
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        "attack.networks.image.training.trained",
+        lambda net, images, labels, training: seen.append(images) or Trained(net, ()),
+    )
+    private = observed(fit, 3, "cpu")[0]
+    shown = {tuple(i.flatten().tolist()) for i in seen[0]}
+    assert len(shown) > 100 and not shown & {tuple(i.flatten().tolist()) for i in private}
+    assert "1 epoch, 0.5 Gaussian" in split.network.words
+    with pytest.raises(ValueError, match="split"):
+        NetworkSpec(split=1.5)
+
+
 def test_the_catalogue_is_whole() -> None:
     assert any(len(table.forms) == 2 for table in TABLES.values())
     for table in TABLES.values():
         for quick in table.forms[1:]:
             assert quick.file != table.file and len(quick.points) < len(table.points)
-        assert {p.rival for p in table.points} >= {"cosine", "squared", "L-BFGS", "cocktail party"}
+        for setting in {p.setting for p in table.points}:
+            rivals = [p.rival for p in table.points if p.setting == setting]
+            assert len(set(rivals)) == len(rivals)
         for each in table.points:
             assert json.loads(each.key)["rival"] == each.rival
     with pytest.raises(ValueError, match="one of them twice"):

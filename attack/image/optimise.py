@@ -177,7 +177,8 @@ def _lbfgs(
 ) -> Found:
     """SciPy's L-BFGS-B (a line search with the strong Wolfe conditions) within the limits; the last iterate is the best. It
     stops early at a vanishing slope, where no step improves the value, or at the first point, one of a line search too,
-    that is down to the level. Neither step nor schedule play a part."""
+    that is down to the level, and evaluates the function as often as the others do: once for each of the search's iterations
+    and once at the start. Neither step nor schedule play a part."""
     shapes, sizes = [v.shape for v in start], [v.numel() for v in start]
     least, done, made = math.inf, 0, 0
 
@@ -203,7 +204,7 @@ def _lbfgs(
     try:
         end = scipy.optimize.minimize(
             at, flat, jac=True, method="L-BFGS-B", bounds=_box(limits, shapes), callback=after,
-            options=lbfgs_options(search.iterations),
+            options=lbfgs_options(search.iterations) | {"maxfun": search.iterations + 1},
         )  # fmt: skip
         z, value, reached = end.x, float(end.fun), False
     except _Reached as end:
@@ -287,13 +288,18 @@ def best_start(
     iterations of all."""
     ended: list[Found] = []
     for start in starts:
-        report = _over_all(progress, search, ended)
+        report = over_all(progress, search, ended)
         ended.append(minimise(function, start, search, limits=limits, report=report, level=level))
+    return best_of(ended)
+
+
+def best_of(ended: Sequence[Found]) -> Best:
+    """The one of least value, the first of equal ones, of those that are down to the level if there are any."""
     index = min(range(len(ended)), key=lambda i: (not ended[i].reached, ended[i].value))
     return Best(ended[index], index, sum(one.iterations for one in ended), len(ended))
 
 
-def _over_all(progress: Progress | None, search: Search, ended: Sequence[Found]) -> Report:
+def over_all(progress: Progress | None, search: Search, ended: Sequence[Found]) -> Report:
     """Reports of the next start as ``progress`` has them."""
     done, least = len(ended) * search.iterations, min((end.value for end in ended), default=math.inf)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bounds import checks
 from verify.bench.command import start_up
+from verify.bench.images import against_peers
 from verify.bench.memory import peak_memory
 from verify.bench.rivals import against_rivals
 from verify.bench.shared import BenchResult
@@ -17,6 +18,7 @@ from verify.bench.tensor import against_tensorly, in_passes, tensorly_parafac
 
 __all__ = [
     "BenchResult",
+    "against_peers",
     "against_rivals",
     "against_tensorly",
     "bench",

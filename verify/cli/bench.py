@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,10 +22,28 @@ def bench(
         bool, typer.Option("--large", help="Also m = 1 000 000, d = 3072, B = 4 (minutes).")
     ] = False,
     repeats: Annotated[int, typer.Option(help="Repetitions; the median counts.", parser=count)] = 5,
+    peer: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Instead, attacks on pictures against a public implementation, whose checkout (of invertinggradients or "
+            "breaching) is in this folder; its code is run (may be repeated)."
+        ),
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(help="With --peer: of every search; default 300.", parser=count, metavar="INTEGER"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Speed and memory, as ratios against references measured in the same run. Exit code 1 if a target is missed."""
-    results = measure.bench(large=large, repeats=repeats)
+    if peer:
+        if large:
+            raise ValueError("large must not be given with peer, which has its own sizes")
+        results = measure.against_peers(peer, **({} if iterations is None else {"iterations": iterations}))
+    elif iterations is not None:
+        raise ValueError(f"iterations must be given with peer only; got {iterations}")
+    else:
+        results = measure.bench(large=large, repeats=repeats)
     if as_json:
         print_json([r.to_dict() for r in results])
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from verify.images.catalogue import TABLES
 from verify.images.point import ImagePoint
 from verify.images.record import ImageRecord, read_image_records
 from verify.images.run import ImageTable, by_point, run_table
-from verify.images.summary import correlation, described, rows, scope_words
+from verify.images.summary import correlation, described, heading, rows, scope_words
 from verify.measure.progress import Progress
+from verify.utility.catalogue import COMPARISONS
 
 
 def verify_images(
@@ -62,6 +64,17 @@ def verify_images(
         rank = report["rank correlation of feature error and squared error"]
         if rank is not None:
             say(f"feature error and squared error, all attacks and defenses: rank correlation {rank:.2f}")
+            for name, each in report["the same by defense"].items():
+                say(f"{name}: {each:.2f}", 2)
+
+
+def correlations(found: Mapping[ImagePoint, Sequence[ImageRecord]]) -> dict[str, float]:
+    """Rank correlation of the errors of features and of pixels over all rivals under each defense that has three results."""
+    parts: dict[str, list[ImageRecord]] = {}
+    for point, records in found.items():
+        parts.setdefault(heading(point), []).extend(records)
+    ranks = {name: correlation(records, "feature_error", "mse")[0] for name, records in parts.items()}
+    return {name: rank for name, rank in ranks.items() if math.isfinite(rank)}
 
 
 def report_of(table: ImageTable, records: Sequence[ImageRecord]) -> dict[str, Any]:
@@ -75,15 +88,22 @@ def report_of(table: ImageTable, records: Sequence[ImageRecord]) -> dict[str, An
         "trials": len(records),
         "failed": sum(r.failed for r in records),
         "rank correlation of feature error and squared error": rank if math.isfinite(rank) else None,
+        "the same by defense": correlations(by_point(table, records)),
         "rows": rows(by_point(table, records)),
     }
 
 
 def draw(table: ImageTable, records: Sequence[ImageRecord], out: Path, suffix: str) -> None:
-    """A grid for each defense (with scope and unit), data set and batch size whose pictures are kept."""
+    """All rivals under all defenses, features against pictures, and a grid for each defense (with scope and unit), data set
+    and batch size whose pictures are kept."""
     from verify.draw.inversions import draw_grid
+    from verify.draw.rivals import draw_feature_errors, draw_rivals
 
-    for stem, part in grids(by_point(table, records)).items():
+    found = by_point(table, records)
+    title = textwrap.fill(table.title, 90)
+    draw_rivals(found, title, out / f"images-{table.name}.{suffix}")
+    draw_feature_errors(found, title, out / f"images-{table.name}-features.{suffix}")
+    for stem, part in grids(found).items():
         if any(r.pictures is not None for found in part.values() for r in found):
             draw_grid(part, out / f"images-{table.name}-{stem}.{suffix}")
 
@@ -105,8 +125,9 @@ def redraw(path: Path, out: Path, suffix: str) -> str:
     """The grids of saved records again, with the choices of the tuning that lies beside them; why not, where not."""
     known = {form.file: form for table in TABLES.values() for form in table.forms}
     candidates = [form.candidates for form in known.values()]
-    if path.name in {c.file for c in candidates if c is not None}:
-        return ""  # of tuning nothing is drawn
+    compared = {one.file for each in COMPARISONS for one in each.tables}
+    if path.name in compared or path.name in {c.file for c in candidates if c is not None}:
+        return ""  # of tuning nothing is drawn, and what belongs to a comparison is drawn with it
     table = known.get(path.name)
     if table is None:
         return "no table of that name, not redrawn"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bounds import Defense, checks, serial
+from bounds.words import how_many
 
 if TYPE_CHECKING:
     from attack.image.inversion import ImageAttack
@@ -20,7 +21,9 @@ PARTS = ("reported", "tuning")
 @dataclass(frozen=True)
 class NetworkSpec:
     """kind: "conv" or "resnet"; width: channels of its first layer; m, features, scale: of the added layers (``Head``);
-    activation: of all layers. Weights come from the trial's seed."""
+    activation: of all layers. Weights come from the trial's seed. epochs: of training on pictures of the same kind that are
+    not attacked; split: then the fraction of hidden units that are made Gaussian again
+    (``attack.networks.image.training.split_head``), with output weights of the size split_scale, None for 1/m."""
 
     kind: str = "conv"
     width: int = 16
@@ -28,33 +31,52 @@ class NetworkSpec:
     features: int | None = 64
     scale: str = "default"
     activation: str = "relu"
+    epochs: int = 0
+    split: float = 0.0
+    split_scale: float | None = None
 
-    def build(self, pictures: PictureSet, seed: int, device: Any) -> ImageNetwork:
+    def __post_init__(self) -> None:
+        checks.choice("kind", self.kind, ("conv", "resnet"))
+        checks.integer("epochs", self.epochs, 0)
+        checks.real("split", self.split, 0.0, 1.0)
+
+    def build(
+        self, pictures: PictureSet, seed: int, device: Any, others: PictureSet | None = None
+    ) -> ImageNetwork:
         """The network for these pictures, normalised by their mean and standard deviation, with the weights of ``seed``, on
-        the device. ``ValueError`` for another kind."""
+        the device, trained on ``others`` (None: on these)."""
+        from attack.networks.image.training import Training, split_head, trained
+
+        net = self._drawn(pictures, seed).to(device)
+        if self.epochs:
+            training = Training(epochs=self.epochs, seed=seed)
+            shown = pictures if others is None else others
+            net = trained(net, shown.images, shown.labels, training).network
+        return split_head(net, self.split, self.split_scale, seed=seed).network if self.split else net
+
+    def _drawn(self, pictures: PictureSet, seed: int) -> ImageNetwork:
         from attack.networks.image.convnet import conv_net
         from attack.networks.image.head import Head
         from attack.networks.image.resnet import resnet18
 
         head = Head(m=self.m, features=self.features, scale=self.scale, activation=self.activation)
-        checks.choice("kind", self.kind, ("conv", "resnet"))
         if self.kind == "resnet":
-            net = resnet18(
+            return resnet18(
                 pictures.shape, pictures.classes, width=self.width, head=head, seed=seed,
                 mean=pictures.mean, std=pictures.std,
             )  # fmt: skip
-        else:
-            net = conv_net(
-                pictures.shape, pictures.classes, channels=(self.width, 2 * self.width, 2 * self.width),
-                activation=self.activation, head=head, seed=seed, mean=pictures.mean, std=pictures.std,
-            )  # fmt: skip
-        return replace(net, module=net.module.to(device))
+        return conv_net(
+            pictures.shape, pictures.classes, channels=(self.width, 2 * self.width, 2 * self.width),
+            activation=self.activation, head=head, seed=seed, mean=pictures.mean, std=pictures.std,
+        )  # fmt: skip
 
     @property
     def words(self) -> str:
-        """ "conv 16, m = 256, d = 64" """
+        """ "conv 16, m = 256, d = 64, 5 epochs, .5 Gaussian" """
         d = "" if self.features is None else f", d = {self.features}"
-        return f"{self.kind} {self.width}, m = {self.m}{d}"
+        trained = f", {how_many(self.epochs, 'epoch')}" if self.epochs else ""
+        split = f", {self.split:g} Gaussian" if self.split else ""
+        return f"{self.kind} {self.width}, m = {self.m}{d}{trained}{split}"
 
 
 @dataclass(frozen=True)
@@ -99,3 +121,9 @@ class ImagePoint:
     def key(self) -> str:
         """What no two points have in common."""
         return json.dumps(self.to_dict(), sort_keys=True)
+
+    @property
+    def setting(self) -> str:
+        """What it has in common with the rivals that it is compared with: everything but the attack."""
+        told = {name: value for name, value in self.to_dict().items() if name not in ("rival", "attack")}
+        return json.dumps(told, sort_keys=True)

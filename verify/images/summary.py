@@ -62,10 +62,14 @@ def described(defense: Defense) -> str:
 
 def rows(found: Mapping[ImagePoint, Sequence[ImageRecord]]) -> list[dict[str, object]]:
     """One row for each point: data, B, defense, rival, trials, failures, and each quantity's mean with its half interval;
-    "no result" where every trial failed, as the numbers are those of grey pictures then."""
+    "no result" where every trial failed, as the numbers are those of grey pictures then. behind: how much larger the PSNR of
+    the best rival is in the same setting, paired by trials, "best" of that itself: the largest mean, which of equally good
+    rivals chance chooses."""
     table: list[dict[str, object]] = []
+    leaders = best_rivals(found)
     for point, records in found.items():
         failed = sum(r.failed for r in records)
+        leader = leaders[point.setting]
         table.append(
             {
                 "data": point.data,
@@ -78,9 +82,20 @@ def rows(found: Mapping[ImagePoint, Sequence[ImageRecord]]) -> list[dict[str, ob
                     q: words(mean(records, q)) if failed < len(records) else "no result"
                     for q in ("psnr", "ssim", "feature_error")
                 },
+                "behind": "best" if leader == point else words(paired(found[leader], records, "psnr")),
             }
         )
     return table
+
+
+def best_rivals(found: Mapping[ImagePoint, Sequence[ImageRecord]]) -> dict[str, ImagePoint]:
+    """In every setting (``ImagePoint.setting``) the point with the largest mean PSNR."""
+    best: dict[str, ImagePoint] = {}
+    for point, records in found.items():
+        leader = best.setdefault(point.setting, point)
+        if mean(records, "psnr").value > mean(found[leader], "psnr").value:
+            best[point.setting] = point
+    return best
 
 
 def correlation(records: Sequence[ImageRecord], one: str, other: str) -> tuple[float, int]:

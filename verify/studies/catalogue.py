@@ -9,6 +9,7 @@ from verify.studies import (
     deep,
     exponents,
     first_layer,
+    labels,
     odd,
     privacy,
     protection,
@@ -28,4 +29,5 @@ STUDIES: tuple[Study, ...] = (
     exponents.STUDY,
     certificates.STUDY,
     certificates.WIDER,
+    labels.STUDY,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,8 +20,9 @@ _COUPLING = (nn.modules.batchnorm._BatchNorm,)
 #: Layers that are linear in weights whose first axis is that of their outputs.
 _BEFORE_NORM = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
-#: How far what must be equal may be apart, relative to its size: sums of float32 in another order.
-_APART = 1e-3
+#: How far what must be equal may be apart, relative to its size: sums of float32 in another order, as batches of other
+#: sizes have them; and in the same order, in units of the type's resolution.
+_APART, _STEPS_APART = 1e-3, 1e3
 
 
 def prepared(module: nn.Module, batch_norm: str) -> nn.Module:
@@ -48,10 +50,11 @@ class _Call:
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A module, ``prepared``, and two pictures, as it receives them: (2, C, H, W)."""
+    """A module, ``prepared``, and two pictures, as it receives them: (2, C, H, W); others: what one may be changed to."""
 
     module: nn.Module
     pictures: torch.Tensor
+    others: torch.Tensor
 
     @staticmethod
     def of(
@@ -59,10 +62,13 @@ class Probe:
         shape: tuple[int, int, int],
         change: Callable[[torch.Tensor], torch.Tensor] = lambda images: images,
     ) -> Probe:
-        """Pictures of uniform pixels, which go through ``change`` first."""
+        """Pictures of uniform pixels, which go through ``change`` first; the others are the negative and the mirrored one, a
+        black and a white one."""
         one = next(module.parameters())
         drawn = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        return Probe(module, change(drawn.to(one)))
+        last = drawn[1]
+        others = torch.stack([1 - last, last.flip(-1), torch.zeros_like(last), torch.ones_like(last)])
+        return Probe(module, change(drawn.to(one)), change(others.to(one)))
 
     def outputs(self, pictures: torch.Tensor | None = None) -> torch.Tensor:
         """Of the two pictures, or of others. ``ValueError`` where the module does not take them."""
@@ -96,11 +102,35 @@ class Probe:
                 "module must give the same outputs twice; it draws random numbers that eval() does not turn off, as "
                 "torch.nn.functional.dropout does without training=self.training"
             )
-        if not coupled and not _alike(found[:1], self.outputs(self.pictures[:1])):
+        if not coupled and (not _alike(found[:1], self.outputs(self.pictures[:1])) or self.mixes()):
             raise ValueError(
                 "module must treat every picture of a batch by itself, but for batch norm; its outputs of one picture "
                 "change with the others"
             )
+
+    def mixes(self) -> bool:
+        """Whether outputs of one picture of a batch depend on another.
+
+        NaN in one picture goes through all arithmetic, units that are switched off and terms of any size included, and must
+        not arrive at the other's outputs. What modules make of values that they compare, and those that refuse or replace
+        NaN, is told by changes of the other picture, so not with certainty.
+        """
+        for other in (0, 1):
+            try:
+                found = self._with(other, self.pictures[other] + torch.nan)
+            except ValueError:
+                continue
+            if not torch.isfinite(found[1 - other]).all():
+                return True
+        known = self.outputs()[0]
+        close = _STEPS_APART * torch.finfo(known.dtype).eps
+        return not all(_alike(known, self._with(1, other)[0], close) for other in self.others)
+
+    def _with(self, index: int, picture: torch.Tensor) -> torch.Tensor:
+        """Outputs where one of the two pictures is another."""
+        return self.outputs(
+            torch.stack([picture if i == index else own for i, own in enumerate(self.pictures)])
+        )
 
     def linear_calls(self) -> tuple[_Call, ...]:
         """Linear layers in the order in which they are called, with what they receive."""
@@ -131,7 +161,7 @@ class Probe:
 
     def feeds(self, name: str, output: str) -> bool:
         """Whether the output layer receives of each sample a function of each entry (and nothing else) that the layer
-        ``name`` gives; both are called once, with vectors."""
+        ``name`` gives; both are called once, with vectors. Told by NaN and by changes, as in ``mixes``."""
         calls = self.linear_calls()
         once = Counter(call.name for call in calls)
         vectors = all(call.received.ndim == 2 for call in calls if call.name in (name, output))
@@ -144,11 +174,26 @@ class Probe:
         drawn = self._drawn(3, width)
         changed, units = drawn[2] > 0, self.received(drawn[0], name, output)
         others = self.received(torch.where(changed, drawn[1], drawn[0]), name, output)
-        swapped = Probe(self.module, self.pictures.flip(0)).received(drawn[0], name, output)
+        swapped = dataclasses.replace(self, pictures=self.pictures.flip(0)).received(drawn[0], name, output)
         if units is None or others is None or swapped is None:
             return False
         same = _alike(units, swapped) and _alike(units[~changed], others[~changed])
-        return same and bool(units.ne(others).any())
+        return same and bool(units.ne(others).any()) and not self._mixes_entries(name, output, width)
+
+    def _mixes_entries(self, name: str, output: str, width: int) -> bool:
+        """Whether NaN in pictures, or in some entries (P, m) that the layer ``name`` gives, arrives at others that the layer
+        ``output`` receives. Picture 2k has NaN where bit k of the entry's number is set, the next where it is not: of any
+        two entries some picture has NaN in the one alone, and any entry has it in one of two neighbours."""
+        bits = torch.arange(max(1, (width - 1).bit_length()), device=self.pictures.device)
+        numbers = torch.arange(width, device=self.pictures.device)
+        is_set = (numbers >> bits[:, None]) & 1 == 1
+        marked = torch.stack([is_set, ~is_set], dim=1).flatten(0, 1)
+        (drawn,) = self._drawn(1, width, len(marked))
+        pictures = torch.full_like(self.pictures[:1], torch.nan).expand(len(marked), -1, -1, -1)
+        found = dataclasses.replace(self, pictures=pictures).received(
+            drawn.masked_fill(marked, torch.nan), name, output
+        )
+        return found is not None and not bool(torch.isfinite(found[~marked]).all())
 
     def homogeneous(self, name: str, output: str) -> bool:
         """Whether twice the one layer's output is twice what the other receives: a ReLU, leaky or not, in between."""
@@ -193,15 +238,15 @@ class Probe:
         uses = Counter(name for pair in pairs for name in pair)
         return tuple(pair for pair in pairs if times[pair[0]] == uses[pair[0]] == uses[pair[1]] == 1)
 
-    def _drawn(self, count: int, width: int) -> torch.Tensor:
+    def _drawn(self, count: int, width: int, samples: int = 2) -> torch.Tensor:
         generator = torch.Generator().manual_seed(1)
-        return torch.randn(count, 2, width, generator=generator, dtype=torch.float64).to(self.pictures)
+        return torch.randn(count, samples, width, generator=generator, dtype=torch.float64).to(self.pictures)
 
 
 def _linear(module: nn.Module) -> dict[str, nn.Linear]:
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
 
 
-def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+def _alike(one: torch.Tensor, other: torch.Tensor, apart: float = _APART) -> bool:
     size = torch.maximum(one.abs().max(), other.abs().max()) if one.numel() else torch.zeros(())
-    return bool(((one - other).abs() <= _APART * size).all())
+    return bool(((one - other).abs() <= apart * size).all())
