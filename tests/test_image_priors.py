@@ -196,8 +196,8 @@ def misfit_of(seen: ImageObservation, kind: str = "cosine", weights: str = "glob
 
 
 def test_noise_exceeds_the_level_at_the_truth_in_one_of_twenty_draws() -> None:
-    """100 draws of noise, seeds 0 to 99: 5 in the mean; above 13 with a chance of less than .1 % (binomial), none with .6 %. By
-    layer the noise of few entries has a longer tail than a normal one, so up to 16. Above the mean it is about half."""
+    """100 draws of noise, seeds 0 to 99: 5 in the mean; above 13 with a chance of less than .1 % (binomial), none with .6 %.
+    By layer the noise of few entries has a longer tail than a normal one, so up to 16. Above the mean it is about half."""
     net, images, labels = network(), blobs(1), torch.tensor([3])
     clean = observe_images(NoDefense(), net, images, labels)
     ways = [(kind, weights) for kind in OBJECTIVES for weights in WAYS]
@@ -255,6 +255,25 @@ def test_a_start_that_is_down_to_the_floor_is_kept_before_one_of_less_value() ->
     best = best_start(tilted, starts, search, limits=(None,), progress=None, level=1.0)
     assert best.index == 1 and best.found.reached and best.found.value == 55.0
     assert best_start(tilted, starts, search, limits=(None,), progress=None).found.value < 55
+
+
+# --- an accelerator ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_are_made_on_a_device(kind: str) -> None:
+    net, images = (
+        network((1, 9, 13)).to("cuda"),
+        torch.rand(2, 1, 9, 13, generator=torch.Generator().manual_seed(0)),
+    )
+    seen, labels = seen_of(images, net)
+    attack = dataclasses.replace(WEIGHTS, picture=kind)
+    begun, found = (invert(seen, dataclasses.replace(attack, iterations=n), labels=labels) for n in (1, 30))
+    assert found.images.device.type == "cuda"
+    assert begun.diagnostics.objective is not None and found.diagnostics.objective is not None
+    assert found.diagnostics.objective < 0.5 * begun.diagnostics.objective
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -60,10 +60,10 @@ class Misfit:
     or noise not at all). floor: the value that noise makes at the truth, in the mean. level: what it exceeds there in one
     of twenty draws; 0 without noise, and where noise could be all that is seen.
 
-    Of n entries with noise of sigma that have the power P together, the value at the truth is ``c/P`` ("squared"), c the power
-    of the noise, or ``1 - sqrt(1 - c/P)`` ("cosine"), c that across the gradient: c is sigma^2 times chi^2 of n, or n - 1,
-    and spreads by ``sqrt(2/n)`` of itself. The least value of a search of p variables is lower by p/n, so that one which
-    stopped at the mean itself would, in half of all draws, go on into the noise or never get there.
+    Of n entries that have the power P together with their noise of sigma, the value at the truth is ``c/P`` ("squared"), c
+    the power of the noise, or ``1 - sqrt(1 - c/P)`` ("cosine"), c that across the gradient: c is sigma^2 times chi^2 of n,
+    or n - 1, and spreads by ``sqrt(2/n)`` of itself. The least value of a search of p variables is lower by p/n, so that
+    one which stopped at the mean itself would, in half of all draws, go on into the noise or never get there.
     """
 
     model: Model
