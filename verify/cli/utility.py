@@ -223,7 +223,9 @@ def redraw(path: Path, out: Path, suffix: str) -> str:
         return "no trainings or no attacks beside them, not redrawn"
     numbers = [r.trial for found in pictures.values() for r in found] + [r.trial for r in theory]
     tried = 1 + max(numbers)
-    comparison = replace(comparison, trials=max(tried, comparison.trials))
-    comparison = replace(comparison, theory_trials=max(tried, comparison.theory_trials))
+    most = {
+        name: max(tried, getattr(comparison, name)) for name in ("trials", "learned_trials", "theory_trials")
+    }
+    comparison = replace(comparison, **most)
     draw(comparison, Measured(trainings, pictures, theory), out, suffix)
     return ""

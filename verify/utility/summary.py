@@ -64,13 +64,14 @@ def picture_curves(
 ) -> list[Curve]:
     """The families by PSNR of every rival, at the first weights or after some rounds; those of which no trial is whole are
     left out."""
-    found = by_point(comparison.table(first=first), records)
+    table = comparison.table(first=first)
+    found = by_point(table, records)
     curves = []
     for family in comparison.families:
         errors, failed = {}, 0
         for rival in comparison.rivals:
             points = [comparison.attacked(family, one, rival, first=first) for one in family.members]
-            errors[rival.name] = _whole(_psnr(points, found, comparison.trials))
+            errors[rival.name] = _whole(_psnr(points, found, table.trials))
             failed += sum(r.failed for p in points for r in found.get(p, ()))
         losses = losses_of(comparison, family, trainings)
         if len(losses) and all(len(values) for values in errors.values()):
@@ -81,9 +82,10 @@ def picture_curves(
 
 def undefended(comparison: Comparison, records: Sequence[ImageRecord], *, first: bool) -> dict[str, float]:
     """Mean PSNR of every rival without a defense."""
-    found = by_point(comparison.table(first=first), records)
+    table = comparison.table(first=first)
+    found = by_point(table, records)
     points = {r.name: comparison.attacked(None, NoDefense(), r, first=first) for r in comparison.rivals}
-    told = {name: _whole(_psnr([p], found, comparison.trials)) for name, p in points.items()}
+    told = {name: _whole(_psnr([p], found, table.trials)) for name, p in points.items()}
     return {name: float(values.mean()) for name, values in told.items() if len(values)}
 
 
