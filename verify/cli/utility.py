@@ -206,9 +206,9 @@ def _draw_theory(comparison: Comparison, curves: Sequence[Curve], path: Path) ->
         )
         for name in curves[0].errors
     ]
+    sizes = f"ReLU, B = {comparison.B}, d = {comparison.d}, m = {comparison.m}"
     shown = Shown(
-        f"theory's network at the same strengths: ReLU, B = {comparison.B}, d = {comparison.d}, m = {comparison.m}; a failed trial "
-        "counts as R = 1 (dotted)",
+        f"theory's network at the same strengths: {sizes}; a failed trial counts as R = 1 (dotted)",
         [f.name for f in comparison.families],
         f"R (at {least:g}: that or less), higher protects better",
         comparison.losses,

@@ -39,8 +39,9 @@ class Panel:
 
 @dataclass(frozen=True)
 class Shown:
-    """title; names: of all defenses, which have the same looks in every figure; error: the vertical axis's name; losses at which defenses are compared; guess: the error of a server that has
-    seen nothing; log: whether errors are on a logarithmic axis."""
+    """title; names: of all defenses, which have the same looks in every figure; error: the vertical axis's name; losses at
+    which defenses are compared; guess: the error of a server that has seen nothing; log: whether errors are on a logarithmic
+    axis."""
 
     title: str
     names: Sequence[str]
