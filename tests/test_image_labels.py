@@ -61,6 +61,18 @@ def test_repeated_labels_of_a_fresh_network_are_found(network: ImageNetwork, str
     assert accuracy(network, strategy, 8) > 0.95
 
 
+@pytest.mark.parametrize("B", [2, 5])
+def test_labels_that_differ_are_found_by_the_smallest_entry(network: ImageNetwork, B: int) -> None:
+    """What GradInversion assumes: no two samples of one class. Ten batches, 20 and 50 labels."""
+    found = []
+    for seed in range(TRIALS):
+        images = batch(B, seed)[0]
+        labels = torch.from_numpy(numpy_generator(seed, "classes").permutation(10)[:B])
+        seen = observe_images(NoDefense(), network, images, labels)
+        found.append(label_accuracy(labels, recover_labels(seen, "yin")))
+    assert sum(found) / len(found) > 0.95
+
+
 def test_the_smallest_entry_tells_no_repeats(network: ImageNetwork) -> None:
     """The control: 8 of 10 classes have 5.7 different labels."""
     assert accuracy(network, "yin", 8) < 0.85

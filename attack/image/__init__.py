@@ -12,6 +12,8 @@ from attack.image.datasets import (
     load_patches,
 )
 from attack.image.exact_rows import ExactRows
+from attack.image.feature_estimate import FeatureEstimate, estimate_features
+from attack.image.integrated import Integrated
 from attack.image.inversion import ImageAttack, Inversion, InversionError, invert
 from attack.image.labels import recover_labels
 from attack.image.matching import ImageMatching
@@ -26,16 +28,19 @@ __all__ = [
     "ClassFishing",
     "CocktailParty",
     "ExactRows",
+    "FeatureEstimate",
     "ImageAttack",
     "ImageBatch",
     "ImageMatching",
     "ImageNetwork",
     "ImageObservation",
+    "Integrated",
     "Inversion",
     "InversionError",
     "PictureSet",
     "RobbingTheFed",
     "cifar10_set",
+    "estimate_features",
     "image_errors",
     "invert",
     "load_cifar10_binary",

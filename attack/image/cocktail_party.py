@@ -85,6 +85,18 @@ class CocktailParty(ImageAttack):
 
 
 @dataclass(frozen=True, eq=False)
+class Components:
+    """features (B, d_f), float64 on the CPU, each up to a factor unless ``sized``; value: of the objective; iterations;
+    start: which was kept."""
+
+    features: torch.Tensor
+    sized: bool
+    value: float
+    iterations: int
+    start: int
+
+
+@dataclass(frozen=True, eq=False)
 class _White:
     """signals (B, d): of variance 1 and uncorrelated over coordinates, without their means; means (B,): those; mixtures
     (B, m): what makes of the gradient's rows the signals with their means."""
@@ -115,25 +127,16 @@ def invert(
     """See ``attack.image.inversion.invert``. Labels are not used, as no component has one. Of a pruned gradient the
     rows that its kept entries determine are used, else the rows with zeros."""
     began = time.monotonic()
-    network, B = observation.network, observation.batch_size
-    seen = head_gradient(observation)
-    white = _whitened(torch.from_numpy(seen.weight[seen.sure]), B, began)
-    pixels = on_pixels(network)
-    shape = network.shape if pixels else None
-    found = _SEPARATE[attack.method](white, attack, shape, seed, progress)
-    features = found.unmixing @ (white.signals + white.means[:, None])
-    bias = None if seen.bias is None else torch.from_numpy(seen.bias[seen.sure])
-    sized = attack.lengths == "bias" and bias is not None
-    if sized:
-        assert bias is not None
-        features = features / (found.unmixing @ white.mixtures @ bias)[:, None]
-    if not torch.isfinite(features).all():
-        raise _failed("a component has no length along the bias' gradient", began)
-    if pixels:
-        images = pictures_of(network, features) if sized else _stretched(features, network.shape)
+    network = observation.network
+    found = components(observation, attack, seed=seed, progress=progress)
+    features = found.features
+    if on_pixels(network):
+        images = pictures_of(network, features) if found.sized else _stretched(features, network.shape)
         images, iterations = images.to(network.device, network.dtype), 0
     else:
-        made = invert_features(network, features, attack.pictures, sized=sized, seed=seed, progress=progress)
+        made = invert_features(
+            network, features, attack.pictures, sized=found.sized, seed=seed, progress=progress
+        )
         images, iterations = made.images, made.iterations
     return Inversion(
         images,
@@ -149,6 +152,27 @@ def invert(
             seconds=time.monotonic() - began,
         ),
     )
+
+
+def components(
+    observation: ImageObservation, attack: CocktailParty, *, seed: int = 2, progress: Progress | None = None
+) -> Components:
+    """The features alone. Raises ``InversionError`` where rows hold fewer than B, or one has no length."""
+    began = time.monotonic()
+    network, B = observation.network, observation.batch_size
+    seen = head_gradient(observation)
+    white = _whitened(torch.from_numpy(seen.weight[seen.sure]), B, began)
+    shape = network.shape if on_pixels(network) else None
+    found = _SEPARATE[attack.method](white, attack, shape, seed, progress)
+    features = found.unmixing @ (white.signals + white.means[:, None])
+    bias = None if seen.bias is None else torch.from_numpy(seen.bias[seen.sure])
+    sized = attack.lengths == "bias" and bias is not None
+    if sized:
+        assert bias is not None
+        features = features / (found.unmixing @ white.mixtures @ bias)[:, None]
+    if not torch.isfinite(features).all():
+        raise _failed("a component has no length along the bias' gradient", began)
+    return Components(features, sized, found.value, found.iterations, found.start)
 
 
 def _whitened(rows: torch.Tensor, B: int, began: float) -> _White:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from attack.client import Mask
+from attack.image.masks import sample_masks
 from attack.image.observed import ImageObservation
 from attack.networks.image.network import ImageNetwork
 from bounds import (
@@ -149,6 +150,20 @@ class Plain:
 
 
 @dataclass(frozen=True, eq=False)
+class Sorted:
+    """The gradient of a batch in which every sample has a mask of its own; those of ``plain`` are of samples in the order of
+    their classes, so that pictures are put into that order first. Soft labels have none: pictures stay as they are."""
+
+    plain: Plain
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> Gradients:
+        if labels.ndim == 2:
+            return self.plain(images, labels)
+        order = labels.argsort(stable=True)
+        return self.plain(images[order], labels[order])
+
+
+@dataclass(frozen=True, eq=False)
 class Clipped:
     """The gradient, or that of every sample, times ``min(1, C/|g|)``; the norm over all entries or, by layer, each
     parameter's."""
@@ -233,13 +248,21 @@ def _pruned(observation: ImageObservation, defense: GradientPruning | NoisyPruni
 
 
 def _dropout(observation: ImageObservation, defense: Dropout) -> Model:
-    """A unit whose gradients are zero in the output's weights, and in the attacked layer's if there is one, is taken for one
-    that was dropped for every sample; any other is taken at its mean, ``E[b/(1-p) | some sample keeps it]``: 1/(1 - p) with
-    one mask for the batch, which is exact, and 1/(1 - p^B) with one for each sample."""
+    """With a mask for each sample, those that the output weights' gradient shows (``attack.image.masks``): a unit that is
+    zero for a sample is taken for one that was dropped for it, and all others are exact.
+
+    Where it shows none, and with one mask for the batch: a unit whose gradients are zero in the output's weights, and in the
+    attacked layer's if there is one, is taken for one that was dropped for every sample; any other is taken at its mean,
+    ``E[b/(1-p) | some sample keeps it]``: 1/(1 - p) with one mask, which is exact, and 1/(1 - p^B) with several."""
     if defense.p == 0:
         return as_seen(observation)
     network = observation.network
     output = observation.gradient(f"{network.output}.weight")
+    if defense.per_sample:
+        found = sample_masks(output.double().cpu().numpy(), observation.batch_size)
+        if found is not None:
+            own = Mask(torch.from_numpy(found.kept).to(output), 1 - defense.p)
+            return Model(Sorted(Plain.of(network, own)), Seen(observation.entries))
     kept = (output != 0).any(dim=0)
     if network.attacked is not None:
         kept = kept | (observation.gradient(f"{network.attacked}.weight") != 0).any(dim=1)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 import torch
 
 from attack.image.known import Model
+from attack.image.optimise import Evaluation
 from attack.image.pictures import Picture
 from attack.networks.image.network import ImageNetwork
 
@@ -79,6 +80,11 @@ class Misfit:
             model, kind, parts, shares, powers, sum(w * f for w, f in zip(shares, floors, strict=True))
         )
 
+    @property
+    def level(self) -> float:
+        """The floor, where noise makes one and leaves something to be seen above it; else 0."""
+        return self.floor if self.floor < 1 else 0.0
+
     def __call__(self, guess: torch.Tensor) -> tuple[float, torch.Tensor]:
         entries, distance = self.model.entries, OBJECTIVES[self.kind]
         compared, target = entries.compared(guess)
@@ -120,12 +126,13 @@ class Objective:
     tv: float = 0.0
     terms: tuple[tuple[float, Term], ...] = ()
 
-    def __call__(self, variables: Sequence[torch.Tensor]) -> tuple[float, Sequence[torch.Tensor]]:
-        """The value, and its slope by every variable; these have to require one."""
+    def __call__(self, variables: Sequence[torch.Tensor]) -> Evaluation:
+        """The value, its slope by every variable (these have to require one), and the misfit alone."""
         images = self.picture.images(variables)
         guess = self.misfit.model.client(images, self._labels(variables))
         with torch.no_grad():
-            value, slope = self.misfit(torch.cat([g.reshape(-1) for g in guess]))
+            misfit, slope = self.misfit(torch.cat([g.reshape(-1) for g in guess]))
+            value = misfit
             outputs, slopes = list(guess), list(self.network.split(slope))
             if self.tv:
                 variation, by_images = variation_slope(images, self.network)
@@ -137,7 +144,7 @@ class Objective:
             value += float(extra.detach())
             outputs.append(extra)
             slopes.append(torch.ones_like(extra))
-        return value, torch.autograd.grad(outputs, list(variables), slopes)
+        return Evaluation(value, torch.autograd.grad(outputs, list(variables), slopes), misfit)
 
     def matched(self, variables: Sequence[torch.Tensor]) -> float:
         """The misfit alone."""

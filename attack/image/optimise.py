@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import scipy
@@ -17,8 +17,16 @@ from attack.image.inversion import Progress
 from attack.image.pictures import Limits
 from bounds import checks
 
-#: Of variables: a number and its slope by each of them.
-Function = Callable[[Sequence[torch.Tensor]], tuple[float, Sequence[torch.Tensor]]]
+
+class Evaluation(NamedTuple):
+    """What is minimised, its slope by every variable, and the part of it that noise keeps from zero at the truth."""
+
+    value: float
+    slopes: Sequence[torch.Tensor]
+    misfit: float
+
+
+Function = Callable[[Sequence[torch.Tensor]], Evaluation]
 
 #: Called with the iterations made and the best value so far.
 Report = Callable[[int, float], None]
@@ -27,6 +35,9 @@ Report = Callable[[int, float], None]
 _EVERY = 25
 
 KEEPS = ("best", "last")
+
+#: The first iterate whose misfit is down to what noise makes of it, for searches that know that.
+FLOOR = "floor"
 
 
 class Search(Protocol):
@@ -52,12 +63,14 @@ class Search(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Where one start ended: its variables and their value; inf where no iterate has a finite one."""
+    """Where one start ended: its variables and their value; inf where no iterate has a finite one. reached: whether its
+    misfit is down to the level that was asked for."""
 
     variables: tuple[torch.Tensor, ...]
     value: float
     iterations: int
     evaluations: int
+    reached: bool = False
 
 
 #: Of a slope (changed in place), the iterations made and all of them: what Adam receives.
@@ -102,19 +115,21 @@ def _adam(change: _Change) -> Callable[..., Found]:
         *,
         limits: Sequence[Limits],
         report: Report,
+        level: float,
     ) -> Found:
         """Written out, as ``torch.optim`` takes seconds for its first step and more than this for each."""
         variables = [v.detach().clone().requires_grad_() for v in start]
         means, powers = ([torch.zeros_like(v) for v in variables] for _ in range(2))
         best, least, last = tuple(start), math.inf, math.inf
-        done = 0
+        done, reached = 0, False
         while True:
-            last, slopes = function(variables)
+            last, slopes, misfit = function(variables)
             if not math.isfinite(last):
                 break
-            if last < least:
+            reached = _down(misfit, level)
+            if last < least or reached:
                 least, best = last, tuple(v.detach().clone() for v in variables)
-            if done == search.iterations:
+            if done == search.iterations or reached:
                 break
             size = rate(search, done) / (1 - BETAS[0] ** (done + 1))
             spread = math.sqrt(1 - BETAS[1] ** (done + 1))
@@ -133,9 +148,22 @@ def _adam(change: _Change) -> Callable[..., Found]:
                 report(done, least)
         if search.keep == "last" and math.isfinite(last):
             best, least = tuple(v.detach() for v in variables), last
-        return Found(best, least, done, done + 1)
+        return Found(best, least, done, done + 1, reached)
 
     return descend
+
+
+def _down(misfit: float, level: float) -> bool:
+    """Whether the misfit is down to a level, where there is one."""
+    return level > 0 and misfit <= level
+
+
+class _Reached(Exception):
+    """Ends L-BFGS where the misfit is down to the level."""
+
+    def __init__(self, z: np.ndarray, value: float) -> None:
+        super().__init__()
+        self.z, self.value = z, value
 
 
 def _lbfgs(
@@ -145,21 +173,25 @@ def _lbfgs(
     *,
     limits: Sequence[Limits],
     report: Report,
+    level: float,
 ) -> Found:
     """SciPy's L-BFGS-B (a line search with the strong Wolfe conditions) within the limits; the last iterate is the best. It
-    stops early at a vanishing slope, or where no step improves the value, and evaluates the function as often as the others
-    do, once for each of the search's iterations and once at the start. Neither step nor schedule play a part."""
+    stops early at a vanishing slope, where no step improves the value, or at the first point, one of a line search too,
+    that is down to the level, and evaluates the function as often as the others do: once for each of the search's iterations
+    and once at the start. Neither step nor schedule play a part."""
     shapes, sizes = [v.shape for v in start], [v.numel() for v in start]
-    least, done = math.inf, 0
+    least, done, made = math.inf, 0, 0
 
     def variables(z: np.ndarray) -> list[torch.Tensor]:
         parts = torch.from_numpy(z).to(start[0]).split(sizes)
         return [p.view(s).requires_grad_() for p, s in zip(parts, shapes, strict=True)]
 
     def at(z: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal least
-        value, slopes = function(variables(z))
-        least = min(least, value)
+        nonlocal least, made
+        value, slopes, misfit = function(variables(z))
+        least, made = min(least, value), made + 1
+        if _down(misfit, level):
+            raise _Reached(z.copy(), value)
         return value, torch.cat([s.flatten() for s in slopes]).double().cpu().numpy()
 
     def after(z: np.ndarray) -> None:
@@ -169,13 +201,16 @@ def _lbfgs(
             report(done, least)
 
     flat = torch.cat([v.flatten() for v in start]).double().cpu().numpy()
-    end = scipy.optimize.minimize(
-        at, flat, jac=True, method="L-BFGS-B", bounds=_box(limits, shapes), callback=after,
-        options=lbfgs_options(search.iterations) | {"maxfun": search.iterations + 1},
-    )  # fmt: skip
-    value = float(end.fun)
-    found = tuple(v.detach() for v in variables(end.x))
-    return Found(found, value if math.isfinite(value) else math.inf, int(end.nit), int(end.nfev))
+    try:
+        end = scipy.optimize.minimize(
+            at, flat, jac=True, method="L-BFGS-B", bounds=_box(limits, shapes), callback=after,
+            options=lbfgs_options(search.iterations) | {"maxfun": search.iterations + 1},
+        )  # fmt: skip
+        z, value, reached = end.x, float(end.fun), False
+    except _Reached as end:
+        z, value, reached = end.z, end.value, True
+    found = tuple(v.detach() for v in variables(z))
+    return Found(found, value if math.isfinite(value) else math.inf, done, made, reached)
 
 
 def _box(limits: Sequence[Limits], shapes: Sequence[torch.Size]) -> scipy.optimize.Bounds | None:
@@ -204,17 +239,19 @@ def minimise(
     *,
     limits: Sequence[Limits],
     report: Report = lambda done, best: None,
+    level: float = 0.0,
 ) -> Found:
     """Descend from ``start`` within ``limits``, one for each variable. The value of an iterate is of the whole function;
-    "best" keeps the one with the least, "last" the last."""
-    return OPTIMISERS[search.optimiser](function, start, search, limits=limits, report=report)
+    "best" keeps the one with the least, "last" the last. level: the first iterate whose misfit is at most this is kept, and
+    ends the descent; 0: none does."""
+    return OPTIMISERS[search.optimiser](function, start, search, limits=limits, report=report, level=level)
 
 
-def check_search(search: Search) -> None:
-    """``ValueError`` or ``TypeError`` unless its options are those of a descent."""
+def check_search(search: Search, keeps: tuple[str, ...] = KEEPS) -> None:
+    """``ValueError`` or ``TypeError`` unless its options are those of a descent, with ``keeps`` what it may keep."""
     checks.choice("optimiser", search.optimiser, tuple(OPTIMISERS))
     checks.choice("schedule", search.schedule, tuple(SCHEDULES))
-    checks.choice("keep", search.keep, KEEPS)
+    checks.choice("keep", search.keep, keeps)
     checks.integer("iterations", search.iterations, 1)
     checks.integer("starts", search.starts, 1)
     checks.integer("warmup", search.warmup, 0)
@@ -224,7 +261,8 @@ def check_search(search: Search) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """Of all starts the one that ended with the least value, its index, the iterations of all, and how many there were."""
+    """Of all starts, before others those that are down to the level, the one that ended with the least value, its index,
+    the iterations of all, and how many there were."""
 
     found: Found
     index: int
@@ -244,17 +282,24 @@ def best_start(
     *,
     limits: Sequence[Limits],
     progress: Progress | None,
+    level: float = 0.0,
 ) -> Best:
-    """Descend from each of ``starts``, as many as the search has; ``progress`` is told of the iterations of all."""
+    """Descend from each of ``starts``, as many as the search has, as ``minimise`` does; ``progress`` is told of the
+    iterations of all."""
     ended: list[Found] = []
     for start in starts:
-        report = _over_all(progress, search, ended)
-        ended.append(minimise(function, start, search, limits=limits, report=report))
-    index = min(range(len(ended)), key=lambda i: ended[i].value)
+        report = over_all(progress, search, ended)
+        ended.append(minimise(function, start, search, limits=limits, report=report, level=level))
+    return best_of(ended)
+
+
+def best_of(ended: Sequence[Found]) -> Best:
+    """The one of least value, the first of equal ones, of those that are down to the level if there are any."""
+    index = min(range(len(ended)), key=lambda i: (not ended[i].reached, ended[i].value))
     return Best(ended[index], index, sum(one.iterations for one in ended), len(ended))
 
 
-def _over_all(progress: Progress | None, search: Search, ended: Sequence[Found]) -> Report:
+def over_all(progress: Progress | None, search: Search, ended: Sequence[Found]) -> Report:
     """Reports of the next start as ``progress`` has them."""
     done, least = len(ended) * search.iterations, min((end.value for end in ended), default=math.inf)
 
@@ -266,10 +311,11 @@ def _over_all(progress: Progress | None, search: Search, ended: Sequence[Found])
 
 
 def by_autograd(objective: Callable[..., torch.Tensor]) -> Function:
-    """A differentiable objective of variables as a ``Function``."""
+    """A differentiable objective of variables as a ``Function``, all of which is misfit."""
 
-    def at(variables: Sequence[torch.Tensor]) -> tuple[float, Sequence[torch.Tensor]]:
+    def at(variables: Sequence[torch.Tensor]) -> Evaluation:
         value = objective(*variables)
-        return float(value.detach()), torch.autograd.grad(value, list(variables))
+        number = float(value.detach())
+        return Evaluation(number, torch.autograd.grad(value, list(variables)), number)
 
     return at

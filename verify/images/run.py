@@ -24,22 +24,23 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Tuning:
     """What every attack is given the best of, under the same defense, on batches of ``B`` pictures that are not reported:
-    the weight of total variation and the step, with so many iterations of one start (as many as are reported, as a slow
-    choice looks better in fewer), in so many trials. The iterations are those of the search for pictures; an L-BFGS has no
-    step, so a choice of tv only. What finds features first (the cocktail party's components, exact rows) searches outside
-    this count. name: of its records, which tables that differ in the batch size alone share."""
+    the weight of total variation, and the step as a factor of its own, with so many iterations of one start (as many as are
+    reported, as a slow choice looks better in fewer), in so many trials. The iterations are those of the search for
+    pictures; an L-BFGS has no step, so a choice of tv only. What finds features first (the cocktail party's components,
+    exact rows) searches outside this count. name: of its records, which tables that differ in the batch size alone share."""
 
     name: str
-    tv: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
-    step: tuple[float, ...] = (0.1, 0.3)
+    tv: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+    step: tuple[float, ...] = (1.0, 3.0)
     B: int = 2
     iterations: int = 300
     trials: int = 2
 
     def candidates(self, point: ImagePoint) -> tuple[ImagePoint, ...]:
         """The point with every choice. L-BFGS has no use for a step."""
-        steps = self.step if getattr(point.attack, "optimiser", "") != "lbfgs" else (None,)
-        choices = ({"tv": tv} | ({} if step is None else {"step": step}) for tv in self.tv for step in steps)
+        search = searched(point.attack)
+        factors = (1.0,) if search.optimiser == "lbfgs" else self.step
+        choices = ({"tv": tv, "step": factor * search.step} for tv in self.tv for factor in factors)
         return tuple(
             replace(
                 point,
@@ -61,17 +62,27 @@ class Tuning:
         return replace(point, attack=with_options(point.attack, tv=chosen.tv, step=chosen.step))
 
 
+#: Fields that hold the options of the search for pictures, where it is not the attack itself that has them.
+_INSIDE = ("pictures", "matching")
+
+
 def searched(attack: ImageAttack) -> Any:
-    """What has the options of the search for pictures: the attack itself, or how it makes pictures of features."""
-    return getattr(attack, "pictures", attack)
+    """What has the options of the search for pictures: the attack itself, or what is inside it: how it makes pictures of
+    features, or matches gradients."""
+    place = _place(attack)
+    return attack if place is None else getattr(attack, place)
 
 
 def with_options(attack: ImageAttack, **options: Any) -> ImageAttack:
     """The attack with other options of its search for pictures, which it has to have."""
     change: Any = replace
-    inner = change(searched(attack), **options)
-    found: ImageAttack = change(attack, pictures=inner) if hasattr(attack, "pictures") else inner
+    inner, place = change(searched(attack), **options), _place(attack)
+    found: ImageAttack = inner if place is None else change(attack, **{place: inner})
     return found
+
+
+def _place(attack: ImageAttack) -> str | None:
+    return next((name for name in _INSIDE if hasattr(attack, name)), None)
 
 
 @dataclass(frozen=True)

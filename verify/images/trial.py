@@ -73,13 +73,14 @@ def run_image_trial(
 
 
 def observed(
-    point: ImagePoint, seed: int, device: str | torch.device
+    point: ImagePoint, seed: int, device: str | torch.device, pictures: PictureSet | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, ImageObservation]:
     """The private pictures (B, C, H, W) on the device, their labels (B,), and what the server sees of them: pictures,
-    weights and noise from one seed, whose streams are separate."""
+    weights and noise from one seed, whose streams are separate. Other pictures to choose from, if given, than the point's.
+    """
     from attack.image.observed import observe_images
 
-    pictures = half(point.data, point.part)
+    pictures = half(point.data, point.part) if pictures is None else pictures
     private = pictures.chosen(point.B, seed)
     network = point.network.build(pictures, seed, device, others=half(point.data, _OTHER[point.part]))
     images = private.images.to(network.device, network.dtype)

@@ -8,7 +8,7 @@ finds, each counted as often as it occurs. ("yin" names no class twice, and is f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -118,7 +118,7 @@ def _mean(cell: Cell, strategy: str) -> float | None:
     return round(float(values.mean()), 3) if len(values) else None
 
 
-def _line(axes: Axes, cells: Mapping[int, Cell], strategy: str, **look: str) -> None:
+def _line(axes: Axes, cells: Mapping[int, Cell], strategy: str, **look: Any) -> None:
     cells = {B: cell for B, cell in cells.items() if strategy in strategies(B)}
     values = [cell.values(strategy) for cell in cells.values()]
     means = [float(v.mean()) for v in values]

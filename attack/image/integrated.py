@@ -1,0 +1,235 @@
+"""The integrated attack: gradient matching, tied to features that are found first ([L25]).
+
+Features are a function of the gradient of the attacked layer, so they tell nothing that it does not hold: they help the
+search, whose misfit has many minima. Where they are wrong they lead it astray; theory says how wrong. A feature is known up
+to its predicted error e, the mean of ``1 - cos^2``, and the term that ties a picture to it is ``max(0, mismatch - e)``: zero
+for everything that the error leaves open, and for good where e is 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from attack.image.feature_estimate import SOURCES, FeatureEstimate, estimate_features
+from attack.image.feature_matching import cosine_mismatch
+from attack.image.inversion import ImageAttack, Inversion, Progress
+from attack.image.matching import ImageMatching, Posed, posed
+from attack.image.objective import Objective, total_variation
+from attack.image.observed import ImageObservation
+from attack.image.optimise import Found, Function, Report, best_of, by_autograd, minimise, over_all
+from attack.networks.image.network import ImageNetwork
+from attack.reconstruction import ReconstructionError
+from bounds import checks
+
+WEIGHTINGS = ("theory", "fixed", "none")
+
+STAGES = ("joint", "features first", "joint first")
+
+#: Mismatches below this count as none.
+_TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class Integrated(ImageAttack):
+    """Gradient matching with the feature-matching term of Liu, Wang, Chen, Lei 2025, weighted by theory.
+
+    matching: the search, with all its options. source: of the features, a key of ``attack.image.feature_estimate.SOURCES``.
+    weighting: "theory" (``weight`` times the mean over features of ``max(0, mismatch - e)``), "fixed" (``weight`` times the
+    mean mismatch, as published) or "none" (no term). stages: "joint", or "features first": for a ``share`` of the iterations
+    a start matches features and total variation alone. plain: how many of the starts, the first ones, go without features,
+    as long as one is left that has them; of all starts the one whose gradient misfit and total variation are least is kept,
+    without the term. Starts and iterations are as many as plain matching's.
+
+    Which picture has which feature is not known: of the features with a picture's label (of all, where features have none)
+    each goes to the picture that is nearest at that moment, in all the best assignment.
+    """
+
+    name: ClassVar[str] = "integrated"
+
+    matching: ImageMatching = field(default_factory=ImageMatching)
+    source: str = "best"
+    weighting: str = "theory"
+    weight: float = 0.01
+    stages: str = "joint"
+    share: float = 0.3
+    plain: int = 1
+
+    def __post_init__(self) -> None:
+        checks.instance("matching", self.matching, ImageMatching)
+        for name, allowed in (("source", SOURCES), ("weighting", WEIGHTINGS), ("stages", STAGES)):
+            checks.choice(name, getattr(self, name), tuple(allowed))
+        checks.real("weight", self.weight, 0.0)
+        checks.real("share", self.share, 0.0, 1.0)
+        checks.integer("plain", self.plain, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTerm:
+    """Pictures (B, C, H, W) to the mean over features (k, d_f) of ``max(0, u - e)^2/u``, u = 1 - cos^2, e = limit (k,): u
+    itself far from what e leaves open, or where e is zero, and smooth at its edge. Each feature is held against the picture
+    of the best assignment among those that allowed (B, k) allows."""
+
+    network: ImageNetwork
+    features: torch.Tensor
+    limit: torch.Tensor
+    allowed: torch.Tensor
+
+    @staticmethod
+    def of(
+        network: ImageNetwork, estimate: FeatureEstimate, labels: torch.Tensor | None, *, B: int, hinge: bool
+    ) -> FeatureTerm:
+        """hinge: whether features are believed up to their predicted errors only, else fully."""
+        wanted = torch.nn.functional.normalize(estimate.features, dim=1).to(network.device, network.dtype)
+        limit = estimate.limit if hinge else torch.zeros_like(estimate.limit)
+        return FeatureTerm(network, wanted, limit.to(wanted), allowed_pairs(estimate, labels, B))
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        found = self.network.features(images)
+        pictures, chosen = self._assigned(found.detach())
+        mismatch = cosine_mismatch(found[pictures], self.features[chosen])
+        return (torch.relu(mismatch - self.limit[chosen]).square() / mismatch.clamp_min(_TINY)).mean()
+
+    def _assigned(self, found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        cosines = torch.nn.functional.normalize(found, dim=1) @ self.features.T
+        forbidden = len(self.features) + 1.0  # more than all mismatches together
+        cost = torch.where(self.allowed, 1 - cosines.square(), forbidden)
+        pairs = linear_sum_assignment(cost.nan_to_num(forbidden).cpu().numpy())
+        pictures, chosen = (torch.from_numpy(index).to(found.device) for index in pairs)
+        return pictures, chosen
+
+
+def allowed_pairs(estimate: FeatureEstimate, labels: torch.Tensor | None, B: int) -> torch.Tensor:
+    """Which features (k) may be those of which pictures (B): of equal classes where both are known and no class has more
+    features than pictures, else all. (B, k) booleans."""
+    k, classes = len(estimate.features), estimate.classes
+    every = torch.ones(B, k, dtype=torch.bool, device=estimate.features.device)
+    if classes is None or labels is None:
+        return every
+    same = labels[:, None] == classes[None, :]
+    own = (classes[:, None] == classes[None, :]).sum(dim=0)
+    return same if bool((same.sum(dim=0) >= own).all()) else every
+
+
+def invert(
+    observation: ImageObservation,
+    attack: Integrated,
+    *,
+    labels: torch.Tensor | None,
+    seed: int,
+    progress: Progress | None,
+) -> Inversion:
+    """See ``attack.image.inversion.invert``. Where no feature is found, or none believed, this is plain matching, and a
+    warning says so. Raises what plain matching raises."""
+    checks.instance("attack", attack, Integrated)
+    began = time.perf_counter()
+    search = posed(observation, attack.matching, labels)
+    estimate, warnings = _estimate(observation, attack, search.objective.labels, seed)
+    term = None
+    if estimate is not None:
+        hinge = attack.weighting == "theory"
+        B = observation.batch_size
+        term = FeatureTerm.of(observation.network, estimate, search.objective.labels, B=B, hinge=hinge)
+    ended: list[Found] = []
+    plain = min(attack.plain, attack.matching.starts - 1)
+    for index in range(attack.matching.starts):
+        report = over_all(progress, attack.matching, ended)
+        start = search.start(seed, index)
+        found = _descended(search, attack, None if index < plain else term, start, report)
+        ended.append(_judged(search.objective, found))
+    features = None if estimate is None else estimate.features
+    return search.result(best_of(ended), began, features=features, warnings=warnings)
+
+
+def _estimate(
+    observation: ImageObservation, attack: Integrated, labels: torch.Tensor | None, seed: int
+) -> tuple[FeatureEstimate | None, tuple[str, ...]]:
+    """The features, None where there are none to be used, and what is to be said of them."""
+    if attack.weighting == "none" and attack.stages == "joint":
+        return None, ()
+    try:
+        found = estimate_features(observation, attack.source, labels=labels, seed=seed)
+    except (ReconstructionError, ValueError) as error:
+        return None, (f"no features are found, so that this is plain matching: {error}",)
+    if attack.weighting == "theory" and not found.trusted:
+        reasons = "; ".join(found.warnings) or "their predicted errors are 1"
+        return None, (f"no feature is believed, so that this is plain matching: {reasons}",)
+    return found, found.warnings
+
+
+def _descended(
+    search: Posed,
+    attack: Integrated,
+    term: FeatureTerm | None,
+    start: tuple[torch.Tensor, ...],
+    report: Report,
+) -> Found:
+    """From one start, with the term or without, through the stages."""
+    matching, done, evaluations = attack.matching, 0, 0
+    found = Found(start, math.inf, 0, 0)
+    for stage in _stages(search, attack, term):
+        found = minimise(
+            stage.function, found.variables, dataclasses.replace(matching, iterations=stage.iterations),
+            limits=search.limits, report=_after(done, report), level=stage.level,
+        )  # fmt: skip
+        done, evaluations = done + found.iterations, evaluations + found.evaluations
+    return dataclasses.replace(found, iterations=done, evaluations=evaluations)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    """What is minimised, for how many iterations, and the misfit that ends it."""
+
+    function: Function
+    iterations: int
+    level: float
+
+
+def _stages(search: Posed, attack: Integrated, term: FeatureTerm | None) -> tuple[_Stage, ...]:
+    """Of one start. The gradient's misfit plays no part, and ends nothing, where features are matched alone."""
+    objective, every = search.objective, attack.matching.iterations
+    if term is None:
+        return (_Stage(objective, every, search.level),)
+    joint = objective
+    if attack.weighting != "none":
+        joint = dataclasses.replace(objective, terms=(*objective.terms, (attack.weight, term)))
+    alone = by_autograd(_features_alone(objective, term))
+    first = round(attack.share * every)
+    rest = every - first
+    stages = {
+        "joint": (_Stage(joint, every, search.level),),
+        "features first": (_Stage(alone, first, 0.0), _Stage(joint, rest, search.level)),
+        "joint first": (_Stage(joint, first, search.level), _Stage(objective, rest, search.level)),
+    }
+    return tuple(stage for stage in stages[attack.stages] if stage.iterations)
+
+
+def _after(done: int, report: Report) -> Report:
+    return lambda made, best: report(done + made, best)
+
+
+def _features_alone(objective: Objective, term: FeatureTerm) -> Callable[..., torch.Tensor]:
+    def value(*variables: torch.Tensor) -> torch.Tensor:
+        images = objective.picture.images(variables)
+        found = term(images)
+        if objective.labels is None:  # logits have no part in it
+            found = found + 0 * variables[-1].square().sum()
+        if objective.tv:
+            found = found + objective.tv * total_variation(objective.network.normalised(images))
+        return found
+
+    return value
+
+
+def _judged(objective: Objective, found: Found) -> Found:
+    """With the value that the objective has without any term, by which starts are compared."""
+    variables = [v.detach().requires_grad_() for v in found.variables]
+    value = objective(variables)[0] if math.isfinite(found.value) else math.inf
+    return dataclasses.replace(found, value=value if math.isfinite(value) else math.inf)

@@ -1,0 +1,226 @@
+"""Sources of features, and whether the errors that they predict are those that they make."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from attack.image.feature_estimate import SOURCES, FeatureEstimate, estimate_features
+from attack.image.head_network import head_observation
+from attack.image.known import model_of
+from attack.image.observed import ImageObservation, observe_images
+from attack.networks.image.convnet import conv_net
+from attack.networks.image.head import Head
+from attack.networks.image.network import ImageNetwork
+from attack.reconstruction import ReconstructionError
+from attack.streams import uniform
+from bounds import (
+    DPSGD,
+    Clamping,
+    Defense,
+    DeterministicRounding,
+    Dropout,
+    GradientClipping,
+    GradientNoise,
+    GradientPruning,
+    LocalAggregation,
+    NoDefense,
+    SecureAggregation,
+    SignCompression,
+    StochasticRounding,
+)
+
+SHAPE, LABELS = (1, 8, 8), torch.tensor([3, 7])
+
+
+def build(activation: str = "relu", dtype: torch.dtype = torch.float32, **head: object) -> ImageNetwork:
+    return conv_net(
+        SHAPE, 10, channels=(4,), activation=activation, dtype=dtype,
+        head=Head(m=96, features=16, activation=activation, **head),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+NETWORK = build()
+
+#: Wide enough for exact rows.
+WIDE = conv_net(SHAPE, 10, channels=(4,), head=Head(m=256, features=32), dtype=torch.float64)
+_RAMP = torch.linspace(0.0, 0.9, 8).square()
+IMAGES = torch.stack([_RAMP.expand(1, 8, 8), _RAMP.flip(0)[:, None].expand(1, 8, 8)]) + 0.1 * uniform(
+    (2, *SHAPE), 5, "test", device="cpu", dtype=torch.float32
+)
+
+
+def off(network: ImageNetwork, found: FeatureEstimate, images: torch.Tensor = IMAGES) -> np.ndarray:
+    """``1 - cos^2`` of each feature found to its own: that of the best assignment."""
+    with torch.no_grad():
+        truth = network.features(images.to(network.dtype)).double()
+    unit, own = (torch.nn.functional.normalize(z.double(), dim=1) for z in (truth, found.features))
+    left = 1 - (own @ unit.T).square().numpy()
+    rows, columns = linear_sum_assignment(left)
+    return np.asarray(left[rows, columns])
+
+
+def seen_of(defense: Defense, network: ImageNetwork = NETWORK, **given: object) -> ImageObservation:
+    return observe_images(defense, network, IMAGES.to(network.dtype), LABELS, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "defense",
+    [
+        NoDefense(),
+        GradientPruning(0.5),
+        GradientPruning(0.7),
+        SecureAggregation(2),
+        GradientClipping(0.5, per_sample=True),
+        Dropout(0.5, per_sample=False),
+        Clamping(0.05),
+    ],
+    ids=str,
+)
+def test_least_squares_are_exact_without_noise(defense: Defense) -> None:
+    """To rounding of float32, as predicted, and each with the label of its picture."""
+    given = {"groups": (0, 1)} if isinstance(defense, SecureAggregation) else {}
+    seen = seen_of(defense, scope="layer", **given)
+    found = estimate_features(seen, "likelihood", labels=LABELS)
+    assert off(NETWORK, found).max() < 1e-8 and float(found.error.max()) < 1e-6
+    assert found.trusted and found.sized and not found.warnings
+    assert found.classes is not None and found.classes.tolist() == LABELS.tolist()
+    with torch.no_grad():  # in the order of the labels, with their lengths
+        torch.testing.assert_close(found.features.float(), NETWORK.features(IMAGES), rtol=1e-3, atol=1e-4)
+
+
+def test_wrong_labels_are_not_believed() -> None:
+    found = estimate_features(seen_of(NoDefense()), "likelihood", labels=torch.tensor([0, 1]))
+    assert not found.trusted and "not believed" in found.warnings[0] and found.error.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("activation", ["gelu", "tanh"])
+def test_any_activation_serves(activation: str) -> None:
+    network = build(activation, torch.float64, bias=False)
+    seen = seen_of(NoDefense(), network)
+    found = estimate_features(seen, "best", labels=LABELS)
+    assert found.source == "likelihood" and off(network, found).max() < 1e-12
+    with pytest.raises(ValueError, match="ReLU"):
+        estimate_features(seen, "rows")
+
+
+@pytest.mark.parametrize(
+    ("defense", "relative"),
+    [
+        (GradientNoise(0.3), True),
+        (DPSGD(1.0, 0.01, per_sample=True), False),
+    ],
+    ids=str,
+)
+def test_the_error_that_is_predicted_is_that_which_is_made(defense: Defense, relative: bool) -> None:
+    """Sums over 8 draws of the noise (seeds 0 to 7) and two features: 16 sums of 15 squares, of which the mean has a
+    standard deviation of .12 (a few of the 15 weigh most); within a factor of 1.45. Half or twice the noise would be a
+    factor of 4. At most one of the 16 exceeds its limit, two standard deviations above."""
+    made, told, beyond = [], [], 0
+    for seed in range(8):
+        found = estimate_features(
+            seen_of(defense, relative=relative, scope="layer", seed=seed), "likelihood", labels=LABELS
+        )
+        assert found.trusted, seed
+        made.append(off(NETWORK, found).sum())
+        told.append(float(found.error.sum()))
+        beyond += int((off(NETWORK, found) > found.limit.numpy()).sum())
+    assert beyond <= 1
+    ratio = np.sum(made) / np.sum(told)
+    assert 1 / 1.45 < ratio < 1.45, ratio
+    assert 1e-4 < np.mean(told) < 0.5
+
+
+def test_more_noise_than_is_public_is_not_believed() -> None:
+    loud = seen_of(GradientNoise(0.1), relative=True)
+    sigma = loud.defense.sigma  # type: ignore[attr-defined]
+    quiet = ImageObservation(loud.gradients, NETWORK, 2, GradientNoise(sigma / 2), loud.scope)
+    assert estimate_features(loud, "likelihood", labels=LABELS).trusted
+    assert not estimate_features(quiet, "likelihood", labels=LABELS).trusted
+
+
+def test_rounded_entries_have_the_error_of_uniform_noise() -> None:
+    """Over four steps: 8 sums of 15 squares, with a standard deviation of .2 together; within a factor of 2."""
+    made, told = [], []
+    for step in (0.002, 0.0025, 0.003, 0.004):
+        found = estimate_features(seen_of(DeterministicRounding(step)), "likelihood", labels=LABELS)
+        made.append(off(NETWORK, found).sum() / step**2)
+        told.append(float(found.error.sum()) / step**2)
+    assert 0.5 < np.sum(made) / np.sum(told) < 2, (made, told)
+
+
+def test_the_head_is_a_network_of_its_own() -> None:
+    """On features it makes the gradients that the whole makes on pictures, under a mask and clipping by layers too."""
+    network = build(dtype=torch.float64)
+    images = IMAGES.double()
+    with torch.no_grad():
+        features = network.features(images)[:, :, None, None]
+    for defense in (NoDefense(), GradientClipping(0.2, per_sample=True), Dropout(0.5, per_sample=False)):
+        head = head_observation(observe_images(defense, network, images, LABELS, scope="layer"))
+        assert head.network.names == tuple(f"module.head.{n}" for n in
+            ("hidden.weight", "hidden.bias", "output.weight", "output.bias"))  # fmt: skip
+        made = model_of(head).client(features, LABELS)
+        for one, other in zip(made, head.gradients, strict=True):
+            torch.testing.assert_close(one.detach(), other, rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(head.network.features(features), features.flatten(1))
+
+
+def test_the_best_source_is_the_first_that_is_believed() -> None:
+    """The likelihood where it explains the gradient, rows where it is told wrong labels; where neither is, both reasons are
+    told."""
+    assert estimate_features(seen_of(NoDefense(), WIDE), labels=LABELS).source == "likelihood"
+    wrong = estimate_features(seen_of(NoDefense(), WIDE), labels=torch.tensor([0, 1]))
+    assert wrong.source == "rows" and wrong.classes is not None and set(wrong.classes.tolist()) == {3, 7}
+    with pytest.raises(ReconstructionError, match=r"likelihood: .*law.*rows: "):
+        estimate_features(seen_of(SignCompression()), labels=LABELS)
+
+
+def test_rows_predict_rounding() -> None:
+    found = estimate_features(seen_of(NoDefense(), WIDE), "rows")
+    assert found.classes is not None and sorted(found.classes.tolist()) == LABELS.tolist()
+    assert off(WIDE, found).max() < 1e-14 and 0 < float(found.error.max()) < 1e-20
+    coarse = WIDE.to("cpu", torch.float32)  # rounding of single precision predicts more
+    assert float(estimate_features(seen_of(NoDefense(), coarse), "rows").error.min()) > 1e-15
+
+
+def test_components_predict_nothing() -> None:
+    found = estimate_features(seen_of(NoDefense()), "cocktail")
+    assert (
+        torch.isnan(found.error).all()
+        and found.limit.tolist() == [1, 1]
+        and not found.trusted
+        and "predicts" in found.warnings[0]
+    )
+    assert found.features.shape == (2, 16) and found.classes is None
+
+
+@pytest.mark.parametrize(
+    ("defense", "scope", "reason"),
+    [
+        (GradientClipping(0.1), "global", "norm of all layers"),
+        (LocalAggregation(3, 1.0), "global", "local steps"),
+        (GradientPruning(0.99), "layer", "entries are left|determine"),
+        (SignCompression(), "global", "law"),
+        (StochasticRounding(0.02), "global", "law"),
+    ],
+)
+def test_what_the_layers_alone_do_not_tell_is_refused(defense: Defense, scope: str, reason: str) -> None:
+    with pytest.raises(ReconstructionError, match=reason):
+        estimate_features(seen_of(defense, scope=scope), "likelihood", labels=LABELS)
+
+
+def test_bad_input_is_named() -> None:
+    seen = seen_of(NoDefense())
+    with pytest.raises(ValueError, match="source must be one of"):
+        estimate_features(seen, "magic")
+    with pytest.raises(ValueError, match="y must be B = 2"):
+        estimate_features(seen, "likelihood", labels=torch.tensor([1]))
+    with pytest.raises(TypeError, match="observation"):
+        estimate_features(NETWORK, "rows")  # type: ignore[arg-type]
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    bare = ImageNetwork.of(module, SHAPE)
+    with pytest.raises(ValueError, match="attacked layer"):
+        estimate_features(seen_of(NoDefense(), bare), "rows")
+    assert set(SOURCES) == {"rows", "likelihood", "cocktail", "best"}
