@@ -88,7 +88,8 @@ def likely_features(
     if entries <= unknowns:
         raise _failure(f"{entries} entries are left for {unknowns} unknowns")
     fit = _Fit(model, law, labels, entries - unknowns)
-    effort = Effort(_STEPS, _PRECISION, near=0.0, rounding=0.5 * fit.dof)
+    # what rounding leaves is not worth a step; of noise the least that is left counts
+    effort = Effort(_STEPS, _PRECISION, near=0.0, rounding=0.0 if law.noisy else 0.5 * fit.dof)
     best: _Place | None = None
     made = 0
     for start in _starts(observation, seed, starts):
