@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from test_cli import run
+from test_datasets import idx_bytes, mnist_arrays, write_cifar, write_mnist
 
 from attack.image.matching import ImageMatching
+from attack.image.picture_set import cifar10_set, mnist_set
 from attack.networks.image.network import ImageNetwork
 from bounds import NoDefense
 from verify.images import catalogue
@@ -111,6 +113,35 @@ def test_embedded_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     assert code == 2 and "rate must not be given" in err
 
 
+@pytest.mark.parametrize("data", ["mnist", "cifar10"])
+def test_pictures_of_files(data: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pictures = idx_bytes(2051, mnist_arrays(height=28, width=28)[0])
+    files = (write_cifar(tmp_path),) if data == "cifar10" else write_mnist(tmp_path, images=pictures)
+    names = ("--path", "--labels-path")[: len(files)]
+    options = [part for name, file in zip(names, files, strict=True) for part in (name, str(file))]
+    short = f"--B 1 --iterations 2 --starts 1 --out {tmp_path}".split(" ")
+    asked = ("attack", "image", "--data", data, *short)
+    code, out, err = run(capsys, *asked, *options, "--json")
+    assert code == 0, err
+    told, found = json.loads(out), np.load(tmp_path / f"inversion-{data}-B1.npz")
+    assert len(told["errors"]["psnr"]) == 1
+    private = (cifar10_set if data == "cifar10" else mnist_set)(*files)
+    assert found["images"].shape == (1, *private.shape)
+    assert run(capsys, *asked)[0] == 2
+    code, _, err = run(capsys, *asked, *options[:-2])
+    assert code == 2 and f"{options[-2].removeprefix('--')} must be given for data {data}" in err
+
+
+def test_files_that_belong_to_no_data_are_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = str(write_cifar(tmp_path))
+    code, _, err = run(capsys, "attack", "image", "--data", "digits-8", "--path", file)
+    assert code == 2 and "path must not be given for data digits-8" in err
+    code, _, err = run(capsys, "attack", "image", "--data", "mnist", "--path", file, "--labels-path", file)
+    assert code == 2 and "magic number" in err
+    code, _, err = run(capsys, "attack", "image", "--path", file, "--module", "a:b")
+    assert code == 2 and "without data" in err
+
+
 def test_the_tables_from_the_command_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +167,7 @@ def test_the_tables_from_the_command_line(
     for file in tmp_path.glob("*.png"):
         file.unlink()
     code, _, err = run(capsys, "figures", "--from", str(tmp_path))
-    assert code == 0 and sorted(p.name for p in tmp_path.glob("images-*.png")) == drawn and len(drawn) == 2, (
+    assert code == 0 and sorted(p.name for p in tmp_path.glob("images-*.png")) == drawn and len(drawn) == 4, (
         err
     )
     code, _, _ = run(capsys, "export", str(tmp_path))

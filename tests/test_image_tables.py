@@ -88,10 +88,10 @@ def test_trials_differ_and_points_share_their_pictures(records: list[ImageRecord
 
 def test_tuning_takes_the_best_on_pictures_that_are_not_reported() -> None:
     """A step of 1e-6 leaves the start as it is: any other is better."""
-    tuning = Tuning("tuned", tv=(0.0,), step=(1e-6, 0.1), iterations=40)
+    tuning = Tuning("tuned", tv=(0.0,), step=(1e-5, 1.0), iterations=40)
     table = ImageTable("tuned", "tuned", (point(GradientNoise(0.01)),), trials=1, tuning=tuning)
     candidates = table.candidates
-    assert candidates is not None and [p.attack.step for p in candidates.points] == [1e-6, 0.1]
+    assert candidates is not None and [p.attack.step for p in candidates.points] == [1e-5 * 0.1, 0.1]
     tried = [run_image_trial(p, 0, 0) for p in candidates.points]
     (chosen,) = table.tuned(tried).points
     assert chosen.attack == replace(MATCHING, tv=0.0, step=0.1) and chosen.part == "reported"

@@ -137,6 +137,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "judge",
         "experiments",
         "images",
+        "utility",
         "draw",
         "premises unexplained",
         "assessed",

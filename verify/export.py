@@ -22,6 +22,7 @@ from verify.measure.record import Record
 from verify.measure.saved import Saved
 from verify.origin import DISTRIBUTION
 from verify.studies.kept import load_trials
+from verify.utility.record import read_training_records
 
 if TYPE_CHECKING:
     import pandas
@@ -61,10 +62,13 @@ def export_csv(source: Path, out: Path) -> list[Path]:
 
 def tables_of(saved: Saved) -> dict[str, Sequence[Row]]:
     """The rows of ``export_csv`` by the name of what they are of. ``RecordError`` for what cannot be read."""
-    tables: dict[str, Sequence[Row]] = {path.stem: to_rows(read_records(path)) for path in saved.records}
+    tables: dict[str, Sequence[Row]] = {
+        path.stem: to_rows(read_records(path)) for path in (*saved.records, *saved.theories)
+    }
     tables |= {path.stem: list(_study(path)) for path in saved.studies}
     tables |= {path.stem: list(_pictures(path)) for path in saved.pictures}
-    return tables | {path.stem: list(_images(path)) for path in saved.tables}
+    tables |= {path.stem: list(_images(path)) for path in saved.tables}
+    return tables | {path.stem: list(_trainings(path)) for path in saved.utilities}
 
 
 def write_tables(tables: Mapping[str, Sequence[Row]], out: Path) -> list[Path]:
@@ -149,6 +153,20 @@ def _images(path: Path) -> Iterator[Row]:
                 "reason": record.reason,
                 **_under(record.conditions),
             }
+
+
+def _trainings(path: Path) -> Iterator[Row]:
+    for record in read_training_records(path):
+        yield {
+            **flat(dict(record.point)),
+            "trial": record.trial,
+            "seed": record.seed,
+            "status": "failed" if record.failed else "ok",
+            "accuracy": record.accuracy,
+            "loss": record.loss,
+            "reason": record.reason,
+            **_under(record.conditions),
+        }
 
 
 def _texts(words: Sequence[str]) -> str:

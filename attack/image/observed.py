@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -16,7 +17,9 @@ from attack.networks.image.network import ImageNetwork
 from attack.registry import channel_of
 from bounds import (
     DPSGD,
+    Clamping,
     Defense,
+    DeterministicRounding,
     Dropout,
     GradientClipping,
     GradientNoise,
@@ -25,6 +28,7 @@ from bounds import (
     NoDefense,
     NoisyPruning,
     SecureAggregation,
+    StochasticRounding,
     checks,
 )
 
@@ -37,6 +41,18 @@ OF_SAMPLES = (NoDefense, Dropout, LocalAggregation, SecureAggregation)
 #: Defenses that remove the smallest entries, and those that send a multiple of the gradient (of each sample's, or of all).
 PRUNED = (GradientPruning, NoisyPruning)
 CLIPPED = (GradientClipping, DPSGD)
+
+
+#: The parameter of a defense that is in the unit of entries, and so may be told in their root mean square.
+SIZED: Mapping[type[Defense], str] = MappingProxyType(
+    {
+        GradientNoise: "sigma",
+        NoisyPruning: "sigma",
+        StochasticRounding: "step",
+        DeterministicRounding: "step",
+        Clamping: "limit",
+    }
+)
 
 
 def repeats(defense: Defense) -> int:
@@ -105,8 +121,8 @@ def observe_images(
 
     groups (B,): over clients or local batches, for the defenses that aggregate. scope: whether the defense acts on all
     entries together or on every parameter for itself (a threshold, a norm; masks of units are the same for all). relative:
-    the ``sigma`` of ``GradientNoise`` is in units of the root mean square of the clean gradient's entries. The same seed
-    gives the same observation. Raises ``ValueError`` or ``TypeError`` on bad input.
+    the parameter of ``SIZED`` (noise, a step, a limit) is in units of the root mean square of the clean gradient's entries.
+    The same seed gives the same observation. Raises ``ValueError`` or ``TypeError`` on bad input.
     """
     checks.instance("defense", defense, Defense, "GradientNoise(sigma=1.0)")
     checks.instance("network", network, ImageNetwork)
@@ -125,10 +141,15 @@ def observe_images(
 
 
 def _absolute(defense: Defense, client: AutogradClient) -> Defense:
-    if not isinstance(defense, GradientNoise):
-        raise ValueError(f"relative must be False for a defense other than GradientNoise; got {defense!r}")
+    name = SIZED.get(type(defense))
+    if name is None:
+        known = ", ".join(family.__name__ for family in SIZED)
+        raise ValueError(f"relative must be False for a defense other than {known}; got {defense!r}")
     clean = client.gradient().double()
-    return GradientNoise(defense.sigma * float(torch.linalg.vector_norm(clean)) / math.sqrt(clean.numel()))
+    unit = float(torch.linalg.vector_norm(clean)) / math.sqrt(clean.numel())
+    change: Any = dataclasses.replace
+    found: Defense = change(defense, **{name: getattr(defense, name) * unit})
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,18 +27,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Peer:
-    """A public implementation: where its attack lies in a checkout, its weight of total variation and whether it keeps the
-    best iterate (else the last), and how it is called: of its imported file, an observation without a defense, classes (B,),
-    the start (B, C, H, W), normalised, and iterations, to normalised pictures (B, C, H, W)."""
+    """A public implementation. file: of its attack, in a checkout; tv, keep: its weight of total variation and which iterate
+    it keeps; grey: whether its total variation takes pictures of one channel; stand_ins: modules that are left empty, with
+    the names that are imported from each; call: of the imported file, an observation without a defense, classes (B,), the
+    start (B, C, H, W), normalised, and iterations, to normalised pictures (B, C, H, W)."""
 
     name: str
     file: str
     tv: float
     keep: str
-    grey: bool  #: whether its total variation takes pictures of one channel
-    stand_ins: Mapping[
-        str, tuple[str, ...]
-    ]  #: modules that are left empty, with the names that are imported from each
+    grey: bool
+    stand_ins: Mapping[str, tuple[str, ...]]
     call: Callable[[ModuleType, ImageObservation, torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 

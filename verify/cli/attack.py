@@ -24,7 +24,9 @@ from verify.cli.options import (
     AnyBatch,
     Batch,
     Device,
+    ImagesFile,
     Json,
+    LabelsFile,
     Moments,
     Out,
     Parameters,
@@ -60,10 +62,6 @@ BUILT_IN, FROM_FILES = ("digits", "patches"), ("mnist", "cifar10")
 
 
 Images = Annotated[str, typer.Option(help=f"One of {', '.join((*BUILT_IN, *FROM_FILES))}.")]
-ImagesFile = Annotated[
-    Path | None, typer.Option(help="File with the images (mnist: idx images; cifar10: binary batch).")
-]
-LabelsFile = Annotated[Path | None, typer.Option(help="MNIST: the idx labels.")]
 DefenseOption = Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Keep the mean of the pictures (nearly parallel features).")]
 MaxCosine = Annotated[float, typer.Option(help="Skip a picture closer than this to a chosen one.")]

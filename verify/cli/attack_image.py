@@ -16,7 +16,9 @@ from verify.cli.options import (
     NAMES,
     Batch,
     Device,
+    ImagesFile,
     Json,
+    LabelsFile,
     Out,
     Parameters,
     Seed,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from attack.image.inversion import ImageAttack, Inversion
     from attack.image.observed import ImageObservation
+    from attack.image.picture_set import PictureSet
 
 Rival = Annotated[
     str, typer.Option(help="Name of the attack, as in the tables of `verify image`: cosine, squared, ...")
@@ -45,7 +48,14 @@ def _own(text: str) -> Any:
 
 
 def image(
-    data: Annotated[str, typer.Option(help="An embedded set of pictures, such as patches-16-grey.")] = "",
+    data: Annotated[
+        str,
+        typer.Option(
+            help="An embedded set of pictures, such as patches-16-grey, or mnist or cifar10, of files."
+        ),
+    ] = "",
+    path: ImagesFile = None,
+    labels_path: LabelsFile = None,
     B: Batch = 2,
     rival: Rival = "cosine",
     defense: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = "none",
@@ -94,7 +104,7 @@ def image(
     as_json: Json = False,
     parameters: Parameters | None = None,
 ) -> None:
-    """Reconstruct pictures from the gradient of a whole network: of an embedded set (--data), which tells errors too, or a
+    """Reconstruct pictures from the gradient of a whole network: of a set of pictures (--data), which tells errors too, or a
     gradient of your own (--module, --gradient, --shape), which is checked against the module first.
 
     Exit code: 0, 1 if the attack has no result, 2 for bad input."""
@@ -111,8 +121,13 @@ def image(
     if data:
         if labels is not None:
             raise ValueError(f"labels must not be given with data, whose labels --told tells; got {labels}")
-        posed = _embedded(data, B, spec, scope=scope, relative=relative, seed=seed, place=place, told=told)
+        posed = _embedded(
+            data, B, spec, pictures=_of_files(data, path, labels_path), scope=scope, relative=relative, seed=seed,
+            place=place, told=told,
+        )  # fmt: skip
     else:
+        if path is not None or labels_path is not None:
+            raise ValueError("path and labels-path belong to data mnist and cifar10; got them without data")
         missing = [name for name in own if name not in given]
         if missing:
             raise ValueError(f"{missing[0]} must be given with {given[0]}")
@@ -152,10 +167,34 @@ def _attack(rival: str, options: dict[str, Any]) -> ImageAttack:
     return with_options(attack, **given) if given else attack
 
 
+def _of_files(data: str, path: Path | None, labels_path: Path | None) -> PictureSet | None:
+    """The set of pictures that files hold; None for an embedded one. ``ValueError`` for files too many or too few, and for
+    such as are not of that data."""
+    from attack.image.picture_set import cifar10_set, mnist_set
+
+    given = {"path": path, "labels-path": labels_path}
+    needed = {"mnist": ("path", "labels-path"), "cifar10": ("path",)}.get(data, ())
+    for name, value in given.items():
+        if (value is not None) != (name in needed):
+            raise ValueError(f"{name} must {'' if name in needed else 'not '}be given for data {data}")
+    if path is None:
+        return None
+    return cifar10_set(path) if labels_path is None else mnist_set(path, labels_path)
+
+
 def _embedded(
-    data: str, B: int, defense: Any, *, scope: str, relative: bool, seed: int, place: str, told: bool
+    data: str,
+    B: int,
+    defense: Any,
+    *,
+    pictures: PictureSet | None,
+    scope: str,
+    relative: bool,
+    seed: int,
+    place: str,
+    told: bool,
 ) -> _Posed:
-    """The batch, network and gradient that a trial of the tables has."""
+    """The batch, network and gradient that a trial of the tables has, or would have of these pictures."""
     from verify.images.catalogue import CONV
     from verify.images.point import ImagePoint
     from verify.images.rivals import RIVALS
@@ -164,7 +203,7 @@ def _embedded(
     point = ImagePoint(
         data, B, CONV, defense, "", next(iter(RIVALS.values())), scope=scope, relative=relative
     )
-    private, labels, observation = observed(point, seed, place)
+    private, labels, observation = observed(point, seed, place, pictures)
     return _Posed(observation, labels if told else None, private, (), f"inversion-{data}-B{B}")
 
 

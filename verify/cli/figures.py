@@ -54,6 +54,8 @@ def figures(
         _redraw_study(path, target, format)
     for path in saved.tables:
         _redraw_table(path, target, format)
+    for path in saved.utilities:
+        _redraw_utility(path, target, format)
     results: list[Result] = []
     records: list[Record] = []
     from verify.cli.report import judge_and_draw, report
@@ -78,6 +80,13 @@ def _redraw_pictures(path: Path, target: Path, suffix: str) -> None:
 
 def _redraw_table(path: Path, target: Path, suffix: str) -> None:
     from verify.cli.images import redraw
+
+    if why := redraw(path, target, suffix):
+        _tell(path, why)
+
+
+def _redraw_utility(path: Path, target: Path, suffix: str) -> None:
+    from verify.cli.utility import redraw
 
     if why := redraw(path, target, suffix):
         _tell(path, why)

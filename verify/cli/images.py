@@ -17,6 +17,7 @@ from verify.images.record import ImageRecord, read_image_records
 from verify.images.run import ImageTable, by_point, run_table
 from verify.images.summary import correlation, described, heading, rows, scope_words
 from verify.measure.progress import Progress
+from verify.utility.catalogue import COMPARISONS
 
 
 def verify_images(
@@ -124,8 +125,9 @@ def redraw(path: Path, out: Path, suffix: str) -> str:
     """The grids of saved records again, with the choices of the tuning that lies beside them; why not, where not."""
     known = {form.file: form for table in TABLES.values() for form in table.forms}
     candidates = [form.candidates for form in known.values()]
-    if path.name in {c.file for c in candidates if c is not None}:
-        return ""  # of tuning nothing is drawn
+    compared = {one.file for each in COMPARISONS for one in each.tables}
+    if path.name in compared or path.name in {c.file for c in candidates if c is not None}:
+        return ""  # of tuning nothing is drawn, and what belongs to a comparison is drawn with it
     table = known.get(path.name)
     if table is None:
         return "no table of that name, not redrawn"

@@ -23,6 +23,12 @@ FORMATS = ("png", "pdf", "svg")
 Parameters: TypeAlias = Mapping[str, float | bool | str | None]
 
 
+ImagesFile = Annotated[
+    Path | None, typer.Option(help="File with the images (mnist: idx images; cifar10: binary batch).")
+]
+LabelsFile = Annotated[Path | None, typer.Option(help="MNIST: the idx labels.")]
+
+
 def count(text: Any) -> int:
     """The whole number that an option gives: "100000" or "1e5". ``typer.BadParameter`` for anything else."""
     try:

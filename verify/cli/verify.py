@@ -70,8 +70,9 @@ def verify(
     defense: Annotated[
         str,
         typer.Argument(
-            metavar="DEFENSE|all|image",
-            help=f"all, image (attacks on pictures), or one of {', '.join(NAMES)}.",
+            metavar="DEFENSE|all|image|utility",
+            help="all, image (attacks on pictures), utility (defenses at equal loss of accuracy), "
+            f"or one of {', '.join(NAMES)}.",
         ),
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Smaller widths and few trials.")] = False,
@@ -128,8 +129,9 @@ def verify(
     }  # fmt: skip
     given = {name: value for name, value in own.items() if value is not None}
     only = only or []
-    if defense == "image":
-        _images(
+    if defense in ("image", "utility"):
+        _pictures(
+            defense,
             given,
             attack,
             only,
@@ -167,18 +169,29 @@ def verify(
         raise typer.Exit(1)
 
 
-def _images(
-    given: Mapping[str, Any], attack: list[str] | None, only: Sequence[str], how: Mapping[str, Any]
+def _pictures(
+    what: str,
+    given: Mapping[str, Any],
+    attack: list[str] | None,
+    only: Sequence[str],
+    how: Mapping[str, Any],
 ) -> None:
-    """The tables of attacks on pictures. ``ValueError`` for options that these have no use for."""
-    if given or attack:
-        told = spelled(next(iter(given), "attack"))
-        raise ValueError(f"image is measured as its tables say: {told} must not be given with it")
+    """The tables of attacks on pictures, or defenses at equal utility. ``ValueError`` for options that these have no use
+    for."""
+    if given or attack or (only and what == "utility"):
+        told = spelled(next(iter(given), "attack" if attack else "only"))
+        raise ValueError(f"{what} is measured as its tables say: {told} must not be given with it")
     from verify.cli.images import verify_images
+    from verify.cli.utility import verify_utility
 
     checks.integer("jobs", how["jobs"], 1)
+    if how["trials"] is not None:
+        checks.integer("trials", how["trials"], 1)
     new_directory("out", how["out"])
-    verify_images(only=only, **how)
+    if what == "utility":
+        verify_utility(**how)
+    else:
+        verify_images(only=only, **how)
 
 
 def _measured(

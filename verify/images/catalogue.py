@@ -77,7 +77,7 @@ def _grey(B: int) -> ImageTable:
         f"grey-{B}",
         f"rivals on {B} grey patches of photographs, 16 x 16, labels told",
         points,
-        trials=8 if B == 2 else 4,
+        trials=6 if B == 2 else 4,
         seed=5,
         claims=("C16",),
         notes=_NOTES,
@@ -95,7 +95,7 @@ def _colour(B: int) -> ImageTable:
         seed=6,
         claims=("C16",),
         notes=_NOTES,
-        tuning=Tuning("colour", tv=(1e-3, 1e-2)),
+        tuning=Tuning("colour"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from attack.image.cocktail_party import CocktailParty
@@ -12,18 +13,19 @@ from attack.image.inversion import ImageAttack
 from attack.image.matching import ImageMatching
 from bounds import DPSGD, Defense, Dropout, GradientPruning, LocalAggregation, NoDefense
 
-#: Of every search.
-ITERATIONS, STARTS = 300, 3
+#: Of every search. The step is that of pixels, in normalised units.
+ITERATIONS, STARTS, STEP = 300, 3, 0.3
 
-_FEATURES = FeatureInversion(iterations=ITERATIONS, starts=STARTS)
+_SEARCH = ImageMatching(iterations=ITERATIONS, starts=STARTS, step=STEP)
+_FEATURES = FeatureInversion(iterations=ITERATIONS, starts=STARTS, step=STEP)
 
 RIVALS: Mapping[str, ImageAttack] = MappingProxyType(
     {
-        "cosine": ImageMatching(iterations=ITERATIONS, starts=STARTS),
-        "cosine, as seen": ImageMatching(iterations=ITERATIONS, starts=STARTS, informed=False),
-        "cosine, by layer": ImageMatching(iterations=ITERATIONS, starts=STARTS, weights="layer"),
-        "squared": ImageMatching(objective="squared", optimiser="adam", iterations=ITERATIONS, starts=STARTS),
-        "L-BFGS": ImageMatching(objective="squared", optimiser="lbfgs", iterations=ITERATIONS, starts=STARTS),
+        "cosine": _SEARCH,
+        "cosine, as seen": replace(_SEARCH, informed=False),
+        "cosine, by layer": replace(_SEARCH, weights="layer"),
+        "squared": replace(_SEARCH, objective="squared", optimiser="adam"),
+        "L-BFGS": replace(_SEARCH, objective="squared", optimiser="lbfgs"),
         "cocktail party": CocktailParty(method="fastica", pictures=_FEATURES),
         "exact rows": ExactRows(max_starts=200, pictures=_FEATURES),
     }

@@ -24,22 +24,23 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Tuning:
     """What every attack is given the best of, under the same defense, on batches of ``B`` pictures that are not reported:
-    the weight of total variation and the step, with so many iterations of one start (as many as are reported, as a slow
-    choice looks better in fewer), in so many trials. The iterations are those of the search for pictures; an L-BFGS has no
-    step, so a choice of tv only. What finds features first (the cocktail party's components, exact rows) searches outside
-    this count. name: of its records, which tables that differ in the batch size alone share."""
+    the weight of total variation, and the step as a factor of its own, with so many iterations of one start (as many as are
+    reported, as a slow choice looks better in fewer), in so many trials. The iterations are those of the search for
+    pictures; an L-BFGS has no step, so a choice of tv only. What finds features first (the cocktail party's components,
+    exact rows) searches outside this count. name: of its records, which tables that differ in the batch size alone share."""
 
     name: str
-    tv: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
-    step: tuple[float, ...] = (0.1, 0.3)
+    tv: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+    step: tuple[float, ...] = (1.0, 3.0)
     B: int = 2
     iterations: int = 300
     trials: int = 2
 
     def candidates(self, point: ImagePoint) -> tuple[ImagePoint, ...]:
         """The point with every choice. L-BFGS has no use for a step."""
-        steps = self.step if getattr(searched(point.attack), "optimiser", "") != "lbfgs" else (None,)
-        choices = ({"tv": tv} | ({} if step is None else {"step": step}) for tv in self.tv for step in steps)
+        search = searched(point.attack)
+        factors = (1.0,) if search.optimiser == "lbfgs" else self.step
+        choices = ({"tv": tv, "step": factor * search.step} for tv in self.tv for factor in factors)
         return tuple(
             replace(
                 point,

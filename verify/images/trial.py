@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bounds import checks, serial
+from bounds import Defense, checks, serial
 from verify.images.point import PARTS, ImagePoint
 from verify.images.record import ImageRecord, eight_bits
 from verify.measure.conditions import limited, present
@@ -73,19 +73,20 @@ def run_image_trial(
 
 
 def observed(
-    point: ImagePoint, seed: int, device: str | torch.device
+    point: ImagePoint, seed: int, device: str | torch.device, pictures: PictureSet | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, ImageObservation]:
     """The private pictures (B, C, H, W) on the device, their labels (B,), and what the server sees of them: pictures,
-    weights and noise from one seed, whose streams are separate."""
+    weights and noise from one seed, whose streams are separate. Other pictures to choose from, if given, than the point's.
+    """
     from attack.image.observed import observe_images
 
-    pictures = _half(point.data, point.part)
+    pictures = half(point.data, point.part) if pictures is None else pictures
     private = pictures.chosen(point.B, seed)
-    network = point.network.build(pictures, seed, device, others=_half(point.data, _OTHER[point.part]))
+    network = point.network.build(pictures, seed, device, others=half(point.data, _OTHER[point.part]))
     images = private.images.to(network.device, network.dtype)
     seen = observe_images(
         point.defense, network, images, private.labels, seed=seed,
-        groups=_groups(point), scope=point.scope, relative=point.relative,
+        groups=groups_of(point.defense, point.B), scope=point.scope, relative=point.relative,
     )  # fmt: skip
     return images, private.labels, seen
 
@@ -95,7 +96,7 @@ _OTHER = dict(zip(PARTS, reversed(PARTS), strict=True))
 
 
 @lru_cache(maxsize=8)
-def _half(data: str, part: str) -> PictureSet:
+def half(data: str, part: str) -> PictureSet:
     """The pictures of that set that are for this part: two halves that have none in common."""
     from attack.image.picture_set import picture_set
 
@@ -121,10 +122,10 @@ def feature_errors(network: ImageNetwork, images: torch.Tensor, found: torch.Ten
     return tuple((1 - cosine.square()).clamp(0, 1).tolist())
 
 
-def _groups(point: ImagePoint) -> tuple[int, ...] | None:
-    """Which client, or local batch, has each picture, in turn; None where all are together."""
-    defense: Any = point.defense
-    parties = getattr(defense, "clients", 1)
-    if getattr(defense, "batches", "") == "different":
-        parties = defense.steps
-    return tuple(i % parties for i in range(point.B)) if point.B > 1 and parties > 1 else None
+def groups_of(defense: Defense, B: int) -> tuple[int, ...] | None:
+    """Which client, or local batch, has each of B pictures, in turn; None where all are together."""
+    told: Any = defense
+    parties = getattr(told, "clients", 1)
+    if getattr(told, "batches", "") == "different":
+        parties = told.steps
+    return tuple(i % parties for i in range(B)) if B > 1 and parties > 1 else None

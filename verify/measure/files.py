@@ -124,7 +124,7 @@ def record_files(directory: str | Path) -> list[Path]:
     found: dict[str, Path] = {}
     for path in sorted(Path(directory).iterdir()):
         if path.suffix in (".json", ".jsonl") and not path.name.startswith(
-            ("study-", "pictures-", "images-")
+            ("study-", "pictures-", "images-", "utility-")
         ):
             found.setdefault(path.stem, path)
     return [found[name] for name in sorted(found)]

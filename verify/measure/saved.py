@@ -14,14 +14,17 @@ RECORDS = "records"
 
 @dataclass(frozen=True)
 class Saved:
-    """One path for each experiment, set of pictures, study and table of attacks on pictures (``tables``) that is kept, all
-    in ``directory``. Of an experiment and a study it stands for both forms, NAME.json and NAME.jsonl."""
+    """One path for each experiment, set of pictures, study, table of attacks on pictures (``tables``) and comparison at
+    equal utility (``utilities``, its trainings; ``theories``, its attacks on theory's network) that is kept, all in
+    ``directory``. Of an experiment and a study it stands for both forms, NAME.json and NAME.jsonl."""
 
     directory: Path
     records: Sequence[Path]
     pictures: Sequence[Path]
     studies: Sequence[Path]
     tables: Sequence[Path] = ()
+    utilities: Sequence[Path] = ()
+    theories: Sequence[Path] = ()
 
     @staticmethod
     def find(name: str, source: Path) -> Saved:
@@ -34,7 +37,7 @@ class Saved:
         else:
             raise ValueError(f"{name} must be a directory or a file with records; got {source}")
         for saved in found:
-            if saved.records or saved.pictures or saved.studies or saved.tables:
+            if saved.records or saved.pictures or saved.studies or saved.tables or saved.utilities:
                 return saved
         raise ValueError(
             f"{name} must hold records (NAME.json, NAME.jsonl), pictures (pictures-*.json), studies (study-*.json) or "
@@ -50,7 +53,7 @@ class Saved:
 
     def _only(self, path: Path) -> Saved:
         """Of all this the one that ``path`` is a file of."""
-        everything = (self.records, self.pictures, self.studies, self.tables)
+        everything = (self.records, self.pictures, self.studies, self.tables, self.utilities, self.theories)
         kept = ([p for p in found if p.stem == path.stem] for found in everything)
         return Saved(self.directory, *kept)
 
@@ -62,5 +65,11 @@ def _all_in(directory: Path) -> Saved:
         for p in directory.glob("study-*")
         if p.suffix in (".json", ".jsonl") and p.stat().st_size
     }
-    pictures, tables = (sorted(directory.glob(kind)) for kind in ("pictures-*.json", "images-*.jsonl"))
-    return Saved(directory, record_files(directory), pictures, sorted(studies), tables)
+    pictures, tables, utilities = (
+        sorted(directory.glob(kind))
+        for kind in ("pictures-*.json", "images-*.jsonl", "utility-training*.jsonl")
+    )
+    theories = {p.with_suffix(".jsonl") for p in directory.glob("utility-theory*.json*")}
+    return Saved(
+        directory, record_files(directory), pictures, sorted(studies), tables, utilities, sorted(theories)
+    )
