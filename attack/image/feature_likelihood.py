@@ -70,7 +70,7 @@ def likely_features(
     observation: ImageObservation, labels: torch.Tensor, *, seed: int = 2, starts: int = 8
 ) -> LikelyFeatures:
     """The features whose gradient explains what is seen best, of several starts: the first that leaves no more than
-    rounding, or under noise, of which a wrong minimum may leave little more, the best when two have found it.
+    rounding; under noise, of which a wrong minimum may leave little more, the best when two have found it.
 
     labels (B,): of the features. Raises ``ReconstructionError`` where the gradient does not determine the features, or says
     nothing whose law is known here (signs, stochastic rounding), ``ValueError`` without an attacked layer, or for more
