@@ -273,8 +273,8 @@ def test_standings_follow_the_numbers(trainings: list[TrainingRecord]) -> None:
     assert guess("digits-8") == pytest.approx(11.4, abs=0.1)
     ranks = [(s.rank_weak, s.rank_strong) for s in standings(comparison, curves, 5.0)]
     assert ranks == [(2, 1), (1, 2)]  # the weak attack makes signs look the better defense
-    assert np.isnan(agreement(comparison, curves, 5.0))
-    rows = picture_rows(comparison, curves)
+    assert agreement(standings(comparison, curves, 5.0)) is None
+    rows = picture_rows(s for loss in comparison.losses for s in standings(comparison, curves, loss))
     # where every attack is worse than the mean picture nothing is told of the pictures, and all share a rank
     psnr |= {"strong": (30.0, 9.0, 10.0)}
     worse = [
@@ -285,7 +285,7 @@ def test_standings_follow_the_numbers(trainings: list[TrainingRecord]) -> None:
     ]
     tied = standings(comparison, picture_curves(comparison, found, worse, first=True), 5.0)
     assert [(s.by, s.rank_strong) for s in tied] == [("mean picture", 1)] * 2
-    assert len(rows) == 8 and rows[-1]["strength"] == "costs 5.0 at most" and rows[-1]["PSNR weak"] is None
+    assert len(rows) == 8 and rows[-1]["absent"] == "costs 5.0 at most" and rows[-1]["PSNR weak"] is None
 
 
 def _picture_record(point, trial, psnr):  # type: ignore[no-untyped-def]

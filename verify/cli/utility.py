@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bounds.words import how_many
-from verify.cli.tables import print_json, print_wide, say
+from verify.cli.tables import cell, print_json, print_wide, say
 from verify.images.record import ImageRecord, read_image_records
 from verify.images.run import run_table
 from verify.measure.files import read_records, records_path
@@ -28,6 +28,7 @@ from verify.utility.summary import (
     guess,
     picture_curves,
     picture_rows,
+    standings,
     theory_curves,
     theory_rows,
     undefended,
@@ -90,13 +91,13 @@ def report_of(comparison: Comparison, measured: Measured) -> dict[str, Any]:
     pictures = {}
     for first, table in zip((True, False), comparison.tables, strict=False):
         curves = picture_curves(comparison, measured.trainings, measured.pictures[table.name], first=first)
+        found = {loss: standings(comparison, curves, loss) for loss in comparison.losses}
         pictures[table.title] = {
+            "trials": table.trials,
             "failed": sum(curve.failed for curve in curves),
             "PSNR without a defense": undefended(comparison, measured.pictures[table.name], first=first),
-            "rows": picture_rows(comparison, curves),
-            "Kendall's tau of the ranks": {
-                f"{loss:g}": agreement(comparison, curves, loss) for loss in comparison.losses
-            },
+            "rows": picture_rows(s for each in found.values() for s in each),
+            "Kendall's tau of the ranks": {f"{loss:g}": agreement(each) for loss, each in found.items()},
         }
     told = [r.accuracy for r in measured.trainings if r.key == comparison.undefended.key]
     return {
@@ -119,16 +120,29 @@ def tell(report: Mapping[str, Any]) -> None:
     )
     for title, table in report["pictures"].items():
         clean = ", ".join(f"{name} {value:.1f}" for name, value in table["PSNR without a defense"].items())
-        say(f"{title}; PSNR without a defense: {clean}; {table['failed']} trials failed")
-        print_wide(table["rows"])
-        taus = ", ".join(f"{k}: {v:.2f}" for k, v in table["Kendall's tau of the ranks"].items())
-        say(f"agreement of both rankings (Kendall's tau) by points lost: {taus}")
+        tried = f"{how_many(table['trials'], 'trial')}, {table['failed']} failed"
+        say(f"{title}, {tried}; PSNR without a defense: {clean}")
+        _tell_rows(table["rows"])
+        taus = table["Kendall's tau of the ranks"].items()
+        told = ", ".join(f"{loss}: {cell(tau, '.2f')}" for loss, tau in taus)
+        say(f"agreement of both rankings (Kendall's tau) by points lost: {told}")
     if report["theory"]["rows"]:
         say(
             "the same strengths on theory's network of two layers; strengths of sizes are in root mean squares of entries; "
             f"{report['theory']['failed']} trials failed, each counted as a guess (R = 1)"
         )
-        print_wide(report["theory"]["rows"])
+        _tell_rows(report["theory"]["rows"])
+
+
+def _tell_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Those of defenses that cost that at a strength between those measured; of the others why not, in a line for each."""
+    print_wide([{k: v for k, v in row.items() if k != "absent"} for row in rows if not row["absent"]])
+    absent: dict[str, list[str]] = {}
+    for row in rows:
+        if row["absent"]:
+            absent.setdefault(f"{row['defense']} {row['absent']}", []).append(row["points lost"])
+    for words, losses in absent.items():
+        say(f"{words}: not compared at {', '.join(losses)}", 2)
 
 
 def draw(comparison: Comparison, measured: Measured, out: Path, suffix: str) -> None:
@@ -166,6 +180,7 @@ def _draw_pictures(
     B, net = comparison.federation.B, comparison.federation.network.words
     shown = Shown(
         f"{title}: {comparison.federation.data}, B = {B}, {net}; full line: no defense, dotted: the mean picture",
+        [f.name for f in comparison.families],
         "PSNR of the reconstruction (dB), lower protects better",
         comparison.losses,
         nothing,
@@ -179,7 +194,7 @@ def _draw_theory(comparison: Comparison, curves: Sequence[Curve], path: Path) ->
     least = 1e-4  # what is exact is drawn at the foot
     panels = [
         Panel(
-            f"{name.replace('_', ' ')} attack",
+            f"{name.partition('(')[0]} attack",
             [
                 Line(
                     c.family.name,
@@ -191,9 +206,11 @@ def _draw_theory(comparison: Comparison, curves: Sequence[Curve], path: Path) ->
         )
         for name in curves[0].errors
     ]
+    sizes = f"ReLU, B = {comparison.B}, d = {comparison.d}, m = {comparison.m}"
     shown = Shown(
-        f"theory's network at the same strengths: ReLU, B = {comparison.B}, d = {comparison.d}, m = {comparison.m}",
-        f"R, higher protects better (below {least:g}: at {least:g}; a failed trial: 1)",
+        f"theory's network at the same strengths: {sizes}; a failed trial counts as R = 1 (dotted)",
+        [f.name for f in comparison.families],
+        f"R (at {least:g}: that or less), higher protects better",
         comparison.losses,
         GUESS,
         log=True,
@@ -223,7 +240,9 @@ def redraw(path: Path, out: Path, suffix: str) -> str:
         return "no trainings or no attacks beside them, not redrawn"
     numbers = [r.trial for found in pictures.values() for r in found] + [r.trial for r in theory]
     tried = 1 + max(numbers)
-    comparison = replace(comparison, trials=max(tried, comparison.trials))
-    comparison = replace(comparison, theory_trials=max(tried, comparison.theory_trials))
+    most = {
+        name: max(tried, getattr(comparison, name)) for name in ("trials", "learned_trials", "theory_trials")
+    }
+    comparison = replace(comparison, **most)
     draw(comparison, Measured(trainings, pictures, theory), out, suffix)
     return ""

@@ -39,10 +39,12 @@ class Panel:
 
 @dataclass(frozen=True)
 class Shown:
-    """title; error: the vertical axis's name; losses at which defenses are compared; guess: the error of a server that has
-    seen nothing; log: whether errors are on a logarithmic axis."""
+    """title; names: of all defenses, which have the same looks in every figure; error: the vertical axis's name; losses at
+    which defenses are compared; guess: the error of a server that has seen nothing; log: whether errors are on a logarithmic
+    axis."""
 
     title: str
+    names: Sequence[str]
     error: str
     losses: Sequence[float]
     guess: float
@@ -51,12 +53,11 @@ class Shown:
 
 def draw_utility(panels: Sequence[Panel], shown: Shown, path: Path) -> None:
     """The panels side by side on common axes, one legend below them. ``ValueError`` for none, or one without lines."""
-    names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
-    if not names:
-        raise ValueError("panels must hold at least one line; got none")
+    if not panels or not all(panel.lines for panel in panels):
+        raise ValueError("panels must hold at least one line each; got none")
     figure = Figure(figsize=(9.2, 5.4), layout="constrained")
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    looks = {name: _look(k) for k, name in enumerate(names)}
+    looks = {name: _look(k) for k, name in enumerate(shown.names)}
     most = max(loss for panel in panels for line in panel.lines for loss in line.losses)
     for ax, panel in zip(axes, panels, strict=True):
         for line in panel.lines:

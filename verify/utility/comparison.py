@@ -68,9 +68,10 @@ class Rival:
 @dataclass(frozen=True)
 class Comparison:
     """families, each with its members; federation: what is learned under them; losses: of accuracy, in points, at which they
-    are compared; trainings, trials: how many of the training and of each attack, at the first weights; learned: rounds after
-    which the network is attacked as well, without a defense until then, ``learned_trials`` times (None: it is not). d, m: of the network of two layers that theory speaks of, with B
-    orthonormal features; theory_trials: at each strength there.
+    are compared; trainings, trials: how many of the training and of each attack, at the first weights; learned: rounds
+    after which the network is attacked as well, without a defense until then, ``learned_trials`` times (None: it is not).
+    d, m: of the network of two layers that theory speaks of, with B orthonormal features; theory_trials: at each strength
+    there.
 
     Raises ``ValueError`` or ``TypeError`` for values out of range, and for families of one name.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -64,13 +64,14 @@ def picture_curves(
 ) -> list[Curve]:
     """The families by PSNR of every rival, at the first weights or after some rounds; those of which no trial is whole are
     left out."""
-    found = by_point(comparison.table(first=first), records)
+    table = comparison.table(first=first)
+    found = by_point(table, records)
     curves = []
     for family in comparison.families:
         errors, failed = {}, 0
         for rival in comparison.rivals:
             points = [comparison.attacked(family, one, rival, first=first) for one in family.members]
-            errors[rival.name] = _whole(_psnr(points, found, comparison.trials))
+            errors[rival.name] = _whole(_psnr(points, found, table.trials))
             failed += sum(r.failed for p in points for r in found.get(p, ()))
         losses = losses_of(comparison, family, trainings)
         if len(losses) and all(len(values) for values in errors.values()):
@@ -81,9 +82,10 @@ def picture_curves(
 
 def undefended(comparison: Comparison, records: Sequence[ImageRecord], *, first: bool) -> dict[str, float]:
     """Mean PSNR of every rival without a defense."""
-    found = by_point(comparison.table(first=first), records)
+    table = comparison.table(first=first)
+    found = by_point(table, records)
     points = {r.name: comparison.attacked(None, NoDefense(), r, first=first) for r in comparison.rivals}
-    told = {name: _whole(_psnr([p], found, comparison.trials)) for name, p in points.items()}
+    told = {name: _whole(_psnr([p], found, table.trials)) for name, p in points.items()}
     return {name: float(values.mean()) for name, values in told.items() if len(values)}
 
 
@@ -181,35 +183,34 @@ def _rank(value: float, among: Sequence[float]) -> int:
     return 1 + sum(other < value for other in among)
 
 
-def picture_rows(comparison: Comparison, curves: Sequence[Curve]) -> list[dict[str, Any]]:
-    """A row for each loss and family."""
-    rows: list[dict[str, Any]] = []
-    for loss in comparison.losses:
-        for s in standings(comparison, curves, loss):
-            rows.append(
-                {
-                    "points lost": f"{loss:g}",
-                    "defense": s.family.name,
-                    "strength": _strength(s.family, s.match),
-                    "PSNR weak": words(s.weak),
-                    "PSNR strongest": words(s.strong),
-                    "strongest": s.by or None,
-                    "rank weak": s.rank_weak,
-                    "rank strongest": s.rank_strong,
-                }
-            )
-    return rows
+def picture_rows(found: Iterable[Standing]) -> list[dict[str, Any]]:
+    """A row for each standing."""
+    return [
+        {
+            "points lost": f"{s.loss:g}",
+            "defense": s.family.name,
+            "strength": _strength(s.family, s.match),
+            "PSNR weak": words(s.weak),
+            "PSNR strongest": words(s.strong),
+            "strongest": s.by or None,
+            "rank weak": s.rank_weak,
+            "rank strongest": s.rank_strong,
+            "absent": s.match.why,
+        }
+        for s in found
+    ]
 
 
-def agreement(comparison: Comparison, curves: Sequence[Curve], loss: float) -> float:
-    """Kendall's tau of the ranks under the weak and under the strongest attack; nan below three families."""
+def agreement(found: Iterable[Standing]) -> float | None:
+    """Kendall's tau of the ranks under the weak and under the strongest attack at one loss; None below three families, or
+    where all share a rank."""
     import scipy
 
-    there = [s for s in standings(comparison, curves, loss) if s.rank_weak is not None]
-    if len(there) < 3:
-        return math.nan
-    ranks = ([s.rank_weak for s in there], [s.rank_strong for s in there])
-    return float(scipy.stats.kendalltau(*ranks).statistic)
+    ranks = [(s.rank_weak, s.rank_strong) for s in found if s.rank_weak is not None]
+    if len(ranks) < 3:
+        return None
+    tau = float(scipy.stats.kendalltau(*zip(*ranks, strict=True)).statistic)
+    return tau if math.isfinite(tau) else None
 
 
 def theory_rows(comparison: Comparison, curves: Sequence[Curve]) -> list[dict[str, Any]]:
@@ -231,6 +232,7 @@ def theory_rows(comparison: Comparison, curves: Sequence[Curve]) -> list[dict[st
                     **{f"R {name}": words(match.errors.get(name), 3) for name in curve.errors},
                     "LIMIT": limit,
                     "LOWER": lower,
+                    "absent": match.why,
                 }
             )
     return rows
@@ -262,8 +264,8 @@ def words(value: Estimate | None, digits: int = 1) -> str | None:
     return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 
 
-def _strength(family: Family, match: Match) -> str:
+def _strength(family: Family, match: Match) -> str | None:
     if match.position is None:
-        return match.why
+        return None
     unit = f" {family.unit}" if family.unit else ""
     return f"{family.strength_at(match.position.value):.3g}{unit}"
