@@ -64,6 +64,8 @@ class Misfit:
     the power of the noise, or ``1 - sqrt(1 - c/P)`` ("cosine"), c that across the gradient: c is sigma^2 times chi^2 of n,
     or n - 1, and spreads by ``sqrt(2/n)`` of itself. The least value of a search of p variables is lower by p/n, so that
     one which stopped at the mean itself would, in half of all draws, go on into the noise or never get there.
+    Where entries are pruned after noise, all noise is counted, not that of the kept ones: floor and level are above what
+    is there.
     """
 
     model: Model
