@@ -95,7 +95,7 @@ def _colour(B: int) -> ImageTable:
         seed=6,
         claims=("C16",),
         notes=_NOTES,
-        tuning=Tuning("colour"),
+        tuning=Tuning("colour", tv=(1e-3, 1e-2)),
     )
 
 

@@ -15,12 +15,12 @@ from attack.image.matching import ImageMatching
 from attack.image.presets import DECODER, UNET
 from bounds import DPSGD, Defense, Dropout, GradientPruning, LocalAggregation, NoDefense
 
-#: Of every search. The step is that of pixels, in normalised units; networks that make pictures have their own.
-ITERATIONS, STARTS, STEP = 300, 3, 0.3
+#: Of every search.
+ITERATIONS, STARTS = 300, 3
 
-_SEARCH = ImageMatching(iterations=ITERATIONS, starts=STARTS, step=STEP)
+_SEARCH = ImageMatching(iterations=ITERATIONS, starts=STARTS)
 _UNET, _DECODER = (replace(prior, iterations=ITERATIONS, starts=STARTS) for prior in (UNET, DECODER))
-_FEATURES = FeatureInversion(iterations=ITERATIONS, starts=STARTS, step=STEP)
+_FEATURES = FeatureInversion(iterations=ITERATIONS, starts=STARTS)
 
 RIVALS: Mapping[str, ImageAttack] = MappingProxyType(
     {

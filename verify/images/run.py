@@ -31,7 +31,7 @@ class Tuning:
     name: of its records, which tables that differ in the batch size alone share."""
 
     name: str
-    tv: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+    tv: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
     step: tuple[float, ...] = (1.0, 3.0)
     B: int = 2
     iterations: int = 300
@@ -42,7 +42,8 @@ class Tuning:
         attack: ImageAttack = getattr(point.attack, "matching", point.attack)
         search = searched(attack)
         factors = (1.0,) if search.optimiser == "lbfgs" else self.step
-        choices = ({"tv": tv, "step": factor * search.step} for tv in self.tv for factor in factors)
+        steps = [float(f"{factor * search.step:.6g}") for factor in factors]
+        choices = ({"tv": tv, "step": step} for tv in self.tv for step in steps)
         return tuple(
             replace(
                 point,
