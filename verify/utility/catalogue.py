@@ -78,7 +78,7 @@ def _quick() -> Comparison:
     families = tuple(
         replace(f, members=tuple(f.members[k] for k in kept[f.name])) for f in FAMILIES if f.name in kept
     )
-    weak, strong = RIVALS[:2]
+    weak, strong = RIVALS[0], RIVALS[-1]
     return replace(
         EQUAL_UTILITY,
         name="utility-quick",
