@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from attack.image.exact_features import exact_features
 from attack.image.inversion import invert
 from attack.image.known import model_of
 from attack.image.masks import sample_masks
@@ -18,6 +19,7 @@ from attack.image.picture_set import picture_set
 from attack.networks.image.convnet import conv_net
 from attack.networks.image.head import Head
 from attack.networks.image.network import ImageNetwork
+from attack.reconstruction import ReconstructionError
 from attack.streams import uniform
 from bounds import Dropout
 
@@ -79,6 +81,24 @@ def test_what_does_not_show_masks_is_not_read() -> None:
     assert sample_masks(gradient, 2) is not None
     assert sample_masks(gradient + 1e-3 * np.abs(gradient).max() * noise, 2) is None
     assert sample_masks(np.zeros((10, 5)), 2) is None and sample_masks(gradient[:3], 4) is None
+
+
+@pytest.mark.parametrize(("p", "B"), [(0.5, 1), (0.5, 3), (0.2, 2)])
+def test_features_follow_from_the_units_that_are_left(p: float, B: int) -> None:
+    """Exactly, in single precision, with their lengths and labels. The controls: of another p they fit nothing, and a
+    sample that keeps fewer units than there are features is not told."""
+    net = conv_net(SHAPE, 10, channels=(8, 8), head=Head(m=M, features=24))
+    images, labels = batch(B, 1), torch.tensor([7, 2, 5][:B])
+    seen = observe_images(Dropout(p), net, images, labels, seed=4)
+    found = exact_features(seen)
+    truth = net.features(images)[labels.argsort()].detach().numpy()
+    off = np.linalg.norm(found.features - truth, axis=1) / np.linalg.norm(truth, axis=1)
+    assert off.max() < 1e-3 and off.max() < found.error and found.sized and found.exact
+    assert found.classes is not None and found.classes.tolist() == sorted(labels.tolist())
+    with pytest.raises(ReconstructionError, match="unexplained"):
+        exact_features(dataclasses.replace(seen, defense=Dropout(p + 0.2)))
+    with pytest.raises(ReconstructionError, match="too few for 24 features"):
+        exact_features(observe_images(Dropout(0.95), net, images[:1], labels[:1]))
 
 
 def test_the_server_that_has_read_them_fits_at_the_truth() -> None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from attack.image.head_gradient import HeadGradient, head_gradient, is_relu, parameter
+from attack.image.head_gradient import HeadGradient, head_gradient, is_relu, parameter, sent
+from attack.image.masks import sample_masks
 from attack.image.observed import CLIPPED, ImageObservation
 from attack.reconstruction import Diagnostics, ReconstructionError
 from attack.rows.outputs import OutputsGradient
 from attack.rows.outputs_recovery import UNKNOWN, OutputsRecovery, recover_outputs
-from bounds import LocalAggregation
+from bounds import Dropout, LocalAggregation
 from bounds.losses import LOSSES
 
 #: Roundings that the sums behind an entry of the gradient add up to.
@@ -20,6 +21,9 @@ _SUMS = 4.0
 
 #: Defenses under which a gradient is a multiple of that of the loss, or the sum of several steps': no loss explains it.
 _SCALED = (*CLIPPED, LocalAggregation)
+
+#: Share of the units' values that features may leave unexplained: rounding over how far slopes are apart.
+_LEFT = 1e-2
 
 #: The loss of an ``ImageNetwork``, a sum over samples, by its name in ``bounds.losses``.
 _LOSSES = {"cross-entropy": "cross-entropy-sum", "squared": "half-mse-sum"}
@@ -42,10 +46,10 @@ def exact_features(observation: ImageObservation, *, seed: int = 2, max_starts: 
     """The features of an observation, by the sparsity of ReLU's gradient: SPEAR's idea (Dimitrov et al. 2024) as
     ``attack.rows.outputs`` has it, with any weights, biases and number of outputs.
 
-    Of a pruned gradient the rows that are known after completion are used, under
-    dropout of one mask those that are left. Raises ``ReconstructionError`` where nothing
-    explains the rows (noise, more features than dimensions, dropout of each sample for itself), ``ValueError`` where the
-    hidden units are not ReLU of the attacked layer.
+    Of a pruned gradient the rows that are known after completion are used, under dropout of one mask those that are left.
+    Dropout of each sample for itself tells the samples' units (``attack.image.masks``), and features solve linear
+    equations. Raises ``ReconstructionError`` where nothing explains the rows (noise, more features than dimensions, too few
+    units left to a sample), ``ValueError`` where the hidden units are not ReLU of the attacked layer.
     """
     network, B = observation.network, observation.batch_size
     if not is_relu(network):
@@ -53,6 +57,12 @@ def exact_features(observation: ImageObservation, *, seed: int = 2, max_starts: 
             f"network must apply ReLU, and nothing else, between {network.attacked!r} and {network.output!r} for exact "
             f"features"
         )
+    if (
+        isinstance(observation.defense, Dropout)
+        and observation.defense.per_sample
+        and observation.defense.p > 0
+    ):
+        return _of_masks(observation, observation.defense.p)
     seen = head_gradient(observation)
     whole = seen.left is None and bool(seen.sure.all())
     if seen.left is not None and not seen.filled:
@@ -72,6 +82,33 @@ def exact_features(observation: ImageObservation, *, seed: int = 2, max_starts: 
         True,
         Diagnostics("ok", (), starts=found.starts, method=found.method, exact=True),
     )
+
+
+def _of_masks(observation: ImageObservation, p: float) -> ExactFeatures:
+    """From ``W z + b = (1 - p) a`` in the units that dropout has left to a sample, whose values a the output layer's
+    gradient tells."""
+    network, layer = observation.network, observation.network.output
+    W, b = (parameter(network, network.attacked_layer, kind) for kind in ("weight", "bias"))
+    assert W is not None  # a linear layer has weights
+    output = observation.gradient(f"{layer}.weight").double().cpu().numpy()
+    found = sample_masks(output, observation.batch_size, sent(observation, f"{layer}.bias"))
+    if found is None or found.values is None:
+        raise _failure("the output layer's gradient does not show which sample has which units")
+    features, errors = [], []
+    for kept, values in zip(found.kept, found.values, strict=True):
+        rows, wanted = W[kept], (1 - p) * values[kept] - (0.0 if b is None else b[kept])
+        z, _, rank, spread = np.linalg.lstsq(rows, wanted, rcond=None)
+        if rank < network.d:
+            raise _failure(f"dropout leaves a sample {len(rows)} units, too few for {network.d} features")
+        left = float(np.linalg.norm(rows @ z - wanted))
+        errors.append(
+            max(left, found.rounding * float(np.abs(values).max())) / float(spread[-1] * np.linalg.norm(z))
+        )
+        if left > _LEFT * float(np.linalg.norm(wanted)):
+            raise _failure(f"the features found leave {left:.2g} of the hidden units unexplained")
+        features.append(z)
+    told = Diagnostics("ok", (), method="masks", exact=True)
+    return ExactFeatures(np.stack(features), True, found.classes, max(errors), True, told)
 
 
 def _given(observation: ImageObservation, seen: HeadGradient, *, whole: bool) -> OutputsGradient:

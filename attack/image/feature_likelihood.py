@@ -9,7 +9,7 @@ predicts of its own error. Any differentiable activation, any weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -69,7 +69,8 @@ class _Law:
 def likely_features(
     observation: ImageObservation, labels: torch.Tensor, *, seed: int = 2, starts: int = 8
 ) -> LikelyFeatures:
-    """The features whose gradient explains what is seen best, of several starts, the first that leaves no more than noise.
+    """The features whose gradient explains what is seen best, of several starts: the first that leaves no more than
+    rounding; under noise, of which a wrong minimum may leave little more, the best when two have found it.
 
     labels (B,): of the features. Raises ``ReconstructionError`` where the gradient does not determine the features, or says
     nothing whose law is known here (signs, stochastic rounding), ``ValueError`` without an attacked layer, or for more
@@ -88,19 +89,26 @@ def likely_features(
     if entries <= unknowns:
         raise _failure(f"{entries} entries are left for {unknowns} unknowns")
     fit = _Fit(model, law, labels, entries - unknowns)
-    effort = Effort(_STEPS, _PRECISION, near=0.0, rounding=0.5 * fit.dof)
+    # what rounding leaves is not worth a step; of noise the least that is left counts
+    effort = Effort(_STEPS, _PRECISION, near=0.0, rounding=0.0 if law.noisy else 0.5 * fit.dof)
     best: _Place | None = None
-    made = 0
+    losses: list[float] = []
     for start in _starts(observation, seed, starts):
         place = descended(_Place(fit, start), effort, factored)
-        made += 1
+        losses.append(place.loss)
         if best is None or place.loss < best.loss:
             best = place
-        if best.believed:
+        if best.believed and (not law.noisy or _agreeing(losses, unknowns)):
             break
     assert best is not None  # there is a start
     error, limit = best.errors()
-    return LikelyFeatures(best.features, error, limit, best.misfit, made, best.believed)
+    return LikelyFeatures(best.features, error, limit, best.misfit, len(losses), best.believed)
+
+
+def _agreeing(losses: Sequence[float], unknowns: int) -> bool:
+    """Whether two are as near to the least as chance is: the truth's is above it by half of chi^2 of all unknowns."""
+    least = sorted(losses)[:2]
+    return len(least) == 2 and least[1] - least[0] <= math.sqrt(unknowns / 2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,7 +52,7 @@ def head_gradient(observation: ImageObservation, *, rank: int | None = None) -> 
     network = observation.network
     layers = (network.attacked_layer, network.output)
     weight, output_weight = (_numbers(observation.gradient(f"{layer}.weight")) for layer in layers)
-    bias, output_bias = (_sent(observation, f"{layer}.bias") for layer in layers)
+    bias, output_bias = (sent(observation, f"{layer}.bias") for layer in layers)
     sure: np.ndarray = np.ones(len(weight), dtype=bool)
     left, filled = None, False
     if isinstance(observation.defense, GradientPruning) and observation.defense.ratio > 0:
@@ -111,7 +111,8 @@ def _numbers(values: torch.Tensor) -> np.ndarray:
     return np.asarray(values.detach().double().cpu().numpy())
 
 
-def _sent(observation: ImageObservation, name: str) -> np.ndarray | None:
+def sent(observation: ImageObservation, name: str) -> np.ndarray | None:
+    """The gradient of a parameter as numbers, None where none is sent."""
     return _numbers(observation.gradient(name)) if name in observation.network.names else None
 
 

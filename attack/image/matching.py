@@ -40,7 +40,7 @@ class ImageMatching(ImageAttack):
     "constant", "milestones" (times .1 after 3/8, 5/8 and 7/8 of the iterations) or "cosine" (to zero); warmup: iterations in
     which the step grows to its full size. iterations: of each of ``starts`` starts. keep: the "best" iterate, by the whole
     objective; the "last"; or "floor": the first whose misfit, without tv, is at most what noise makes of it at the truth
-    (``Misfit.floor``; Morozov's discrepancy principle), where the descent ends, and the best where none is or there is no
+    (``Misfit.level``; Morozov's discrepancy principle), where the descent ends, and the best where none is or there is no
     noise. Of the starts that got there, or else of all, the one whose objective is least.
 
     picture: how pictures are written as variables: "pixels", or what an untrained network makes of noise, of which the

@@ -22,6 +22,9 @@ Term = Callable[[torch.Tensor], torch.Tensor]
 
 WEIGHTS = ("global", "layer")
 
+#: Standard deviations above its mean that what noise makes of the misfit at the truth is, in one of twenty draws.
+_RARE = 1.645
+
 
 def _inner(u: torch.Tensor, t: torch.Tensor) -> float:
     """``u . t``, summed in pairs: ``torch.dot`` loses digits in float32 that the last steps of a search need (50 dB where
@@ -54,7 +57,13 @@ class Misfit:
 
     kind: a key of ``OBJECTIVES``. weights: "global" (one distance over all entries) or "layer" (the mean over parameters of
     the distance of each; with noise each weighs as the share of its energy that is not noise, and one of nothing but zeros
-    or noise not at all). floor: the value that noise makes at the truth, in the mean.
+    or noise not at all). floor: the value that noise makes at the truth, in the mean. level: what it exceeds there in one
+    of twenty draws; 0 without noise, and where noise could be all that is seen.
+
+    Of n entries that have the power P together with their noise of sigma, the value at the truth is ``c/P`` ("squared"), c
+    the power of the noise, or ``1 - sqrt(1 - c/P)`` ("cosine"), c that across the gradient: c is sigma^2 times chi^2 of n,
+    or n - 1, and spreads by ``sqrt(2/n)`` of itself. The least value of a search of p variables is lower by p/n, so that
+    one which stopped at the mean itself would, in half of all draws, go on into the noise or never get there.
     """
 
     model: Model
@@ -63,6 +72,7 @@ class Misfit:
     shares: tuple[float, ...]
     powers: tuple[float, ...]
     floor: float
+    level: float
 
     @staticmethod
     def of(model: Model, seen: torch.Tensor, sizes: tuple[int, ...], *, kind: str, weights: str) -> Misfit:
@@ -75,15 +85,17 @@ class Misfit:
             signal = [float(p > 0) for p in powers]
         total = sum(signal)
         shares = tuple(s / total for s in signal)
-        floors = (_FLOORS[kind](min(1.0, s / p)) if p else 0.0 for s, p in zip(noise, powers, strict=True))
-        return Misfit(
-            model, kind, parts, shares, powers, sum(w * f for w, f in zip(shares, floors, strict=True))
-        )
 
-    @property
-    def level(self) -> float:
-        """The floor, where noise makes one and leaves something to be seen above it; else 0."""
-        return self.floor if self.floor < 1 else 0.0
+        def floors(more: float) -> list[float]:
+            """Of each part, with noise of more power by so many standard deviations."""
+            return [
+                w * _FLOORS[kind](min(1.0, (1 + more * math.sqrt(2 / n)) * s / p)) if p else 0.0
+                for n, w, s, p in zip(parts, shares, noise, powers, strict=True)
+            ]
+
+        floor, spread = sum(floors(0.0)), math.dist(floors(1.0), floors(0.0))
+        level = floor + _RARE * spread
+        return Misfit(model, kind, parts, shares, powers, floor, level if level < 1 else 0.0)
 
     def __call__(self, guess: torch.Tensor) -> tuple[float, torch.Tensor]:
         entries, distance = self.model.entries, OBJECTIVES[self.kind]

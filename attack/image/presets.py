@@ -1,7 +1,7 @@
-"""Published gradient matching, as settings of ``ImageMatching``.
+"""Published gradient matching, as settings of ``ImageMatching``, and what untrained networks need of it.
 
-They match a gradient as it is seen (``informed=False``), as published; ``dataclasses.replace(..., informed=True)`` gives
-each of them what the server knows of a defense. Total variation is ours everywhere: anisotropic, mean absolute differences.
+Published ones match a gradient as it is seen (``informed=False``); ``dataclasses.replace(..., informed=True)`` gives each of
+them what the server knows of a defense. Total variation is ours everywhere: anisotropic, mean absolute differences.
 """
 
 from __future__ import annotations
@@ -49,7 +49,13 @@ SEE_THROUGH = ImageMatching(
     informed=False,
 )
 
-#: By name.
+#: Ours, for pictures that an untrained U-Net or deep decoder makes. On two grey patches of 16 x 16, in 150 iterations, Adam on
+#: slopes was better than on their signs, and a step of .03 as good as .1 and better than .01; in 300, of 0, .01, .03 and .1
+#: this tv was the best for the U-Net, but for .2 dB, undefended, pruned and with noise: without any it learns the noise.
+UNET = ImageMatching(picture="unet", tv=0.01, optimiser="adam", step=0.03, schedule="cosine")
+DECODER = replace(UNET, picture="decoder")
+
+#: Published ones by name.
 PRESETS: Mapping[str, ImageMatching] = MappingProxyType(
     {
         "dlg": DLG,

@@ -67,8 +67,10 @@ def _statistics(observation: ImageObservation) -> tuple[torch.Tensor, torch.Tens
     import torch
 
     net = observation.network
-    like = {"dtype": net.dtype, "device": net.device}
-    mean, std = (torch.tensor(values, **like).expand(net.shape[0]).clone() for values in (net.mean, net.std))
+    mean, std = (
+        torch.tensor(values, dtype=net.dtype, device=net.device).expand(net.shape[0]).clone()
+        for values in (net.mean, net.std)
+    )
     return mean, std
 
 

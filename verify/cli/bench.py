@@ -39,7 +39,7 @@ def bench(
     if peer:
         if large:
             raise ValueError("large must not be given with peer, which has its own sizes")
-        results = measure.against_peers(peer, **({} if iterations is None else {"iterations": iterations}))
+        results = measure.against_peers(peer, 300 if iterations is None else iterations)
     elif iterations is not None:
         raise ValueError(f"iterations must be given with peer only; got {iterations}")
     else:

@@ -17,8 +17,8 @@ class DeepDecoder(nn.Module):
     """B of them side by side, for pictures of ``shape`` (C, H, W): ``depth`` layers of a 1 x 1 convolution of ``channels``,
     bilinear upsampling to twice the sides, ReLU and a norm of each channel over its map, one more that upsamples nothing,
     and one to colours. inputs: the noise that it takes, ``channels`` coarse maps for each picture. depth: None for as many
-    as leave a map of 4 to 7 pixels a side. It has ``(depth + 1) channels (channels + 2) + C (channels + 1)`` weights for
-    each picture; channels: None for as many as make these no more than C H W.
+    as leave a map of 4 to 7 pixels a side, and one at least. channels: None for as many as leave the weights of a picture,
+    ``(depth + 1) channels (channels + 2) + C (channels + 1)``, no more than its C H W pixels.
 
     Raises ``ValueError`` or ``TypeError`` on bad input.
     """

@@ -1,7 +1,7 @@
 """Pictures that untrained networks make of fixed noise; the weights of these are the variables of a search.
 
-Each picture has a network of its own: one for all of a batch is no faster, and was worse by 10 dB and more where pictures
-were fitted directly. All are one module, with one group of its convolutions for each picture.
+Each picture has a network of its own: one for all of a batch is no faster, and was worse by 7 to 15 dB in the mean where
+pictures were fitted directly. All are one module, with one group of its convolutions for each picture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from attack.networks.image.network import ImageNetwork
 from attack.streams import normal
 from bounds import checks
 
-#: The shortest side that a picture, and the coarsest map that is made of it without a word on depth, may have.
+#: The shortest side that a picture may have, and the coarsest map without a word on depth, if its sides are twice that.
 SHORTEST = 4
 
 
@@ -28,8 +28,9 @@ class Generated:
     """B pictures as a module makes them: from noise of shape (1, *inputs) to logits of pixels (1, B C, H, W), by nothing but
     its parameters, whose values it need not have (it may be on torch's device "meta").
 
-    A search starts from weights of variance 2 over their inputs, norms that change nothing, biases of zero. seed: of the
-    noise, which is the same for every start, as pictures are a function of the variables alone.
+    A search starts from weights of variance 2 over their number of inputs, norms that change nothing, biases of zero; the
+    variables are one for each parameter, in the module's order, and any number. seed: of the noise, which is the same for
+    every start, as pictures are a function of the variables alone.
     """
 
     network: ImageNetwork
@@ -67,7 +68,8 @@ class Generated:
 
 
 def halved(sides: tuple[int, int], depth: int | None) -> tuple[tuple[int, int], ...]:
-    """(H, W) and what is left of it after each of ``depth`` halvings, rounded up; None: as many as leave ``SHORTEST``.
+    """(H, W) and what is left of it after each of ``depth`` halvings, rounded up; None: as many as leave ``SHORTEST``,
+    and one at least.
 
     Raises ``ValueError`` for sides below that, and for so many that less than 2 would be left.
     """
@@ -75,6 +77,6 @@ def halved(sides: tuple[int, int], depth: int | None) -> tuple[tuple[int, int], 
         raise ValueError(f"shape must have sides of at least {SHORTEST} for a generator; got {sides}")
     most = math.ceil(math.log2(min(sides))) - 1
     if depth is None:
-        depth = int(math.log2(min(sides) / SHORTEST))
+        depth = max(1, int(math.log2(min(sides) / SHORTEST)))
     checks.integer("depth", depth, 0, most, f"that leaves sides of 2 of {sides}")
     return tuple((-(-sides[0] // 2**k), -(-sides[1] // 2**k)) for k in range(depth + 1))

@@ -17,7 +17,7 @@ class UNet(nn.Module):
     """B of them side by side, for pictures of ``shape`` (C, H, W), smaller than the published one: at each of ``depth``
     levels one convolution of 3 x 3 and stride 2 down, ``_SKIP`` channels across, bilinear upsampling and one convolution of
     3 x 3 up; each is normed over its map, channel by channel. inputs: the noise that it takes, ``channels`` maps for each
-    picture. depth: None for as many levels as leave a map of 4 to 7 pixels a side.
+    picture. depth: None for as many levels as leave a map of 4 to 7 pixels a side, and one at least.
 
     Raises ``ValueError`` or ``TypeError`` on bad input.
     """
