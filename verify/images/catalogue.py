@@ -25,8 +25,8 @@ from verify.images.run import ImageTable, Tuning, with_options
 CONV = NetworkSpec(kind="conv", width=16, m=256, features=64)
 RESNET = NetworkSpec(kind="resnet", width=64, m=512, features=None)
 
-#: Where a search takes long: what is matched in two ways, with and without what is known, and features alone.
-_COLOUR_RIVALS = ("cosine", "cosine, as seen", "L-BFGS", "exact rows")
+#: Where a search takes long: pixels with and without what is known, a prior with and without features, features alone.
+_COLOUR_RIVALS = ("cosine", "cosine, as seen", "decoder", "integrated, decoder", "exact rows")
 
 #: Defense, and whether its noise is in units of the gradient's entries. DP-SGD clips every sample in every layer to 1 and
 #: adds a hundredth of that to every entry.

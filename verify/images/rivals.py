@@ -9,14 +9,17 @@ from types import MappingProxyType
 from attack.image.cocktail_party import CocktailParty
 from attack.image.exact_rows import ExactRows
 from attack.image.feature_inversion import FeatureInversion
+from attack.image.integrated import Integrated
 from attack.image.inversion import ImageAttack
 from attack.image.matching import ImageMatching
+from attack.image.presets import DECODER, UNET
 from bounds import DPSGD, Defense, Dropout, GradientPruning, LocalAggregation, NoDefense
 
-#: Of every search. The step is that of pixels, in normalised units.
+#: Of every search. The step is that of pixels, in normalised units; networks that make pictures have their own.
 ITERATIONS, STARTS, STEP = 300, 3, 0.3
 
 _SEARCH = ImageMatching(iterations=ITERATIONS, starts=STARTS, step=STEP)
+_UNET, _DECODER = (replace(prior, iterations=ITERATIONS, starts=STARTS) for prior in (UNET, DECODER))
 _FEATURES = FeatureInversion(iterations=ITERATIONS, starts=STARTS, step=STEP)
 
 RIVALS: Mapping[str, ImageAttack] = MappingProxyType(
@@ -26,6 +29,11 @@ RIVALS: Mapping[str, ImageAttack] = MappingProxyType(
         "cosine, by layer": replace(_SEARCH, weights="layer"),
         "squared": replace(_SEARCH, objective="squared", optimiser="adam"),
         "L-BFGS": replace(_SEARCH, objective="squared", optimiser="lbfgs"),
+        "U-Net": _UNET,
+        "decoder": _DECODER,
+        "integrated": Integrated(matching=_SEARCH),
+        "integrated, U-Net": Integrated(matching=_UNET),
+        "integrated, decoder": Integrated(matching=_DECODER),
         "cocktail party": CocktailParty(method="fastica", pictures=_FEATURES),
         "exact rows": ExactRows(max_starts=200, pictures=_FEATURES),
     }

@@ -27,7 +27,8 @@ class Tuning:
     the weight of total variation, and the step as a factor of its own, with so many iterations of one start (as many as are
     reported, as a slow choice looks better in fewer), in so many trials. The iterations are those of the search for
     pictures; an L-BFGS has no step, so a choice of tv only. What finds features first (the cocktail party's components,
-    exact rows) searches outside this count. name: of its records, which tables that differ in the batch size alone share."""
+    exact rows) searches outside this count. Gradient matching that also has features gets what is best without them.
+    name: of its records, which tables that differ in the batch size alone share."""
 
     name: str
     tv: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
@@ -37,8 +38,9 @@ class Tuning:
     trials: int = 2
 
     def candidates(self, point: ImagePoint) -> tuple[ImagePoint, ...]:
-        """The point with every choice. L-BFGS has no use for a step."""
-        search = searched(point.attack)
+        """The point with every choice, the same for rivals that search alike. L-BFGS has no use for a step."""
+        attack: ImageAttack = getattr(point.attack, "matching", point.attack)
+        search = searched(attack)
         factors = (1.0,) if search.optimiser == "lbfgs" else self.step
         choices = ({"tv": tv, "step": factor * search.step} for tv in self.tv for factor in factors)
         return tuple(
@@ -46,7 +48,8 @@ class Tuning:
                 point,
                 B=self.B,
                 part="tuning",
-                attack=with_options(point.attack, iterations=self.iterations, starts=1, **choice),
+                rival="",
+                attack=with_options(attack, iterations=self.iterations, starts=1, **choice),
             )
             for choice in choices
         )

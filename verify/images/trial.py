@@ -76,13 +76,16 @@ def observed(
     point: ImagePoint, seed: int, device: str | torch.device, pictures: PictureSet | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, ImageObservation]:
     """The private pictures (B, C, H, W) on the device, their labels (B,), and what the server sees of them: pictures,
-    weights and noise from one seed, whose streams are separate. Other pictures to choose from, if given, than the point's.
+    weights and noise from one seed, whose streams are separate. Other pictures to choose from, if given, than the point's,
+    on which the network is trained too if it is.
     """
     from attack.image.observed import observe_images
 
-    pictures = half(point.data, point.part) if pictures is None else pictures
+    others = pictures
+    if pictures is None:
+        pictures, others = half(point.data, point.part), half(point.data, _OTHER[point.part])
     private = pictures.chosen(point.B, seed)
-    network = point.network.build(pictures, seed, device, others=half(point.data, _OTHER[point.part]))
+    network = point.network.build(pictures, seed, device, others=others)
     images = private.images.to(network.device, network.dtype)
     seen = observe_images(
         point.defense, network, images, private.labels, seed=seed,
