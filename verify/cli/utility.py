@@ -12,7 +12,7 @@ import numpy as np
 from bounds.words import how_many
 from verify.cli.tables import cell, print_json, print_wide, say
 from verify.images.record import ImageRecord, read_image_records
-from verify.images.run import run_table
+from verify.images.run import by_point, run_table
 from verify.measure.files import read_records, records_path
 from verify.measure.progress import Progress
 from verify.measure.record import Record
@@ -244,5 +244,7 @@ def redraw(path: Path, out: Path, suffix: str) -> str:
         name: max(tried, getattr(comparison, name)) for name in ("trials", "learned_trials", "theory_trials")
     }
     comparison = replace(comparison, **most)
+    if not any(by_point(table, pictures[table.name]) for table in comparison.tables):
+        return "no trials of its points beside it, not redrawn"
     draw(comparison, Measured(trainings, pictures, theory), out, suffix)
     return ""

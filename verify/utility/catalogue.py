@@ -73,26 +73,26 @@ EQUAL_UTILITY = Comparison(
 
 
 def _quick() -> Comparison:
-    """Three families at three strengths, one training of 40 rounds, one trial of 60 iterations, small sizes of theory."""
+    """Three families at three strengths, one training of 40 rounds, one trial of 40 iterations, small sizes of theory."""
     kept = {"noise": (0, 2, 3), "pruning": (0, 1, 3), "dropout": (0, 1, 3)}
     families = tuple(
         replace(f, members=tuple(f.members[k] for k in kept[f.name])) for f in FAMILIES if f.name in kept
     )
-    weak, strong = RIVALS[:2]
+    weak, strong = RIVALS[0], RIVALS[-1]
     return replace(
         EQUAL_UTILITY,
         name="utility-quick",
         families=families,
         federation=replace(EQUAL_UTILITY.federation, rounds=40),
         rivals=(
-            replace(weak, attack=with_options(weak.attack, iterations=60)),
-            replace(strong, attack=with_options(strong.attack, iterations=60, starts=1)),
+            replace(weak, attack=with_options(weak.attack, iterations=40)),
+            replace(strong, attack=with_options(strong.attack, iterations=40, starts=1)),
         ),
-        losses=(5.0, 10.0),
+        losses=(5.0,),
         trainings=1,
         trials=1,
         learned=None,
-        d=20,
+        d=12,
         m=1_000,
         theory_trials=1,
     )

@@ -166,7 +166,7 @@ def standings(comparison: Comparison, curves: Sequence[Curve], loss: float) -> l
         if match.position is None:
             found.append(Standing(curve.family, loss, match))
             continue
-        told = dict(match.errors) | {MEAN_PICTURE: Estimate(least, least, least, 1.0)}
+        told = dict(match.errors) | {MEAN_PICTURE: Estimate(least, math.nan, math.nan, 1.0)}
         best = max(told, key=lambda name: told[name].value)  # the weak one may be it
         found.append(Standing(curve.family, loss, match, told[weak], told[best], best))
     by_weak = [s.weak.value for s in found if s.weak is not None]
