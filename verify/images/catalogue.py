@@ -17,6 +17,7 @@ from bounds import (
     NoDefense,
     SecureAggregation,
 )
+from verify.images.ablations import ablations, split
 from verify.images.point import ImagePoint, NetworkSpec
 from verify.images.rivals import ONLY, RIVALS
 from verify.images.run import ImageTable, Tuning, with_options
@@ -118,5 +119,8 @@ def _resnet() -> ImageTable:
 
 
 TABLES: Mapping[str, ImageTable] = MappingProxyType(
-    {table.name: table for table in (_grey(2), _grey(4), _colour(2), _colour(4), _resnet())}
+    {
+        table.name: table
+        for table in (_grey(2), _grey(4), _colour(2), _colour(4), _resnet(), ablations(CONV), split(CONV))
+    }
 )
