@@ -78,7 +78,7 @@ def _grey(B: int) -> ImageTable:
         f"grey-{B}",
         f"rivals on {B} grey patches of photographs, 16 x 16, labels told",
         points,
-        trials=6 if B == 2 else 4,
+        trials=4,
         seed=5,
         claims=("C16",),
         notes=_NOTES,

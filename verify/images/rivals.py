@@ -13,7 +13,16 @@ from attack.image.integrated import Integrated
 from attack.image.inversion import ImageAttack
 from attack.image.matching import ImageMatching
 from attack.image.presets import DECODER, UNET
-from bounds import DPSGD, Defense, Dropout, GradientPruning, LocalAggregation, NoDefense
+from bounds import (
+    DPSGD,
+    Defense,
+    Dropout,
+    GradientNoise,
+    GradientPruning,
+    LocalAggregation,
+    NoDefense,
+    SecureAggregation,
+)
 
 #: Of every search.
 ITERATIONS, STARTS = 300, 3
@@ -39,11 +48,20 @@ RIVALS: Mapping[str, ImageAttack] = MappingProxyType(
     }
 )
 
+#: Under local steps no features are found, and the integrated attack is plain matching.
+_SINGLE = (
+    NoDefense, GradientNoise, GradientPruning, DPSGD, Dropout, SecureAggregation,
+)  # fmt: skip
+
 #: Rivals that are measured under some defenses only: what matches a gradient as it is seen differs from what knows the
-#: defense under these alone, and layers weigh differently where a threshold or noise is theirs.
+#: defense under these alone, layers weigh differently where a threshold or noise is theirs, and of the integrated attack
+#: one prior is enough where it is slow.
 ONLY: Mapping[str, tuple[type[Defense], ...]] = MappingProxyType(
     {
         "cosine, as seen": (GradientPruning, DPSGD, Dropout, LocalAggregation),
         "cosine, by layer": (NoDefense, GradientPruning),
+        "integrated": _SINGLE,
+        "integrated, decoder": _SINGLE,
+        "integrated, U-Net": (NoDefense, GradientNoise, GradientPruning),
     }
 )
