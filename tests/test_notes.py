@@ -86,7 +86,8 @@ def test_a_line_has_verdict_number_figure_command_and_details(name: str) -> None
         return
     assert re.search(r"\d", number)
     assert re.fullmatch(r"\[(figure|table)\]\(figures/[^)]+\)", figure)
-    assert command == "V" or re.fullmatch(r"`reconbound study [\w-]+ --out figures`", command)
+    own = r"`reconbound (study [\w-]+|verify utility|verify image( --only [\w-]+)+) --out figures`"
+    assert command == "V" or re.fullmatch(own, command)
     assert details == f"[{name}](figures/measured.md#{name.lower()})"
 
 
