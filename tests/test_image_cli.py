@@ -174,6 +174,9 @@ def test_the_tables_from_the_command_line(
     assert code == 0 and len((tmp_path / "records" / "csv" / "images-tiny.csv").read_text().splitlines()) == 4
     code, out, _ = run(capsys, *asked, "--quick", "--json")
     assert code == 0 and json.loads(out)[0]["name"] == "tiny-quick"
+    monkeypatch.setattr("verify.cli.images.TABLES", {"tiny": table, "long": replace(table, sample=())})
+    code, _, err = run(capsys, *asked, "--quick", "--only", "long")
+    assert code == 2 and "quick form (tiny)" in err
     for wrong in (("--only", "nothing"), ("--d", "5"), ("--attack", "tensor"), ("--jobs", "0")):
         code, out, err = run(capsys, "verify", "image", *wrong, "--out", str(tmp_path))
         assert code == 2 and wrong[0].strip("-") in err

@@ -179,6 +179,14 @@ def test_every_rival_is_compared_with_the_best_of_its_setting(records: list[Imag
     )[0]["behind"] == "best"
 
 
+def test_plain_matching_is_counted(records: list[ImageRecord]) -> None:
+    """A trial in which the integrated attack says that it had no features."""
+    mine = [r for r in records if r.key == point().key]
+    said = {**mine[0].told, "warnings": ["no feature is believed, so that this is plain matching: noise"]}
+    (row,) = rows({point(): [replace(mine[0], told=said), *mine[1:]]})
+    assert row["plain"] == 1 and rows({point(): mine})[0]["plain"] == 0
+
+
 def test_points_of_another_scope_or_without_a_result_are_told_apart(records: list[ImageRecord]) -> None:
     one = point(GradientPruning(0.5))
     other, third = replace(one, scope="global"), point(GradientNoise(0.1), relative=True)

@@ -37,7 +37,12 @@ def verify_images(
     for name in only:
         checks.choice("only", name, tuple(TABLES))
     chosen = [table for name, table in TABLES.items() if not only or name in only]
-    chosen = [table.quick() for table in chosen if table.sample] if quick else chosen
+    if quick:
+        short = [table for table in chosen if table.sample]
+        if not short:
+            known = ", ".join(name for name, table in TABLES.items() if table.sample)
+            raise ValueError(f"only must name a table that has a quick form ({known}); got {', '.join(only)}")
+        chosen = [table.quick() for table in short]
     reports = []
     before = {t.name: t.candidates for t in chosen}
     costs = {t.name: float((trials or t.trials) * len(t.points)) for t in chosen}

@@ -8,18 +8,16 @@ from types import MappingProxyType
 
 from attack.image.integrated import Integrated
 from attack.image.inversion import ImageAttack
-from attack.image.matching import ImageMatching
-from attack.image.presets import DECODER, UNET
 from bounds import Defense, GradientNoise, GradientPruning, NoDefense
 from verify.images.point import ImagePoint, NetworkSpec
-from verify.images.rivals import ITERATIONS, STARTS
+from verify.images.rivals import SEARCH, WITH_DECODER, WITH_UNET
 from verify.images.run import ImageTable
 
 #: Nothing is tuned here: the weight of total variation is one that was never the worst in the tables that are.
-_PIXELS = ImageMatching(iterations=ITERATIONS, starts=STARTS, tv=1e-2)
-_UNET, _DECODER = (replace(prior, iterations=ITERATIONS, starts=STARTS) for prior in (UNET, DECODER))
+_PIXELS = replace(SEARCH, tv=1e-2)
 _BOTH = Integrated(matching=_PIXELS, plain=0)
 
+#: Without a plain start, which the integrated attack has among its three: here every start has the part that is asked.
 PARTS: Mapping[str, ImageAttack] = MappingProxyType(
     {
         "gradients": _PIXELS,
@@ -29,15 +27,13 @@ PARTS: Mapping[str, ImageAttack] = MappingProxyType(
         "both, fixed weight": replace(_BOTH, weighting="fixed"),
         "both, fixed weight, ten times": replace(_BOTH, weighting="fixed", weight=10 * _BOTH.weight),
         "features, then both": replace(_BOTH, stages="features first"),
-        "gradients, U-Net": _UNET,
-        "gradients, U-Net, no tv": replace(_UNET, tv=0.0),
-        "gradients, decoder": _DECODER,
-        "gradients, decoder, no tv": replace(_DECODER, tv=0.0),
-        "both, decoder": replace(_BOTH, matching=_DECODER),
+        "gradients, U-Net": WITH_UNET,
+        "gradients, U-Net, no tv": replace(WITH_UNET, tv=0.0),
+        "gradients, decoder": WITH_DECODER,
+        "gradients, decoder, no tv": replace(WITH_DECODER, tv=0.0),
+        "both, decoder": replace(_BOTH, matching=WITH_DECODER),
     }
 )
-"""Without a plain start, which the integrated attack has among its three: here every start has the part that is asked."""
-
 DEFENSES: tuple[tuple[Defense, bool], ...] = (
     (NoDefense(), False),
     (GradientNoise(1.0), True),

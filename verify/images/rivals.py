@@ -27,22 +27,22 @@ from bounds import (
 #: Of every search.
 ITERATIONS, STARTS = 300, 3
 
-_SEARCH = ImageMatching(iterations=ITERATIONS, starts=STARTS)
-_UNET, _DECODER = (replace(prior, iterations=ITERATIONS, starts=STARTS) for prior in (UNET, DECODER))
+SEARCH = ImageMatching(iterations=ITERATIONS, starts=STARTS)
+WITH_UNET, WITH_DECODER = (replace(prior, iterations=ITERATIONS, starts=STARTS) for prior in (UNET, DECODER))
 _FEATURES = FeatureInversion(iterations=ITERATIONS, starts=STARTS)
 
 RIVALS: Mapping[str, ImageAttack] = MappingProxyType(
     {
-        "cosine": _SEARCH,
-        "cosine, as seen": replace(_SEARCH, informed=False),
-        "cosine, by layer": replace(_SEARCH, weights="layer"),
-        "squared": replace(_SEARCH, objective="squared", optimiser="adam"),
-        "L-BFGS": replace(_SEARCH, objective="squared", optimiser="lbfgs"),
-        "U-Net": _UNET,
-        "decoder": _DECODER,
-        "integrated": Integrated(matching=_SEARCH),
-        "integrated, U-Net": Integrated(matching=_UNET),
-        "integrated, decoder": Integrated(matching=_DECODER),
+        "cosine": SEARCH,
+        "cosine, as seen": replace(SEARCH, informed=False),
+        "cosine, by layer": replace(SEARCH, weights="layer"),
+        "squared": replace(SEARCH, objective="squared", optimiser="adam"),
+        "L-BFGS": replace(SEARCH, objective="squared", optimiser="lbfgs"),
+        "U-Net": WITH_UNET,
+        "decoder": WITH_DECODER,
+        "integrated": Integrated(matching=SEARCH),
+        "integrated, U-Net": Integrated(matching=WITH_UNET),
+        "integrated, decoder": Integrated(matching=WITH_DECODER),
         "cocktail party": CocktailParty(method="fastica", pictures=_FEATURES),
         "exact rows": ExactRows(max_starts=200, pictures=_FEATURES),
     }

@@ -39,7 +39,7 @@ class Tuning:
 
     def candidates(self, point: ImagePoint) -> tuple[ImagePoint, ...]:
         """The point with every choice, the same for rivals that search alike. L-BFGS has no use for a step."""
-        attack: ImageAttack = getattr(point.attack, "matching", point.attack)
+        attack = searched(point.attack) if _place(point.attack) == "matching" else point.attack
         search = searched(attack)
         factors = (1.0,) if search.optimiser == "lbfgs" else self.step
         steps = [float(f"{factor * search.step:.6g}") for factor in factors]

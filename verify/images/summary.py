@@ -62,8 +62,9 @@ def described(defense: Defense) -> str:
 
 def rows(found: Mapping[ImagePoint, Sequence[ImageRecord]]) -> list[dict[str, object]]:
     """One row for each point: data, B, defense, rival, trials, failures, and each quantity's mean with its half interval;
-    "no result" where every trial failed, as the numbers are those of grey pictures then. behind: how much larger the PSNR of
-    the best rival is in the same setting, paired by trials, "best" of that itself: the largest mean, which of equally good
+    "no result" where every trial failed, as the numbers are those of grey pictures then. plain: trials in which an attack
+    that has features first found none to believe, and was gradient matching alone. behind: how much larger the PSNR of the
+    best rival is in the same setting, paired by trials, "best" of that itself: the largest mean, which of equally good
     rivals chance chooses."""
     table: list[dict[str, object]] = []
     leaders = best_rivals(found)
@@ -78,6 +79,7 @@ def rows(found: Mapping[ImagePoint, Sequence[ImageRecord]]) -> list[dict[str, ob
                 "rival": point.rival,
                 "trials": len(records),
                 "failed": failed,
+                "plain": sum(was_plain(r) for r in records),
                 **{
                     q: words(mean(records, q)) if failed < len(records) else "no result"
                     for q in ("psnr", "ssim", "feature_error")
@@ -86,6 +88,11 @@ def rows(found: Mapping[ImagePoint, Sequence[ImageRecord]]) -> list[dict[str, ob
             }
         )
     return table
+
+
+def was_plain(record: ImageRecord) -> bool:
+    """Whether the integrated attack had no features to believe, and says so."""
+    return any("this is plain matching" in warning for warning in record.told.get("warnings", ()))
 
 
 def best_rivals(found: Mapping[ImagePoint, Sequence[ImageRecord]]) -> dict[str, ImagePoint]:
