@@ -91,7 +91,7 @@ def test_tuning_takes_the_best_on_pictures_that_are_not_reported() -> None:
     tuning = Tuning("tuned", tv=(0.0,), step=(1e-5, 1.0), iterations=40)
     table = ImageTable("tuned", "tuned", (point(GradientNoise(0.01)),), trials=1, tuning=tuning)
     candidates = table.candidates
-    assert candidates is not None and [p.attack.step for p in candidates.points] == [1e-5 * 0.1, 0.1]
+    assert candidates is not None and [p.attack.step for p in candidates.points] == [1e-6, 0.1]
     tried = [run_image_trial(p, 0, 0) for p in candidates.points]
     (chosen,) = table.tuned(tried).points
     assert chosen.attack == replace(MATCHING, tv=0.0, step=0.1) and chosen.part == "reported"
