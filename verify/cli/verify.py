@@ -78,7 +78,9 @@ def verify(
     quick: Annotated[bool, typer.Option("--quick", help="Smaller widths and few trials.")] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Only this experiment and those drawn beside it (may be repeated)."),
+        typer.Option(
+            help="Only this experiment and those drawn beside it, or this table of image (may be repeated)."
+        ),
     ] = None,
     attack: Annotated[
         list[str] | None,
@@ -119,7 +121,8 @@ def verify(
     """Measure DEFENSE, compare it with theory, draw the figures: the experiments of the catalogue, or, as soon as an option
     says something about the setting, that one (several sizes: every combination of them). Interrupted, it resumes when
     called again with the same arguments; finished, it tells again what it found, and judges and draws anew only if records,
-    figures or this program have changed.
+    figures or this program have changed. image (attacks on pictures, table by table) and utility (defenses at equal loss of
+    accuracy) have settings of their own.
 
     Exit code: 0, or 1 if a statement fails, 2 for bad input."""
     checks.choice("format", format, FORMATS)
