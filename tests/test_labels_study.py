@@ -30,8 +30,8 @@ def test_fresh_networks_show_their_labels_and_noise_of_twenty_sizes_hides_them(
 
 @pytest.mark.parametrize(("B", "told"), [(2, 0.19), (8, 0.57), (32, 0.79)])
 def test_without_the_gradient_classes_are_named_evenly(B: int, told: float) -> None:
-    """Against 20,000 draws (seed 0), whose mean share errs by .002 at most (one deviation); drawing the labels that are named
-    is worse by .01 (B = 2) to .12 (B = 8)."""
+    """Against 20,000 draws (seed 0), whose mean share errs by .002 at most (one deviation); drawing the labels that are
+    named is worse by .01 (B = 2) to .12 (B = 8)."""
     draws = np.random.default_rng(0).multinomial(B, [0.1] * 10, size=(2, 20_000))
     named = np.bincount(np.arange(B) % 10, minlength=10)
     share = np.minimum(draws[0], named).sum(axis=1).mean() / B
