@@ -187,6 +187,23 @@ def test_plain_matching_is_counted(records: list[ImageRecord]) -> None:
     assert row["plain"] == 1 and rows({point(): mine})[0]["plain"] == 0
 
 
+def test_grey_pictures_are_not_the_best_rival(records: list[ImageRecord]) -> None:
+    """A rival that failed in every trial is behind, however near grey is; one that failed in one of two may be best; where
+    all failed the nearest is."""
+    own = [r for r in records if r.key == point().key]
+    grey = [replace(r, reason="noise", values={**r.values, "psnr": (50.0, 50.0)}) for r in own]
+    one, other = replace(point(), rival="one"), replace(point(), rival="other")
+
+    def behind(*told: list[ImageRecord]) -> list[object]:
+        return [row["behind"] for row in rows(dict(zip((one, other), told, strict=True)))]
+
+    for told in (behind(grey, own), behind(own, grey)[::-1]):
+        assert told[1] == "best" and str(told[0]).startswith("-")
+    assert behind([grey[0], own[1]], own)[0] == "best"
+    assert behind(own, [grey[0], own[1]])[1] == "best"
+    assert behind([replace(r, reason="noise") for r in own], grey)[1] == "best"
+
+
 def test_points_of_another_scope_or_without_a_result_are_told_apart(records: list[ImageRecord]) -> None:
     one = point(GradientPruning(0.5))
     other, third = replace(one, scope="global"), point(GradientNoise(0.1), relative=True)

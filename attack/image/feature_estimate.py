@@ -1,7 +1,8 @@
 """Features of the attacked layer from its gradient, and the error that theory predicts of each: one entrance to all sources.
 
-The predicted error is not tuned on anything: it follows from rounding (rows) or from Fisher's information (likelihood), and
-says how far a feature is to be believed.
+The predicted error is not tuned on anything: it follows from rounding (rows) or from Fisher's information (likelihood, given
+that the labels are right), and says how far a feature is to be believed. Of features that are nothing but noise, up to one
+of twenty is believed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class FeatureEstimate:
 
     features (k, d_f), k at most B, float64, each up to a factor unless ``sized``. error (k,): predicted mean of
     ``1 - cos^2`` between each and the truth: 1 where the source does not believe itself, nan where it predicts nothing;
-    limit (k,): what it hardly exceeds (likelihood: two standard deviations above the mean), 1 where nothing is predicted.
+    limit (k,): what it hardly exceeds (likelihood: two standard deviations above the mean), 1 where nothing is predicted
+    and where a feature may be noise alone. Both hold for right labels; wrong ones are told by the misfit alone.
     classes (k,): int64, the label of each; None where it is not known. source: a key of ``SOURCES``, never "best".
     """
 

@@ -3,7 +3,8 @@
 The unknowns are the features z_i (B, d_f) alone: given these and the labels, the network from the attacked layer on makes
 its own gradients, which are compared with what is seen of them, each entry by what is known of it (``attack.image.known``).
 With Gaussian noise this is maximum likelihood, and the Cramér-Rao bound, which it reaches where noise is small, is what it
-predicts of its own error. Any differentiable activation, any weights.
+predicts of its own error, given the labels: of wrong ones the misfit tells, which under noise it may not. Any
+differentiable activation, any weights.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ _LARGEST = 2**27
 
 @dataclass(frozen=True, eq=False)
 class LikelyFeatures:
-    """features (B, d_f), in the order of the labels; error (B,): predicted mean of 1 - cos^2; limit (B,): two standard
-    deviations above it; both 1 where what is left is not noise. misfit: mean square of what is left, over that of noise, for
+    """features (B, d_f), in the order of the labels; error (B,): predicted mean of 1 - cos^2 if the labels are right; limit
+    (B,): two standard deviations above it; both 1 where what is left is not noise, and of a feature that may be noise alone
+    (``angles``). misfit: mean square of what is left, over that of noise, for
     each entry that is not made up for by an unknown; starts: that were made; believed: whether what is left is noise."""
 
     features: torch.Tensor
@@ -179,8 +181,8 @@ class _Place:
         return self.misfit <= self.fit.limit
 
     def errors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predicted mean of 1 - cos^2, and two standard deviations above it: by the Cramér-Rao covariance across each
-        feature, over its squared length, times what is left where that is more than rounding should leave."""
+        """Predicted mean of 1 - cos^2, and two standard deviations above it, see ``angles``: by the Cramér-Rao covariance at
+        this place, times what is left where that is more than rounding should leave."""
         B, d = self.features.shape
         if not self.believed:
             ones = torch.ones(B, dtype=self.features.dtype, device=self.features.device)
@@ -190,14 +192,38 @@ class _Place:
         if float(values[0]) < SINGULAR * float(values[-1]):
             raise _failure("what is seen of the gradient does not determine the features")
         covariance = (vectors / values) @ vectors.T / units[:, None] / units * max(1.0, self.misfit)
-        own = covariance.reshape(B, d, B, d)[range(B), :, range(B), :]
-        powers = self.features.square().sum(dim=1)
-        along = torch.einsum("ia,ib->iab", self.features, self.features) / powers[:, None, None]
-        across = torch.eye(d, dtype=own.dtype, device=own.device) - along
-        across = across @ own @ across / powers[:, None, None]
-        mean = across.diagonal(dim1=1, dim2=2).sum(dim=1)
-        spread = (2 * across.square().sum(dim=(1, 2))).sqrt()
-        return mean.clamp(0.0, 1.0), (mean + 2 * spread).clamp(0.0, 1.0)
+        return angles(self.features, covariance.reshape(B, d, B, d)[range(B), :, range(B), :])
+
+
+def angles(features: torch.Tensor, covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean of 1 - cos^2 between what was to be found and features (B, d), which are that and Gaussian errors of covariance
+    (B, d, d), and two standard deviations above it: the error's power across the feature, over the feature's own.
+
+    The square of a found length has the error's power ``tr C`` in it, which is taken off. What is left scatters by
+    ``sqrt(2 tr C^2)`` where there is nothing but error, whose direction the found one then has, so that it seems to have no
+    error across: where less than two of these are left both are 1. Of worthless features that leaves .4 % (errors of equal
+    size in all directions of d = 8) to 5 % (of one direction) to be believed, wrongly; of features of the error's size with
+    errors of one direction, a tenth.
+    """
+    powers, noise = features.square().sum(dim=1), _trace(covariance)
+    along = torch.einsum("ia,ib->iab", features, features) / powers[:, None, None]
+    across = torch.eye(features.shape[1], dtype=along.dtype, device=along.device) - along
+    across = across @ covariance @ across
+    left = powers - noise
+    stands = left > 2 * _scatter(covariance)
+    mean, limit = _trace(across) / left, (_trace(across) + 2 * _scatter(across)) / left
+    ones = torch.ones_like(left)
+    return torch.where(stands, mean.clamp(0.0, 1.0), ones), torch.where(stands, limit.clamp(0.0, 1.0), ones)
+
+
+def _trace(covariance: torch.Tensor) -> torch.Tensor:
+    """Mean (B,) of the squared length of Gaussian vectors."""
+    return covariance.diagonal(dim1=1, dim2=2).sum(dim=1)
+
+
+def _scatter(covariance: torch.Tensor) -> torch.Tensor:
+    """Standard deviation (B,) of that."""
+    return (2 * covariance.square().sum(dim=(1, 2))).sqrt()
 
 
 def _starts(observation: ImageObservation, seed: int, starts: int) -> Iterator[torch.Tensor]:

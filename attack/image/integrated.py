@@ -2,8 +2,8 @@
 
 Features are a function of the gradient of the attacked layer, so they tell nothing that it does not hold: they help the
 search, whose misfit has many minima. Where they are wrong they lead it astray; theory says how wrong. The term that ties a
-picture to its feature is zero for all that the predicted error leaves open, so it vanishes by itself where features are
-worthless.
+picture to its feature is zero for all that the predicted error leaves open. Where features are worthless it vanishes by
+itself but for what chance, one feature of twenty at most, or wrong labels, of which the error knows nothing, have believed.
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ class Misfit:
     kind: a key of ``OBJECTIVES``. weights: "global" (one distance over all entries) or "layer" (the mean over parameters of
     the distance of each; with noise each weighs as the share of its energy that is not noise, and one of nothing but zeros
     or noise not at all). floor: the value that noise makes at the truth, in the mean. level: what it exceeds there in one
-    of twenty draws; 0 without noise, and where noise could be all that is seen.
+    of twenty draws with "global" weights (with "layer", whose shares the noise draws too, in 1 to 19 % of draws of strong
+    noise); 0 without noise, and where noise could be all that is seen.
 
     Of n entries that have the power P together with their noise of sigma, the value at the truth is ``c/P`` ("squared"), c
     the power of the noise, or ``1 - sqrt(1 - c/P)`` ("cosine"), c that across the gradient: c is sigma^2 times chi^2 of n,

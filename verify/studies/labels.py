@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from scipy.stats import binom
 
 from bounds import Defense, Dropout, GradientNoise, GradientPruning, NoDefense
 from verify.images.point import ImagePoint, NetworkSpec
@@ -35,7 +35,7 @@ DEFENSES: Mapping[str, tuple[Defense, bool]] = {
     "dropout .5": (Dropout(0.5, per_sample=True), False),
 }
 
-#: Of ten classes: what a server without the gradient has right, which draws each label at random.
+#: Of the digits.
 CLASSES = 10
 
 
@@ -68,23 +68,25 @@ def strategies(B: int) -> tuple[str, ...]:
     return STRATEGIES if B <= CLASSES else STRATEGIES[1:]
 
 
-def by_chance(B: int, draws: int = 20_000) -> float:
-    """The share that labels drawn at random have right, each counted as often as it occurs (by simulation)."""
-    counts = np.random.default_rng(0).multinomial(B, [1 / CLASSES] * CLASSES, size=(2, draws))
-    return float(np.minimum(*counts).sum(axis=1).mean()) / B
+def evenly(B: int) -> float:
+    """The mean share that a server without the gradient has right at best, where each label is any class with equal chance:
+    by naming every class as often as any other, or once more. A class that is named g times has min(g, X) right, X binomial
+    of B, of which the mean is ``P(X > 0) + ... + P(X > g - 1)``: each time more adds less, so that even is best."""
+    named = [B // CLASSES + (c < B % CLASSES) for c in range(CLASSES)]
+    return float(sum(binom.sf(range(g), B, 1 / CLASSES).sum() for g in named)) / B
 
 
 def summary(found: Findings) -> list[Row]:
     """A row for each condition: the mean share of each strategy."""
     return [
         {**cell.condition, **{s: _mean(cell, s) for s in STRATEGIES}}
-        | {"by chance": round(by_chance(int(cell.condition["B"])), 3)}
+        | {"without the gradient": round(evenly(int(cell.condition["B"])), 3)}
         for cell in found.cells
     ]
 
 
 def draw(found: Findings) -> Figure:
-    """A panel for each defense and age of the network, a line for each strategy, and what chance has right."""
+    """A panel for each defense and age of the network, a line for each strategy, and what is right without the gradient."""
     from matplotlib.figure import Figure
 
     from verify.draw.style import COLOURS, MARKERS
@@ -96,7 +98,7 @@ def draw(found: Findings) -> Figure:
             cells = {int(c.condition["B"]): c for c in found.where(defense=defense, epochs=epochs)}
             for k, strategy in enumerate(STRATEGIES):
                 _line(axes, cells, strategy, color=COLOURS[k], marker=MARKERS[k])
-            axes.plot(list(cells), [by_chance(B) for B in cells], ":", color="0.5", label="by chance")
+            axes.plot(list(cells), [evenly(B) for B in cells], ":", color="0.5", label="without the gradient")
             axes.set_title(f"{defense}, {f'{epochs} epochs' if epochs else 'not trained'}", fontsize=9)
             axes.set(xscale="log", ylim=(-0.03, 1.05))
             axes.set_xticks(list(cells), [str(B) for B in cells])
