@@ -109,7 +109,7 @@ def test_the_server_steps_along_the_mean_of_what_clients_send() -> None:
         assert torch.allclose(old - 0.5 * old.grad, new, atol=1e-6)
 
 
-def test_weights_that_are_not_finite_are_a_guess_and_counted(tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_a_guess_and_counted() -> None:
     with np.errstate(all="ignore"):
         found = learn(TrainingPoint(replace(FEW, optimiser="sgd", rate=1e30, rounds=3), NoDefense()), seed=0)
     assert found.reason and found.accuracy == 0.1 and found.loss is None
