@@ -107,7 +107,7 @@ def _family(*members: Defense, scale: str = "log", relative: bool = False) -> Fa
         ((GradientNoise(1.0),), {"scale": "foo"}, "scale must be one of log, falling, left"),
         ((GradientNoise(0.0),), {}, r"strengths on the scale 'log'; 'x' has \[0.0\]"),
         ((GradientNoise(0.1), Clamping(1.0)), {}, "differ in the strength alone"),
-        ((Dropout(0.5), Dropout(0.9, per_sample=True)), {"scale": "left"}, "differ in the strength alone"),
+        ((Dropout(0.5), Dropout(0.9, per_sample=False)), {"scale": "left"}, "differ in the strength alone"),
         ((Dropout(0.5),), {"scale": "left", "relative": True}, "relative must be False .* got Dropout"),
     ],
 )

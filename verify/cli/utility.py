@@ -191,7 +191,7 @@ def _draw_pictures(
             max(clean.values(), default=None),
         ),
     ]  # fmt: skip
-    B, net = comparison.federation.B, comparison.network(first=first).words
+    B, net = comparison.federation.B, comparison.federation.network.words
     title = f"{comparison.table(first=first).title}: {comparison.federation.data}, B = {B}, {net}"
     shown = Shown(
         f"{title}\nfull line: no defense, dotted: the mean picture",
