@@ -253,7 +253,8 @@ def redraw(path: Path, out: Path, suffix: str) -> str:
             theory = read_records(kept)
     if not trainings or not any(pictures.values()):
         return "no trainings or no attacks beside them, not redrawn"
-    every = [*trainings, *(r for found in pictures.values() for r in found), *theory]
+    every: list[TrainingRecord | ImageRecord | Record] = [*trainings, *theory]
+    every += [r for found in pictures.values() for r in found]
     if len(seeds := {r.seed for r in every}) > 1:
         return f"trainings and attacks of different seeds ({', '.join(map(str, sorted(seeds)))}), not redrawn"
     tried = 1 + max(r.trial for r in every)
