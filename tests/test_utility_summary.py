@@ -22,7 +22,6 @@ from bounds import (
     LikelihoodAttack,
     NoDefense,
     SignCompression,
-    StochasticRounding,
     evaluate,
 )
 from verify.cli.figures import figures
@@ -157,14 +156,14 @@ class Sure(NetworkSpec):
 
 
 def test_a_client_whose_gradient_is_zero_is_a_failed_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step of zero is none. Other errors of a client propagate, also of this one's neighbour in the code."""
+    """A limit of zero is none. Other errors of a client propagate, also of this one's neighbour in the code."""
     data = half("digits-8", "reported")
     threes = data.at(torch.nonzero(data.labels == 3).flatten())
     sure = replace(FEW, network=Sure(**vars(TINY)))
-    with pytest.raises(TrainingError, match=r"gradient is zero in round 1: .*step"):
-        sure.learned(threes, StochasticRounding(1.0), seed=0, relative=True)
+    with pytest.raises(TrainingError, match=r"gradient is zero in round 1: .*limit"):
+        sure.learned(threes, Clamping(1.0), seed=0, relative=True)
     monkeypatch.setattr("verify.utility.federation.half", lambda *_: threes)
-    found = learn(TrainingPoint(sure, StochasticRounding(1.0), relative=True), seed=0)
+    found = learn(TrainingPoint(sure, Clamping(1.0), relative=True), seed=0)
     assert "gradient is zero" in found.reason and found.accuracy == 0.1 and found.loss is None
     with pytest.raises(ValueError, match="scope"):
         FEW.learned(threes, NoDefense(), seed=0, scope="foo")
