@@ -160,7 +160,7 @@ def test_a_client_whose_gradient_is_zero_is_a_failed_training(monkeypatch: pytes
     data = half("digits-8", "reported")
     threes = data.at(torch.nonzero(data.labels == 3).flatten())
     sure = replace(FEW, network=Sure(**vars(TINY)))
-    with pytest.raises(TrainingError, match=r"gradient is zero in round 1: .*limit"):
+    with pytest.raises(TrainingError, match="gradient is zero in round 1"):
         sure.learned(threes, Clamping(1.0), seed=0, relative=True)
     monkeypatch.setattr("verify.utility.federation.half", lambda *_: threes)
     found = learn(TrainingPoint(sure, Clamping(1.0), relative=True), seed=0)
