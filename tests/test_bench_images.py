@@ -118,12 +118,46 @@ def test_what_is_no_peer_is_told(tmp_path: Path) -> None:
     [
         ({"peer": [Path("nowhere")]}, "peer must be a folder"),
         ({"peer": [Path(".")], "large": True}, "large must not be given with peer"),
+        ({"peer": [Path(".")], "repeats": 9}, "repeats must not be given with peer.*got 9"),
         ({"iterations": 3}, "iterations must be given with peer only"),
     ],
 )
 def test_the_command_says_what_is_wrong(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         command(**given)
+
+
+def test_a_checkout_stays_as_it_is(inversefed: Path) -> None:
+    """Its files, imported ones among them, with Python's own setting as it was."""
+    before, writes = sorted(inversefed.rglob("*")), sys.dont_write_bytecode
+    sys.dont_write_bytecode = False
+    try:
+        loaded(inversefed)
+        assert sys.dont_write_bytecode is False
+    finally:
+        sys.dont_write_bytecode = writes
+    assert sorted(inversefed.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"cases": [("patches-16-grey", 1)]},
+            "cases must hold pictures that breaching takes; got patches-16-grey",
+        ),
+        ({"cases": []}, "cases must hold .*; got none"),
+        ({"cases": [("patches-16-colour", 1), ("nothing", 1)]}, "data must be one of .*nothing"),
+        ({"seeds": ()}, "seeds must hold at least one"),
+        ({"seeds": (-1,)}, "seeds must be at least 0"),
+    ],
+)
+def test_cases_and_seeds_are_checked_before_any_search(
+    breaching: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr("verify.bench.images._compared", lambda *_, **__: pytest.fail("a search was begun"))
+    with pytest.raises(ValueError, match=message):
+        against_peers([breaching], **given)
 
 
 @pytest.mark.parametrize(("name", "value"), [("iterations", 0), ("B", 0)])

@@ -99,6 +99,7 @@ def test_what_has_no_rows_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="source must be a directory or a file with records; got "):
         export_csv(tmp_path / "none", tmp_path)
     with pytest.raises(
-        ValueError, match=r"source must hold records \(.*\), pictures \(.*\), studies \(.*\) or tables"
+        ValueError,
+        match=r"source must hold records \(.*\), pictures \(.*\), studies \(.*\), tables .* or a comparison",
     ):
         export_csv(tmp_path, tmp_path)

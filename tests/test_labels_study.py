@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from verify.studies.labels import STRATEGIES, STUDY, evenly, trial
-from verify.studies.study import run
+from verify.studies.labels import STRATEGIES, STUDY, _line, evenly, trial
+from verify.studies.study import Cell, run
 
 
 def test_fresh_networks_show_their_labels_and_noise_of_twenty_sizes_hides_them(
@@ -49,3 +50,19 @@ def test_the_study_tells_and_draws(tmp_path: Path) -> None:
     assert [row["yin"] is None for row in rows] == [row["B"] == 32 for row in rows]
     figure = STUDY.draw(found)
     assert len(figure.axes) == 8 and len(figure.legends[0].get_texts()) == len(STRATEGIES) + 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_line_is_of_cells_with_results_and_one_result_has_no_bar() -> None:
+    """Three results at 2 (mean .5, standard error .1), one at 8, none at 32, all of whose trials failed."""
+    cells = {
+        B: Cell({"B": B}, tuple({"llg": v} for v in values))
+        for B, values in ((2, (0.3, 0.5, 0.7)), (8, (1.0,)), (32, ()))
+    }
+    axes = Figure().subplots()
+    _line(axes, cells, "llg")
+    line, _, (bars,) = axes.containers[0]
+    assert line.get_xydata() == pytest.approx(np.array([[2.0, 0.5], [8.0, 1.0]]))
+    low, high = bars.get_segments()[0][:, 1]
+    assert high - low == pytest.approx(2 * 0.2 / 3**0.5)
+    assert [len(segment) for segment in bars.get_segments()] == [2, 0]

@@ -29,8 +29,8 @@ from bounds import (
 from verify.images.point import NetworkSpec
 from verify.images.trial import half
 from verify.measure.lines import LedgerError, RecordError
-from verify.utility.catalogue import COMPARISONS, EQUAL_UTILITY, FAMILIES, RIVALS
-from verify.utility.comparison import Comparison, Rival, train_all
+from verify.utility.catalogue import COMPARISONS, CONTENDERS, EQUAL_UTILITY, FAMILIES
+from verify.utility.comparison import Comparison, Contender, train_all
 from verify.utility.equal import between, crossing, matched, monotone
 from verify.utility.family import Family
 from verify.utility.federation import Federation, LearnedNetwork, TrainingPoint, learn
@@ -59,7 +59,7 @@ def small(**more) -> Comparison:  # type: ignore[no-untyped-def]
             Family("signs", (SignCompression(),)),
         ),
         FEW,
-        (Rival("weak", replace(attack, informed=False), strong=False), Rival("strong", attack)),
+        (Contender("weak", replace(attack, informed=False), strong=False), Contender("strong", attack)),
         trainings=2,
         trials=2,
         d=8,
@@ -109,7 +109,7 @@ def test_the_server_steps_along_the_mean_of_what_clients_send() -> None:
         assert torch.allclose(old - 0.5 * old.grad, new, atol=1e-6)
 
 
-def test_weights_that_are_not_finite_are_a_guess_and_counted(tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_a_guess_and_counted() -> None:
     with np.errstate(all="ignore"):
         found = learn(TrainingPoint(replace(FEW, optimiser="sgd", rate=1e30, rounds=3), NoDefense()), seed=0)
     assert found.reason and found.accuracy == 0.1 and found.loss is None
@@ -329,7 +329,7 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="different names"):
         replace(small(), families=(FAMILIES[0], FAMILIES[0]))
     with pytest.raises(ValueError, match="weak"):
-        replace(small(), rivals=RIVALS[1:])
+        replace(small(), contenders=CONTENDERS[1:])
 
 
 def test_the_catalogue_is_whole() -> None:

@@ -62,12 +62,24 @@ def against_peers(
     Raises ``ValueError`` or ``TypeError`` on bad input, before the first iteration.
     """
     checks.integer("iterations", iterations, 1)
-    for _, B in cases:
+    own("attack")
+    from attack.image.picture_set import PICTURE_SETS
+
+    for data, B in cases:
+        checks.choice("data", data, tuple(PICTURE_SETS))
         checks.integer("B", B, 1)
+    for seed in seeds:
+        checks.integer("seeds", seed, 0)
+    if not seeds:
+        raise ValueError("seeds must hold at least one seed; got none")
     found = [loaded(checkout) for checkout in checkouts]
+    fits = [[(data, B) for data, B in cases if one.peer.grey or not data.endswith("grey")] for one in found]
+    for one, fitting in zip(found, fits, strict=True):
+        if not fitting:
+            told = ", ".join(dict.fromkeys(data for data, _ in cases)) or "none"
+            raise ValueError(f"cases must hold pictures that {one.peer.name} takes; got {told}")
     results: list[BenchResult] = []
-    for one in found:
-        fitting = [(data, B) for data, B in cases if one.peer.grey or not data.endswith("grey")]
+    for one, fitting in zip(found, fits, strict=True):
         with threads(THREADS):
             _compared(one, *fitting[0], seed=0, iterations=2)  # the first call of each is not counted
             compared = [

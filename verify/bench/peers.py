@@ -199,9 +199,11 @@ def _imported(checkout: Path, peer: Peer) -> ModuleType:
 @contextmanager
 def _modules(wanted: Mapping[str, tuple[str, ...]], checkout: Path) -> Iterator[None]:
     """Within, modules of these names, with the checkout's folders and nothing but None under the names of each; after it,
-    every module is as before."""
+    every module is as before. What is imported leaves no bytecode there."""
     roots = {name.split(".")[0] for name in wanted}
+    writes = sys.dont_write_bytecode
     before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in roots}
+    sys.dont_write_bytecode = True
     try:
         for name, imported in wanted.items():
             module = ModuleType(name)
@@ -210,6 +212,7 @@ def _modules(wanted: Mapping[str, tuple[str, ...]], checkout: Path) -> Iterator[
             sys.modules[name] = module
         yield
     finally:
+        sys.dont_write_bytecode = writes
         for name in [n for n in sys.modules if n.split(".")[0] in roots]:
             del sys.modules[name]
         sys.modules.update(before)

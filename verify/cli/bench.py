@@ -21,7 +21,10 @@ def bench(
     large: Annotated[
         bool, typer.Option("--large", help="Also m = 1 000 000, d = 3072, B = 4 (minutes).")
     ] = False,
-    repeats: Annotated[int, typer.Option(help="Repetitions; the median counts.", parser=count)] = 5,
+    repeats: Annotated[
+        int | None,
+        typer.Option(help="Repetitions; the median counts; default 5.", parser=count, metavar="INTEGER"),
+    ] = None,
     peer: Annotated[
         list[Path] | None,
         typer.Option(
@@ -39,11 +42,13 @@ def bench(
     if peer:
         if large:
             raise ValueError("large must not be given with peer, which has its own sizes")
+        if repeats is not None:
+            raise ValueError(f"repeats must not be given with peer, which has its own seeds; got {repeats}")
         results = measure.against_peers(peer, 300 if iterations is None else iterations)
     elif iterations is not None:
         raise ValueError(f"iterations must be given with peer only; got {iterations}")
     else:
-        results = measure.bench(large=large, repeats=repeats)
+        results = measure.bench(large=large, repeats=5 if repeats is None else repeats)
     if as_json:
         print_json([r.to_dict() for r in results])
     else:

@@ -56,6 +56,8 @@ def figures(
         _redraw_table(path, target, format)
     for path in saved.utilities:
         _redraw_utility(path, target, format)
+    for path in () if saved.utilities else saved.theories:
+        _tell(path, "drawn with the trainings of its comparison, not alone; not redrawn")
     results: list[Result] = []
     records: list[Record] = []
     from verify.cli.report import judge_and_draw, report

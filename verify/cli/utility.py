@@ -12,7 +12,7 @@ import numpy as np
 from bounds.words import how_many
 from verify.cli.tables import cell, print_json, print_wide, say
 from verify.images.record import ImageRecord, read_image_records
-from verify.images.run import by_point, run_table
+from verify.images.run import run_table, searched
 from verify.measure.files import read_records, records_path
 from verify.measure.progress import Progress
 from verify.measure.record import Record
@@ -22,16 +22,16 @@ from verify.utility.comparison import Comparison, train_all
 from verify.utility.equal import monotone
 from verify.utility.record import TrainingRecord, read_training_records
 from verify.utility.summary import (
-    GUESS,
+    R_OF_A_GUESS,
     Curve,
     agreement,
+    clean_psnr,
     guess,
     picture_curves,
     picture_rows,
     standings,
     theory_curves,
     theory_rows,
-    undefended,
 )
 
 
@@ -95,11 +95,11 @@ def report_of(comparison: Comparison, measured: Measured) -> dict[str, Any]:
         pictures[table.title] = {
             "trials": table.trials,
             "failed": sum(curve.failed for curve in curves),
-            "PSNR without a defense": undefended(comparison, measured.pictures[table.name], first=first),
+            "PSNR without a defense": clean_psnr(comparison, measured.pictures[table.name], first=first),
             "rows": picture_rows(s for each in found.values() for s in each),
             "Kendall's tau of the ranks": {f"{loss:g}": agreement(each) for loss, each in found.items()},
         }
-    told = [r.accuracy for r in measured.trainings if r.key == comparison.undefended.key]
+    told = [r.accuracy for r in measured.trainings if r.key == comparison.baseline.key]
     return {
         "name": comparison.name,
         "accuracy without a defense": float(np.mean(told)) if told else None,
@@ -116,7 +116,8 @@ def tell(report: Mapping[str, Any]) -> None:
     say(
         f"{report['name']}: accuracy {report['accuracy without a defense']:.3f} without a defense; "
         f"{how_many(report['trainings'], 'training')}, {report['trainings failed']} failed; a server that has seen nothing "
-        f"and draws the mean picture has {report['PSNR of the mean picture']:.1f} dB. Rank 1 protects best"
+        f"and draws the mean picture has {report['PSNR of the mean picture']:.1f} dB. Rank 1 protects best; "
+        "reached: the share of the trials drawn again in which a loss is reached at all, where that is not all of them"
     )
     for title, table in report["pictures"].items():
         clean = ", ".join(f"{name} {value:.1f}" for name, value in table["PSNR without a defense"].items())
@@ -145,41 +146,55 @@ def _tell_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         say(f"{words}: not compared at {', '.join(losses)}", 2)
 
 
-def draw(comparison: Comparison, measured: Measured, out: Path, suffix: str) -> None:
-    """A figure for each kind of weights, and one of theory's network."""
+def draw(comparison: Comparison, measured: Measured, out: Path, suffix: str) -> list[str]:
+    """A figure for each kind of weights, and one of theory's network; the names of those for which no trial is whole."""
+    missing = []
     for first, table in zip((True, False), comparison.tables, strict=False):
         records = measured.pictures[table.name]
         curves = picture_curves(comparison, measured.trainings, records, first=first)
         if curves:
-            clean = undefended(comparison, records, first=first)
-            _draw_pictures(comparison, curves, clean, table.title, out / f"{table.name}.{suffix}")
+            clean = clean_psnr(comparison, records, first=first)
+            _draw_pictures(comparison, curves, clean, out / f"{table.name}.{suffix}", first=first)
+        else:
+            missing.append(table.name)
+    if comparison.theory is None:
+        return missing
     theory = theory_curves(comparison, measured.trainings, measured.theory)
-    if theory and comparison.theory is not None:
+    if theory:
         _draw_theory(comparison, theory, out / f"{comparison.theory.name}.{suffix}")
+    else:
+        missing.append(comparison.theory.name)
+    return missing
 
 
 def _draw_pictures(
-    comparison: Comparison, curves: Sequence[Curve], clean: Mapping[str, float], title: str, path: Path
+    comparison: Comparison, curves: Sequence[Curve], clean: Mapping[str, float], path: Path, *, first: bool
 ) -> None:
     from verify.draw.utility import Line, Panel, Shown, draw_utility
 
     weak, nothing = comparison.weak.name, guess(comparison.federation.data)
+    starts = how_many(searched(comparison.weak.attack).starts, "start")
+    below = any((curve.errors[weak].mean(axis=0) < 0).any() for curve in curves)
+    drawn_at_zero = "; below 0 dB drawn at 0" if below else ""
 
     def line(curve: Curve, names: Sequence[str], least: float) -> Line:
         best = np.max([curve.errors[name].mean(axis=0) for name in names], axis=0).clip(min=least)
         return Line(curve.family.name, monotone(curve.losses.mean(axis=0)).tolist(), best.tolist())
 
-    every = [r.name for r in comparison.rivals]
+    every = [r.name for r in comparison.contenders]
     panels = [
-        Panel(f"weak attack: {weak}, one start", [line(c, [weak], 0.0) for c in curves], clean.get(weak)),
+        Panel(
+            f"weak attack: {weak}, {starts}{drawn_at_zero}", [line(c, [weak], 0.0) for c in curves], clean.get(weak)
+        ),
         Panel(
             f"strongest of {len(every)} attacks and the mean picture", [line(c, every, nothing) for c in curves],
             max(clean.values(), default=None),
         ),
     ]  # fmt: skip
     B, net = comparison.federation.B, comparison.federation.network.words
+    title = f"{comparison.table(first=first).title}: {comparison.federation.data}, B = {B}, {net}"
     shown = Shown(
-        f"{title}: {comparison.federation.data}, B = {B}, {net}; full line: no defense, dotted: the mean picture",
+        f"{title}\nfull line: no defense, dotted: the mean picture",
         [f.name for f in comparison.families],
         "PSNR of the reconstruction (dB), lower protects better",
         comparison.losses,
@@ -212,7 +227,7 @@ def _draw_theory(comparison: Comparison, curves: Sequence[Curve], path: Path) ->
         [f.name for f in comparison.families],
         f"R (at {least:g}: that or less), higher protects better",
         comparison.losses,
-        GUESS,
+        R_OF_A_GUESS,
         log=True,
     )
     draw_utility(panels, shown, path)
@@ -238,13 +253,29 @@ def redraw(path: Path, out: Path, suffix: str) -> str:
             theory = read_records(kept)
     if not trainings or not any(pictures.values()):
         return "no trainings or no attacks beside them, not redrawn"
-    numbers = [r.trial for found in pictures.values() for r in found] + [r.trial for r in theory]
-    tried = 1 + max(numbers)
+    every: list[TrainingRecord | ImageRecord | Record] = [*trainings, *theory]
+    every += [r for found in pictures.values() for r in found]
+    if len(seeds := {r.seed for r in every}) > 1:
+        return f"trainings and attacks of different seeds ({', '.join(map(str, sorted(seeds)))}), not redrawn"
+    tried = 1 + max(r.trial for r in every)
     most = {
         name: max(tried, getattr(comparison, name)) for name in ("trials", "learned_trials", "theory_trials")
     }
-    comparison = replace(comparison, **most)
-    if not any(by_point(table, pictures[table.name]) for table in comparison.tables):
-        return "no trials of its points beside it, not redrawn"
-    draw(comparison, Measured(trainings, pictures, theory), out, suffix)
-    return ""
+    comparison = replace(comparison, seed=seeds.pop(), **most)
+    measured = Measured(trainings, pictures, theory)
+    why = []
+    if others := _others(comparison, measured):
+        why.append(f"{how_many(others, 'trial')} of other settings left out")
+    if missing := draw(comparison, measured, out, suffix):
+        why.append(f"no trials of every member of a family for {', '.join(missing)}, not redrawn")
+    return "; ".join(why)
+
+
+def _others(comparison: Comparison, measured: Measured) -> int:
+    """How many records are of no point of the comparison."""
+    wanted = {point.key for point in comparison.training}
+    wanted |= {point.key for table in comparison.tables for point in table.points}
+    wanted |= set() if comparison.theory is None else {point.key for point in comparison.theory.points}
+    keys = [r.key for r in measured.trainings] + [r.point.key for r in measured.theory]
+    keys += [r.key for found in measured.pictures.values() for r in found]
+    return sum(key not in wanted for key in keys)

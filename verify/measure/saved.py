@@ -37,11 +37,12 @@ class Saved:
         else:
             raise ValueError(f"{name} must be a directory or a file with records; got {source}")
         for saved in found:
-            if saved.records or saved.pictures or saved.studies or saved.tables or saved.utilities:
+            if any(saved._all):
                 return saved
         raise ValueError(
-            f"{name} must hold records (NAME.json, NAME.jsonl), pictures (pictures-*.json), studies (study-*.json) or "
-            f"tables of attacks on pictures (images-*.jsonl); got none in {source}"
+            f"{name} must hold records (NAME.json, NAME.jsonl), pictures (pictures-*.json), studies (study-*.json), "
+            "tables of attacks on pictures (images-*.jsonl) or a comparison at equal utility (utility-*); got none in "
+            f"{source}"
         )
 
     @property
@@ -51,10 +52,13 @@ class Saved:
             return self.directory.parent
         return self.directory / ".." if self.directory.resolve().name == RECORDS else self.directory
 
+    @property
+    def _all(self) -> tuple[Sequence[Path], ...]:
+        return self.records, self.pictures, self.studies, self.tables, self.utilities, self.theories
+
     def _only(self, path: Path) -> Saved:
         """Of all this the one that ``path`` is a file of."""
-        everything = (self.records, self.pictures, self.studies, self.tables, self.utilities, self.theories)
-        kept = ([p for p in found if p.stem == path.stem] for found in everything)
+        kept = ([p for p in found if p.stem == path.stem] for found in self._all)
         return Saved(self.directory, *kept)
 
 

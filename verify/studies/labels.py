@@ -7,6 +7,7 @@ finds, each counted as often as it occurs. ("yin" names no class twice, and is f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -121,11 +122,12 @@ def _mean(cell: Cell, strategy: str) -> float | None:
 
 
 def _line(axes: Axes, cells: Mapping[int, Cell], strategy: str, **look: Any) -> None:
-    cells = {B: cell for B, cell in cells.items() if strategy in strategies(B)}
-    values = [cell.values(strategy) for cell in cells.values()]
-    means = [float(v.mean()) for v in values]
-    errors = [float(v.std(ddof=1)) / len(v) ** 0.5 for v in values]
-    axes.errorbar(list(cells), means, yerr=errors, label=strategy, markersize=4, linewidth=1, **look)
+    """Where there are results; the mean of a single one has no bar."""
+    told = {B: cell.values(strategy) for B, cell in cells.items() if strategy in strategies(B)}
+    told = {B: values for B, values in told.items() if len(values)}
+    means = [float(v.mean()) for v in told.values()]
+    errors = [float(v.std(ddof=1)) / len(v) ** 0.5 if len(v) > 1 else math.nan for v in told.values()]
+    axes.errorbar(list(told), means, yerr=errors, label=strategy, markersize=4, linewidth=1, **look)
 
 
 STUDY = Study(

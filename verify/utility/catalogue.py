@@ -19,7 +19,7 @@ from bounds import (
     StochasticRounding,
 )
 from verify.images.run import with_options
-from verify.utility.comparison import Comparison, Rival
+from verify.utility.comparison import Comparison, Contender
 from verify.utility.family import Family
 from verify.utility.federation import Federation
 
@@ -59,16 +59,16 @@ _PLAIN, _SMOOTH = 1e-5, 1e-2
 
 #: The weak attack takes what it sees for the gradient, from one start, tuned without a defense, as published attacks do. The
 #: strong ones know the defense.
-RIVALS: tuple[Rival, ...] = (
-    Rival("cosine, as seen", ImageMatching(iterations=100, tv=_PLAIN, informed=False), strong=False),
-    Rival("cosine", ImageMatching(iterations=100, tv=_PLAIN, starts=2)),
-    Rival("cosine, smooth", ImageMatching(iterations=100, tv=_SMOOTH)),
-    Rival("L-BFGS", ImageMatching(iterations=100, tv=1e-4, objective="squared", optimiser="lbfgs")),
+CONTENDERS: tuple[Contender, ...] = (
+    Contender("cosine, as seen", ImageMatching(iterations=100, tv=_PLAIN, informed=False), strong=False),
+    Contender("cosine", ImageMatching(iterations=100, tv=_PLAIN, starts=2)),
+    Contender("cosine, smooth", ImageMatching(iterations=100, tv=_SMOOTH)),
+    Contender("L-BFGS", ImageMatching(iterations=100, tv=1e-4, objective="squared", optimiser="lbfgs")),
 )
 
 #: Adam's rate is the best of .005, .01, .02 and .04 without a defense, in two trainings that are not among those compared.
 EQUAL_UTILITY = Comparison(
-    "utility", FAMILIES, Federation(clients=4, B=4, rounds=100, rate=2e-2), RIVALS, learned=30
+    "utility", FAMILIES, Federation(clients=4, B=4, rounds=100, rate=2e-2), CONTENDERS, learned=30
 )
 
 
@@ -78,13 +78,13 @@ def _quick() -> Comparison:
     families = tuple(
         replace(f, members=tuple(f.members[k] for k in kept[f.name])) for f in FAMILIES if f.name in kept
     )
-    weak, strong = RIVALS[0], RIVALS[-1]
+    weak, strong = CONTENDERS[0], CONTENDERS[-1]
     return replace(
         EQUAL_UTILITY,
         name="utility-quick",
         families=families,
         federation=replace(EQUAL_UTILITY.federation, rounds=40),
-        rivals=(
+        contenders=(
             replace(weak, attack=with_options(weak.attack, iterations=40)),
             replace(strong, attack=with_options(strong.attack, iterations=40, starts=1)),
         ),

@@ -7,9 +7,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from attack.image.inversion import ImageAttack
 from bounds import (
     AttackSpec,
     Clamping,
@@ -27,7 +26,7 @@ from bounds import (
     checks,
 )
 from bounds.wide_limits import gradient_norm
-from verify.images.point import ImagePoint
+from verify.images.point import ImagePoint, NetworkSpec
 from verify.images.run import ImageTable
 from verify.measure.conditions import present, resolved
 from verify.measure.experiment import Experiment
@@ -38,6 +37,9 @@ from verify.measure.progress import Progress, following
 from verify.utility.family import Family
 from verify.utility.federation import Federation, LearnedNetwork, TrainingPoint
 from verify.utility.record import TrainingRecord, run_training, training_ledger
+
+if TYPE_CHECKING:
+    from attack.image.inversion import ImageAttack
 
 #: Defenses whose strength means the same in the network of the theory; sizes in root mean squares of a gradient's entries.
 CARRIED: tuple[type[Defense], ...] = (
@@ -56,7 +58,7 @@ THEORY_ATTACKS: tuple[AttackSpec, ...] = (TensorAttack(), LikelihoodAttack(start
 
 
 @dataclass(frozen=True)
-class Rival:
+class Contender:
     """An attack on pictures by name; strong: whether it is among those of which the best is the strongest attack, else it is
     the weak one."""
 
@@ -68,18 +70,19 @@ class Rival:
 @dataclass(frozen=True)
 class Comparison:
     """families, each with its members; federation: what is learned under them; losses: of accuracy, in points, at which they
-    are compared; trainings, trials: how many of the training and of each attack, at the first weights; learned: rounds
-    after which the network is attacked as well, without a defense until then, ``learned_trials`` times (None: it is not).
-    d, m: of the network of two layers that theory speaks of, with B orthonormal features; theory_trials: at each strength
-    there.
+    are compared; trainings, trials: how many of the training and of each attack, at the first weights; learned: rounds of a
+    training of its own, without a defense, at whose end the network is attacked as well, ``learned_trials`` times (None: it
+    is not); its rate falls to zero in these rounds, so that it is not the network of those compared at that round. d, m: of
+    the network of two layers that theory speaks of, with B orthonormal features; theory_trials: at each strength there.
 
-    Raises ``ValueError`` or ``TypeError`` for values out of range, and for families of one name.
+    Raises ``ValueError`` or ``TypeError`` for values out of range, for families or attacks of one name, and
+    unless one attack alone is weak.
     """
 
     name: str
     families: tuple[Family, ...]
     federation: Federation
-    rivals: tuple[Rival, ...]
+    contenders: tuple[Contender, ...]
     losses: tuple[float, ...] = (2.0, 5.0, 10.0, 20.0)
     trainings: int = 3
     trials: int = 3
@@ -95,51 +98,68 @@ class Comparison:
         for name in ("trainings", "trials", "learned_trials", "theory_trials"):
             checks.integer(name, getattr(self, name), 1)
         checks.integer("seed", self.seed, 0)
+        if self.learned is not None:
+            checks.integer("learned", self.learned, 1)
         for loss in self.losses:
             checks.real("losses", loss, 0.0, 100.0)
         if len({f.name for f in self.families}) < len(self.families) or not self.families:
             raise ValueError(f"families must have different names, at least one; got {len(self.families)}")
-        if {r.strong for r in self.rivals} != {True, False}:
-            raise ValueError("rivals must hold a weak attack and at least one strong one")
+        names = [contender.name for contender in self.contenders]
+        if len(set(names)) < len(names):
+            raise ValueError(f"contenders must have different names; got {', '.join(names)}")
+        weak = sum(not contender.strong for contender in self.contenders)
+        if weak != 1 or len(names) < 2:
+            raise ValueError(
+                f"contenders must hold one weak attack and at least one strong one; got {weak} and {len(names) - weak}"
+            )
 
     @property
-    def weak(self) -> Rival:
+    def weak(self) -> Contender:
         """The attack that is compared with the strongest."""
-        return next(rival for rival in self.rivals if not rival.strong)
+        return next(contender for contender in self.contenders if not contender.strong)
 
     # --- what is measured ---------------------------------------------------------------------------------------------
 
     @property
-    def undefended(self) -> TrainingPoint:
+    def baseline(self) -> TrainingPoint:
         """What losses of accuracy are from."""
         return TrainingPoint(self.federation, NoDefense())
 
     @property
     def training(self) -> tuple[TrainingPoint, ...]:
         """Every training, without a defense first."""
-        return (self.undefended, *(f.at(one, self.federation) for f in self.families for one in f.members))
+        return (self.baseline, *(f.at(one, self.federation) for f in self.families for one in f.members))
 
-    def attacked(self, family: Family | None, member: Defense, rival: Rival, *, first: bool) -> ImagePoint:
+    def attacked(
+        self, family: Family | None, member: Defense, contender: Contender, *, first: bool
+    ) -> ImagePoint:
         """An attack on what one client sends under a member of a family (None: without a defense), of the network at its
-        first weights or after ``learned`` rounds. Under secure aggregation all clients that are seen as one are attacked."""
-        network = self.federation.network
-        if not first:
-            network = LearnedNetwork.after(replace(self.federation, rounds=self.learned or 1))
+        first weights or at the end of ``learned`` rounds. Under secure aggregation all clients that are seen as one are
+        attacked. ``ValueError`` where that network is not attacked."""
         return ImagePoint(
-            self.federation.data, self.federation.B * self.federation.parties(member), network, member,
-            rival.name, rival.attack, scope="global", relative=family is not None and family.relative,
+            self.federation.data, self.federation.B * self.federation.parties(member), self.network(first=first), member,
+            contender.name, contender.attack, scope="global", relative=family is not None and family.relative,
         )  # fmt: skip
 
+    def network(self, *, first: bool) -> NetworkSpec:
+        """What is attacked: at its first weights, or at the end of ``learned`` rounds (``ValueError`` where it is not)."""
+        if first:
+            return self.federation.network
+        if self.learned is None:
+            raise ValueError("first must be True where learned is None; got False")
+        return LearnedNetwork.after(replace(self.federation, rounds=self.learned))
+
     def table(self, *, first: bool) -> ImageTable:
-        """The attacks on pictures at the first weights, or after ``learned`` rounds."""
+        """The attacks on pictures at the first weights, or at the end of ``learned`` rounds (``ValueError`` where there are
+        none)."""
         pairs: list[tuple[Family | None, Defense]] = [(None, NoDefense())]
         pairs += [(family, member) for family in self.families for member in family.members]
         points = tuple(
-            self.attacked(family, member, rival, first=first)
+            self.attacked(family, member, contender, first=first)
             for family, member in pairs
-            for rival in self.rivals
+            for contender in self.contenders
         )
-        where = "first weights" if first else f"after {self.learned} rounds"
+        where = "first weights" if first else f"at the end of a training of {self.learned} rounds"
         return ImageTable(
             self.name if first else f"{self.name}-learned",
             f"defenses at equal utility, {where}",
@@ -179,17 +199,21 @@ class Comparison:
         return tuple(f for f in self.families if isinstance(f.members[0], CARRIED))
 
     @property
+    def _theory_name(self) -> str:
+        return f"utility-theory{self.name.removeprefix('utility')}"
+
+    def theory_point(self, family: Family, member: Defense) -> Point:
+        """The attacks on theory's network under a member of a family."""
+        return Point(
+            self._theory_name, Features("orthonormal", seed=61), self.d, self.m, self.B,
+            defense=self.in_theory(family, member), attack=THEORY_ATTACKS[0], also=THEORY_ATTACKS[1:],
+        )  # fmt: skip
+
+    @property
     def theory(self) -> Experiment | None:
         """The attacks on theory's network at the same strengths; None where no family has them there."""
-        name = f"utility-theory{self.name.removeprefix('utility')}"
-        points = tuple(
-            Point(
-                name, Features("orthonormal", seed=61), self.d, self.m, self.B,
-                defense=self.in_theory(family, member), attack=THEORY_ATTACKS[0], also=THEORY_ATTACKS[1:],
-            )
-            for family in self.carried
-            for member in family.members
-        )  # fmt: skip
+        name = self._theory_name
+        points = tuple(self.theory_point(f, member) for f in self.carried for member in f.members)
         if not points:
             return None
         return Experiment(

@@ -9,10 +9,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from bounds import Defense, NoDefense, checks, serial
+from bounds.words import how_many
 from verify.images.point import NetworkSpec
 from verify.images.trial import groups_of, half
 
 if TYPE_CHECKING:
+    import torch
+
     from attack.image.picture_set import PictureSet
     from attack.networks.image.network import ImageNetwork
 
@@ -20,8 +23,18 @@ if TYPE_CHECKING:
 SMALL = NetworkSpec(kind="conv", width=8, m=128, features=None, activation="gelu")
 
 
-class Diverged(ArithmeticError):
-    """What is learned is no longer finite."""
+class TrainingError(ArithmeticError):
+    """A training comes to nothing: what is learned is no longer finite, or a client's gradient is zero and its defense makes
+    nothing of that."""
+
+
+def require_sizes(defense: Defense) -> None:
+    """``ValueError`` for a defense without a parameter that may be told in root mean squares of a gradient's entries."""
+    from attack.image.observed import SIZED
+
+    if type(defense) not in SIZED:
+        known = ", ".join(family.__name__ for family in SIZED)
+        raise ValueError(f"relative must be False for a defense other than {known}; got {defense!r}")
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,8 @@ class Federation:
     zero, the same under every defense.
 
     data: one half of it is learned, the other tells the accuracy. Under secure aggregation groups of ``defense.clients``
-    clients are seen as one. Raises ``ValueError`` or ``TypeError`` on values out of range."""
+    clients are seen as one. Raises ``ValueError`` or ``TypeError`` on values out of range, and for a network with epochs
+    of its own: those would be on the clients' pictures."""
 
     data: str = "digits-8"
     network: NetworkSpec = field(default_factory=lambda: SMALL)
@@ -48,6 +62,10 @@ class Federation:
         checks.choice("optimiser", self.optimiser, ("adam", "sgd"))
         if checks.real("rate", self.rate, 0.0) == 0.0:
             raise ValueError("rate must be positive; got 0")
+        if self.network.epochs:
+            raise ValueError(
+                f"epochs of the network must be 0, as its clients train it; got {self.network.epochs}"
+            )
 
     def learned(
         self,
@@ -63,11 +81,11 @@ class Federation:
         what the defense draws. scope, relative: as of ``observe_images``.
 
         Raises ``ValueError`` for fewer pictures than a round takes, and for secure aggregation over a number of clients that
-        does not divide those of a round; ``Diverged`` where outputs are not finite before a round or at the end.
+        does not divide those of a round; ``TrainingError`` where outputs are not finite before a round or at the end, or
+        where nothing can be sent as a client's gradient is zero.
         """
         import torch
 
-        from attack.image.observed import observe_images
         from attack.networks.image.training import OPTIMISERS
         from attack.streams import numpy_generator, seed_sequence
 
@@ -85,11 +103,11 @@ class Federation:
             sums = [torch.zeros_like(p) for p in parameters]
             for client, chosen in enumerate(drawn.split(together)):
                 noise = seed_sequence(seed, "client", number, client).generate_state(1)[0]
-                seen = observe_images(
-                    defense, network, pictures.images[chosen], pictures.labels[chosen],
+                sent = _sent(
+                    defense, network, pictures.at(chosen), f"in round {number + 1}",
                     seed=int(noise), groups=groups, scope=scope, relative=relative,
                 )  # fmt: skip
-                torch._foreach_add_(sums, list(seen.gradients))
+                torch._foreach_add_(sums, list(sent))
             for parameter, total in zip(parameters, sums, strict=True):
                 parameter.grad = total / used
             optimiser.step()
@@ -107,17 +125,34 @@ class Federation:
         return parties
 
 
+def _sent(
+    defense: Defense, network: ImageNetwork, shown: PictureSet, when: str, **how: Any
+) -> tuple[torch.Tensor, ...]:
+    """What a client sends. A zero gradient has no unit of size; every other error is one of the input."""
+    from attack.image.observed import observe_images
+
+    try:
+        return observe_images(defense, network, shown.images, shown.labels, **how).gradients
+    except ValueError as error:
+        if observe_images(NoDefense(), network, shown.images, shown.labels).entries.any():
+            raise
+        raise TrainingError(f"a client's gradient is zero {when}: {error}") from error
+
+
 def _require_finite(network: ImageNetwork, images: Any, when: str) -> None:
     import torch
 
     with torch.no_grad():
         if not torch.isfinite(network.outputs(images.to(network.device))).all():
-            raise Diverged(f"outputs are not finite {when}")
+            raise TrainingError(f"outputs are not finite {when}")
 
 
 @dataclass(frozen=True)
 class TrainingPoint:
-    """What is learned under which defense; scope, relative: as of ``observe_images``."""
+    """What is learned under which defense; scope, relative: as of ``observe_images``.
+
+    Raises ``ValueError`` for a scope that there is none of, for a relative defense without sizes, and for secure aggregation
+    over a number of clients that does not divide those of a round."""
 
     federation: Federation
     defense: Defense
@@ -125,7 +160,12 @@ class TrainingPoint:
     relative: bool = False
 
     def __post_init__(self) -> None:
+        from attack.image.observed import SCOPES
+
         self.federation.parties(self.defense)
+        checks.choice("scope", self.scope, SCOPES)
+        if self.relative:
+            require_sizes(self.defense)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values."""
@@ -145,7 +185,7 @@ class TrainingPoint:
 @dataclass(frozen=True)
 class Learned:
     """accuracy: the part of held-out pictures that is classified rightly; loss: their mean cross-entropy; reason: why there
-    is no network to speak of (weights that are not finite), and then the accuracy is that of a guess."""
+    is no network to speak of (as of ``TrainingError``), and then the accuracy is that of a guess."""
 
     accuracy: float
     loss: float | None
@@ -163,7 +203,7 @@ def learn(point: TrainingPoint, seed: int, device: Any = "cpu") -> Learned:
         network = point.federation.learned(
             pictures, point.defense, seed=seed, scope=point.scope, relative=point.relative, device=device
         )
-    except Diverged as error:
+    except TrainingError as error:
         return Learned(1 / held_out.classes, None, str(error))
     with torch.no_grad():
         outputs = network.outputs(held_out.images.to(network.device))
@@ -175,8 +215,8 @@ def learn(point: TrainingPoint, seed: int, device: Any = "cpu") -> Learned:
 
 @dataclass(frozen=True)
 class LearnedNetwork(NetworkSpec):
-    """The network after ``federation``'s rounds without a defense: what clients get once learning has begun, the same
-    whatever defense is attacked."""
+    """The network at the end of ``federation``'s rounds without a defense, a training whose rate has fallen to zero: what
+    clients get once learning has begun, the same whatever defense is attacked."""
 
     federation: Federation = field(default_factory=Federation)
 
@@ -184,7 +224,12 @@ class LearnedNetwork(NetworkSpec):
         self, pictures: PictureSet, seed: int, device: Any, others: PictureSet | None = None
     ) -> ImageNetwork:
         """On these pictures, those of the clients, weights and order from the seed; ``others`` play no part."""
-        return _undefended(self.federation, pictures, seed, str(device))
+        return _learned_without_defense(self.federation, pictures, seed, str(device))
+
+    @property
+    def words(self) -> str:
+        """With how it was learned."""
+        return f"{super().words}, at the end of {how_many(self.federation.rounds, 'round')} of its own"
 
     @staticmethod
     def after(federation: Federation) -> LearnedNetwork:
@@ -193,5 +238,7 @@ class LearnedNetwork(NetworkSpec):
 
 
 @lru_cache(maxsize=16)
-def _undefended(federation: Federation, pictures: PictureSet, seed: int, device: str) -> ImageNetwork:
+def _learned_without_defense(
+    federation: Federation, pictures: PictureSet, seed: int, device: str
+) -> ImageNetwork:
     return federation.learned(pictures, NoDefense(), seed=seed, device=device)

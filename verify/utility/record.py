@@ -118,7 +118,7 @@ def training_ledger(path: Path, seed: int, tasks: Container[Hashable]) -> Ledger
 def run_training(
     point: TrainingPoint, trial: int, seed: int, device: str = "cpu", threads: int = 1
 ) -> TrainingRecord:
-    """Training number ``trial`` under ``seed``. Every exception propagates."""
+    """Training number ``trial`` under ``seed``. Every exception but ``TrainingError`` propagates."""
     from verify.images.trial import trial_seed
 
     with limited(threads):

@@ -23,7 +23,7 @@ from verify.utility.family import Family
 from verify.utility.record import TrainingRecord
 
 #: Of an attack without a result on theory's network: what guessing zero scores.
-GUESS = 1.0
+R_OF_A_GUESS = 1.0
 
 #: The name of what needs no gradient at all.
 MEAN_PICTURE = "mean picture"
@@ -49,7 +49,7 @@ def losses_of(comparison: Comparison, family: Family, trainings: Sequence[Traini
     """(trainings, members): accuracy without a defense less accuracy under each member, in points, training by training;
     trainings that are not finished for all members are left out."""
     found = {(r.key, r.trial): 100 * r.accuracy for r in trainings}
-    points = [comparison.undefended, *(family.at(one, comparison.federation) for one in family.members)]
+    points = [comparison.baseline, *(family.at(one, comparison.federation) for one in family.members)]
     rows = [[found.get((p.key, t), math.nan) for p in points] for t in range(comparison.trainings)]
     told = _whole(np.array(rows))
     return np.asarray(told[:, :1] - told[:, 1:])
@@ -62,16 +62,16 @@ def picture_curves(
     *,
     first: bool,
 ) -> list[Curve]:
-    """The families by PSNR of every rival, at the first weights or after some rounds; those of which no trial is whole are
-    left out."""
+    """The families by PSNR of every contender, at the first weights or after some rounds; those of which no trial is whole
+    are left out."""
     table = comparison.table(first=first)
     found = by_point(table, records)
     curves = []
     for family in comparison.families:
         errors, failed = {}, 0
-        for rival in comparison.rivals:
-            points = [comparison.attacked(family, one, rival, first=first) for one in family.members]
-            errors[rival.name] = _whole(_psnr(points, found, table.trials))
+        for contender in comparison.contenders:
+            points = [comparison.attacked(family, one, contender, first=first) for one in family.members]
+            errors[contender.name] = _whole(_psnr(points, found, table.trials))
             failed += sum(r.failed for p in points for r in found.get(p, ()))
         losses = losses_of(comparison, family, trainings)
         if len(losses) and all(len(values) for values in errors.values()):
@@ -80,11 +80,11 @@ def picture_curves(
     return curves
 
 
-def undefended(comparison: Comparison, records: Sequence[ImageRecord], *, first: bool) -> dict[str, float]:
-    """Mean PSNR of every rival without a defense."""
+def clean_psnr(comparison: Comparison, records: Sequence[ImageRecord], *, first: bool) -> dict[str, float]:
+    """Mean PSNR of every contender without a defense."""
     table = comparison.table(first=first)
     found = by_point(table, records)
-    points = {r.name: comparison.attacked(None, NoDefense(), r, first=first) for r in comparison.rivals}
+    points = {r.name: comparison.attacked(None, NoDefense(), r, first=first) for r in comparison.contenders}
     told = {name: _whole(_psnr([p], found, table.trials)) for name, p in points.items()}
     return {name: float(values.mean()) for name, values in told.items() if len(values)}
 
@@ -92,20 +92,21 @@ def undefended(comparison: Comparison, records: Sequence[ImageRecord], *, first:
 def theory_curves(
     comparison: Comparison, trainings: Sequence[TrainingRecord], records: Sequence[Record]
 ) -> list[Curve]:
-    """The families by R of every attack on theory's network; a trial without a result counts as a guess."""
-    found = {(r.point.defense, r.trial): r.outcomes for r in records}
+    """The families by R of every attack on theory's network; a trial without a result counts as a guess. Records of other
+    points (another size of the network, other attacks) play no part."""
+    found = {(r.point.key, r.trial): r.outcomes for r in records}
     curves = []
     for family in comparison.carried:
-        members = [comparison.in_theory(family, one) for one in family.members]
+        keys = [comparison.theory_point(family, one).key for one in family.members]
         losses, errors, failed = losses_of(comparison, family, trainings), {}, 0
         for attack in THEORY_ATTACKS:
             name = attack_name(attack)
-            rows = np.full((comparison.theory_trials, len(members)), math.nan)
+            rows = np.full((comparison.theory_trials, len(keys)), math.nan)
             for t, k in np.ndindex(rows.shape):
-                told = found.get((members[k], t))
+                told = found.get((keys[k], t))
                 if told is not None:
                     failed += told[name].failed
-                    rows[t, k] = GUESS if told[name].rmse is None else told[name].rmse
+                    rows[t, k] = R_OF_A_GUESS if told[name].rmse is None else told[name].rmse
             errors[name] = _whole(rows)
         if len(losses) and all(len(values) for values in errors.values()):
             positions = tuple(family.position(one) for one in family.members)
@@ -193,6 +194,7 @@ def picture_rows(found: Iterable[Standing]) -> list[dict[str, Any]]:
             "PSNR weak": words(s.weak),
             "PSNR strongest": words(s.strong),
             "strongest": s.by or None,
+            "reached": _reached(s.match),
             "rank weak": s.rank_weak,
             "rank strongest": s.rank_strong,
             "absent": s.match.why,
@@ -230,6 +232,7 @@ def theory_rows(comparison: Comparison, curves: Sequence[Curve]) -> list[dict[st
                     "defense": curve.family.name,
                     "strength": _strength(curve.family, match),
                     **{f"R {name}": words(match.errors.get(name), 3) for name in curve.errors},
+                    "reached": _reached(match),
                     "LIMIT": limit,
                     "LOWER": lower,
                     "absent": match.why,
@@ -262,6 +265,13 @@ def words(value: Estimate | None, digits: int = 1) -> str | None:
     if math.isnan(value.low):
         return f"{value.value:.{digits}f}"
     return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+
+
+def _reached(match: Match) -> str | None:
+    """The share of the trials drawn again in which the loss is reached at all, where that is not all of them."""
+    if match.position is None or match.position.reached == 1.0:
+        return None
+    return f"{match.position.reached:.3f}"
 
 
 def _strength(family: Family, match: Match) -> str | None:
