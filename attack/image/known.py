@@ -64,6 +64,11 @@ class Entries(Protocol):
         """Whether the target depends on the guess, so that ``back`` uses ``by_target``."""
         ...
 
+    @property
+    def kept(self) -> torch.Tensor | None:
+        """The entries (n,), zeros and ones, that were sent; None where all were."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Seen:
@@ -87,6 +92,7 @@ class Between:
     low: torch.Tensor
     high: torch.Tensor
     moves: bool = True
+    kept: None = None
 
     def compared(self, guess: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return guess, torch.clamp(guess, self.low, self.high)
@@ -104,6 +110,7 @@ class Signs:
     signs: torch.Tensor
     sizes: tuple[int, ...]
     moves: bool = False
+    kept: None = None
 
     def compared(self, guess: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return guess / (guess.square() + self._soft(guess)).sqrt(), self.signs
@@ -248,8 +255,9 @@ def _pruned(observation: ImageObservation, defense: GradientPruning | NoisyPruni
 
 
 def _dropout(observation: ImageObservation, defense: Dropout) -> Model:
-    """With a mask for each sample, those that the output weights' gradient shows (``attack.image.masks``): a unit that is
-    zero for a sample is taken for one that was dropped for it, and all others are exact.
+    """With a mask for each sample and cross-entropy, those that the output weights' gradient shows (``attack.image.masks``):
+    a unit that is zero for a sample is taken for one that was dropped for it, and all others are exact. Other losses do not
+    show which sample has which mask.
 
     Where it shows none, and with one mask for the batch: a unit whose gradients are zero in the output's weights, and in the
     attacked layer's if there is one, is taken for one that was dropped for every sample; any other is taken at its mean,
@@ -258,7 +266,7 @@ def _dropout(observation: ImageObservation, defense: Dropout) -> Model:
         return as_seen(observation)
     network = observation.network
     output = observation.gradient(f"{network.output}.weight")
-    if defense.per_sample:
+    if defense.per_sample and network.loss == "cross-entropy":
         found = sample_masks(output.double().cpu().numpy(), observation.batch_size)
         if found is not None:
             own = Mask(torch.from_numpy(found.kept).to(output), 1 - defense.p)

@@ -42,7 +42,8 @@ def sample_masks(gradient: Array, B: int, bias: Array | None = None) -> SampleMa
     the samples' slopes and so tells their sizes; None where it does not show all B of them:
     slopes by fewer than B independent outputs, too few units that one sample has alone, or a gradient of other make.
 
-    A sample's class is the output by which its loss changes most; for cross-entropy that is its label.
+    A sample's class is the output by which its loss changes most; for cross-entropy that is its label. Of the squared loss
+    it need not be: an output that is further off than the label's decides, so classes and order then mean nothing.
     """
     if len(gradient) < B:
         return None
