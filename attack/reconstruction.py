@@ -62,6 +62,11 @@ class ReconstructionError(RuntimeError):
         self.diagnostics = diagnostics
 
 
+def failure(reason: str) -> ReconstructionError:
+    """The error of an attack that saw nothing else worth telling than why it has no result."""
+    return ReconstructionError(reason, Diagnostics("failed", (reason,)))
+
+
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
     """features (B, d), residuals (B,), labels (B,), in no particular order, and diagnostics.

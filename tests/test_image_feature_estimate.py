@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,7 @@ from bounds import (
     GradientPruning,
     LocalAggregation,
     NoDefense,
+    NoisyPruning,
     SecureAggregation,
     SignCompression,
     StochasticRounding,
@@ -102,7 +105,7 @@ def test_any_activation_serves(activation: str) -> None:
     seen = seen_of(NoDefense(), network)
     found = estimate_features(seen, "best", labels=LABELS)
     assert found.source == "likelihood" and off(network, found).max() < 1e-12
-    with pytest.raises(ValueError, match="ReLU"):
+    with pytest.raises(ReconstructionError, match="ReLU"):
         estimate_features(seen, "rows")
 
 
@@ -175,6 +178,37 @@ def test_the_best_source_is_the_first_that_is_believed() -> None:
     assert wrong.source == "rows" and wrong.classes is not None and set(wrong.classes.tolist()) == {3, 7}
     with pytest.raises(ReconstructionError, match=r"likelihood: .*law.*rows: "):
         estimate_features(seen_of(SignCompression()), labels=LABELS)
+
+
+def test_only_what_a_source_cannot_do_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network without ReLU, weights that are frozen, a Jacobian that is too large: the next source, or the reasons of all.
+    An error of another kind is nobody's reason, and propagates."""
+    smooth = seen_of(NoDefense(), build("tanh"))
+    with pytest.raises(ReconstructionError, match=r"likelihood: .*rows: .*ReLU"):
+        monkeypatch.setattr("attack.image.feature_likelihood._LARGEST", 10)
+        estimate_features(smooth, labels=LABELS)
+    assert estimate_features(seen_of(NoDefense(), WIDE), labels=LABELS).source == "rows"
+    module = copy.deepcopy(NETWORK.module)
+    module.get_submodule(NETWORK.output).weight.requires_grad_(False)
+    frozen = seen_of(NoDefense(), ImageNetwork.of(module, SHAPE))
+    with pytest.raises(ReconstructionError, match=r"likelihood: no gradient of .*rows: no gradient of"):
+        estimate_features(frozen)
+
+    def broken(*given: object, **options: object) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr("attack.image.feature_estimate.likely_features", broken)
+    with pytest.raises(ValueError, match="a defect"):
+        estimate_features(seen_of(NoDefense(), WIDE), labels=LABELS)
+
+
+def test_noise_before_pruning_has_no_law() -> None:
+    """What is left is chosen by its noise. Noise alone, pruning alone, and none of either have one (the controls)."""
+    unit = float(seen_of(NoDefense()).entries.square().mean().sqrt())
+    for defense in (NoisyPruning(0.0, 0.5), NoisyPruning(0.01 * unit, 0.0)):
+        assert estimate_features(seen_of(defense), "likelihood", labels=LABELS).trusted
+    with pytest.raises(ReconstructionError, match="law"):
+        estimate_features(seen_of(NoisyPruning(0.01 * unit, 0.5)), "likelihood", labels=LABELS)
 
 
 def test_rows_predict_rounding() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from attack.image.feature_estimate import FeatureEstimate, estimate_features
 from attack.image.integrated import FeatureTerm, Integrated, allowed_pairs
-from attack.image.inversion import Inversion, invert
+from attack.image.inversion import Inversion, InversionError, invert
 from attack.image.matching import ImageMatching
 from attack.image.observed import ImageObservation, observe_images
 from attack.networks.image.convnet import conv_net
@@ -148,6 +148,40 @@ def test_without_features_it_is_plain_matching_and_says_so() -> None:
     assert believed.features is not None and not same(believed, invert(clean, MATCHING, labels=LABELS))
     none = invert(clean, Integrated(MATCHING, weighting="none"), labels=LABELS)
     assert same(none, invert(clean, MATCHING, labels=LABELS)) and none.features is None
+
+
+def test_features_alone_have_no_result_without_features() -> None:
+    """The gradient is no part of it; one iteration with it, or a plain start, is plain matching as before (the controls)."""
+    seen = seen_of(SignCompression())
+    alone = Integrated(MATCHING, stages="features first", share=1.0)
+    with pytest.raises(InversionError, match="no features are found: ") as error:
+        invert(seen, alone, labels=LABELS)
+    assert error.value.diagnostics.status == "failed" and error.value.diagnostics.labels_from == "given"
+    with pytest.raises(InversionError, match="no feature is believed: "):
+        invert(seen_of(NoDefense()), dataclasses.replace(alone, source="cocktail"), labels=LABELS)
+    both = invert(seen, dataclasses.replace(alone, share=0.95), labels=LABELS)
+    assert same(both, invert(seen, MATCHING, labels=LABELS))
+    two = dataclasses.replace(alone, matching=dataclasses.replace(MATCHING, starts=2))
+    assert "plain matching" in invert(seen, two, labels=LABELS).diagnostics.warnings[-1]
+    with pytest.raises(InversionError, match="no features are found"):
+        invert(seen, dataclasses.replace(two, plain=0), labels=LABELS)
+
+
+def test_features_that_are_not_finite_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a fixed weight too, which asks for no prediction."""
+    wrong = truth()
+    wrong[0, 0] = torch.nan
+    monkeypatch.setattr(
+        "attack.image.integrated.estimate_features", lambda *given, **options: estimate(wrong)
+    )
+    seen = seen_of(NoDefense())
+    for weighting in ("fixed", "theory"):
+        found = invert(seen, Integrated(MATCHING, weighting=weighting), labels=LABELS)
+        assert same(found, invert(seen, MATCHING, labels=LABELS)) and found.features is None
+        assert "not finite" in found.diagnostics.warnings[-1]
+    alone = Integrated(MATCHING, weighting="fixed", stages="features first", share=1.0)
+    with pytest.raises(InversionError, match="not finite"):
+        invert(seen, alone, labels=LABELS)
 
 
 def test_components_are_used_with_a_fixed_weight_only() -> None:

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from attack.image.exact_features import exact_features
+from attack.image.feature_estimate import estimate_features
 from attack.image.inversion import invert
-from attack.image.known import model_of
+from attack.image.known import Sorted, model_of
 from attack.image.masks import sample_masks
 from attack.image.matching import ImageMatching
 from attack.image.metrics import image_errors
@@ -37,6 +38,19 @@ def network(activation: str = "relu") -> ImageNetwork:
 
 def batch(B: int, seed: int) -> torch.Tensor:
     return uniform((B, *SHAPE), seed, "pictures", device="cpu", dtype=torch.float32)
+
+
+class _Scaled(torch.nn.Module):
+    """A module whose attacked layer receives ``size`` times what it did."""
+
+    def __init__(self, module: torch.nn.Module, attacked: str, size: float) -> None:
+        super().__init__()
+        self.module = module
+        module.get_submodule(attacked).register_forward_pre_hook(lambda layer, given: (size * given[0],))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.module(images)
+        return found
 
 
 def with_output(seen: ImageObservation, gradient: torch.Tensor) -> ImageObservation:
@@ -169,7 +183,7 @@ def test_values_without_a_gradient_of_the_bias(loss: str) -> None:
     assert (found.kept == kept).all() and np.abs(found.values - truth).max() < 1e-4 * truth.max()
 
 
-@pytest.mark.parametrize(("p", "B"), [(0.5, 1), (0.5, 3), (0.2, 2)])
+@pytest.mark.parametrize(("p", "B"), [(0.5, 2), (0.5, 3), (0.2, 2)])
 def test_features_follow_from_the_units_that_are_left(p: float, B: int) -> None:
     """Exactly, in single precision, with their lengths and labels. The controls: of another p they fit nothing, and a
     sample that keeps fewer units than there are features is not told."""
@@ -178,13 +192,58 @@ def test_features_follow_from_the_units_that_are_left(p: float, B: int) -> None:
     seen = observe_images(Dropout(p), net, images, labels, seed=4)
     found = exact_features(seen)
     truth = net.features(images)[labels.argsort()].detach().numpy()
-    off = np.linalg.norm(found.features - truth, axis=1) / np.linalg.norm(truth, axis=1)
-    assert off.max() < 1e-3 and off.max() < found.error and found.sized and found.exact
+    off = np.linalg.norm(found.features - truth, axis=1)
+    assert off.max() < 1e-3 * np.linalg.norm(truth, axis=1).min() and found.sized and found.exact
+    assert off.max() < found.error
     assert found.classes is not None and found.classes.tolist() == sorted(labels.tolist())
     with pytest.raises(ReconstructionError, match="unexplained"):
         exact_features(dataclasses.replace(seen, defense=Dropout(p + 0.2)))
     with pytest.raises(ReconstructionError, match="too few for 24 features"):
-        exact_features(observe_images(Dropout(0.95), net, images[:1], labels[:1]))
+        exact_features(observe_images(Dropout(0.92), net, images[:2], labels[:2], seed=4))
+
+
+def test_the_error_of_features_is_in_their_unit() -> None:
+    """Features of a hundredth have a hundredth of the error, through layers alike but for that factor, and the predicted
+    ``1 - cos^2`` is the same."""
+    errors, predicted = [], []
+    for size in (1.0, 0.01):
+        net = conv_net(SHAPE, 10, channels=(8, 8), head=Head(m=M, features=24), dtype=torch.float64)
+        module = copy.deepcopy(net.module)
+        with torch.no_grad():
+            module.get_submodule(net.attacked_layer).weight.div_(size)
+        within = _Scaled(module, net.attacked_layer, size)
+        scaled = ImageNetwork(within, SHAPE, f"module.{net.attacked}", f"module.{net.output}")
+        seen = observe_images(Dropout(0.5), scaled, batch(2, 1).double(), torch.tensor([7, 2]), seed=4)
+        errors.append(exact_features(seen).error)
+        predicted.append(float(estimate_features(seen, "rows").error.max()))
+    assert errors[1] == pytest.approx(0.01 * errors[0], rel=1e-6)
+    assert predicted[1] == pytest.approx(predicted[0], rel=1e-6) and 0 < predicted[0] < 1e-4
+
+
+def test_one_samples_mask_is_one_for_the_batch() -> None:
+    """Every row is along its features, so that far fewer units than features are enough: 24 of them from 13 units."""
+    net = conv_net(SHAPE, 10, channels=(8, 8), head=Head(m=M, features=24))
+    images, labels = batch(1, 1), torch.tensor([7])
+    for p in (0.5, 0.95):
+        seen = observe_images(Dropout(p), net, images, labels, seed=4)
+        found, truth = exact_features(seen), net.features(images).detach().numpy()
+        assert found.sized and np.linalg.norm(found.features - truth) < 1e-3 * np.linalg.norm(truth)
+        assert found.classes is not None and found.classes.tolist() == [7]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_features_of_a_squared_loss_have_their_classes(bias: bool) -> None:
+    """With a bias one output is far off for every sample, whatever the labels; without one the slopes' sizes follow from
+    what slopes must be."""
+    net = conv_net(SHAPE, 10, channels=(8, 8), head=Head(m=M, features=24, bias=bias), loss="squared")
+    if bias:
+        net = with_offset(net, 2.0 * torch.eye(10)[0])
+    images, labels = batch(2, 1), torch.tensor([3, 1])
+    seen = observe_images(Dropout(0.5), net, images, labels, seed=4)
+    found, truth = exact_features(seen), net.features(images).detach().numpy()[::-1]
+    assert np.abs(found.features - truth).max() < 1e-3 * np.abs(truth).max() and found.exact
+    assert found.classes is not None and found.classes.tolist() == [1, 3]
+    assert isinstance(model_of(seen).client, Sorted)
 
 
 def test_the_server_that_has_read_them_fits_at_the_truth() -> None:

@@ -305,6 +305,20 @@ def test_layers_of_nothing_but_noise_do_not_count() -> None:
     assert truth == pytest.approx(misfit.floor, rel=0.3)  # 5000 entries in few layers
 
 
+def test_noise_is_counted_of_the_entries_that_are_left() -> None:
+    """At ratio .99 and noise of .3 root mean squares those that are left stand above it: what is left of the truth is what
+    the floor says, within a factor of 1.6 (50 entries: a standard deviation of .2); all noise would be 100 times as much.
+    """
+    net, images, labels = small(), shapes(2, 0), torch.tensor([3, 4])
+    unit = float(observe_images(NoDefense(), net, images, labels).entries.square().mean().sqrt())
+    seen = observe_images(NoisyPruning(0.3 * unit, 0.99), net, images, labels)
+    sizes = tuple(p.numel() for p in net.parameters)
+    for weights in ("global", "layer"):
+        misfit = Misfit.of(model_of(seen), seen.entries, sizes, kind="squared", weights=weights)
+        truth = Objective(net, Pixels(net, 2), misfit, labels).matched((images,))
+        assert 1 / 1.6 < truth / misfit.floor < 1.6 and misfit.floor < misfit.level < 2 * misfit.floor
+
+
 def test_schedules() -> None:
     attack = ImageMatching(iterations=80, step=1.0)
     assert [round(rate(attack, done), 4) for done in (0, 29, 30, 50, 70)] == [1.0, 1.0, 0.1, 0.01, 0.001]

@@ -9,7 +9,15 @@ from attack.image.observed import ImageObservation, observe_images
 from attack.networks.image.convnet import conv_net
 from attack.networks.image.head import Head
 from attack.networks.image.network import ImageNetwork
-from bounds import Dropout, GradientClipping, GradientNoise, GradientPruning, NoDefense
+from bounds import (
+    Clamping,
+    DeterministicRounding,
+    Dropout,
+    GradientClipping,
+    GradientNoise,
+    GradientPruning,
+    NoDefense,
+)
 
 SHAPE = (1, 8, 8)
 
@@ -84,6 +92,24 @@ def test_relative_noise_is_of_the_gradient(network: ImageNetwork, batch: tuple[t
     assert off == pytest.approx(0.5, rel=0.2)  # 700 entries scatter by 3 per cent
     with pytest.raises(ValueError, match="relative"):
         observe_images(GradientPruning(0.5), network, *batch, relative=True)
+
+
+def test_a_gradient_of_zero_is_no_unit() -> None:
+    """Of dead units without biases: every defense with a size says so, none with the value that this would give it."""
+    module = torch.nn.Sequential(
+        torch.nn.Flatten(),
+        torch.nn.Linear(64, 4, bias=False),
+        torch.nn.ReLU(),
+        torch.nn.Linear(4, 3, bias=False),
+    )
+    with torch.no_grad():
+        module[1].weight.fill_(-1.0)
+    dead = ImageNetwork.of(module, (1, 8, 8))
+    images, labels = torch.full((1, 1, 8, 8), 0.5), torch.tensor([1])
+    assert not observe_images(Clamping(0.5), dead, images, labels).entries.any()
+    for defense in (Clamping(0.5), DeterministicRounding(0.5), GradientNoise(0.5)):
+        with pytest.raises(ValueError, match="clean gradient is zero"):
+            observe_images(defense, dead, images, labels, relative=True)
 
 
 def test_what_does_not_belong_together_is_told(

@@ -248,6 +248,28 @@ def test_the_floor_is_of_the_misfit_without_other_terms(optimiser: str) -> None:
     assert best.value < found.value
 
 
+def test_lbfgs_evaluates_no_more_often_than_the_others() -> None:
+    """Once for each iteration and once at the start, also within a line search: ``|z|`` and a wave, whose line searches
+    take several; the best point that was looked at is kept."""
+    seen: list[float] = []
+
+    def wavy(variables: tuple[torch.Tensor, ...]) -> Evaluation:
+        z = variables[0].detach()
+        seen.append(float(z.abs().sum() + torch.cos(20 * z).sum()))
+        return Evaluation(seen[-1], (z.sign() - 20 * torch.sin(20 * z),), seen[-1])
+
+    start = (torch.tensor([2.0, -1.3], dtype=torch.float64),)
+    for iterations in (1, 3, 10):
+        seen.clear()
+        search = dataclasses.replace(WEIGHTS, optimiser="lbfgs", iterations=iterations)
+        found = minimise(wavy, start, search, limits=(None,))
+        assert found.evaluations == len(seen) <= iterations + 1
+        assert found.value == min(seen)
+        if iterations > 1:
+            assert len(seen) == iterations + 1 and found.iterations < iterations
+        assert wavy(found.variables).value == found.value
+
+
 def test_a_start_that_is_down_to_the_floor_is_kept_before_one_of_less_value() -> None:
     """From -1 the first iterate is down to 1; from -5 the search passes no such, and ends at -3, where the value is less."""
     search = dataclasses.replace(WEIGHTS, step=0.3, schedule="constant", starts=2)

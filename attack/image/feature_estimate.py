@@ -15,10 +15,11 @@ import torch
 from attack.image.cocktail_party import CocktailParty, components
 from attack.image.exact_features import exact_features
 from attack.image.feature_likelihood import likely_features
+from attack.image.head_gradient import is_relu
 from attack.image.inversion import InversionError
 from attack.image.labels import recover_labels
 from attack.image.observed import ImageObservation
-from attack.reconstruction import Diagnostics, ReconstructionError
+from attack.reconstruction import ReconstructionError, failure
 from bounds import checks
 
 
@@ -70,6 +71,11 @@ def estimate_features(
 
 def _rows(observation: ImageObservation, labels: torch.Tensor | None, seed: int) -> FeatureEstimate:
     """Exact rows of ReLU: the error is what rounding leaves."""
+    _require_output(observation)
+    if not is_relu(observation.network):
+        raise failure(
+            "rows are exact of ReLU only, which is not what the network applies to the attacked layer"
+        )
     found = exact_features(observation, seed=seed)
     features = torch.from_numpy(found.features).to(observation.network.device)
     error = (found.error**2 / features.square().sum(dim=1)).clamp(max=1.0)
@@ -79,6 +85,8 @@ def _rows(observation: ImageObservation, labels: torch.Tensor | None, seed: int)
 
 def _likelihood(observation: ImageObservation, labels: torch.Tensor | None, seed: int) -> FeatureEstimate:
     """Weighted least squares on the layers from the attacked one on: the error is that of Cramér and Rao."""
+    if labels is None:
+        _require_output(observation)
     known = recover_labels(observation) if labels is None else labels
     found = likely_features(observation, known, seed=seed)
     warnings = () if found.believed else (
@@ -92,7 +100,7 @@ def _cocktail(observation: ImageObservation, labels: torch.Tensor | None, seed: 
     try:
         found = components(observation, CocktailParty(method="fastica", starts=1), seed=seed)
     except InversionError as error:
-        raise _failure(str(error)) from error
+        raise failure(str(error)) from error
     features = found.features.to(observation.network.device)
     limit = torch.ones(len(features), dtype=features.dtype, device=features.device)
     warnings = ("no theory predicts the error of independent components",)
@@ -101,22 +109,26 @@ def _cocktail(observation: ImageObservation, labels: torch.Tensor | None, seed: 
     )
 
 
+def _require_output(observation: ImageObservation) -> None:
+    """``ReconstructionError`` where the output layer's weights are frozen."""
+    name = f"{observation.network.output}.weight"
+    if name not in observation.network.names:
+        raise failure(f"no gradient of {name} is sent")
+
+
 def _best(observation: ImageObservation, labels: torch.Tensor | None, seed: int) -> FeatureEstimate:
     found: list[FeatureEstimate] = []
     reasons: list[str] = []
     for name in PREDICTED:
         try:
             found.append(SOURCES[name](observation, labels, seed))
-        except (
-            ReconstructionError,
-            ValueError,
-        ) as error:  # ValueError: not of this network (rows without ReLU)
+        except ReconstructionError as error:
             reasons.append(f"{name}: {error}")
             continue
         if found[-1].trusted:
             return found[-1]
     if not found:
-        raise _failure("; ".join(reasons))
+        raise failure("; ".join(reasons))
     return found[0]
 
 
@@ -127,7 +139,3 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
 
 #: Those that predict their error.
 PREDICTED = ("likelihood", "rows")
-
-
-def _failure(reason: str) -> ReconstructionError:
-    return ReconstructionError(reason, Diagnostics("failed", (reason,)))

@@ -19,15 +19,15 @@ import torch
 
 from attack.image.head_network import head_observation
 from attack.image.known import Between, Entries, Model, Seen, model_of
-from attack.image.observed import ImageObservation
+from attack.image.observed import SUMS, ImageObservation
 from attack.likelihood.errors import SINGULAR
 from attack.likelihood.solve import Effort, descended, factored
-from attack.reconstruction import Diagnostics, ReconstructionError
+from attack.reconstruction import failure
 from attack.streams import normal, uniform
 from bounds import StochasticRounding, checks
 
-#: Roundings that the sums behind an entry add up to, and how many of these are still no misfit where there is no noise.
-_SUMS, _MANY = 4.0, 75.0
+#: How many roundings of an entry are still no misfit where there is no noise.
+_MANY = 75.0
 
 #: Standard deviations of chi^2 above its mean up to which what is left is noise.
 _SIGMAS = 5.0
@@ -73,8 +73,8 @@ def likely_features(
     rounding; under noise, of which a wrong minimum may leave little more, the best when two have found it.
 
     labels (B,): of the features. Raises ``ReconstructionError`` where the gradient does not determine the features, or says
-    nothing whose law is known here (signs, stochastic rounding), ``ValueError`` without an attacked layer, or for more
-    unknowns than are held.
+    nothing whose law is known here (signs, stochastic rounding, and noise before pruning: the entries that are left are
+    those of large noise), or for more unknowns than are held; ``ValueError`` without an attacked layer.
     """
     checks.integer("starts", starts, 1)
     head = head_observation(observation)
@@ -82,12 +82,11 @@ def likely_features(
     law = _law(head, model, eps=torch.finfo(observation.network.dtype).eps)
     unknowns, entries = head.batch_size * observation.network.d, int((law.precision > 0).sum())
     if unknowns * len(law.target) > _LARGEST:
-        raise ValueError(
-            f"observation must have at most {_LARGEST} entries times unknowns for this source; "
-            f"got {len(law.target)} times {unknowns}"
+        raise failure(
+            f"{len(law.target)} entries times {unknowns} unknowns are more than the {_LARGEST} that are held"
         )
     if entries <= unknowns:
-        raise _failure(f"{entries} entries are left for {unknowns} unknowns")
+        raise failure(f"{entries} entries are left for {unknowns} unknowns")
     fit = _Fit(model, law, labels, entries - unknowns)
     # what rounding leaves is not worth a step; of noise the least that is left counts
     effort = Effort(_STEPS, _PRECISION, near=0.0, rounding=0.0 if law.noisy else 0.5 * fit.dof)
@@ -188,7 +187,7 @@ class _Place:
         units = self.matrix.diagonal().sqrt().clamp_min(torch.finfo(self.matrix.dtype).tiny)
         values, vectors = torch.linalg.eigh(self.matrix / units[:, None] / units)
         if float(values[0]) < SINGULAR * float(values[-1]):
-            raise _failure("what is seen of the gradient does not determine the features")
+            raise failure("what is seen of the gradient does not determine the features")
         covariance = (vectors / values) @ vectors.T / units[:, None] / units * max(1.0, self.misfit)
         own = covariance.reshape(B, d, B, d)[range(B), :, range(B), :]
         powers = self.features.square().sum(dim=1)
@@ -214,12 +213,15 @@ def _starts(observation: ImageObservation, seed: int, starts: int) -> Iterator[t
 
 def _law(head: ImageObservation, model: Model, *, eps: float) -> _Law:
     """eps: of the type in which gradients were sent."""
-    if type(model.entries) not in _KNOWN or isinstance(head.defense, StochasticRounding):
-        raise _failure("what is known of the gradient's entries has no law of which an error is predicted")
+    selected = (
+        model.noise > 0 and model.entries.kept is not None
+    )  # by size, after noise: no Gaussian any more
+    if type(model.entries) not in _KNOWN or isinstance(head.defense, StochasticRounding) or selected:
+        raise failure("what is known of the gradient's entries has no law of which an error is predicted")
     target, variance = _KNOWN[type(model.entries)](model.entries)
     variance = variance + model.noise**2
     noisy = bool((variance[torch.isfinite(variance)] > 0).any())
-    return _Law(target, 1 / (variance + _rounding(head, _SUMS * eps)), noisy)
+    return _Law(target, 1 / (variance + _rounding(head, SUMS * eps)), noisy)
 
 
 def _rounding(head: ImageObservation, relative: float) -> torch.Tensor:
@@ -251,7 +253,3 @@ def _between(entries: Between) -> tuple[torch.Tensor, torch.Tensor]:
 _KNOWN: Mapping[type[Entries], Callable[[Any], tuple[torch.Tensor, torch.Tensor]]] = MappingProxyType(
     {Seen: _seen, Between: _between}
 )
-
-
-def _failure(reason: str) -> ReconstructionError:
-    return ReconstructionError(reason, Diagnostics("failed", (reason,)))

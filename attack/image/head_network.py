@@ -9,7 +9,7 @@ from torch import nn
 from attack.image.observed import CLIPPED, ImageObservation
 from attack.networks.image.network import ImageNetwork
 from attack.networks.image.probe import prepared
-from attack.reconstruction import Diagnostics, ReconstructionError
+from attack.reconstruction import failure
 from bounds import LocalAggregation
 
 
@@ -41,9 +41,9 @@ def head_observation(observation: ImageObservation) -> ImageObservation:
     """
     network, defense = observation.network, observation.defense
     if isinstance(defense, CLIPPED) and defense.max_norm < float("inf") and observation.scope != "layer":
-        raise _failure("clipping by the norm of all layers together depends on more than the features")
+        raise failure("clipping by the norm of all layers together depends on more than the features")
     if isinstance(defense, LocalAggregation) and defense.steps > 1:
-        raise _failure("several local steps change the features from one to the next")
+        raise failure("several local steps change the features from one to the next")
     module = prepared(network.module, "eval").to(torch.float64)
     wrapped = _OnFeatures(module, network.shape, network.attacked_layer)
     used = _used(wrapped, network.d)
@@ -68,7 +68,3 @@ def _used(wrapped: _OnFeatures, d: int) -> frozenset[str]:
         outputs = wrapped(torch.ones(2, d, 1, 1, dtype=one.dtype, device=one.device)).sum()
         found = torch.autograd.grad(outputs, list(trained.values()), allow_unused=True)
     return frozenset(name for name, g in zip(trained, found, strict=True) if g is not None)
-
-
-def _failure(reason: str) -> ReconstructionError:
-    return ReconstructionError(reason, Diagnostics("failed", (reason,)))

@@ -20,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 
 from attack.image.feature_estimate import SOURCES, FeatureEstimate, estimate_features
 from attack.image.feature_matching import cosine_mismatch
-from attack.image.inversion import ImageAttack, Inversion, Progress
+from attack.image.inversion import ImageAttack, Inversion, InversionDiagnostics, InversionError, Progress
 from attack.image.matching import ImageMatching, Posed, posed
 from attack.image.objective import Objective, total_variation
 from attack.image.observed import ImageObservation
@@ -47,7 +47,8 @@ class Integrated(ImageAttack):
     lower than without a term, on 11 of 11 batches of tuning.
 
     stages: "joint"; "features first", which for a ``share`` of the iterations matches features and total variation alone; or
-    "joint first", which after that share goes on without the term. plain: how many of the starts, the first ones, go without
+    "joint first", which after that share goes on without the term. With a share of 1 of the former, and no plain start,
+    gradients are no part of it: without features it has no result. plain: how many of the starts, the first ones, go without
     features, as long as one is left that has them; of all starts the one whose gradient misfit and total variation are
     least, without the term, is kept. Starts and iterations are as many as plain matching's.
 
@@ -130,18 +131,22 @@ def invert(
     progress: Progress | None,
 ) -> Inversion:
     """See ``attack.image.inversion.invert``. Where no feature is found, or none believed, this is plain matching, and a
-    warning says so. Raises what plain matching raises."""
+    warning says so; ``InversionError`` where features alone were to be matched. Raises what plain matching raises."""
     checks.instance("attack", attack, Integrated)
     began = time.perf_counter()
     search = posed(observation, attack.matching, labels)
     estimate, warnings = _estimate(observation, attack, search.objective.labels, seed)
+    if estimate is None and _alone(attack):
+        seconds, labels_from = time.perf_counter() - began, search.labels_from
+        told = InversionDiagnostics("failed", warnings, seconds=seconds, labels_from=labels_from)
+        raise InversionError(warnings[0], told)
     term = None
     if estimate is not None:
         hinge = attack.weighting == "theory"
         B = observation.batch_size
         term = FeatureTerm.of(observation.network, estimate, search.objective.labels, B=B, hinge=hinge)
     ended: list[Found] = []
-    plain = min(attack.plain, attack.matching.starts - 1)
+    plain = _plain(attack)
     for index in range(attack.matching.starts):
         report = over_all(progress, attack.matching, ended)
         start = search.start(seed, index)
@@ -151,19 +156,32 @@ def invert(
     return search.result(best_of(ended), began, features=features, warnings=warnings)
 
 
+def _plain(attack: Integrated) -> int:
+    """How many of the starts go without features."""
+    return min(attack.plain, attack.matching.starts - 1)
+
+
+def _alone(attack: Integrated) -> bool:
+    """Whether features are matched alone: the gradient is no part of it."""
+    return attack.stages == "features first" and attack.share == 1.0 and _plain(attack) == 0
+
+
 def _estimate(
     observation: ImageObservation, attack: Integrated, labels: torch.Tensor | None, seed: int
 ) -> tuple[FeatureEstimate | None, tuple[str, ...]]:
     """The features, None where there are none to be used, and what is to be said of them."""
     if attack.weighting == "none" and attack.stages == "joint":
         return None, ()
+    so = "" if _alone(attack) else ", so that this is plain matching"
     try:
         found = estimate_features(observation, attack.source, labels=labels, seed=seed)
     except (ReconstructionError, ValueError) as error:
-        return None, (f"no features are found, so that this is plain matching: {error}",)
+        return None, (f"no features are found{so}: {error}",)
+    if not bool(torch.isfinite(found.features).all()):
+        return None, (f"no features are found{so}: those of {found.source!r} are not finite",)
     if attack.weighting == "theory" and not found.trusted:
         reasons = "; ".join(found.warnings) or "their predicted errors are 1"
-        return None, (f"no feature is believed, so that this is plain matching: {reasons}",)
+        return None, (f"no feature is believed{so}: {reasons}",)
     return found, found.warnings
 
 

@@ -64,6 +64,11 @@ class Entries(Protocol):
         """Whether the target depends on the guess, so that ``back`` uses ``by_target``."""
         ...
 
+    @property
+    def kept(self) -> torch.Tensor | None:
+        """The entries (n,), zeros and ones, that were sent; None where all were."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Seen:
@@ -87,6 +92,7 @@ class Between:
     low: torch.Tensor
     high: torch.Tensor
     moves: bool = True
+    kept: None = None
 
     def compared(self, guess: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return guess, torch.clamp(guess, self.low, self.high)
@@ -104,6 +110,7 @@ class Signs:
     signs: torch.Tensor
     sizes: tuple[int, ...]
     moves: bool = False
+    kept: None = None
 
     def compared(self, guess: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return guess / (guess.square() + self._soft(guess)).sqrt(), self.signs

@@ -5,9 +5,9 @@ leaves of the unit. A unit that is left to one sample alone has a column along t
 each sample makes many of these. All other columns are combinations of the r_i, whose coefficients that are not zero tell who
 has the unit. So dropout takes a batch apart.
 
-Which directions are the r_i is certified, not believed: they give the hidden values a_i, these the outputs ``A a_i + c``, and
-these the slopes ``p_i - e_y`` (p_i the softmax of the outputs, or for the squared loss the outputs) that were to be found, for
-one class y of each sample. Mixtures of slopes, parallel by chance or as two samples show one picture, do not fit so.
+Which directions are the r_i is certified, not believed: they give the hidden values a_i, these the outputs ``A a_i + c``,
+and these the slopes ``p_i - e_y`` that were to be found (p_i the softmax of the outputs, or for the squared loss the outputs)
+for one class y of each sample. Mixtures of slopes, parallel by chance or as two samples show one picture, do not fit so.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ROUNDING = 1e-6
 _BLURRED = 0.1
 
 #: How far a slope may be off the one that follows from it: so many roundings of the largest, or of one (that of a
-#: probability), and at most this share of itself, as mixtures are off by .6 and more. Below the third no better is looked for.
+#: probability), and at most this share of itself, as mixtures are off by .6 and more. Below the third no better is sought.
 _ROUNDINGS, _OFF, _CERTAIN = 30.0, 0.5, 1e-3
 
 #: Of the bias' gradient, what the samples may leave unexplained.
@@ -62,9 +62,9 @@ class SampleMasks:
 
 @dataclass(frozen=True, eq=False)
 class _Output:
-    """gradient (C, m), bias (C,) of the output layer, None where none is sent; offset c (C,); made (C, C): ``G A^T``; loss."""
+    """bias (C,): the output layer's gradient, None where none is sent; offset: c (C,); made (C, C): ``G A^T``, of the weights
+    A and their gradient G (C, m); loss: a key of the network's ``LOSSES``."""
 
-    gradient: Array
     bias: Array | None
     offset: Array
     made: Array
@@ -100,7 +100,7 @@ def sample_masks(observation: ImageObservation) -> SampleMasks | None:
     """From the gradient of the output layer, whose bias' tells the slopes' sizes; where none is sent they follow from what
     slopes must be. A sample without a unit shows nothing but in the bias, of which it is what the others leave.
 
-    None where no reading is certified: slopes by fewer than B independent outputs, a sample with units, none of them its own,
+    None where no reading is certified: slopes by fewer than B independent outputs, a sample that has units, but none alone,
     or a gradient of other make. ``ValueError`` where the gradient of the output's weights is not sent.
     """
     network, B = observation.network, observation.batch_size
@@ -110,13 +110,11 @@ def sample_masks(observation: ImageObservation) -> SampleMasks | None:
     C, cross_entropy = len(gradient), network.loss == "cross-entropy"
     lengths = np.linalg.norm(gradient, axis=0)
     used = np.flatnonzero(lengths > _ROUNDING * lengths.max(initial=0.0))
-    if not used.size or B > (C - 1 if cross_entropy else C):  # slopes of cross-entropy add up to zero
+    if not used.size or (C - 1 if cross_entropy else C) < B:  # slopes of cross-entropy add up to zero
         return None
     columns = gradient[:, used] / lengths[used]
     bias = sent(observation, f"{network.output}.bias")
-    output = _Output(
-        gradient, bias, np.zeros(C) if offset is None else offset, gradient @ weights.T, network.loss
-    )
+    output = _Output(bias, np.zeros(C) if offset is None else offset, gradient @ weights.T, network.loss)
     found = _best(output, columns, B)
     if found is None:
         return None
@@ -176,8 +174,8 @@ def _choices(n: int, K: int) -> Iterator[list[int]]:
 
 
 def _certified(output: _Output, directions: Array, B: int) -> _Reading | None:
-    """With the classes that fit best; None for directions too close to one another, that do not explain the bias, or that are
-    not those of slopes."""
+    """With the classes that fit best; None for directions too close to one another, that do not explain the bias, or that
+    are not those of slopes."""
     K = directions.shape[1]
     basis, spread, turned = np.linalg.svd(directions, full_matrices=False)
     if spread[-1] * _BLURRED < _ROUNDING:
@@ -205,9 +203,7 @@ def _certified(output: _Output, directions: Array, B: int) -> _Reading | None:
     return _Reading(directions, sizes, every.argmin(axis=1).tolist(), without, float(off.max()))
 
 
-def _left(
-    output: _Output, bias: Array, basis: Array, count: int
-) -> tuple[tuple[int, ...], Array] | None:
+def _left(output: _Output, bias: Array, basis: Array, count: int) -> tuple[tuple[int, ...], Array] | None:
     """Classes of so many samples whose outputs are the offset, and the sum of the other slopes, which the basis (C, K)
     spans; None where no classes leave such a sum."""
     C = len(bias)

@@ -64,8 +64,8 @@ class Misfit:
     the power of the noise, or ``1 - sqrt(1 - c/P)`` ("cosine"), c that across the gradient: c is sigma^2 times chi^2 of n,
     or n - 1, and spreads by ``sqrt(2/n)`` of itself. The least value of a search of p variables is lower by p/n, so that
     one which stopped at the mean itself would, in half of all draws, go on into the noise or never get there.
-    Where entries are pruned after noise, all noise is counted, not that of the kept ones: floor and level are above what
-    is there.
+    Where entries are pruned after noise, n counts the kept ones. These are rather those of large noise: floor and level are
+    below what is there, by little where the gradient is above the noise.
     """
 
     model: Model
@@ -81,7 +81,9 @@ class Misfit:
         """seen: the gradient (n,), other than zero; sizes: of its parameters."""
         parts = sizes if weights == "layer" else (sum(sizes),)
         powers = tuple(float(part.double().square().sum()) for part in seen.split(parts))
-        noise = [n * model.noise**2 for n in parts]
+        kept = model.entries.kept
+        noisy = parts if kept is None else [int(part.sum()) for part in kept.split(parts)]
+        noise = [n * model.noise**2 for n in noisy]
         signal = [max(0.0, 1 - s / p) if p else 0.0 for s, p in zip(noise, powers, strict=True)]
         if not any(signal):  # nothing stands out of the noise: every layer counts as it does without
             signal = [float(p > 0) for p in powers]
@@ -92,7 +94,7 @@ class Misfit:
             """Of each part, with noise of more power by so many standard deviations."""
             return [
                 w * _FLOORS[kind](min(1.0, (1 + more * math.sqrt(2 / n)) * s / p)) if p else 0.0
-                for n, w, s, p in zip(parts, shares, noise, powers, strict=True)
+                for n, w, s, p in zip(noisy, shares, noise, powers, strict=True)
             ]
 
         floor, spread = sum(floors(0.0)), math.dist(floors(1.0), floors(0.0))

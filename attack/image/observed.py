@@ -42,6 +42,8 @@ OF_SAMPLES = (NoDefense, Dropout, LocalAggregation, SecureAggregation)
 PRUNED = (GradientPruning, NoisyPruning)
 CLIPPED = (GradientClipping, DPSGD)
 
+#: Roundings that the sums behind an entry of the gradient add up to.
+SUMS = 4.0
 
 #: The parameter of a defense that is in the unit of entries, and so may be told in their root mean square.
 SIZED: Mapping[type[Defense], str] = MappingProxyType(
@@ -122,7 +124,8 @@ def observe_images(
     groups (B,): over clients or local batches, for the defenses that aggregate. scope: whether the defense acts on all
     entries together or on every parameter for itself (a threshold, a norm; masks of units are the same for all). relative:
     the parameter of ``SIZED`` (noise, a step, a limit) is in units of the root mean square of the clean gradient's entries.
-    The same seed gives the same observation. Raises ``ValueError`` or ``TypeError`` on bad input.
+    The same seed gives the same observation. Raises ``ValueError`` or ``TypeError`` on bad input, and ``ValueError`` where
+    the clean gradient is zero and so no unit.
     """
     checks.instance("defense", defense, Defense, "GradientNoise(sigma=1.0)")
     checks.instance("network", network, ImageNetwork)
@@ -147,6 +150,10 @@ def _absolute(defense: Defense, client: AutogradClient) -> Defense:
         raise ValueError(f"relative must be False for a defense other than {known}; got {defense!r}")
     clean = client.gradient().double()
     unit = float(torch.linalg.vector_norm(clean)) / math.sqrt(clean.numel())
+    if unit == 0.0:
+        raise ValueError(
+            f"relative must be False where the clean gradient is zero, which is no unit; got {defense!r}"
+        )
     change: Any = dataclasses.replace
     found: Defense = change(defense, **{name: getattr(defense, name) * unit})
     return found

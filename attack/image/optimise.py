@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -158,12 +159,8 @@ def _down(misfit: float, level: float) -> bool:
     return level > 0 and misfit <= level
 
 
-class _Reached(Exception):
-    """Ends L-BFGS where the misfit is down to the level."""
-
-    def __init__(self, z: np.ndarray, value: float) -> None:
-        super().__init__()
-        self.z, self.value = z, value
+class _Ended(Exception):
+    """Ends L-BFGS, also within a line search: where the misfit is down to the level, and where no evaluation is left."""
 
 
 def _lbfgs(
@@ -175,23 +172,28 @@ def _lbfgs(
     report: Report,
     level: float,
 ) -> Found:
-    """SciPy's L-BFGS-B (a line search with the strong Wolfe conditions) within the limits; the last iterate is the best. It
-    stops early at a vanishing slope, where no step improves the value, or at the first point, one of a line search too,
-    that is down to the level, and evaluates the function as often as the others do: once for each of the search's iterations
-    and once at the start. Neither step nor schedule play a part."""
+    """SciPy's L-BFGS-B (a line search with the strong Wolfe conditions) within the limits; the best point that was
+    evaluated is kept, one of a line search too. It stops early at a vanishing slope, where no step improves the value, or at
+    the first point that is down to the level, which then is kept, and evaluates the function no more often than the others
+    do: once for each of the search's iterations and once at the start. Neither step nor schedule play a part."""
     shapes, sizes = [v.shape for v in start], [v.numel() for v in start]
-    least, done, made = math.inf, 0, 0
+    flat = torch.cat([v.flatten() for v in start]).double().cpu().numpy()
+    best, least, done, made, reached = flat, math.inf, 0, 0, False
 
     def variables(z: np.ndarray) -> list[torch.Tensor]:
         parts = torch.from_numpy(z).to(start[0]).split(sizes)
         return [p.view(s).requires_grad_() for p, s in zip(parts, shapes, strict=True)]
 
     def at(z: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal least, made
+        nonlocal best, least, made, reached
+        if made > search.iterations:  # SciPy counts between line searches only
+            raise _Ended
         value, slopes, misfit = function(variables(z))
-        least, made = min(least, value), made + 1
-        if _down(misfit, level):
-            raise _Reached(z.copy(), value)
+        made, reached = made + 1, _down(misfit, level)
+        if value < least or reached:
+            best, least = z.copy(), value
+        if reached:
+            raise _Ended
         return value, torch.cat([s.flatten() for s in slopes]).double().cpu().numpy()
 
     def after(z: np.ndarray) -> None:
@@ -200,17 +202,13 @@ def _lbfgs(
         if done % _EVERY == 0:
             report(done, least)
 
-    flat = torch.cat([v.flatten() for v in start]).double().cpu().numpy()
-    try:
-        end = scipy.optimize.minimize(
+    with suppress(_Ended):
+        scipy.optimize.minimize(
             at, flat, jac=True, method="L-BFGS-B", bounds=_box(limits, shapes), callback=after,
             options=lbfgs_options(search.iterations) | {"maxfun": search.iterations + 1},
         )  # fmt: skip
-        z, value, reached = end.x, float(end.fun), False
-    except _Reached as end:
-        z, value, reached = end.z, end.value, True
-    found = tuple(v.detach() for v in variables(z))
-    return Found(found, value if math.isfinite(value) else math.inf, done, made, reached)
+    found = tuple(v.detach() for v in variables(best))
+    return Found(found, least if math.isfinite(least) else math.inf, done, made, reached)
 
 
 def _box(limits: Sequence[Limits], shapes: Sequence[torch.Size]) -> scipy.optimize.Bounds | None:

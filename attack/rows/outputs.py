@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attack.reconstruction import Diagnostics, ReconstructionError
+from attack.reconstruction import ReconstructionError, failure
 from attack.rows.duals import Directions, find_duals
 from attack.rows.two_outputs import two_output_duals
 from attack.streams import numpy_generator
@@ -118,10 +118,6 @@ def recover_activity(given: OutputsGradient, B: int, *, seed: int = 2, max_start
         except ReconstructionError as error:
             reasons.append(f"{name}: {error}")
     raise failure("; ".join(reasons))
-
-
-def failure(reason: str) -> ReconstructionError:
-    return ReconstructionError(reason, Diagnostics("failed", (reason,)))
 
 
 @dataclass(frozen=True, eq=False)
