@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import cast
 
 import numpy as np
 import pytest
@@ -76,8 +77,10 @@ def left(net: ImageNetwork, images: torch.Tensor, p: float, seed: int) -> np.nda
 def with_offset(net: ImageNetwork, offset: torch.Tensor) -> ImageNetwork:
     """With this bias of the output layer."""
     module = copy.deepcopy(net.module)
+    output = module.get_submodule(net.output)
+    assert isinstance(output, torch.nn.Linear)
     with torch.no_grad():
-        module.get_submodule(net.output).bias.copy_(offset)  # type: ignore[operator, union-attr]
+        output.bias.copy_(offset)
     return dataclasses.replace(net, module=module)
 
 
@@ -210,7 +213,7 @@ def test_the_error_of_features_is_in_their_unit() -> None:
         net = conv_net(SHAPE, 10, channels=(8, 8), head=Head(m=M, features=24), dtype=torch.float64)
         module = copy.deepcopy(net.module)
         with torch.no_grad():
-            module.get_submodule(net.attacked_layer).weight.div_(size)
+            cast(torch.nn.Linear, module.get_submodule(net.attacked_layer)).weight.div_(size)
         within = _Scaled(module, net.attacked_layer, size)
         scaled = ImageNetwork(within, SHAPE, f"module.{net.attacked}", f"module.{net.output}")
         seen = observe_images(Dropout(0.5), scaled, batch(2, 1).double(), torch.tensor([7, 2]), seed=4)

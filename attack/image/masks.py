@@ -6,7 +6,7 @@ each sample makes many of these. All other columns are combinations of the r_i, 
 has the unit. So dropout takes a batch apart.
 
 Which directions are the r_i is certified, not believed: they give the hidden values a_i, these the outputs ``A a_i + c``,
-and these the slopes ``p_i - e_y`` that were to be found (p_i the softmax of the outputs, or for the squared loss the outputs)
+and these the slopes ``p_i - e_y`` that were to be found (p_i the softmax of the outputs, or for the squared loss themselves)
 for one class y of each sample. Mixtures of slopes, parallel by chance or as two samples show one picture, do not fit so.
 """
 
@@ -62,8 +62,8 @@ class SampleMasks:
 
 @dataclass(frozen=True, eq=False)
 class _Output:
-    """bias (C,): the output layer's gradient, None where none is sent; offset: c (C,); made (C, C): ``G A^T``, of the weights
-    A and their gradient G (C, m); loss: a key of the network's ``LOSSES``."""
+    """bias (C,): the output layer's gradient, None where none is sent; offset: c (C,); made (C, C): ``G A^T``, of the
+    weights A and their gradient G (C, m); loss: a key of the network's ``LOSSES``."""
 
     bias: Array | None
     offset: Array
