@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from attack.image.head_gradient import HeadGradient, head_gradient, is_relu, parameter, sent
+from attack.image.head_gradient import HeadGradient, head_gradient, is_relu, parameter
 from attack.image.masks import sample_masks
 from attack.image.observed import CLIPPED, SUMS, ImageObservation
 from attack.reconstruction import Diagnostics, failure
@@ -81,14 +81,12 @@ def exact_features(observation: ImageObservation, *, seed: int = 2, max_starts: 
 
 def _of_masks(observation: ImageObservation, p: float) -> ExactFeatures:
     """From ``W z + b = (1 - p) a`` in the units that dropout has left to a sample, whose values a the output layer's
-    gradient tells. Classes are those of cross-entropy, whose slopes show them; of another loss they are not told. The error
-    is that of the worst sample, which R does not exceed."""
-    network, layer = observation.network, observation.network.output
+    gradient tells, as it does classes. The error is that of the worst sample, which R does not exceed."""
+    network = observation.network
     W, b = (parameter(network, network.attacked_layer, kind) for kind in ("weight", "bias"))
     assert W is not None  # a linear layer has weights
-    output = observation.gradient(f"{layer}.weight").double().cpu().numpy()
-    found = sample_masks(output, observation.batch_size, sent(observation, f"{layer}.bias"))
-    if found is None or found.values is None:
+    found = sample_masks(observation)
+    if found is None:
         raise failure("the output layer's gradient does not show which sample has which units")
     features, errors = [], []
     for kept, values in zip(found.kept, found.values, strict=True):
@@ -102,8 +100,7 @@ def _of_masks(observation: ImageObservation, p: float) -> ExactFeatures:
             raise failure(f"the features found leave {left:.2g} of the hidden units unexplained")
         features.append(z)
     told = Diagnostics("ok", (), method="masks", exact=True)
-    classes = found.classes if network.loss == "cross-entropy" else None
-    return ExactFeatures(np.stack(features), True, classes, max(errors), True, told)
+    return ExactFeatures(np.stack(features), True, found.classes, max(errors), True, told)
 
 
 def _given(observation: ImageObservation, seen: HeadGradient, *, whole: bool) -> OutputsGradient:

@@ -255,9 +255,9 @@ def _pruned(observation: ImageObservation, defense: GradientPruning | NoisyPruni
 
 
 def _dropout(observation: ImageObservation, defense: Dropout) -> Model:
-    """With a mask for each sample and cross-entropy, those that the output weights' gradient shows (``attack.image.masks``):
-    a unit that is zero for a sample is taken for one that was dropped for it, and all others are exact. Other losses do not
-    show which sample has which mask.
+    """With a mask for each sample, those that the output layer's gradient shows (``attack.image.masks``): a unit that is
+    zero for a sample is taken for one that was dropped for it, and all others are exact. They are certified: where masks are
+    read, the pictures and labels of the batch explain the gradient.
 
     Where it shows none, and with one mask for the batch: a unit whose gradients are zero in the output's weights, and in the
     attacked layer's if there is one, is taken for one that was dropped for every sample; any other is taken at its mean,
@@ -266,8 +266,8 @@ def _dropout(observation: ImageObservation, defense: Dropout) -> Model:
         return as_seen(observation)
     network = observation.network
     output = observation.gradient(f"{network.output}.weight")
-    if defense.per_sample and network.loss == "cross-entropy":
-        found = sample_masks(output.double().cpu().numpy(), observation.batch_size)
+    if defense.per_sample:
+        found = sample_masks(observation)
         if found is not None:
             own = Mask(torch.from_numpy(found.kept).to(output), 1 - defense.p)
             return Model(Sorted(Plain.of(network, own)), Seen(observation.entries))
