@@ -258,7 +258,7 @@ def test_standings_follow_the_numbers(trainings: list[TrainingRecord]) -> None:
     told = dict(zip(keys, (0.9, 0.89, 0.85, 0.85), strict=True))
     found = _with(trainings, comparison, told)
     assert losses_of(comparison, noise, found) == pytest.approx(np.array([[1.0, 5.0]] * 2))
-    psnr = {"weak": (20.0, 10.0, 8.0), "strong": (30.0, 12.0, 14.0)}
+    psnr = {"weak": (20.0, 12.5, 11.8), "strong": (30.0, 13.0, 14.0)}
     records = []
     for point in comparison.table(first=True).points:
         if isinstance(point.defense, NoDefense):
@@ -267,8 +267,8 @@ def test_standings_follow_the_numbers(trainings: list[TrainingRecord]) -> None:
         records += [_picture_record(point, t, psnr[point.rival][index]) for t in range(2)]
     curves = picture_curves(comparison, found, records, first=True)
     middle, none = standings(comparison, curves, 3.0)
-    assert middle.weak is not None and middle.weak.value == pytest.approx(15.0)
-    assert middle.strong is not None and middle.strong.value == pytest.approx(21.0) and middle.by == "strong"
+    assert middle.weak is not None and middle.weak.value == pytest.approx(16.25)
+    assert middle.strong is not None and middle.strong.value == pytest.approx(21.5) and middle.by == "strong"
     assert none.weak is None and none.match.why == "costs 5.0 at its weakest" and none.rank_weak is None
     assert guess("digits-8") == pytest.approx(11.4, abs=0.1)
     ranks = [(s.rank_weak, s.rank_strong) for s in standings(comparison, curves, 5.0)]
@@ -276,7 +276,7 @@ def test_standings_follow_the_numbers(trainings: list[TrainingRecord]) -> None:
     assert agreement(standings(comparison, curves, 5.0)) is None
     rows = picture_rows(s for loss in comparison.losses for s in standings(comparison, curves, loss))
     # where every attack is worse than the mean picture nothing is told of the pictures, and all share a rank
-    psnr |= {"strong": (30.0, 9.0, 10.0)}
+    psnr |= {"weak": (20.0, 10.0, 8.0), "strong": (30.0, 9.0, 10.0)}
     worse = [
         _picture_record(p, t, psnr[p.rival][[*noise.members, *signs.members].index(p.defense)])
         for p in comparison.table(first=True).points
@@ -284,7 +284,7 @@ def test_standings_follow_the_numbers(trainings: list[TrainingRecord]) -> None:
         for t in range(2)
     ]
     tied = standings(comparison, picture_curves(comparison, found, worse, first=True), 5.0)
-    assert [(s.by, s.rank_strong) for s in tied] == [("mean picture", 1)] * 2
+    assert [(s.by, s.rank_strong, s.rank_weak) for s in tied] == [("mean picture", 1, 1)] * 2
     assert len(rows) == 8 and rows[-1]["absent"] == "costs 5.0 at most" and rows[-1]["PSNR weak"] is None
 
 

@@ -146,7 +146,8 @@ def guess(data: str) -> float:
 class Standing:
     """A family at one loss. weak, strong: PSNR of the weak attack, and of what is best there, ``by`` name: one of the
     attacks or, where all are worse, the mean picture; None where it costs that at no strength that was measured, and the
-    match says why. ranks: 1 protects best, among those that are there; equal ones share the first."""
+    match says why. ranks: 1 protects best, among those that are there; equal ones share the first, and so do all behind
+    which an attack finds less than the mean picture shows: what is below that says nothing of the pictures."""
 
     family: Family
     loss: float
@@ -170,10 +171,14 @@ def standings(comparison: Comparison, curves: Sequence[Curve], loss: float) -> l
         told = dict(match.errors) | {MEAN_PICTURE: Estimate(least, math.nan, math.nan, 1.0)}
         best = max(told, key=lambda name: told[name].value)  # the weak one may be it
         found.append(Standing(curve.family, loss, match, told[weak], told[best], best))
-    by_weak = [s.weak.value for s in found if s.weak is not None]
+    by_weak = [max(s.weak.value, least) for s in found if s.weak is not None]
     by_strong = [s.strong.value for s in found if s.strong is not None]
     return [
-        replace(s, rank_weak=_rank(s.weak.value, by_weak), rank_strong=_rank(s.strong.value, by_strong))
+        replace(
+            s,
+            rank_weak=_rank(max(s.weak.value, least), by_weak),
+            rank_strong=_rank(s.strong.value, by_strong),
+        )
         if s.weak is not None and s.strong is not None
         else s
         for s in found
