@@ -11,8 +11,6 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from scipy.stats import binom
-
 from bounds import Defense, Dropout, GradientNoise, GradientPruning, NoDefense
 from verify.images.point import ImagePoint, NetworkSpec
 from verify.studies.study import Cell, Condition, Findings, Outcome, Row, Study
@@ -73,6 +71,8 @@ def evenly(B: int) -> float:
     """The mean share that a server without the gradient has right at best, where each label is any class with equal chance:
     by naming every class as often as any other, or once more. A class that is named g times has min(g, X) right, X binomial
     of B, of which the mean is ``P(X > 0) + ... + P(X > g - 1)``: each time more adds less, so that even is best."""
+    from scipy.stats import binom
+
     named = [B // CLASSES + (c < B % CLASSES) for c in range(CLASSES)]
     return float(sum(binom.sf(range(g), B, 1 / CLASSES).sum() for g in named)) / B
 
