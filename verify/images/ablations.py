@@ -34,6 +34,7 @@ PARTS: Mapping[str, ImageAttack] = MappingProxyType(
         "both, decoder": replace(_BOTH, matching=WITH_DECODER),
     }
 )
+
 DEFENSES: tuple[tuple[Defense, bool], ...] = (
     (NoDefense(), False),
     (GradientNoise(1.0), True),

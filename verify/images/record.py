@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from bounds import checks
 from verify.images.point import ImagePoint
 from verify.measure.conditions import Conditions
+from verify.measure.keyed import keyed_ledger, read_keyed
 from verify.measure.ledger import Ledger
-from verify.measure.lines import LedgerError, RecordError, json_object, read_lines
+from verify.measure.lines import RecordError, json_object
 
 VERSION = 1
 
@@ -122,32 +123,18 @@ class ImageRecord:
 
 def read_image_records(path: Path) -> list[ImageRecord]:
     """Every record of a file. ``RecordError`` for a file that holds anything else, or a trial twice."""
-    found: dict[tuple[str, int], ImageRecord] = {}
-    for where, raw in read_lines(path):
-        record = ImageRecord.from_dict(raw, where)
-        if (record.key, record.trial) in found:
-            raise RecordError(f"{where}: trial {record.trial} of this point is there twice")
-        found[record.key, record.trial] = record
-    return list(found.values())
+    return read_keyed(path, ImageRecord.from_dict)
 
 
 def image_ledger(path: Path, seed: int, tasks: Container[Hashable]) -> Ledger[ImageRecord]:
     """The book of a run into ``path`` (NAME.jsonl)."""
-
-    def read() -> Sequence[ImageRecord]:
-        return read_image_records(path) if path.exists() else []
-
-    def identity(record: ImageRecord) -> Hashable:
-        if record.seed != seed:
-            raise LedgerError(f"{path}: recorded with seed {record.seed}, not {seed}. Use another directory")
-        if (record.key, record.trial) not in tasks:
-            raise LedgerError(
-                f"{path}: holds trial {record.trial} of {record.point['rival']} under {record.point['defense']} that is not "
-                "asked for: settings have changed, or fewer trials are asked for. Use another directory"
-            )
-        return record.key, record.trial
-
-    return Ledger(path.stem, path, read, ImageRecord.to_dict, identity, lambda record: record.conditions)
+    return keyed_ledger(
+        path,
+        seed,
+        tasks,
+        read=read_image_records,
+        words=lambda r: f"of {r.point['rival']} under {r.point['defense']}",
+    )
 
 
 def eight_bits(pictures: Any) -> Bytes:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bounds import checks
 from verify.measure.conditions import Conditions, limited, present
+from verify.measure.keyed import keyed_ledger, read_keyed
 from verify.measure.ledger import Ledger
-from verify.measure.lines import LedgerError, RecordError, json_object, read_lines
+from verify.measure.lines import RecordError, json_object
 from verify.utility.federation import TrainingPoint, learn
 
 VERSION = 1
@@ -87,32 +88,14 @@ class TrainingRecord:
 
 def read_training_records(path: Path) -> list[TrainingRecord]:
     """Every record of a file. ``RecordError`` for a file that holds anything else, or a trial twice."""
-    found: dict[tuple[str, int], TrainingRecord] = {}
-    for where, raw in read_lines(path):
-        record = TrainingRecord.from_dict(raw, where)
-        if (record.key, record.trial) in found:
-            raise RecordError(f"{where}: trial {record.trial} of this point is there twice")
-        found[record.key, record.trial] = record
-    return list(found.values())
+    return read_keyed(path, TrainingRecord.from_dict)
 
 
 def training_ledger(path: Path, seed: int, tasks: Container[Hashable]) -> Ledger[TrainingRecord]:
     """The book of a run into ``path`` (NAME.jsonl)."""
-
-    def read() -> Sequence[TrainingRecord]:
-        return read_training_records(path) if path.exists() else []
-
-    def identity(record: TrainingRecord) -> Hashable:
-        if record.seed != seed:
-            raise LedgerError(f"{path}: recorded with seed {record.seed}, not {seed}. Use another directory")
-        if (record.key, record.trial) not in tasks:
-            raise LedgerError(
-                f"{path}: holds trial {record.trial} under {record.point['defense']} that is not asked for: settings have "
-                "changed, or fewer trials are asked for. Use another directory"
-            )
-        return record.key, record.trial
-
-    return Ledger(path.stem, path, read, TrainingRecord.to_dict, identity, lambda record: record.conditions)
+    return keyed_ledger(
+        path, seed, tasks, read=read_training_records, words=lambda r: f"under {r.point['defense']}"
+    )
 
 
 def run_training(
