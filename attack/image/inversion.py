@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,6 +15,9 @@ import torch
 
 from attack.image.observed import ImageObservation
 from bounds import checks
+
+#: Up to so many pixels of all pictures and so many parameters torch's own convolutions are the quicker ones.
+_FEW_PIXELS, _FEW_WEIGHTS = 1024, 10**5
 
 #: Called with the iterations made, all iterations, and the best value so far.
 Progress = Callable[[int, int, float], None]
@@ -89,7 +94,21 @@ def invert(
     place = f"attack.image.{attack.name}"
     if find_spec(place) is None:
         raise TypeError(f"attack must be one that has code, a module {place}; got {attack!r}")
-    found: Inversion = import_module(place).invert(
-        observation, attack, labels=known, seed=seed, progress=progress
-    )
+    code = import_module(place)
+    with _kernels(observation):
+        found: Inversion = code.invert(observation, attack, labels=known, seed=seed, progress=progress)
     return found
+
+
+@contextmanager
+def _kernels(observation: ImageObservation) -> Iterator[None]:
+    """On a CPU, small pictures in small networks without oneDNN, which takes longer to set up their convolutions than torch's
+    own kernels take for all (``reconbound bench`` has the quotient); whatever is set otherwise stays."""
+    pixels = observation.batch_size * math.prod(observation.network.shape[1:])
+    small = pixels <= _FEW_PIXELS and sum(p.numel() for p in observation.network.parameters) <= _FEW_WEIGHTS
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = before and not small
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -134,12 +135,12 @@ class ImageNetwork:
             self, module=prepared(self.module, self.batch_norm).to(device, dtype or self.dtype)
         )
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[torch.Tensor, ...]:
         """The values of all parameters that are trained, in the module's order, off any graph."""
         return tuple(p.detach() for p in self.module.parameters() if p.requires_grad)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Their names."""
         return tuple(name for name, p in self.module.named_parameters() if p.requires_grad)
@@ -188,26 +189,37 @@ class ImageNetwork:
         """What the module receives of pixels in [0, 1]."""
         if self._plain:
             return images
-        return (images - self._channels(self.mean, images)) / self._channels(self.std, images)
+        mean, std = self._scale(images)
+        return (images - mean) / std
 
     def pixels(self, normalised: torch.Tensor) -> torch.Tensor:
         """The pixels of what the module receives."""
         if self._plain:
             return normalised
-        return normalised * self._channels(self.std, normalised) + self._channels(self.mean, normalised)
+        mean, std = self._scale(normalised)
+        return normalised * std + mean
 
     def scaled(self, slope: torch.Tensor) -> torch.Tensor:
         """A slope by what the module receives as one by pixels."""
-        return slope if self._plain else slope / self._channels(self.std, slope)
+        return slope if self._plain else slope / self._scale(slope)[1]
 
-    @property
+    @cached_property
     def _plain(self) -> bool:
         """Whether pixels are what the module receives."""
         return not any(self.mean) and all(value == 1 for value in self.std)
 
-    @staticmethod
-    def _channels(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
-        return torch.tensor(values, device=like.device, dtype=like.dtype)[:, None, None]
+    def _scale(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of every channel, (C, 1, 1)."""
+        mean, std = self._channels
+        return mean.to(like), std.to(like)
+
+    @cached_property
+    def _channels(self) -> tuple[torch.Tensor, torch.Tensor]:
+        mean, std = (
+            torch.tensor(values, device=self.device, dtype=self.dtype)[:, None, None]
+            for values in (self.mean, self.std)
+        )
+        return mean, std
 
     def outputs(
         self,
@@ -282,11 +294,11 @@ class ImageNetwork:
 
     def split(self, entries: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Entries of all parameters, flattened in their order, with the shape of each."""
-        shapes = [p.shape for p in self.parameters]
-        sizes = [math.prod(shape) for shape in shapes]
+        sizes = [p.numel() for p in self.parameters]
         if entries.ndim != 1 or len(entries) != sum(sizes):
             raise ValueError(f"entries must have shape ({sum(sizes)},); got {tuple(entries.shape)}")
-        return tuple(part.view(shape) for part, shape in zip(entries.split(sizes), shapes, strict=True))
+        parts = entries.split(sizes)
+        return tuple(part.view(p.shape) for part, p in zip(parts, self.parameters, strict=True))
 
     def _require_fit(self) -> None:
         probe = Probe.of(self.module, self.shape, self.normalised)
@@ -320,7 +332,7 @@ class ImageNetwork:
 
     def _require_gradients(self, images: torch.Tensor) -> None:
         """``ValueError`` unless the outputs depend on every parameter that is trained, in a way that autograd follows."""
-        parameters = tuple(p.requires_grad_() for p in self.parameters)
+        parameters = tuple(p.detach().requires_grad_() for p in self.parameters)
         try:
             with torch.enable_grad():
                 outputs = self.outputs(images, parameters).sum()
