@@ -13,19 +13,31 @@ from safetensors.torch import save_file
 from test_cli import run
 from test_datasets import idx_bytes, mnist_arrays, write_cifar, write_mnist
 
+from attack.image.integrated import Integrated
 from attack.image.matching import ImageMatching
+from attack.image.metrics import image_errors
 from attack.image.picture_set import cifar10_set, mnist_set
 from attack.networks.image.network import ImageNetwork
 from bounds import NoDefense
+from verify.cli.settings import with_settings
 from verify.images import catalogue
 from verify.images.point import ImagePoint, NetworkSpec
-from verify.images.run import ImageTable, Tuning
+from verify.images.rivals import RIVALS
+from verify.images.run import ImageTable, Tuning, with_options
+from verify.images.trial import observed, run_image_trial, trial_seed
 
 MODULE = """
 import torch
 def build():
     layers = torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.Sigmoid(), torch.nn.Linear(32, 4)
     return torch.nn.Sequential(*layers).double()
+"""
+
+ROW = """
+from attack.networks.image.convnet import conv_net
+from attack.networks.image.head import Head
+def build():
+    return conv_net((1, 8, 8), 10, channels=(16, 32, 32), head=Head(m=64, features=16), seed=0).module
 """
 
 
@@ -111,6 +123,65 @@ def test_embedded_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     assert code == 1 and "no result" in out
     code, _, err = run(capsys, "attack", "image", *asked, "--rival", "L-BFGS", "--rate", ".1")
     assert code == 2 and "rate must not be given" in err
+
+
+def test_every_setting_of_an_attack(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Published ones by name too. What the attack has not is refused, by name."""
+    few = ("--data", "digits-8", "--B", "1", "--iterations", "2", "--told", "--out", str(tmp_path))
+    asked = ("attack", "image", *few, "--starts", "2")
+    for rival, *settings in (
+        ("inverting-gradients", "informed=yes"),
+        ("cosine", "keep=floor", "start=grey"),
+        ("integrated", "source=rows", "plain=0", "weight=.1", "warmup=1"),
+    ):
+        options = [part for setting in settings for part in ("--setting", setting)]
+        code, out, err = run(capsys, *asked, "--rival", rival, *options)
+        assert code == 0 and "PSNR" in out, (rival, err)
+    attack = with_settings(RIVALS["integrated"], ["plain=0", "boxed=no", "weight=.1"])
+    assert isinstance(attack, Integrated) and attack.plain == 0 and attack.weight == 0.1
+    assert attack.matching == replace(RIVALS["cosine"], boxed=False)
+    for wrong, words in (
+        ("keep", "NAME=VALUE"),
+        ("keep=nothing", "keep must be one of"),
+        ("matching=3", "setting must be one of"),
+        ("boxed=1", "boxed must be one of"),
+        ("warmup=x", "whole number"),
+        ("betas=1", "setting must be one of"),
+    ):
+        code, out, err = run(capsys, *asked, "--setting", wrong)
+        assert code == 2 and not out and words in err.replace("\n", " "), (wrong, err)
+
+
+def test_a_row_of_the_table_from_a_gradient_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever holds a module and its gradient finds the pictures of the table's trial, digit by digit; another seed finds
+    others (the control)."""
+    point = ImagePoint(
+        "digits-8", 2, NetworkSpec(m=64, features=16), NoDefense(), "integrated",
+        with_options(RIVALS["integrated"], iterations=15, starts=2),
+    )  # fmt: skip
+    record = run_image_trial(point, 0, 5)
+    seed = trial_seed(5, 0)
+    private, labels, seen = observed(point, seed, "cpu")
+    network = seen.network
+    (tmp_path / "owned_row.py").write_text(ROW)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    named = zip(network.names, seen.gradients, strict=True)
+    gradients = {f"grad.{name}": g.contiguous() for name, g in named}
+    save_file({**gradients, **network.module.state_dict()}, tmp_path / "seen.safetensors")
+    asked = (
+        "attack", "image", "--module", "owned_row:build", "--gradient", "seen.safetensors", "--shape", "1,8,8", "--B", "2",
+        "--mean", str(network.mean[0]), "--std", str(network.std[0]), "--labels", ",".join(map(str, labels.tolist())),
+        "--rival", "integrated", "--iterations", "15", "--starts", "2", "--json", "--out", str(tmp_path),
+    )  # fmt: skip
+    for given, like in ((seed, True), (seed + 1, False)):
+        code, out, err = run(capsys, *asked, "--seed", str(given))
+        assert code == 0, err
+        found = torch.from_numpy(np.load(json.loads(out)["file"])["images"])
+        psnr = image_errors(private, found).psnr
+        assert (psnr == pytest.approx(record.values["psnr"], abs=0.01)) is like
 
 
 @pytest.mark.parametrize("data", ["mnist", "cifar10"])

@@ -66,6 +66,15 @@ def off(network: ImageNetwork, found: FeatureEstimate, images: torch.Tensor = IM
     return np.asarray(left[rows, columns])
 
 
+def distance(network: ImageNetwork, found: FeatureEstimate) -> np.ndarray:
+    """``|found - truth|^2/|truth|^2`` of the best assignment."""
+    with torch.no_grad():
+        truth = network.features(IMAGES.to(network.dtype)).double()
+    left = torch.cdist(found.features, truth).square() / truth.square().sum(dim=1)
+    rows, columns = linear_sum_assignment(left.numpy())
+    return np.asarray(left.numpy()[rows, columns])
+
+
 def seen_of(defense: Defense, network: ImageNetwork = NETWORK, **given: object) -> ImageObservation:
     return observe_images(defense, network, IMAGES.to(network.dtype), LABELS, **given)  # type: ignore[arg-type]
 
@@ -121,8 +130,9 @@ def test_any_activation_serves(activation: str) -> None:
 def test_the_error_that_is_predicted_is_that_which_is_made(defense: Defense, relative: bool) -> None:
     """Sums over 8 draws of the noise (seeds 0 to 7) and two features: 16 sums of 15 squares, of which the mean has a
     standard deviation of .12 (a few of the 15 weigh most); within a factor of 1.45. Half or twice the noise would be a
-    factor of 4. At most one of the 16 exceeds its limit, two standard deviations above."""
-    made, told, beyond = [], [], 0
+    factor of 4. At most one of the 16 exceeds its limit, two standard deviations above, and at most two the limit of their
+    distance."""
+    made, told, beyond, farther = [], [], 0, 0
     for seed in range(8):
         found = estimate_features(
             seen_of(defense, relative=relative, scope="layer", seed=seed), "likelihood", labels=LABELS
@@ -131,7 +141,9 @@ def test_the_error_that_is_predicted_is_that_which_is_made(defense: Defense, rel
         made.append(off(NETWORK, found).sum())
         told.append(float(found.error.sum()))
         beyond += int((off(NETWORK, found) > found.limit.numpy()).sum())
-    assert beyond <= 1
+        farther += int((distance(NETWORK, found) > found.distance.numpy()).sum())
+        assert bool((found.distance >= found.limit).all())
+    assert beyond <= 1 and farther <= 2
     ratio = np.sum(made) / np.sum(told)
     assert 1 / 1.45 < ratio < 1.45, ratio
     assert 1e-4 < np.mean(told) < 0.5

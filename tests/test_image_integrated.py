@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from attack.image.feature_estimate import FeatureEstimate, estimate_features
 from attack.image.integrated import FeatureTerm, Integrated, allowed_pairs
@@ -15,6 +16,7 @@ from attack.image.matching import ImageMatching
 from attack.image.observed import ImageObservation, observe_images
 from attack.networks.image.convnet import conv_net
 from attack.networks.image.head import Head
+from attack.networks.image.network import ImageNetwork
 from attack.streams import uniform
 from bounds import Defense, GradientNoise, GradientPruning, NoDefense, SignCompression
 from verify.images.run import searched, with_options
@@ -30,10 +32,10 @@ def seen_of(defense: Defense, **given: object) -> ImageObservation:
 
 
 def estimate(
-    features: torch.Tensor, limit: float = 0.0, classes: torch.Tensor | None = None
+    features: torch.Tensor, limit: float = 0.0, classes: torch.Tensor | None = None, *, sized: bool = True
 ) -> FeatureEstimate:
     error = torch.full((len(features),), limit, dtype=torch.float64)
-    return FeatureEstimate(features.double(), True, error, error, classes, "likelihood")
+    return FeatureEstimate(features.double(), sized, error, error, error, classes, "likelihood")
 
 
 def truth() -> torch.Tensor:
@@ -66,7 +68,17 @@ def test_the_term_is_zero_for_all_that_the_error_leaves_open() -> None:
     assert values[0.0][1] > values[0.5 * float(u.detach())][1] > 0
     assert values[0.9] == values[1.0] == (0.0, 0.0)
     assert float(term(estimate(wanted, 0.9), hinge=False)(other).detach()) == pytest.approx(float(u.detach()))
-    assert float(term(estimate(-3 * wanted))(IMAGES)) < 1e-6  # blind to a factor and its sign
+
+
+def test_lengths_and_signs_count_where_they_are_known() -> None:
+    """A picture of the feature z is off from 2 z by a quarter of that one's square, from -3 z by more than all of it; their
+    angle says nothing of either."""
+    assert float(term(estimate(2 * truth()))(IMAGES)) == pytest.approx(1 / 4, rel=1e-5)
+    wrong = -3 * truth()
+    assert float(term(estimate(wrong))(IMAGES)) > 1
+    assert float(term(estimate(wrong, sized=False))(IMAGES)) < 1e-6
+    angle = FeatureTerm.of(NETWORK, estimate(wrong), LABELS, B=3, hinge=True, mismatch="angle")
+    assert float(angle(IMAGES)) < 1e-6
 
 
 def test_a_picture_finds_its_feature_without_being_told() -> None:
@@ -165,6 +177,27 @@ def test_features_alone_have_no_result_without_features() -> None:
     assert "plain matching" in invert(seen, two, labels=LABELS).diagnostics.warnings[-1]
     with pytest.raises(InversionError, match="no features are found"):
         invert(seen, dataclasses.replace(two, plain=0), labels=LABELS)
+
+
+def test_a_defect_of_a_source_is_not_taken_for_no_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network with one linear layer has none to find (the control)."""
+    single = nn.Sequential(
+        nn.Conv2d(SHAPE[0], 4, 3, padding=1), nn.Sigmoid(), nn.Flatten(), nn.LazyLinear(10)
+    )
+    single(torch.zeros(1, *SHAPE))
+    bare = ImageNetwork.of(single, SHAPE)
+    assert bare.attacked is None
+    seen = observe_images(NoDefense(), bare, IMAGES, LABELS)
+    plain = invert(seen, Integrated(MATCHING), labels=LABELS)
+    assert same(plain, invert(seen, MATCHING, labels=LABELS))
+    assert "no attacked layer" in plain.diagnostics.warnings[-1]
+
+    def broken(*given: object, **options: object) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr("attack.image.integrated.estimate_features", broken)
+    with pytest.raises(ValueError, match="a defect"):
+        invert(seen_of(NoDefense()), Integrated(MATCHING), labels=LABELS)
 
 
 def test_features_that_are_not_finite_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,8 @@ class FeatureEstimate:
     features (k, d_f), k at most B, float64, each up to a factor unless ``sized``. error (k,): predicted mean of
     ``1 - cos^2`` between each and the truth: 1 where the source does not believe itself, nan where it predicts nothing;
     limit (k,): what it hardly exceeds (likelihood: two standard deviations above the mean), 1 where nothing is predicted
-    and where a feature may be noise alone. Both hold for right labels; wrong ones are told by the misfit alone.
+    and where a feature may be noise alone; distance (k,): the same of |found - truth|^2 over |truth|^2 where ``sized``, else
+    limit. All hold for right labels; wrong ones are told by the misfit alone.
     classes (k,): int64, the label of each; None where it is not known. source: a key of ``SOURCES``, never "best".
     """
 
@@ -39,6 +40,7 @@ class FeatureEstimate:
     sized: bool
     error: torch.Tensor
     limit: torch.Tensor
+    distance: torch.Tensor
     classes: torch.Tensor | None
     source: str
     warnings: tuple[str, ...] = ()
@@ -82,7 +84,7 @@ def _rows(observation: ImageObservation, labels: torch.Tensor | None, seed: int)
     features = torch.from_numpy(found.features).to(observation.network.device)
     error = (found.error**2 / features.square().sum(dim=1)).clamp(max=1.0)
     classes = None if found.classes is None else torch.from_numpy(found.classes).to(features.device)
-    return FeatureEstimate(features, found.sized, error, error, classes, "rows")
+    return FeatureEstimate(features, found.sized, error, error, error, classes, "rows")
 
 
 def _likelihood(observation: ImageObservation, labels: torch.Tensor | None, seed: int) -> FeatureEstimate:
@@ -94,7 +96,9 @@ def _likelihood(observation: ImageObservation, labels: torch.Tensor | None, seed
     warnings = () if found.believed else (
         f"the features leave {found.misfit:.2g} times the noise of the gradient unexplained: they are not believed",
     )  # fmt: skip
-    return FeatureEstimate(found.features, True, found.error, found.limit, known, "likelihood", warnings)
+    return FeatureEstimate(
+        found.features, True, found.error, found.limit, found.distance, known, "likelihood", warnings
+    )
 
 
 def _cocktail(observation: ImageObservation, labels: torch.Tensor | None, seed: int) -> FeatureEstimate:
@@ -107,7 +111,7 @@ def _cocktail(observation: ImageObservation, labels: torch.Tensor | None, seed: 
     limit = torch.ones(len(features), dtype=features.dtype, device=features.device)
     warnings = ("no theory predicts the error of independent components",)
     return FeatureEstimate(
-        features, found.sized, torch.full_like(limit, torch.nan), limit, None, "cocktail", warnings
+        features, found.sized, torch.full_like(limit, torch.nan), limit, limit, None, "cocktail", warnings
     )
 
 

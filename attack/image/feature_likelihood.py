@@ -46,13 +46,15 @@ _LARGEST = 2**27
 @dataclass(frozen=True, eq=False)
 class LikelyFeatures:
     """features (B, d_f), in the order of the labels; error (B,): predicted mean of 1 - cos^2 if the labels are right; limit
-    (B,): two standard deviations above it; both 1 where what is left is not noise, and of a feature that may be noise alone
-    (``angles``). misfit: mean square of what is left, over that of noise, for
-    each entry that is not made up for by an unknown; starts: that were made; believed: whether what is left is noise."""
+    (B,): two standard deviations above it; distance (B,): the same of |found - truth|^2 over |truth|^2 (``distances``); all
+    1 where what is left is not noise, and of a feature that may be noise alone. misfit: mean square of what is left, over
+    that of noise, for each entry that is not made up for by an unknown; starts: that were made; believed: whether what is
+    left is noise."""
 
     features: torch.Tensor
     error: torch.Tensor
     limit: torch.Tensor
+    distance: torch.Tensor
     misfit: float
     starts: int
     believed: bool
@@ -102,8 +104,8 @@ def likely_features(
         if best.believed and (not law.noisy or _agreeing(losses, unknowns)):
             break
     assert best is not None  # there is a start
-    error, limit = best.errors()
-    return LikelyFeatures(best.features, error, limit, best.misfit, len(losses), best.believed)
+    error, limit, distance = best.errors()
+    return LikelyFeatures(best.features, error, limit, distance, best.misfit, len(losses), best.believed)
 
 
 def _agreeing(losses: Sequence[float], unknowns: int) -> bool:
@@ -179,19 +181,21 @@ class _Place:
     def believed(self) -> bool:
         return self.misfit <= self.fit.limit
 
-    def errors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predicted mean of 1 - cos^2, and two standard deviations above it, see ``angles``: by the Cramér-Rao covariance at
-        this place, times what is left where that is more than rounding should leave."""
+    def errors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Predicted mean of 1 - cos^2, two standard deviations above it (``angles``), and the same of the squared distance
+        (``distances``): by the Cramér-Rao covariance at this place, times what is left where that is more than rounding
+        should leave."""
         B, d = self.features.shape
         if not self.believed:
             ones = torch.ones(B, dtype=self.features.dtype, device=self.features.device)
-            return ones, ones
+            return ones, ones, ones
         units = self.matrix.diagonal().sqrt().clamp_min(torch.finfo(self.matrix.dtype).tiny)
         values, vectors = torch.linalg.eigh(self.matrix / units[:, None] / units)
         if float(values[0]) < SINGULAR * float(values[-1]):
             raise failure("what is seen of the gradient does not determine the features")
         covariance = (vectors / values) @ vectors.T / units[:, None] / units * max(1.0, self.misfit)
-        return angles(self.features, covariance.reshape(B, d, B, d)[range(B), :, range(B), :])
+        own = covariance.reshape(B, d, B, d)[range(B), :, range(B), :]
+        return *angles(self.features, own), distances(self.features, own)
 
 
 def angles(features: torch.Tensor, covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -204,15 +208,25 @@ def angles(features: torch.Tensor, covariance: torch.Tensor) -> tuple[torch.Tens
     size in all directions of d = 8) to 5 % (of one direction) to be believed, wrongly; of features of the error's size with
     errors of one direction, a tenth.
     """
-    powers, noise = features.square().sum(dim=1), _trace(covariance)
+    powers = features.square().sum(dim=1)
     along = torch.einsum("ia,ib->iab", features, features) / powers[:, None, None]
     across = torch.eye(features.shape[1], dtype=along.dtype, device=along.device) - along
     across = across @ covariance @ across
-    left = powers - noise
+    limit = _trace(across) + 2 * _scatter(across)
+    return _over_own(_trace(across), features, covariance), _over_own(limit, features, covariance)
+
+
+def distances(features: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
+    """Two standard deviations above the mean of the error's power, over the feature's own, of the same features (B, d): what
+    their squared distance hardly exceeds. 1 where ``angles`` is."""
+    return _over_own(_trace(covariance) + 2 * _scatter(covariance), features, covariance)
+
+
+def _over_own(power: torch.Tensor, features: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
+    """A power (B,) over that of what was to be found, at most 1; 1 where that does not stand out of the error."""
+    left = features.square().sum(dim=1) - _trace(covariance)
     stands = left > 2 * _scatter(covariance)
-    mean, limit = _trace(across) / left, (_trace(across) + 2 * _scatter(across)) / left
-    ones = torch.ones_like(left)
-    return torch.where(stands, mean.clamp(0.0, 1.0), ones), torch.where(stands, limit.clamp(0.0, 1.0), ones)
+    return torch.where(stands, (power / left).clamp(0.0, 1.0), torch.ones_like(left))
 
 
 def _trace(covariance: torch.Tensor) -> torch.Tensor:

@@ -102,8 +102,8 @@ def invert(
 
 @contextmanager
 def _kernels(observation: ImageObservation) -> Iterator[None]:
-    """On a CPU, small pictures in small networks without oneDNN, which takes longer to set up their convolutions than torch's
-    own kernels take for all (``reconbound bench`` has the quotient); whatever is set otherwise stays."""
+    """On a CPU, small pictures in small networks without oneDNN, which takes longer to set up their convolutions than
+    torch's own kernels take for all."""
     pixels = observation.batch_size * math.prod(observation.network.shape[1:])
     small = pixels <= _FEW_PIXELS and sum(p.numel() for p in observation.network.parameters) <= _FEW_WEIGHTS
     before = torch.backends.mkldnn.enabled

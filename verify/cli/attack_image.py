@@ -27,6 +27,7 @@ from verify.cli.options import (
     new_directory,
     numbers,
 )
+from verify.cli.settings import with_settings
 from verify.cli.tables import print_findings, print_json, say
 
 if TYPE_CHECKING:
@@ -37,7 +38,11 @@ if TYPE_CHECKING:
     from attack.image.picture_set import PictureSet
 
 Rival = Annotated[
-    str, typer.Option(help="Name of the attack, as in the tables of `verify image`: cosine, squared, ...")
+    str,
+    typer.Option(
+        help="Name of the attack, as in the tables of `verify image` (cosine, integrated, ...) or as published (dlg, "
+        "inverting-gradients, ...)."
+    ),
 ]
 
 _OWN = "A network and a gradient of your own"
@@ -82,6 +87,13 @@ def image(
         float | None, typer.Option(help="Weight of total variation; default: the attack's.")
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Step of the search; default: the attack's.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE, any other field of the attack or of its search, such as keep=floor or source=rows (may be "
+            "repeated)."
+        ),
+    ] = None,
     module: Annotated[
         str | None,
         _own("MODULE:FUNCTION, a function without arguments that returns the torch module; it is run."),
@@ -109,7 +121,8 @@ def image(
 
     Exit code: 0, 1 if the attack has no result, 2 for bad input."""
     spec = defense_of(defense, parameters or {})
-    attack = _attack(rival, {"iterations": iterations, "starts": starts, "tv": tv, "step": rate})
+    asked = {"iterations": iterations, "starts": starts, "tv": tv, "step": rate}
+    attack = with_settings(_attack(rival, asked), setting or ())
     own = {"module": module, "gradient": gradient, "shape": shape}
     given = [name for name, value in own.items() if value is not None]
     if bool(data) == bool(given):
@@ -155,10 +168,12 @@ class _Posed:
 
 
 def _attack(rival: str, options: dict[str, Any]) -> ImageAttack:
+    from attack.image.presets import PRESETS
     from verify.images.rivals import RIVALS
     from verify.images.run import searched, with_options
 
-    attack = RIVALS[checks.choice("rival", rival, tuple(RIVALS))]
+    known = {**RIVALS, **PRESETS}
+    attack = known[checks.choice("rival", rival, tuple(known))]
     given = {name: value for name, value in options.items() if value is not None}
     if "step" in given and searched(attack).optimiser == "lbfgs":
         raise ValueError(

@@ -31,6 +31,12 @@ SEARCH = ImageMatching(iterations=ITERATIONS, starts=STARTS)
 WITH_UNET, WITH_DECODER = (replace(prior, iterations=ITERATIONS, starts=STARTS) for prior in (UNET, DECODER))
 _FEATURES = FeatureInversion(iterations=ITERATIONS, starts=STARTS)
 
+#: Features alone, the same as those of the integrated attack: the gradient is no part of the search.
+FEATURES = Integrated(
+    matching=replace(SEARCH, optimiser="adam", schedule="cosine", start="grey", step=0.3),
+    weighting="fixed", stages="features first", share=1.0, plain=0,
+)  # fmt: skip
+
 RIVALS: Mapping[str, ImageAttack] = MappingProxyType(
     {
         "cosine": SEARCH,
@@ -43,6 +49,7 @@ RIVALS: Mapping[str, ImageAttack] = MappingProxyType(
         "integrated": Integrated(matching=SEARCH),
         "integrated, U-Net": Integrated(matching=WITH_UNET),
         "integrated, decoder": Integrated(matching=WITH_DECODER),
+        "features": FEATURES,
         "cocktail party": CocktailParty(method="fastica", pictures=_FEATURES),
         "exact rows": ExactRows(max_starts=200, pictures=_FEATURES),
     }
@@ -61,6 +68,7 @@ ONLY: Mapping[str, tuple[type[Defense], ...]] = MappingProxyType(
         "cosine, as seen": (GradientPruning, DPSGD, Dropout, LocalAggregation),
         "cosine, by layer": (NoDefense, GradientPruning),
         "integrated": _SINGLE,
+        "features": _SINGLE,
         "integrated, decoder": _SINGLE,
         "integrated, U-Net": (NoDefense, GradientNoise, GradientPruning),
     }

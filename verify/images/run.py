@@ -26,9 +26,8 @@ class Tuning:
     """What every attack is given the best of, under the same defense, on batches of ``B`` pictures that are not reported:
     the weight of total variation, and the step as a factor of its own, with so many iterations of one start (as many as are
     reported, as a slow choice looks better in fewer), in so many trials. The iterations are those of the search for
-    pictures; an L-BFGS has no step, so a choice of tv only. What finds features first (the cocktail party's components,
-    exact rows) searches outside this count. Gradient matching that also has features gets what is best without them.
-    name: of its records, which tables that differ in the batch size alone share."""
+    pictures; an L-BFGS has no step, so a choice of tv only. What finds features first searches outside this count. name:
+    of its records, which tables that differ in the batch size alone share."""
 
     name: str
     tv: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -39,8 +38,7 @@ class Tuning:
 
     def candidates(self, point: ImagePoint) -> tuple[ImagePoint, ...]:
         """The point with every choice, the same for rivals that search alike. L-BFGS has no use for a step."""
-        attack = searched(point.attack) if _place(point.attack) == "matching" else point.attack
-        search = searched(attack)
+        search = searched(point.attack)
         factors = (1.0,) if search.optimiser == "lbfgs" else self.step
         steps = [float(f"{factor * search.step:.6g}") for factor in factors]
         choices = ({"tv": tv, "step": step} for tv in self.tv for step in steps)
@@ -50,7 +48,7 @@ class Tuning:
                 B=self.B,
                 part="tuning",
                 rival="",
-                attack=with_options(attack, iterations=self.iterations, starts=1, **choice),
+                attack=with_options(point.attack, iterations=self.iterations, starts=1, **choice),
             )
             for choice in choices
         )
