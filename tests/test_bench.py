@@ -196,7 +196,7 @@ def test_bench_is_all_of_its_parts(monkeypatch: pytest.MonkeyPatch, large: bool)
     def fake(name: str) -> Any:
         return lambda **kwargs: calls.append((name, kwargs)) or result(1.0, 2.0, True)
 
-    for name in ("start_up", "against_tensorly", "in_passes", "peak_memory"):
+    for name in ("start_up", "against_tensorly", "in_passes", "small_pictures", "peak_memory"):
         monkeypatch.setattr(module, name, fake(name))
     monkeypatch.setattr(module, "against_rivals", lambda **kwargs: (fake("against_rivals")(**kwargs),))
     assert len(bench(large, repeats=3)) == len(calls)
@@ -206,6 +206,7 @@ def test_bench_is_all_of_its_parts(monkeypatch: pytest.MonkeyPatch, large: bool)
         ("in_passes", {"m": 160_000, "repeats": 3}),
         ("in_passes", {"m": 1_000_000, "repeats": 3}),
         ("against_rivals", {"repeats": 3}),
+        ("small_pictures", {"repeats": 3}),
     ]
     assert calls == expected + ([("peak_memory", {})] if large else [])
 

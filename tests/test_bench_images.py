@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from verify.bench.images import WORSE, against_peers, like
+from verify.bench.images import WORSE, against_peers, like, small_pictures
 from verify.bench.peers import PEERS, loaded
 from verify.cli.bench import bench as command
 
@@ -50,6 +51,19 @@ def written(folder: Path, files: dict[str, str]) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return folder
+
+
+def test_small_pictures_are_timed_with_and_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each manner of the two with its own convolutions; numbers of iterations are those that are asked for."""
+    seen: list[tuple[int, bool]] = []
+
+    def told(observation: object, attack: Any, **options: object) -> None:
+        seen.append((attack.iterations, torch.backends.mkldnn.enabled))
+
+    monkeypatch.setattr("attack.image.matching.invert", told)
+    found = small_pictures(repeats=1, iterations=3)
+    assert seen == [(3, False), (3, torch.backends.mkldnn.enabled)] * 2
+    assert found.value > 0 and found.details.keys() == {"ours_s", "with_onednn_s"}
 
 
 @pytest.fixture

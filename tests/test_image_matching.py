@@ -458,3 +458,22 @@ def test_an_unmodelled_gradient_is_suspect() -> None:
         GradientNoise(5.0), dataclasses.replace(QUICK, informed=False, iterations=20), relative=True
     )[1]
     assert found.diagnostics.status == "suspect" and "matched to" in found.diagnostics.warnings[0]
+
+
+@pytest.mark.parametrize(("B", "without"), [(1, True), (17, False)])
+def test_few_pixels_do_without_onednn_and_leave_it_as_it_was(B: int, without: bool) -> None:
+    """Of 8 x 8 pixels 16 pictures are few; interrupted or not, it is set as before."""
+    network = conv_net((1, 8, 8), 10, channels=(4,))
+    images = torch.full((B, 1, 8, 8), 0.5)
+    labels = torch.zeros(B, dtype=torch.int64)
+    seen = observe_images(NoDefense(), network, images, labels)
+    before = torch.backends.mkldnn.enabled
+    told: list[bool] = []
+
+    def progress(done: int, total: int, best: float) -> None:
+        told.append(torch.backends.mkldnn.enabled)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        invert(seen, ImageMatching(iterations=25), labels=labels, progress=progress)
+    assert told == [before and not without] and torch.backends.mkldnn.enabled is before

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bounds import checks
 from verify.bench.command import start_up
-from verify.bench.images import against_peers
+from verify.bench.images import against_peers, small_pictures
 from verify.bench.memory import peak_memory
 from verify.bench.rivals import against_rivals
 from verify.bench.shared import BenchResult
@@ -24,13 +24,14 @@ __all__ = [
     "bench",
     "in_passes",
     "peak_memory",
+    "small_pictures",
     "start_up",
 ]
 
 
 def bench(large: bool = False, repeats: int = 5) -> tuple[BenchResult, ...]:
     """How long the command line takes to start, the attack against the full tensor with tensorly, the attack in passes
-    over held weights, the strongest attack against gradient matching, and, if ``large`` (minutes), the peak memory of an
+    over held weights, the strongest attack against gradient matching, gradient inversion of small pictures, and, if ``large`` (minutes), the peak memory of an
     attack on a network that does not fit.
 
     ``repeats``: timed calls of each kind. Raises ``ImportError`` if tensorly is missing, ``ValueError`` or
@@ -43,6 +44,7 @@ def bench(large: bool = False, repeats: int = 5) -> tuple[BenchResult, ...]:
     results = [start_up(repeats=repeats), against_tensorly(repeats=repeats)]
     results += [in_passes(m=m, repeats=repeats) for m in (160_000, 1_000_000)]
     results += against_rivals(repeats=repeats)
+    results.append(small_pictures(repeats=repeats))
     if large:
         results.append(peak_memory())
     return tuple(results)
