@@ -31,8 +31,8 @@ __all__ = [
 
 def bench(large: bool = False, repeats: int = 5) -> tuple[BenchResult, ...]:
     """How long the command line takes to start, the attack against the full tensor with tensorly, the attack in passes
-    over held weights, the strongest attack against gradient matching, gradient inversion of small pictures, and, if ``large`` (minutes), the peak memory of an
-    attack on a network that does not fit.
+    over held weights, the strongest attack against gradient matching, gradient inversion of small pictures, and, if
+    ``large`` (minutes), the peak memory of an attack on a network that does not fit.
 
     ``repeats``: timed calls of each kind. Raises ``ImportError`` if tensorly is missing, ``ValueError`` or
     ``TypeError`` for repeats below 1; all before any long computation.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from attack.image.inversion import ImageAttack
 from attack.image.presets import INVERTING_GRADIENTS
 from bounds import (
     DPSGD,
@@ -101,16 +102,18 @@ def _colour(B: int) -> ImageTable:
     )
 
 
-def _resnet() -> ImageTable:
-    """Under pruning a second time, with the kept entries known."""
-    seen = ("inverting gradients, as seen", INVERTING_GRADIENTS)
-    informed = ("inverting gradients", replace(INVERTING_GRADIENTS, informed=True))
-    pruned = GradientPruning(0.9)
-    asked = ((NoDefense(), 1, seen), (NoDefense(), 4, seen), (pruned, 4, seen), (pruned, 4, informed))
+def _resnet(
+    name: str, network: NetworkSpec, asked: tuple[tuple[Defense, int, ImageAttack], ...]
+) -> ImageTable:
+    """Published settings, under pruning a second time with the kept entries known."""
     return ImageTable(
-        "resnet",
-        "published settings (4,800 iterations of one start, not tuned) on ResNet-18, 32 x 32 in colour, labels told",
-        tuple(ImagePoint("patches-32-colour", B, RESNET, defense, *attack) for defense, B, attack in asked),
+        name,
+        f"published settings (4,800 iterations of one start, not tuned) on ResNet-18 of width {network.width}, 32 x 32 in "
+        "colour, labels told",
+        tuple(
+            ImagePoint("patches-32-colour", B, network, defense, _PUBLISHED[attack], attack)
+            for defense, B, attack in asked
+        ),
         trials=2,
         seed=7,
         notes=(
@@ -119,9 +122,26 @@ def _resnet() -> ImageTable:
     )
 
 
+_PRUNED = GradientPruning(0.9)
+_INFORMED = replace(INVERTING_GRADIENTS, informed=True)
+_PUBLISHED = {INVERTING_GRADIENTS: "inverting gradients, as seen", _INFORMED: "inverting gradients"}
+
+#: For an accelerator, and for two cores.
+_WIDE = _resnet(
+    "resnet", RESNET,
+    ((NoDefense(), 1, INVERTING_GRADIENTS), (NoDefense(), 4, INVERTING_GRADIENTS), (_PRUNED, 4, INVERTING_GRADIENTS),
+     (_PRUNED, 4, _INFORMED)),
+)  # fmt: skip
+_SLIM = _resnet(
+    "resnet-slim", replace(RESNET, width=16),
+    ((NoDefense(), 1, INVERTING_GRADIENTS), (_PRUNED, 1, INVERTING_GRADIENTS), (_PRUNED, 1, _INFORMED),
+     (NoDefense(), 2, INVERTING_GRADIENTS)),
+)  # fmt: skip
+
+
 TABLES: Mapping[str, ImageTable] = MappingProxyType(
     {
         table.name: table
-        for table in (_grey(2), _grey(4), _colour(2), _colour(4), _resnet(), ablations(CONV), split(CONV))
+        for table in (_grey(2), _grey(4), _colour(2), _colour(4), _WIDE, _SLIM, ablations(CONV), split(CONV))
     }
 )
