@@ -35,7 +35,8 @@ def estimate(
     features: torch.Tensor, limit: float = 0.0, classes: torch.Tensor | None = None, *, sized: bool = True
 ) -> FeatureEstimate:
     error = torch.full((len(features),), limit, dtype=torch.float64)
-    return FeatureEstimate(features.double(), sized, error, error, error, classes, "likelihood")
+    distance = torch.where(error < 1, error, torch.inf)
+    return FeatureEstimate(features.double(), sized, error, error, distance, classes, "likelihood")
 
 
 def truth() -> torch.Tensor:
@@ -77,6 +78,11 @@ def test_lengths_and_signs_count_where_they_are_known() -> None:
     wrong = -3 * truth()
     assert float(term(estimate(wrong))(IMAGES)) > 1
     assert float(term(estimate(wrong, sized=False))(IMAGES)) < 1e-6
+    for worthless in (wrong, 0.01 * truth(), 0 * truth()):  # not believed, however far off
+        assert float(term(estimate(worthless, limit=1.0))(IMAGES)) == 0
+    one = estimate(torch.cat([truth()[:1], 0.01 * truth()[1:]]), limit=0.0)
+    one.distance[1:] = torch.inf
+    assert one.trusted and float(term(one)(IMAGES)) < 1e-6  # the others do not count
     angle = FeatureTerm.of(NETWORK, estimate(wrong), LABELS, B=3, hinge=True, mismatch="angle")
     assert float(angle(IMAGES)) < 1e-6
 

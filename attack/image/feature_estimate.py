@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import numpy as np
 import torch
 
 from attack.image.cocktail_party import CocktailParty, components
@@ -31,8 +32,8 @@ class FeatureEstimate:
     features (k, d_f), k at most B, float64, each up to a factor unless ``sized``. error (k,): predicted mean of
     ``1 - cos^2`` between each and the truth: 1 where the source does not believe itself, nan where it predicts nothing;
     limit (k,): what it hardly exceeds (likelihood: two standard deviations above the mean), 1 where nothing is predicted
-    and where a feature may be noise alone; distance (k,): the same of |found - truth|^2 over |truth|^2 where ``sized``, else
-    limit. All hold for right labels; wrong ones are told by the misfit alone.
+    and where a feature may be noise alone; distance (k,): what |found - truth|^2 over |found|^2 hardly exceeds where
+    ``sized``, inf where nothing is predicted. All hold for right labels; wrong ones are told by the misfit alone.
     classes (k,): int64, the label of each; None where it is not known. source: a key of ``SOURCES``, never "best".
     """
 
@@ -70,7 +71,10 @@ def estimate_features(
     network = observation.network
     network.index(f"{network.attacked_layer}.weight")
     known = None if labels is None else network.checked_labels(labels, observation.batch_size)
-    return SOURCES[source](observation, known, seed)
+    try:
+        return SOURCES[source](observation, known, seed)
+    except np.linalg.LinAlgError as error:
+        raise failure(f"{source}: {error}") from error
 
 
 def _rows(observation: ImageObservation, labels: torch.Tensor | None, seed: int) -> FeatureEstimate:
@@ -84,7 +88,8 @@ def _rows(observation: ImageObservation, labels: torch.Tensor | None, seed: int)
     features = torch.from_numpy(found.features).to(observation.network.device)
     error = (found.error**2 / features.square().sum(dim=1)).clamp(max=1.0)
     classes = None if found.classes is None else torch.from_numpy(found.classes).to(features.device)
-    return FeatureEstimate(features, found.sized, error, error, error, classes, "rows")
+    distance = torch.where(error < 1, error, torch.inf)
+    return FeatureEstimate(features, found.sized, error, error, distance, classes, "rows")
 
 
 def _likelihood(observation: ImageObservation, labels: torch.Tensor | None, seed: int) -> FeatureEstimate:
@@ -103,6 +108,7 @@ def _likelihood(observation: ImageObservation, labels: torch.Tensor | None, seed
 
 def _cocktail(observation: ImageObservation, labels: torch.Tensor | None, seed: int) -> FeatureEstimate:
     """Independent components: nothing predicts how far these are off."""
+    _require_output(observation)
     try:
         found = components(observation, CocktailParty(method="fastica", starts=1), seed=seed)
     except InversionError as error:
@@ -111,7 +117,7 @@ def _cocktail(observation: ImageObservation, labels: torch.Tensor | None, seed: 
     limit = torch.ones(len(features), dtype=features.dtype, device=features.device)
     warnings = ("no theory predicts the error of independent components",)
     return FeatureEstimate(
-        features, found.sized, torch.full_like(limit, torch.nan), limit, limit, None, "cocktail", warnings
+        features, found.sized, limit * torch.nan, limit, limit * torch.inf, None, "cocktail", warnings
     )
 
 

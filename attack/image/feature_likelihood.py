@@ -46,10 +46,10 @@ _LARGEST = 2**27
 @dataclass(frozen=True, eq=False)
 class LikelyFeatures:
     """features (B, d_f), in the order of the labels; error (B,): predicted mean of 1 - cos^2 if the labels are right; limit
-    (B,): two standard deviations above it; distance (B,): the same of |found - truth|^2 over |truth|^2 (``distances``); all
-    1 where what is left is not noise, and of a feature that may be noise alone. misfit: mean square of what is left, over
-    that of noise, for each entry that is not made up for by an unknown; starts: that were made; believed: whether what is
-    left is noise."""
+    (B,): two standard deviations above it; both 1 where what is left is not noise, and of a feature that may be noise
+    alone; distance (B,): two standard deviations above the mean of |found - truth|^2 over |found|^2, inf there. misfit: mean
+    square of what is left, over that of noise, for each entry that is not made up for by an unknown; starts: that were made;
+    believed: whether what is left is noise."""
 
     features: torch.Tensor
     error: torch.Tensor
@@ -188,7 +188,7 @@ class _Place:
         B, d = self.features.shape
         if not self.believed:
             ones = torch.ones(B, dtype=self.features.dtype, device=self.features.device)
-            return ones, ones, ones
+            return ones, ones, ones * math.inf
         units = self.matrix.diagonal().sqrt().clamp_min(torch.finfo(self.matrix.dtype).tiny)
         values, vectors = torch.linalg.eigh(self.matrix / units[:, None] / units)
         if float(values[0]) < SINGULAR * float(values[-1]):
@@ -212,21 +212,23 @@ def angles(features: torch.Tensor, covariance: torch.Tensor) -> tuple[torch.Tens
     along = torch.einsum("ia,ib->iab", features, features) / powers[:, None, None]
     across = torch.eye(features.shape[1], dtype=along.dtype, device=along.device) - along
     across = across @ covariance @ across
-    limit = _trace(across) + 2 * _scatter(across)
-    return _over_own(_trace(across), features, covariance), _over_own(limit, features, covariance)
+    stands, left = _stands(features, covariance)
+    mean, limit = _trace(across) / left, (_trace(across) + 2 * _scatter(across)) / left
+    ones = torch.ones_like(left)
+    return torch.where(stands, mean.clamp(0.0, 1.0), ones), torch.where(stands, limit.clamp(0.0, 1.0), ones)
 
 
 def distances(features: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
-    """Two standard deviations above the mean of the error's power, over the feature's own, of the same features (B, d): what
-    their squared distance hardly exceeds. 1 where ``angles`` is."""
-    return _over_own(_trace(covariance) + 2 * _scatter(covariance), features, covariance)
+    """Two standard deviations above the mean of the error's power, over that of the same features (B, d) as they are found;
+    inf where nothing is believed (where ``angles`` are 1)."""
+    reach = (_trace(covariance) + 2 * _scatter(covariance)) / features.square().sum(dim=1)
+    return torch.where(_stands(features, covariance)[0], reach, torch.full_like(reach, math.inf))
 
 
-def _over_own(power: torch.Tensor, features: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
-    """A power (B,) over that of what was to be found, at most 1; 1 where that does not stand out of the error."""
+def _stands(features: torch.Tensor, covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whether features stand out of their errors, and their power without these."""
     left = features.square().sum(dim=1) - _trace(covariance)
-    stands = left > 2 * _scatter(covariance)
-    return torch.where(stands, (power / left).clamp(0.0, 1.0), torch.ones_like(left))
+    return left > 2 * _scatter(covariance), left
 
 
 def _trace(covariance: torch.Tensor) -> torch.Tensor:

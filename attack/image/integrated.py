@@ -87,10 +87,10 @@ class Integrated(ImageAttack):
 
 @dataclass(frozen=True, eq=False)
 class FeatureTerm:
-    """Pictures (B, C, H, W) to the mean over features (k, d_f) of ``max(0, u - e)^2/u``, u the mismatch, e = limit (k,): u
-    itself far from what e leaves open, or where e is zero, and smooth at its edge. Each feature is held against the picture
-    of the best assignment among those that allowed (B, k) allows. sized: u is the relative squared distance, else 1 - cos^2.
-    """
+    """Pictures (B, C, H, W) to the mean over the features (k, d_f) that are believed of ``max(0, u - e)^2/u``, u the
+    mismatch, e = limit (k,): u itself far from what e leaves open, or where e is zero, and smooth at its edge. Each feature
+    is held against the picture of the best assignment among those that allowed (B, k) allows. sized: u is the relative
+    squared distance, else 1 - cos^2."""
 
     network: ImageNetwork
     features: torch.Tensor
@@ -110,13 +110,19 @@ class FeatureTerm:
     ) -> FeatureTerm:
         """hinge: whether features are believed up to their predicted errors only, else fully; mismatch: one of
         ``MISMATCHES``."""
+        checks.choice("mismatch", mismatch, MISMATCHES)
         wanted = estimate.features.to(network.device, network.dtype)
         sized = estimate.sized and mismatch == "length"
-        limit = estimate.distance if sized else estimate.limit
-        limit = limit if hinge else torch.zeros_like(limit)
-        return FeatureTerm(network, wanted, limit.to(wanted), allowed_pairs(estimate, labels, B), sized)
+        reach = estimate.distance if sized else torch.where(estimate.limit < 1, estimate.limit, torch.inf)
+        limit = (reach if hinge else torch.zeros_like(reach)).to(wanted)
+        # others would still take part in the assignment; of one that is zero nothing is to be made
+        kept = limit.isfinite() & wanted.any(dim=1)
+        allowed = allowed_pairs(estimate, labels, B)[:, kept.to(estimate.features.device)]
+        return FeatureTerm(network, wanted[kept], limit[kept], allowed.to(network.device), sized)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        if not len(self.features):
+            return 0 * images.sum()
         found = self.network.features(images)
         pictures, chosen = self._assigned(found.detach())
         mismatch = self._off(found[pictures], self.features[chosen])
@@ -127,8 +133,8 @@ class FeatureTerm:
         return (squared_mismatch if self.sized else cosine_mismatch)(found, wanted)
 
     def _assigned(self, found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        off = torch.stack([self._off(found, one.expand_as(found)) for one in self.features], dim=1)
-        off = off.nan_to_num(torch.inf)
+        off = torch.stack([self._off(found, one.expand_as(found)) for one in self.features], dim=1).double()
+        off = off.nan_to_num(torch.inf, posinf=torch.inf)
         finite = off.isfinite()
         forbidden = 1 + len(self.features) * (off[finite].max() if finite.any() else 1.0)
         cost = torch.where(self.allowed & finite, off, forbidden)  # more than all the others together

@@ -103,9 +103,11 @@ def invert(
 @contextmanager
 def _kernels(observation: ImageObservation) -> Iterator[None]:
     """On a CPU, small pictures in small networks without oneDNN, which takes longer to set up their convolutions than
-    torch's own kernels take for all."""
-    pixels = observation.batch_size * math.prod(observation.network.shape[1:])
-    small = pixels <= _FEW_PIXELS and sum(p.numel() for p in observation.network.parameters) <= _FEW_WEIGHTS
+    torch's own kernels take for all. The switch is the process's: attacks in two threads share it."""
+    network = observation.network
+    pixels = observation.batch_size * math.prod(network.shape[1:])
+    weights = sum(p.numel() for p in network.module.parameters())
+    small = network.device.type == "cpu" and pixels <= _FEW_PIXELS and weights <= _FEW_WEIGHTS
     before = torch.backends.mkldnn.enabled
     torch.backends.mkldnn.enabled = before and not small
     try:

@@ -58,7 +58,8 @@ class ImageNetwork:
     shape: of a picture, (C, H, W). attacked, output: names of the linear layers below and above the hidden units; attacked
     None: none is. loss: a key of ``LOSSES``, summed over samples. batch_norm: "eval" (statistics that the module keeps) or
     "batch" (those of the batch, which couple its samples). mean, std: of every channel, with which pixels in [0, 1] are
-    normalised.
+    normalised. What it is asked for again and again is kept: values of the module's parameters may change in place, but not
+    their type, their device or which of them are trained.
 
     Make one with ``of`` where names are to be found, or with the functions beside this file. Raises ``ValueError`` or
     ``TypeError`` where these do not fit one another, which a forward pass of the module tells.
