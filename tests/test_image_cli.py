@@ -137,18 +137,23 @@ def test_every_setting_of_an_attack(capsys: pytest.CaptureFixture[str], tmp_path
         options = [part for setting in settings for part in ("--setting", setting)]
         code, out, err = run(capsys, *asked, "--rival", rival, *options)
         assert code == 0 and "PSNR" in out, (rival, err)
-    attack = with_settings(RIVALS["integrated"], ["plain=0", "boxed=no", "weight=.1"])
+    attack = with_settings(RIVALS["integrated"], ["plain=0", "boxed=no", "weight=.1"], {"tv": None})
     assert isinstance(attack, Integrated) and attack.plain == 0 and attack.weight == 0.1
     assert attack.matching == replace(RIVALS["cosine"], boxed=False)
+    for order in (["picture=pixels", "boxed=no"], ["boxed=no", "picture=pixels"]):
+        assert not with_settings(RIVALS["decoder"], order, {}).boxed  # type: ignore[attr-defined]
     for wrong, words in (
         ("keep", "NAME=VALUE"),
         ("keep=nothing", "keep must be one of"),
         ("matching=3", "setting must be one of"),
         ("boxed=1", "boxed must be one of"),
-        ("warmup=x", "whole number"),
+        ("warmup=x", "warmup must be a whole number"),
         ("betas=1", "setting must be one of"),
+        ("keep=last --setting keep=best", "keep once"),
+        ("iterations=3", "iterations once"),
+        ("optimiser=lbfgs --setting step=.1", "no step"),
     ):
-        code, out, err = run(capsys, *asked, "--setting", wrong)
+        code, out, err = run(capsys, *asked, "--setting", *wrong.split())
         assert code == 2 and not out and words in err.replace("\n", " "), (wrong, err)
 
 

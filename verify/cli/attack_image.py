@@ -122,7 +122,7 @@ def image(
     Exit code: 0, 1 if the attack has no result, 2 for bad input."""
     spec = defense_of(defense, parameters or {})
     asked = {"iterations": iterations, "starts": starts, "tv": tv, "step": rate}
-    attack = with_settings(_attack(rival, asked), setting or ())
+    attack = with_settings(_named(rival), setting or (), asked)
     own = {"module": module, "gradient": gradient, "shape": shape}
     given = [name for name, value in own.items() if value is not None]
     if bool(data) == bool(given):
@@ -167,19 +167,12 @@ class _Posed:
     stem: str
 
 
-def _attack(rival: str, options: dict[str, Any]) -> ImageAttack:
+def _named(rival: str) -> ImageAttack:
     from attack.image.presets import PRESETS
     from verify.images.rivals import RIVALS
-    from verify.images.run import searched, with_options
 
     known = {**RIVALS, **PRESETS}
-    attack = known[checks.choice("rival", rival, tuple(known))]
-    given = {name: value for name, value in options.items() if value is not None}
-    if "step" in given and searched(attack).optimiser == "lbfgs":
-        raise ValueError(
-            f"rate must not be given with the rival {rival!r}, whose L-BFGS has no step; got {given['step']}"
-        )
-    return with_options(attack, **given) if given else attack
+    return known[checks.choice("rival", rival, tuple(known))]
 
 
 def _of_files(data: str, path: Path | None, labels_path: Path | None) -> PictureSet | None:

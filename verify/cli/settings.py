@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from bounds import checks
 from verify.cli.options import count, number
 
@@ -13,20 +15,28 @@ if TYPE_CHECKING:
     from attack.image.inversion import ImageAttack
 
 
-def with_settings(attack: ImageAttack, given: Iterable[str]) -> ImageAttack:
-    """The attack with the fields that ``NAME=VALUE`` give: of its search for pictures, or else its own. ``ValueError`` or
-    ``TypeError`` for names that it has not and for values that its field does not take."""
+def with_settings(attack: ImageAttack, given: Iterable[str], options: Mapping[str, Any]) -> ImageAttack:
+    """The attack with the fields that ``NAME=VALUE`` give, of its search for pictures or else its own, and those of options
+    of their own, by field. ``ValueError`` or ``TypeError`` for a name that it has not or that is given twice, for a value
+    that its field does not take, and for a step where the search is an L-BFGS, which has none."""
     from verify.images.run import searched, with_options
 
+    inner, own = _plain(searched(attack)), _plain(attack)
+    read = {name: value for name, value in options.items() if value is not None}
     for text in given:
         name, parted, value = text.partition("=")
         if not parted:
             raise ValueError(f"setting must be NAME=VALUE, such as keep=last; got {text!r}")
-        inner, own = _plain(searched(attack)), _plain(attack)
         checks.choice("setting", name, tuple({**inner, **own}))
-        read = {name: _read(name, value, {**own, **inner}[name])}
-        change: Any = dataclasses.replace
-        attack = with_options(attack, **read) if name in inner else change(attack, **read)
+        if name in read:
+            raise ValueError(f"setting must give {name} once, and not beside its own option; got {text!r}")
+        read[name] = _read(name, value, {**own, **inner}[name])
+    change: Any = dataclasses.replace
+    for_search = {name: value for name, value in read.items() if name in inner}
+    attack = change(attack, **{name: value for name, value in read.items() if name not in inner})
+    attack = with_options(attack, **for_search)
+    if "step" in read and searched(attack).optimiser == "lbfgs":
+        raise ValueError(f"rate must not be given with L-BFGS, which has no step; got {read['step']:g}")
     return attack
 
 
@@ -41,6 +51,13 @@ def _read(name: str, value: str, now: Any) -> Any:
     return _READ[type(now)](name, value)
 
 
+def _whole(name: str, value: str) -> int:
+    try:
+        return count(value)
+    except typer.BadParameter as error:
+        raise ValueError(f"{name} {error}") from None
+
+
 def _truth(name: str, value: str) -> bool:
     return checks.choice(name, value, ("yes", "no")) == "yes"
 
@@ -48,7 +65,7 @@ def _truth(name: str, value: str) -> bool:
 #: Kinds of fields.
 _READ: Mapping[type, Callable[[str, str], Any]] = {
     bool: _truth,
-    int: lambda name, value: count(value),
+    int: _whole,
     float: number,
     str: lambda name, value: value,
 }
