@@ -62,14 +62,14 @@ _SINGLE = (
 
 #: Rivals that are measured under some defenses only: what matches a gradient as it is seen differs from what knows the
 #: defense under these alone, layers weigh differently where a threshold or noise is theirs, and of the integrated attack
-#: one prior is enough where it is slow.
+#: untrained networks are slow.
 ONLY: Mapping[str, tuple[type[Defense], ...]] = MappingProxyType(
     {
         "cosine, as seen": (GradientPruning, DPSGD, Dropout, LocalAggregation),
         "cosine, by layer": (NoDefense, GradientPruning),
         "integrated": _SINGLE,
         "features": _SINGLE,
-        "integrated, decoder": _SINGLE,
+        "integrated, decoder": (NoDefense, GradientNoise, GradientPruning),
         "integrated, U-Net": (NoDefense, GradientNoise, GradientPruning),
     }
 )
