@@ -24,6 +24,9 @@ _LEAST = 1e-9
 #: Panels of a row.
 _ACROSS = 3
 
+#: Of the legend, across the figure.
+_LETTERS = 125
+
 
 def draw_rivals(found: Found, title: str, path: Path) -> None:
     """A line for each defense, on it a dot for each rival: mean PSNR over trials with its interval of 95 per cent, hollow
@@ -110,14 +113,13 @@ def _rivals(found: Found) -> list[str]:
 
 
 def _legend(figure: Figure, names: Sequence[str]) -> None:
-
+    """In as many columns as the longest name leaves."""
+    columns = max(1, min(4, len(names), _LETTERS // (max(map(len, names)) + 6)))
     handles = [
         Line2D([], [], linestyle="", marker=_marker(i), color=_colour(i), markersize=5, label=name)
         for i, name in enumerate(names)
     ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(4, len(names)), fontsize=8, frameon=False
-    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
 
 
 def _colour(place: int) -> str:
