@@ -94,6 +94,7 @@ def _grey(B: int) -> ImageTable:
         notes=_ALL_NOTES if B == 2 else _NOTES,
         sample=_quick(points),
         tuning=Tuning("grey"),
+        beside=every,
     )
 
 

@@ -91,7 +91,7 @@ def _place(attack: ImageAttack) -> str | None:
 class ImageTable:
     """points, the trials at each and the seed of all. notes: what a reader has to know of how it was measured. sample:
     points of the quick form, with a name of its own, so that its records never mix with the others. tuning: what is chosen
-    before."""
+    before. beside: points that are not measured, but tuned, as another table has them that shares the tuning's records."""
 
     name: str
     title: str
@@ -102,6 +102,7 @@ class ImageTable:
     notes: tuple[str, ...] = ()
     sample: tuple[ImagePoint, ...] = ()
     tuning: Tuning | None = None
+    beside: tuple[ImagePoint, ...] = ()
 
     def __post_init__(self) -> None:
         checks.integer("trials", self.trials, 1)
@@ -119,7 +120,7 @@ class ImageTable:
         )  # fmt: skip
         return replace(
             self, name=f"{self.name}-quick", title=f"{self.title} (quick)",
-            points=self.sample, trials=1, sample=(), tuning=tuning,
+            points=self.sample, trials=1, sample=(), tuning=tuning, beside=(),
         )  # fmt: skip
 
     @property
@@ -132,10 +133,11 @@ class ImageTable:
         """The table of what is tried for tuning; None where nothing is."""
         if self.tuning is None:
             return None
-        points = dict.fromkeys(c for point in self.points for c in self.tuning.candidates(point))
+        tuned = (*self.points, *self.beside)
+        points = dict.fromkeys(c for point in tuned for c in self.tuning.candidates(point))
         return replace(
             self, name=f"{self.tuning.name}-tuning", title=f"{self.title}: tuning", points=tuple(points),
-            trials=self.tuning.trials, sample=(), tuning=None,
+            trials=self.tuning.trials, sample=(), tuning=None, beside=(),
         )  # fmt: skip
 
     def tuned(self, records: Sequence[ImageRecord]) -> ImageTable:
