@@ -20,8 +20,9 @@ from verify.cli.images import draw, grids, report_of
 from verify.images.catalogue import TABLES
 from verify.images.point import ImagePoint, NetworkSpec
 from verify.images.record import ImageRecord, read_image_records
+from verify.images.rivals import RIVALS
 from verify.images.run import ImageTable, Tuning, by_point, run_table, with_options
-from verify.images.summary import correlation, mean, paired, rows
+from verify.images.summary import correlation, differences, mean, paired, rows
 from verify.images.trial import observed, run_image_trial
 from verify.measure.lines import LedgerError, RecordError
 
@@ -175,6 +176,46 @@ def test_every_rival_is_compared_with_the_best_of_its_setting(records: list[Imag
     told = {str(row["rival"]): row["behind"] for row in rows(found)}
     assert told["first"] == "best" and told["even"] == "3 ± 0" and str(told["uneven"]).startswith("3 ± 25")
     assert [row["behind"] for row in rows({alone: found[alone]})] == ["best"]
+
+
+def test_differences_of_rivals_in_every_setting_and_in_the_mean(records: list[ImageRecord]) -> None:
+    """Known shifts in dB: 1 and 5 in one setting, 3 and 3 in another, and so 2 and 4 in the mean, each trial for itself: half
+    the interval (25 and 13 as it is written)."""
+    mine = [r for r in records if r.key == point().key]
+
+    def shifted(*by: float) -> list[ImageRecord]:
+        return [
+            replace(r, values={**r.values, "psnr": tuple(v + b for v in r.values["psnr"])})
+            for r, b in zip(mine, by, strict=True)
+        ]
+
+    def at(defense: Defense, rival: str) -> ImagePoint:
+        return replace(point(defense), rival=rival)
+
+    noise, pruned = GradientNoise(0.1), GradientPruning(0.5)
+    found = {
+        at(noise, "one"): shifted(1, 5), at(noise, "two"): shifted(0, 0),
+        at(pruned, "one"): shifted(3, 3), at(pruned, "two"): shifted(0, 0), at(NoDefense(), "one"): mine,
+    }  # fmt: skip
+    told = differences(found, (("one", "two"), ("one", "nobody")))
+    assert [row["trials"] for row in told] == [2, 2, 2] and {row["less"] for row in told} == {"two"}
+    assert [str(row["psnr"]).partition(" ±")[0] for row in told] == ["3", "3", "3"]
+    half = [float(str(row["psnr"]).rpartition(" ")[2]) for row in told]
+    assert half[0] == pytest.approx(2 * half[2], rel=0.1) and half[1] < 1e-6 and half[2] > 10
+    assert told[2]["defense"] == "2 together"
+    assert differences({at(noise, "one"): shifted(1, 5)}, (("one", "two"),)) == []
+
+
+def test_tables_that_share_tuning_ask_for_the_same() -> None:
+    """Else one would refuse the records of the other. Their pairs are of rivals that there are."""
+    asked: dict[str, set[str]] = {}
+    for table in TABLES.values():
+        if table.candidates is not None:
+            keys = {p.key for p in table.candidates.points}
+            assert asked.setdefault(table.candidates.name, keys) == keys
+        rivals = {p.rival for p in table.points}
+        assert {name for pair in table.pairs for name in pair} <= rivals | set(RIVALS)
+    assert len(asked) < sum(table.candidates is not None for table in TABLES.values())
 
 
 def test_plain_matching_is_counted(records: list[ImageRecord]) -> None:

@@ -15,7 +15,7 @@ from verify.images.catalogue import TABLES
 from verify.images.point import ImagePoint
 from verify.images.record import ImageRecord, read_image_records
 from verify.images.run import ImageTable, by_point, run_table
-from verify.images.summary import correlation, described, heading, rows, scope_words
+from verify.images.summary import correlation, described, differences, heading, rows, scope_words
 from verify.measure.progress import Progress
 from verify.utility.catalogue import COMPARISONS
 
@@ -66,6 +66,9 @@ def verify_images(
         for note in report["notes"]:
             say(note, 2)
         print_wide(report["rows"])
+        if report["differences"]:
+            say("PSNR of one rival less that of another, on the same pictures, in dB:")
+            print_wide(report["differences"])
         rank = report["rank correlation of feature error and squared error"]
         if rank is not None:
             say(f"feature error and squared error, all attacks and defenses: rank correlation {rank:.2f}")
@@ -95,6 +98,7 @@ def report_of(table: ImageTable, records: Sequence[ImageRecord]) -> dict[str, An
         "rank correlation of feature error and squared error": rank if math.isfinite(rank) else None,
         "the same by defense": correlations(by_point(table, records)),
         "rows": rows(by_point(table, records)),
+        "differences": differences(by_point(table, records), table.pairs),
     }
 
 

@@ -46,6 +46,17 @@ DEFENSES: tuple[tuple[Defense, bool], ...] = (
     (GradientPruning(0.99), False),
 )
 
+#: Each part against gradients alone, and what it changes of another.
+_PAIRS = (
+    *((part, "gradients") for part in PARTS if part != "gradients"),
+    ("both, weighted by theory", "features"),
+    ("both, weighted by theory", "both, angles"),
+    ("features", "features, angles"),
+    ("gradients, U-Net", "gradients, U-Net, no tv"),
+    ("gradients, decoder", "gradients, decoder, no tv"),
+    ("both, decoder", "gradients, decoder"),
+)
+
 #: Of hidden units that are Gaussian again after training.
 SPLITS = (0.0, 0.25, 0.5, 1.0)
 
@@ -71,6 +82,7 @@ def ablations(network: NetworkSpec) -> ImageTable:
             "with on other batches, for no defense tuned; the features are those of maximum likelihood or exact rows, "
             "whichever is believed; of angles the lengths that are known are not used",
         ),
+        pairs=_PAIRS,
     )
 
 
@@ -97,4 +109,10 @@ def split(network: NetworkSpec) -> ImageTable:
         seed=9,
         claims=("C16",),
         notes=("settings of the table of parts; output weights of Gaussian units are N(0, 1)/m",),
+        pairs=tuple(
+            (f"{one}, split {part:g}", f"gradients, split {part:g}")
+            for part in SPLITS
+            for one in SPLIT_PARTS
+            if one != "gradients"
+        ),
     )

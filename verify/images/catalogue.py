@@ -20,7 +20,7 @@ from bounds import (
 )
 from verify.images.ablations import ablations, split
 from verify.images.point import ImagePoint, NetworkSpec
-from verify.images.rivals import ONLY, RIVALS
+from verify.images.rivals import ONLY, PAIRS, RIVALS
 from verify.images.run import ImageTable, Tuning, with_options
 
 #: Of the tables that compare rivals, for grey and for colour, and of the check at published settings.
@@ -95,6 +95,7 @@ def _grey(B: int) -> ImageTable:
         sample=_quick(points),
         tuning=Tuning("grey"),
         beside=every,
+        pairs=PAIRS,
     )
 
 
@@ -108,6 +109,7 @@ def _colour(B: int) -> ImageTable:
         claims=("C16",),
         notes=_NOTES,
         tuning=Tuning("colour", tv=(1e-3, 1e-2), step=(3.0,)),
+        pairs=PAIRS,
     )
 
 

@@ -73,3 +73,18 @@ ONLY: Mapping[str, tuple[type[Defense], ...]] = MappingProxyType(
         "integrated, U-Net": (NoDefense, GradientNoise, GradientPruning),
     }
 )
+
+#: What differences say: what features add to each search, which of the two parts does more, what a prior adds, and what it
+#: is worth to know the defense.
+PAIRS = (
+    ("integrated", "cosine"),
+    ("integrated", "features"),
+    ("features", "cosine"),
+    ("integrated, U-Net", "U-Net"),
+    ("integrated, decoder", "decoder"),
+    ("U-Net", "cosine"),
+    ("decoder", "cosine"),
+    ("cosine", "cosine, as seen"),
+    ("integrated", "cosine, as seen"),
+    ("integrated, U-Net", "cosine, as seen"),
+)

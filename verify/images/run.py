@@ -91,7 +91,8 @@ def _place(attack: ImageAttack) -> str | None:
 class ImageTable:
     """points, the trials at each and the seed of all. notes: what a reader has to know of how it was measured. sample:
     points of the quick form, with a name of its own, so that its records never mix with the others. tuning: what is chosen
-    before. beside: points that are not measured, but tuned, as another table has them that shares the tuning's records."""
+    before. beside: points that are not measured, but tuned, as another table has them that shares the tuning's records.
+    pairs: of rivals whose difference is told."""
 
     name: str
     title: str
@@ -103,6 +104,7 @@ class ImageTable:
     sample: tuple[ImagePoint, ...] = ()
     tuning: Tuning | None = None
     beside: tuple[ImagePoint, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         checks.integer("trials", self.trials, 1)

@@ -25,13 +25,17 @@ def mean(records: Sequence[ImageRecord], quantity: str) -> Mean:
 
 def paired(ours: Sequence[ImageRecord], other: Sequence[ImageRecord], quantity: str) -> Mean:
     """The difference, trial by trial, of two attacks on the same observations."""
+    return Mean.of(list(_apart(ours, other, quantity).values()), LEVEL)
+
+
+def _apart(ours: Sequence[ImageRecord], other: Sequence[ImageRecord], quantity: str) -> dict[int, float]:
+    """By trial."""
     theirs = {r.trial: r for r in other}
-    apart = [
-        float(np.mean(r.values[quantity]) - np.mean(theirs[r.trial].values[quantity]))
+    return {
+        r.trial: float(np.mean(r.values[quantity]) - np.mean(theirs[r.trial].values[quantity]))
         for r in ours
         if r.trial in theirs
-    ]
-    return Mean.of(apart, LEVEL)
+    }
 
 
 def words(value: Mean) -> str:
@@ -88,6 +92,32 @@ def rows(found: Mapping[ImagePoint, Sequence[ImageRecord]]) -> list[dict[str, ob
                 "behind": "best" if leader == point else words(paired(found[leader], records, "psnr")),
             }
         )
+    return table
+
+
+def differences(
+    found: Mapping[ImagePoint, Sequence[ImageRecord]], pairs: Sequence[tuple[str, str]]
+) -> list[dict[str, object]]:
+    """By how much the PSNR of the first rival of each pair is above that of the second, in every setting that has both, and
+    in the mean over these: there each trial counts once, with its mean over settings, as they share its pictures."""
+    table: list[dict[str, object]] = []
+    by_name = {(point.setting, point.rival): point for point in found}
+    for ours, other in pairs:
+        both = [
+            (by_name[setting, ours], by_name[setting, other])
+            for setting, rival in by_name
+            if rival == ours and (setting, other) in by_name
+        ]
+        apart = [_apart(found[one], found[two], "psnr") for one, two in both]
+        trials = set.intersection(*map(set, apart)) if apart else set()
+        rest = {f"{len(apart)} together": {t: float(np.mean([a[t] for a in apart])) for t in trials}}
+        named = {heading(one): each for (one, _), each in zip(both, apart, strict=True)}
+        for name, values in (named | (rest if len(apart) > 1 else {})).items():
+            if values:
+                said = words(Mean.of(list(values.values()), LEVEL))
+                table.append(
+                    {"rival": ours, "less": other, "defense": name, "trials": len(values), "psnr": said}
+                )
     return table
 
 
