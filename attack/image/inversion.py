@@ -108,9 +108,10 @@ def _kernels(observation: ImageObservation) -> Iterator[None]:
     pixels = observation.batch_size * math.prod(network.shape[1:])
     weights = sum(p.numel() for p in network.module.parameters())
     small = network.device.type == "cpu" and pixels <= _FEW_PIXELS and weights <= _FEW_WEIGHTS
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = before and not small
+    switch: Any = torch.backends.mkldnn
+    before = bool(switch.enabled)
+    switch.enabled = before and not small
     try:
         yield
     finally:
-        torch.backends.mkldnn.enabled = before
+        switch.enabled = before

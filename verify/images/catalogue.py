@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from attack.image.inversion import ImageAttack
+from attack.image.matching import ImageMatching
 from attack.image.presets import INVERTING_GRADIENTS
 from bounds import (
     DPSGD,
@@ -114,7 +114,7 @@ def _colour(B: int) -> ImageTable:
 
 
 def _resnet(
-    name: str, network: NetworkSpec, asked: tuple[tuple[Defense, int, ImageAttack], ...]
+    name: str, network: NetworkSpec, asked: tuple[tuple[Defense, int, ImageMatching], ...]
 ) -> ImageTable:
     """Published settings, under pruning a second time with the kept entries known."""
     return ImageTable(
