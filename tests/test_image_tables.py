@@ -179,8 +179,8 @@ def test_every_rival_is_compared_with_the_best_of_its_setting(records: list[Imag
 
 
 def test_differences_of_rivals_in_every_setting_and_in_the_mean(records: list[ImageRecord]) -> None:
-    """Known shifts in dB: 1 and 5 in one setting, 3 and 3 in another, and so 2 and 4 in the mean, each trial for itself: half
-    the interval (25 and 13 as it is written)."""
+    """Known shifts in dB: 1 and 5 in one setting, 3 and 3 in another, and so 2 and 4 in the mean, each trial for itself:
+    half the interval (25 and 13 as it is written)."""
     mine = [r for r in records if r.key == point().key]
 
     def shifted(*by: float) -> list[ImageRecord]:
