@@ -122,7 +122,7 @@ def test_embedded_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
                        "--sigma", "1")  # fmt: skip
     assert code == 1 and "no result" in out
     code, _, err = run(capsys, "attack", "image", *asked, "--rival", "L-BFGS", "--rate", ".1")
-    assert code == 2 and "rate must not be given" in err
+    assert code == 2 and "rate (step) must not be given" in err
 
 
 def test_every_setting_of_an_attack(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_every_setting_of_an_attack(capsys: pytest.CaptureFixture[str], tmp_path
         ("betas=1", "setting must be one of"),
         ("keep=last --setting keep=best", "keep once"),
         ("iterations=3", "iterations once"),
-        ("optimiser=lbfgs --setting step=.1", "no step"),
+        ("optimiser=lbfgs --setting step=.1", "rate (step) must not"),
     ):
         code, out, err = run(capsys, *asked, "--setting", *wrong.split())
         assert code == 2 and not out and words in err.replace("\n", " "), (wrong, err)

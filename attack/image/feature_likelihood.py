@@ -195,7 +195,8 @@ class _Place:
             raise failure("what is seen of the gradient does not determine the features")
         covariance = (vectors / values) @ vectors.T / units[:, None] / units * max(1.0, self.misfit)
         own = covariance.reshape(B, d, B, d)[range(B), :, range(B), :]
-        return *angles(self.features, own), distances(self.features, own)
+        error, limit = angles(self.features, own)
+        return error, limit, torch.where(limit < 1, distances(self.features, own), math.inf)
 
 
 def angles(features: torch.Tensor, covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -212,23 +213,16 @@ def angles(features: torch.Tensor, covariance: torch.Tensor) -> tuple[torch.Tens
     along = torch.einsum("ia,ib->iab", features, features) / powers[:, None, None]
     across = torch.eye(features.shape[1], dtype=along.dtype, device=along.device) - along
     across = across @ covariance @ across
-    stands, left = _stands(features, covariance)
+    left = powers - _trace(covariance)
+    stands = left > 2 * _scatter(covariance)
     mean, limit = _trace(across) / left, (_trace(across) + 2 * _scatter(across)) / left
     ones = torch.ones_like(left)
     return torch.where(stands, mean.clamp(0.0, 1.0), ones), torch.where(stands, limit.clamp(0.0, 1.0), ones)
 
 
 def distances(features: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
-    """Two standard deviations above the mean of the error's power, over that of the same features (B, d) as they are found;
-    inf where nothing is believed (where ``angles`` are 1)."""
-    reach = (_trace(covariance) + 2 * _scatter(covariance)) / features.square().sum(dim=1)
-    return torch.where(_stands(features, covariance)[0], reach, torch.full_like(reach, math.inf))
-
-
-def _stands(features: torch.Tensor, covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whether features stand out of their errors, and their power without these."""
-    left = features.square().sum(dim=1) - _trace(covariance)
-    return left > 2 * _scatter(covariance), left
+    """Two standard deviations above the mean of the error's power, over that of the features (B, d) as they are found."""
+    return (_trace(covariance) + 2 * _scatter(covariance)) / features.square().sum(dim=1)
 
 
 def _trace(covariance: torch.Tensor) -> torch.Tensor:

@@ -214,8 +214,8 @@ def _estimate(
         found = estimate_features(observation, attack.source, labels=labels, seed=seed)
     except ReconstructionError as error:
         return None, (f"no features are found{so}: {error}",)
-    if not bool(torch.isfinite(found.features).all()):
-        return None, (f"no features are found{so}: those of {found.source!r} are not finite",)
+    if not bool(torch.isfinite(found.features).all()) or not bool(found.features.any()):
+        return None, (f"no features are found{so}: those of {found.source!r} are zero or not finite",)
     if attack.weighting == "theory" and not found.trusted:
         reasons = "; ".join(found.warnings) or "their predicted errors are 1"
         return None, (f"no feature is believed{so}: {reasons}",)

@@ -90,8 +90,8 @@ def image(
     setting: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=VALUE, any other field of the attack or of its search, such as keep=floor or source=rows (may be "
-            "repeated)."
+            help="NAME=VALUE, any other field of the attack's search for pictures or else of the attack, such as keep=floor "
+            "or source=rows (may be repeated)."
         ),
     ] = None,
     module: Annotated[

@@ -36,7 +36,7 @@ def with_settings(attack: ImageAttack, given: Iterable[str], options: Mapping[st
     attack = change(attack, **{name: value for name, value in read.items() if name not in inner})
     attack = with_options(attack, **for_search)
     if "step" in read and searched(attack).optimiser == "lbfgs":
-        raise ValueError(f"rate must not be given with L-BFGS, which has no step; got {read['step']:g}")
+        raise ValueError(f"rate (step) must not be given with L-BFGS, which has none; got {read['step']:g}")
     return attack
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -50,6 +51,7 @@ DEFENSES: tuple[tuple[Defense, bool], ...] = (
 _PAIRS = (
     *((part, "gradients") for part in PARTS if part != "gradients"),
     ("both, weighted by theory", "features"),
+    ("both, weighted by theory", "both, fixed weight"),
     ("both, weighted by theory", "both, angles"),
     ("features", "features, angles"),
     ("gradients, U-Net", "gradients, U-Net, no tv"),
@@ -110,9 +112,8 @@ def split(network: NetworkSpec) -> ImageTable:
         claims=("C16",),
         notes=("settings of the table of parts; output weights of Gaussian units are N(0, 1)/m",),
         pairs=tuple(
-            (f"{one}, split {part:g}", f"gradients, split {part:g}")
+            (f"{one}, split {part:g}", f"{other}, split {part:g}")
             for part in SPLITS
-            for one in SPLIT_PARTS
-            if one != "gradients"
+            for one, other in itertools.combinations(reversed(SPLIT_PARTS), 2)
         ),
     )

@@ -110,9 +110,11 @@ def differences(
         ]
         apart = [_apart(found[one], found[two], "psnr") for one, two in both]
         trials = set.intersection(*map(set, apart)) if apart else set()
-        rest = {f"{len(apart)} together": {t: float(np.mean([a[t] for a in apart])) for t in trials}}
-        named = {heading(one): each for (one, _), each in zip(both, apart, strict=True)}
-        for name, values in (named | (rest if len(apart) > 1 else {})).items():
+        named = [(heading(one), each) for (one, _), each in zip(both, apart, strict=True)]
+        if len(apart) > 1:
+            together = {t: float(np.mean([each[t] for each in apart])) for t in trials}
+            named.append((f"{len(apart)} together", together))
+        for name, values in named:
             if values:
                 said = words(Mean.of(list(values.values()), LEVEL))
                 table.append(
