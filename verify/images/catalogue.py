@@ -108,7 +108,7 @@ def _colour(B: int) -> ImageTable:
         seed=6,
         claims=("C16",),
         notes=_NOTES,
-        tuning=Tuning("colour", tv=(1e-3, 1e-2), step=(3.0,)),
+        tuning=Tuning("colour", tv=(1e-3, 1e-2, 1e-1), step=(3.0,)),
         pairs=PAIRS,
     )
 
