@@ -160,19 +160,22 @@ def test_what_a_table_says(table: ImageTable, records: list[ImageRecord], tmp_pa
     assert all(-1 <= each <= 1 for each in by_defense.values())
 
 
+def shifted(told: list[ImageRecord], *by: float) -> list[ImageRecord]:
+    """Records whose PSNR is larger by so many dB, one number for each."""
+    return [
+        replace(r, values={**r.values, "psnr": tuple(v + b for v in r.values["psnr"])})
+        for r, b in zip(told, by, strict=True)
+    ]
+
+
 def test_every_rival_is_compared_with_the_best_of_its_setting(records: list[ImageRecord]) -> None:
     """Three rivals of known PSNR: 3 dB behind in every trial, 1 and 5 dB behind, and the best."""
-
-    def shifted(*by: float) -> list[ImageRecord]:
-        first = [r for r in records if r.key == point().key]
-        return [
-            replace(r, values={**r.values, "psnr": tuple(v + b for v in r.values["psnr"])})
-            for r, b in zip(first, by, strict=True)
-        ]
-
-    names = {"even": shifted(-3, -3), "uneven": shifted(-1, -5), "first": shifted(0, 0)}
+    mine = [r for r in records if r.key == point().key]
+    names = {"even": shifted(mine, -3, -3), "uneven": shifted(mine, -1, -5), "first": shifted(mine, 0, 0)}
     alone = point(GradientNoise(0.1))
-    found = {replace(point(), rival=name): told for name, told in names.items()} | {alone: shifted(-9, -9)}
+    found = {replace(point(), rival=name): told for name, told in names.items()} | {
+        alone: shifted(mine, -9, -9)
+    }
     told = {str(row["rival"]): row["behind"] for row in rows(found)}
     assert told["first"] == "best" and told["even"] == "3 ± 0" and str(told["uneven"]).startswith("3 ± 25")
     assert [row["behind"] for row in rows({alone: found[alone]})] == ["best"]
@@ -183,19 +186,13 @@ def test_differences_of_rivals_in_every_setting_and_in_the_mean(records: list[Im
     half the interval (25 and 13 as it is written)."""
     mine = [r for r in records if r.key == point().key]
 
-    def shifted(*by: float) -> list[ImageRecord]:
-        return [
-            replace(r, values={**r.values, "psnr": tuple(v + b for v in r.values["psnr"])})
-            for r, b in zip(mine, by, strict=True)
-        ]
-
     def at(defense: Defense, rival: str) -> ImagePoint:
         return replace(point(defense), rival=rival)
 
     noise, pruned = GradientNoise(0.1), GradientPruning(0.5)
     found = {
-        at(noise, "one"): shifted(1, 5), at(noise, "two"): shifted(0, 0),
-        at(pruned, "one"): shifted(3, 3), at(pruned, "two"): shifted(0, 0), at(NoDefense(), "one"): mine,
+        at(noise, "one"): shifted(mine, 1, 5), at(noise, "two"): shifted(mine, 0, 0),
+        at(pruned, "one"): shifted(mine, 3, 3), at(pruned, "two"): shifted(mine, 0, 0), at(NoDefense(), "one"): mine,
     }  # fmt: skip
     told = differences(found, (("one", "two"), ("one", "nobody")))
     assert [row["trials"] for row in told] == [2, 2, 2] and {row["less"] for row in told} == {"two"}
@@ -203,7 +200,7 @@ def test_differences_of_rivals_in_every_setting_and_in_the_mean(records: list[Im
     half = [float(str(row["psnr"]).rpartition(" ")[2]) for row in told]
     assert half[0] == pytest.approx(2 * half[2], rel=0.1) and half[1] < 1e-6 and half[2] > 10
     assert told[2]["defense"] == "2 together"
-    assert differences({at(noise, "one"): shifted(1, 5)}, (("one", "two"),)) == []
+    assert differences({at(noise, "one"): shifted(mine, 1, 5)}, (("one", "two"),)) == []
 
 
 def test_tables_that_share_tuning_ask_for_the_same() -> None:

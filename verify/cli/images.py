@@ -88,6 +88,7 @@ def correlations(found: Mapping[ImagePoint, Sequence[ImageRecord]]) -> dict[str,
 def report_of(table: ImageTable, records: Sequence[ImageRecord]) -> dict[str, Any]:
     """What a table says, as plain values."""
     rank, _ = correlation(records, "feature_error", "mse")
+    found = by_point(table, records)
     return {
         "name": table.name,
         "title": table.title,
@@ -96,9 +97,9 @@ def report_of(table: ImageTable, records: Sequence[ImageRecord]) -> dict[str, An
         "trials": len(records),
         "failed": sum(r.failed for r in records),
         "rank correlation of feature error and squared error": rank if math.isfinite(rank) else None,
-        "the same by defense": correlations(by_point(table, records)),
-        "rows": rows(by_point(table, records)),
-        "differences": differences(by_point(table, records), table.pairs),
+        "the same by defense": correlations(found),
+        "rows": rows(found),
+        "differences": differences(found, table.pairs),
     }
 
 

@@ -40,13 +40,18 @@ def count(text: Any) -> int:
     raise typer.BadParameter(f"must be a whole number of at most {LARGEST}; got {str(text)[:40]!r}")
 
 
+def whole(name: str, text: str) -> int:
+    """A whole number; ``ValueError`` naming the option otherwise."""
+    try:
+        return count(text)
+    except typer.BadParameter as error:
+        raise ValueError(f"{name} {error.message}") from None
+
+
 def span(name: str, text: str) -> tuple[int, int]:
     """The range of whole numbers that an option gives: "1e3:32e3", or one number, both of its ends. ``ValueError`` for
     anything else."""
-    try:
-        ends = [count(part) for part in text.split(":")]
-    except typer.BadParameter as error:
-        raise ValueError(f"{name} {error.message}") from None
+    ends = [whole(name, part) for part in text.split(":")]
     if len(ends) > 2:
         raise ValueError(f"{name} must be a whole number or two as LO:HI; got {text!r}")
     return ends[0], ends[-1]

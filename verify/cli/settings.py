@@ -6,10 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from bounds import checks
-from verify.cli.options import count, number
+from verify.cli.options import number, whole
 
 if TYPE_CHECKING:
     from attack.image.inversion import ImageAttack
@@ -21,16 +19,17 @@ def with_settings(attack: ImageAttack, given: Iterable[str], options: Mapping[st
     that its field does not take, and for a step where the search is an L-BFGS, which has none."""
     from verify.images.run import searched, with_options
 
-    inner, own = _plain(searched(attack)), _plain(attack)
+    inner = _plain(searched(attack))
+    fields = _plain(attack) | inner
     read = {name: value for name, value in options.items() if value is not None}
     for text in given:
         name, parted, value = text.partition("=")
         if not parted:
             raise ValueError(f"setting must be NAME=VALUE, such as keep=last; got {text!r}")
-        checks.choice("setting", name, tuple({**inner, **own}))
+        checks.choice("setting", name, tuple(fields))
         if name in read:
             raise ValueError(f"setting must give {name} once, and not beside its own option; got {text!r}")
-        read[name] = _read(name, value, {**own, **inner}[name])
+        read[name] = _READ[type(fields[name])](name, value)  # as the kind that the field has now
     change: Any = dataclasses.replace
     for_search = {name: value for name, value in read.items() if name in inner}
     attack = change(attack, **{name: value for name, value in read.items() if name not in inner})
@@ -46,18 +45,6 @@ def _plain(spec: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if type(value) in _READ}
 
 
-def _read(name: str, value: str, now: Any) -> Any:
-    """The value as the kind that the field has now."""
-    return _READ[type(now)](name, value)
-
-
-def _whole(name: str, value: str) -> int:
-    try:
-        return count(value)
-    except typer.BadParameter as error:
-        raise ValueError(f"{name} {error}") from None
-
-
 def _truth(name: str, value: str) -> bool:
     return checks.choice(name, value, ("yes", "no")) == "yes"
 
@@ -65,7 +52,7 @@ def _truth(name: str, value: str) -> bool:
 #: Kinds of fields.
 _READ: Mapping[type, Callable[[str, str], Any]] = {
     bool: _truth,
-    int: _whole,
+    int: whole,
     float: number,
     str: lambda name, value: value,
 }

@@ -109,9 +109,9 @@ def differences(
             if rival == ours and (setting, other) in by_name
         ]
         apart = [_apart(found[one], found[two], "psnr") for one, two in both]
-        trials = set.intersection(*map(set, apart)) if apart else set()
         named = [(heading(one), each) for (one, _), each in zip(both, apart, strict=True)]
         if len(apart) > 1:
+            trials = set.intersection(*map(set, apart))
             together = {t: float(np.mean([each[t] for each in apart])) for t in trials}
             named.append((f"{len(apart)} together", together))
         for name, values in named:
