@@ -12,8 +12,9 @@ from torch import nn
 from attack.image.feature_estimate import FeatureEstimate, estimate_features
 from attack.image.integrated import FeatureTerm, Integrated, allowed_pairs
 from attack.image.inversion import Inversion, InversionError, invert
-from attack.image.matching import ImageMatching
+from attack.image.matching import ImageMatching, Posed
 from attack.image.observed import ImageObservation, observe_images
+from attack.image.optimise import Found
 from attack.networks.image.convnet import conv_net
 from attack.networks.image.head import Head
 from attack.networks.image.network import ImageNetwork
@@ -125,8 +126,8 @@ def test_the_order_in_which_labels_are_told_is_that_of_the_pictures_only() -> No
 
 def test_features_help_the_search() -> None:
     """Of a pruned gradient the features found are nearer to the truth with the term than without, mean over 2 seeds of
-    starts; and of two starts the better one by gradient and total variation is kept, the plain one as plain matching has
-    it."""
+    starts; and of two starts the better one by gradient, total variation and term is kept, the plain one as plain matching
+    has it."""
     seen = seen_of(GradientPruning(0.5))
 
     def off(found: Inversion) -> float:
@@ -143,8 +144,24 @@ def test_features_help_the_search() -> None:
     assert np.mean(gains) > 0.3, gains
     two = invert(seen, Integrated(dataclasses.replace(matching, starts=2)), labels=LABELS, seed=1)
     assert two.diagnostics.objective is not None and one.diagnostics.objective is not None
-    assert two.diagnostics.objective <= one.diagnostics.objective * (1 + 1e-6)
+    assert two.diagnostics.objective <= (one.diagnostics.objective + 0.1 * off(one)) * (1 + 1e-3)
     assert two.diagnostics.iterations == 80 and two.diagnostics.starts == 2
+
+
+@pytest.mark.parametrize(("weighting", "kept"), [("theory", 1), ("fixed", 0)])
+def test_pictures_that_are_off_their_features_are_not_kept(
+    monkeypatch: pytest.MonkeyPatch, weighting: str, kept: int
+) -> None:
+    """Grey pictures are the better of two ends by gradient and much total variation, the truth by its features as well."""
+
+    def ended(search: Posed, attack: Integrated, with_features: object, *rest: object) -> Found:
+        shown = torch.full_like(IMAGES, 0.5) if with_features is None else IMAGES
+        return Found((NETWORK.normalised(shown),), 0.0, 1, 1)
+
+    monkeypatch.setattr("attack.image.integrated._descended", ended)
+    attack = Integrated(dataclasses.replace(MATCHING, tv=10.0, starts=2), weighting=weighting, weight=1e4)
+    found = invert(seen_of(NoDefense()), attack, labels=LABELS)
+    assert found.diagnostics.start_kept == kept
 
 
 def test_without_features_it_is_plain_matching_and_says_so() -> None:

@@ -20,7 +20,6 @@ from verify.cli.images import draw, grids, report_of
 from verify.images.catalogue import TABLES
 from verify.images.point import ImagePoint, NetworkSpec
 from verify.images.record import ImageRecord, read_image_records
-from verify.images.rivals import RIVALS
 from verify.images.run import ImageTable, Tuning, by_point, run_table, with_options
 from verify.images.summary import correlation, differences, mean, paired, rows
 from verify.images.trial import observed, run_image_trial
@@ -210,9 +209,7 @@ def test_tables_that_share_tuning_ask_for_the_same() -> None:
         if table.candidates is not None:
             keys = {p.key for p in table.candidates.points}
             assert asked.setdefault(table.candidates.name, keys) == keys
-        rivals = {p.rival for p in table.points}
-        fewer = table.candidates is not None  # of all rivals
-        assert {name for pair in table.pairs for name in pair} <= rivals | set(RIVALS if fewer else ())
+        assert {name for pair in table.pairs for name in pair} <= {p.rival for p in table.points}
     assert len(asked) < sum(table.candidates is not None for table in TABLES.values())
 
 

@@ -52,9 +52,10 @@ class Integrated(ImageAttack):
     stages: "joint"; "features first", which for a ``share`` of the iterations matches features and total variation alone; or
     "joint first", which after that share goes on without the term. With a share of 1 of the former, and no plain start,
     gradients are no part of it: without features it has no result. plain: how many of the starts, the first ones, go without
-    features, as long as one is left that has them; of all starts the one whose gradient misfit and total variation are
-    least, without the term, is kept (of features alone, the one with the least of what was minimised). Starts and
-    iterations are as many as plain matching's.
+    features, as long as one is left that has them; of all starts the one is kept whose gradient misfit and total variation
+    are least together with theory's term, as a picture that is off a believed feature is not the one that was sent; without
+    a term of fixed weight, which asks too much (of features alone, the one with the least of what was minimised). Starts
+    and iterations are as many as plain matching's.
 
     Which picture has which feature is not known: of the features with a picture's label (of all, where features have none)
     each goes to the picture that is nearest at that moment, in all the best assignment.
@@ -180,13 +181,14 @@ def invert(
         term = FeatureTerm.of(
             observation.network, estimate, search.objective.labels, B=B, hinge=hinge, mismatch=attack.mismatch
         )
+    judge = _with_term(search.objective, attack, term) if attack.weighting == "theory" else search.objective
     ended: list[Found] = []
     plain = _plain(attack)
     for index in range(attack.matching.starts):
         report = over_all(progress, attack.matching, ended)
         start = search.start(seed, index)
         found = _descended(search, attack, None if index < plain else term, start, report)
-        ended.append(found if _alone(attack) else _judged(search.objective, found))
+        ended.append(found if _alone(attack) else _judged(judge, found))
     features = None if estimate is None else estimate.features
     return search.result(best_of(ended), began, features=features, warnings=warnings)
 
@@ -255,9 +257,7 @@ def _stages(search: Posed, attack: Integrated, term: FeatureTerm | None) -> tupl
     objective, every = search.objective, attack.matching.iterations
     if term is None:
         return (_Stage(objective, every, search.level),)
-    joint = objective
-    if attack.weighting != "none":
-        joint = dataclasses.replace(objective, terms=(*objective.terms, (attack.weight, term)))
+    joint = _with_term(objective, attack, term)
     alone = by_autograd(_features_alone(objective, term))
     first = round(attack.share * every)
     rest = every - first
@@ -267,6 +267,13 @@ def _stages(search: Posed, attack: Integrated, term: FeatureTerm | None) -> tupl
         "joint first": (_Stage(joint, first, search.level), _Stage(objective, rest, search.level)),
     }
     return tuple(stage for stage in stages[attack.stages] if stage.iterations)
+
+
+def _with_term(objective: Objective, attack: Integrated, term: FeatureTerm | None) -> Objective:
+    """The objective, and the term where there is one and it has a weight."""
+    if term is None or attack.weighting == "none":
+        return objective
+    return dataclasses.replace(objective, terms=(*objective.terms, (attack.weight, term)))
 
 
 def _after(done: int, report: Report) -> Report:
@@ -287,7 +294,7 @@ def _features_alone(objective: Objective, term: FeatureTerm) -> Callable[..., to
 
 
 def _judged(objective: Objective, found: Found) -> Found:
-    """With the value that the objective has without any term, by which starts are compared."""
+    """With the value of the objective, by which starts are compared."""
     variables = [v.detach().requires_grad_() for v in found.variables]
     value = objective(variables)[0] if math.isfinite(found.value) else math.inf
     return dataclasses.replace(found, value=value if math.isfinite(value) else math.inf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from attack.image.presets import INVERTING_GRADIENTS
 from bounds import (
@@ -19,17 +20,18 @@ from bounds import (
 )
 from verify.images.ablations import ablations, split
 from verify.images.point import ImagePoint, NetworkSpec
-from verify.images.rivals import ONLY, PAIRS, RIVALS
+from verify.images.rivals import IN_COLOUR, ONLY, PAIRS, RIVALS
 from verify.images.run import ImageTable, Tuning, with_options
+
+if TYPE_CHECKING:
+    from attack.image.inversion import ImageAttack
 
 #: Of the tables that compare rivals, for grey and for colour, and of the check at published settings.
 CONV = NetworkSpec(kind="conv", width=16, m=256, features=64)
 RESNET = NetworkSpec(kind="resnet", width=64, m=512, features=None)
 
-#: Where a search takes longer: pixels with and without what is known, with features, features alone, a prior; in colour
-#: those with what is known.
+#: Of four pictures: pixels with and without what is known, with features, features alone, a prior.
 _FEWER = ("cosine", "cosine, as seen", "integrated", "features", "decoder")
-_IN_COLOUR = ("cosine", "integrated", "features")
 
 #: Defense, and whether its noise is in units of the gradient's entries. DP-SGD clips every sample in every layer to 1 and
 #: adds a hundredth of that to every entry.
@@ -46,13 +48,19 @@ DEFENSES: tuple[tuple[Defense, bool], ...] = (
 )
 
 
-def _points(data: str, network: NetworkSpec, B: int) -> tuple[ImagePoint, ...]:
+def _points(data: str, B: int, rivals: Mapping[str, ImageAttack]) -> tuple[ImagePoint, ...]:
     return tuple(
-        ImagePoint(data, B, network, defense, rival, attack, relative=relative)
+        ImagePoint(data, B, CONV, defense, rival, attack, relative=relative)
         for defense, relative in DEFENSES
-        for rival, attack in RIVALS.items()
+        for rival, attack in rivals.items()
         if isinstance(defense, ONLY.get(rival, Defense))
     )
+
+
+def _pairs(points: tuple[ImagePoint, ...]) -> tuple[tuple[str, str], ...]:
+    """Those of rivals that are there."""
+    rivals = {point.rival for point in points}
+    return tuple(pair for pair in PAIRS if rivals.issuperset(pair))
 
 
 def _quick(points: tuple[ImagePoint, ...]) -> tuple[ImagePoint, ...]:
@@ -81,8 +89,7 @@ _ALL_NOTES = (
 
 
 def _grey(B: int) -> ImageTable:
-    every = _points("patches-16-grey", CONV, B)
-    points = every if B == 2 else tuple(p for p in every if p.rival in _FEWER)
+    points = _points("patches-16-grey", B, RIVALS if B == 2 else {name: RIVALS[name] for name in _FEWER})
     return ImageTable(
         f"grey-{B}",
         f"rivals on {B} grey patches of photographs, 16 x 16, labels told",
@@ -92,23 +99,23 @@ def _grey(B: int) -> ImageTable:
         claims=("C16",),
         notes=_ALL_NOTES if B == 2 else _NOTES,
         sample=_quick(points),
-        tuning=Tuning("grey"),
-        beside=every,
-        pairs=PAIRS,
+        tuning=Tuning(f"grey-{B}", B=B),
+        pairs=_pairs(points),
     )
 
 
 def _colour(B: int) -> ImageTable:
+    points = _points("patches-32-colour", B, IN_COLOUR)
     return ImageTable(
         f"colour-{B}",
         f"rivals on {B} colour patches of photographs, 32 x 32, labels told",
-        tuple(p for p in _points("patches-32-colour", CONV, B) if p.rival in _IN_COLOUR),
+        points,
         trials=4,
         seed=6,
         claims=("C16",),
         notes=_NOTES,
         tuning=Tuning("colour", tv=(1e-3, 1e-2, 1e-1), step=(3.0,)),
-        pairs=PAIRS,
+        pairs=_pairs(points),
     )
 
 

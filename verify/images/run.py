@@ -27,7 +27,7 @@ class Tuning:
     the weight of total variation, and the step as a factor of its own, with so many iterations of one start (as many as are
     reported, as a slow choice looks better in fewer), in so many trials. The iterations are those of the search for
     pictures; an L-BFGS has no step, so a choice of tv only. What finds features first searches outside this count. name:
-    of its records, which tables that differ in the batch size alone share."""
+    of its records."""
 
     name: str
     tv: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -91,8 +91,7 @@ def _place(attack: ImageAttack) -> str | None:
 class ImageTable:
     """points, the trials at each and the seed of all. notes: what a reader has to know of how it was measured. sample:
     points of the quick form, with a name of its own, so that its records never mix with the others. tuning: what is chosen
-    before. beside: points that are not measured, but tuned, as another table has them that shares the tuning's records.
-    pairs: of rivals whose difference is told."""
+    before. pairs: of rivals whose difference is told."""
 
     name: str
     title: str
@@ -103,7 +102,6 @@ class ImageTable:
     notes: tuple[str, ...] = ()
     sample: tuple[ImagePoint, ...] = ()
     tuning: Tuning | None = None
-    beside: tuple[ImagePoint, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -122,7 +120,7 @@ class ImageTable:
         )  # fmt: skip
         return replace(
             self, name=f"{self.name}-quick", title=f"{self.title} (quick)",
-            points=self.sample, trials=1, sample=(), tuning=tuning, beside=(),
+            points=self.sample, trials=1, sample=(), tuning=tuning,
         )  # fmt: skip
 
     @property
@@ -135,11 +133,10 @@ class ImageTable:
         """The table of what is tried for tuning; None where nothing is."""
         if self.tuning is None:
             return None
-        tuned = (*self.points, *self.beside)
-        points = dict.fromkeys(c for point in tuned for c in self.tuning.candidates(point))
+        points = dict.fromkeys(c for point in self.points for c in self.tuning.candidates(point))
         return replace(
             self, name=f"{self.tuning.name}-tuning", title=f"{self.title}: tuning", points=tuple(points),
-            trials=self.tuning.trials, sample=(), tuning=None, beside=(),
+            trials=self.tuning.trials, sample=(), tuning=None,
         )  # fmt: skip
 
     def tuned(self, records: Sequence[ImageRecord]) -> ImageTable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from attack.image.integrated import Integrated
 from attack.image.matching import ImageMatching
 from bounds import (
     DPSGD,
@@ -57,13 +58,16 @@ FAMILIES: tuple[Family, ...] = (
 #: Total variation as it is best without a defense, and as it is best under much noise.
 _PLAIN, _SMOOTH = 1e-5, 1e-2
 
+_LBFGS = ImageMatching(iterations=100, tv=1e-4, objective="squared", optimiser="lbfgs")
+
 #: The weak attack takes what it sees for the gradient, from one start, tuned without a defense, as published attacks do. The
 #: strong ones know the defense.
 CONTENDERS: tuple[Contender, ...] = (
     Contender("cosine, as seen", ImageMatching(iterations=100, tv=_PLAIN, informed=False), strong=False),
     Contender("cosine", ImageMatching(iterations=100, tv=_PLAIN, starts=2)),
     Contender("cosine, smooth", ImageMatching(iterations=100, tv=_SMOOTH)),
-    Contender("L-BFGS", ImageMatching(iterations=100, tv=1e-4, objective="squared", optimiser="lbfgs")),
+    Contender("integrated", Integrated(matching=replace(_LBFGS, starts=2))),
+    Contender("L-BFGS", _LBFGS),
 )
 
 #: Adam's rate is the best of .005, .01, .02 and .04 without a defense, in two trainings that are not among those compared.
