@@ -19,11 +19,12 @@ from attack.image.metrics import image_errors
 from attack.image.picture_set import cifar10_set, mnist_set
 from attack.networks.image.network import ImageNetwork
 from bounds import NoDefense
+from verify.cli.images import redraw
 from verify.cli.settings import with_settings
 from verify.images import catalogue
 from verify.images.point import ImagePoint, NetworkSpec
 from verify.images.rivals import RIVALS
-from verify.images.run import ImageTable, Tuning, with_options
+from verify.images.run import ImageTable, Tuning, run_table, with_options
 from verify.images.trial import observed, run_image_trial, trial_seed
 
 MODULE = """
@@ -256,6 +257,25 @@ def test_the_tables_from_the_command_line(
     for wrong in (("--only", "nothing"), ("--d", "5"), ("--attack", "tensor"), ("--jobs", "0")):
         code, out, err = run(capsys, "verify", "image", *wrong, "--out", str(tmp_path))
         assert code == 2 and wrong[0].strip("-") in err
+
+
+def test_a_table_whose_tuning_is_not_whole_is_not_redrawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = ImagePoint(
+        "digits-8", 1, NetworkSpec(width=2, m=8, features=4), NoDefense(), "one", ImageMatching(iterations=1)
+    )
+    table = ImageTable("tiny", "", (point,), trials=1, tuning=Tuning("tiny", B=1, iterations=1, trials=1))
+    monkeypatch.setattr("verify.cli.images.TABLES", {"tiny": table})
+    assert table.candidates is not None
+    tried = tmp_path / table.candidates.file
+    run_table(table.candidates, tmp_path, device="cpu", progress=False)
+    first, *others = tried.read_text().splitlines(keepends=True)
+    for lines, there in ((others, False), ([first, *others], True)):
+        tried.write_text("".join(lines))
+        (tmp_path / table.file).write_text("")
+        told = redraw(tmp_path / table.file, tmp_path, "png")
+        assert told == "no trials of its points, not redrawn" if there else "one lacks 1; not redrawn" in told
 
 
 def test_the_networks_of_the_tables_have_an_attacked_layer() -> None:

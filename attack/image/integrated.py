@@ -51,11 +51,13 @@ class Integrated(ImageAttack):
 
     stages: "joint"; "features first", which for a ``share`` of the iterations matches features and total variation alone; or
     "joint first", which after that share goes on without the term. With a share of 1 of the former, and no plain start,
-    gradients are no part of it: without features it has no result. plain: how many of the starts, the first ones, go without
-    features, as long as one is left that has them; of all starts the one is kept whose gradient misfit and total variation
-    are least together with theory's term, as a picture that is off a believed feature is not the one that was sent; without
-    a term of fixed weight, which asks too much (of features alone, the one with the least of what was minimised). Starts
-    and iterations are as many as plain matching's.
+    gradients are no part of it: without features it has no result. Starts and iterations are as many as plain matching's.
+
+    plain: how many of the starts, the first ones, go without features, as long as one is left that has them: against wrong
+    minima, not against wrong features that are believed. Of all starts (with keep="floor", of those that got there if any
+    did) the one is kept whose gradient misfit and total variation, together with the term that theory weights, are least, as
+    a picture that is off a believed feature is not the one that was sent; a term of fixed weight, which asks for what is not
+    known, has no part in this. Of features alone it is the one with the least of what was minimised.
 
     Which picture has which feature is not known: of the features with a picture's label (of all, where features have none)
     each goes to the picture that is nearest at that moment, in all the best assignment.

@@ -169,9 +169,9 @@ class _Posed:
 
 def _named(rival: str) -> ImageAttack:
     from attack.image.presets import PRESETS
-    from verify.images.rivals import RIVALS
+    from verify.images.rivals import IN_COLOUR, RIVALS
 
-    known = {**RIVALS, **PRESETS}
+    known = {**RIVALS, **IN_COLOUR, **PRESETS}
     return known[checks.choice("rival", rival, tuple(known))]
 
 

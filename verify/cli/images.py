@@ -145,7 +145,10 @@ def redraw(path: Path, out: Path, suffix: str) -> str:
         beside = path.with_name(table.candidates.file)
         if not beside.exists():
             return f"{beside.name}, its tuning, is not there: not redrawn"
-        table = table.tuned(read_image_records(beside))
+        try:
+            table = table.tuned(read_image_records(beside))
+        except ValueError as error:
+            return f"{beside.name}: {error}; not redrawn"
     records = read_image_records(path)
     if not by_point(table, records):
         return "no trials of its points, not redrawn"

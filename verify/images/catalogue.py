@@ -113,7 +113,7 @@ def _colour(B: int) -> ImageTable:
         trials=4,
         seed=6,
         claims=("C16",),
-        notes=_NOTES,
+        notes=(*_NOTES, *(() if B == 2 else ("tuned on batches of two pictures",))),
         tuning=Tuning("colour", tv=(1e-3, 1e-2, 1e-1), step=(3.0,)),
         pairs=_pairs(points),
     )

@@ -27,11 +27,12 @@ from bounds import (
 #: Of every search.
 ITERATIONS, STARTS = 300, 3
 
-#: Adam on the signs of slopes, as published.
-SIGNS = ImageMatching(iterations=ITERATIONS, starts=STARTS)
+#: Published settings, Adam on the signs of slopes.
+PUBLISHED = ImageMatching(iterations=ITERATIONS, starts=STARTS)
 
-#: Of pixels, with features and without: on other batches as good without as signs of slopes, and better with.
-SEARCH = replace(SIGNS, optimiser="adam", schedule="cosine", step=0.3)
+#: Of pixels, with features and without: on other batches as good without as signs of slopes, and better with. Squared
+#: distances and L-BFGS keep what is published.
+SEARCH = replace(PUBLISHED, optimiser="adam", schedule="cosine", step=0.3)
 WITH_UNET, WITH_DECODER = (replace(prior, iterations=ITERATIONS, starts=STARTS) for prior in (UNET, DECODER))
 _FEATURES = FeatureInversion(iterations=ITERATIONS, starts=STARTS)
 
@@ -45,9 +46,9 @@ RIVALS: Mapping[str, ImageAttack] = MappingProxyType(
         "cosine": SEARCH,
         "cosine, as seen": replace(SEARCH, informed=False),
         "cosine, by layer": replace(SEARCH, weights="layer"),
-        "cosine, signs": SIGNS,
-        "squared": replace(SIGNS, objective="squared", optimiser="adam"),
-        "L-BFGS": replace(SIGNS, objective="squared", optimiser="lbfgs"),
+        "cosine, signs": PUBLISHED,
+        "squared": replace(PUBLISHED, objective="squared", optimiser="adam"),
+        "L-BFGS": replace(PUBLISHED, objective="squared", optimiser="lbfgs"),
         "U-Net": WITH_UNET,
         "decoder": WITH_DECODER,
         "integrated": Integrated(matching=SEARCH),
@@ -59,9 +60,9 @@ RIVALS: Mapping[str, ImageAttack] = MappingProxyType(
     }
 )
 
-#: Where a search takes longer, three of them; with the search that was tuned there.
+#: In colour, where a search takes longer: by signs of slopes.
 IN_COLOUR: Mapping[str, ImageAttack] = MappingProxyType(
-    {"cosine, signs": SIGNS, "integrated, signs": Integrated(matching=SIGNS), "features": FEATURES}
+    {"cosine, signs": PUBLISHED, "integrated, signs": Integrated(matching=PUBLISHED), "features": FEATURES}
 )
 
 #: Under local steps no features are found, and the integrated attack is plain matching.
@@ -84,8 +85,8 @@ ONLY: Mapping[str, tuple[type[Defense], ...]] = MappingProxyType(
     }
 )
 
-#: What differences say: what features add to each search, which of the two parts does more, what a prior adds, and what it
-#: is worth to know the defense.
+#: What differences say: what features add to each search, which of the two parts does more, what a prior adds, what slopes
+#: do beside their signs, and what it is worth to know the defense.
 PAIRS = (
     ("integrated", "cosine"),
     ("integrated", "features"),

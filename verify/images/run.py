@@ -27,7 +27,7 @@ class Tuning:
     the weight of total variation, and the step as a factor of its own, with so many iterations of one start (as many as are
     reported, as a slow choice looks better in fewer), in so many trials. The iterations are those of the search for
     pictures; an L-BFGS has no step, so a choice of tv only. What finds features first searches outside this count. name:
-    of its records."""
+    of its records, which tables that ask for the same choices share."""
 
     name: str
     tv: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
