@@ -62,7 +62,8 @@ _PAIRS = (
 #: Of hidden units that are Gaussian again after training.
 SPLITS = (0.0, 0.25, 0.5, 1.0)
 
-SPLIT_PARTS = ("gradients", "features", "both, weighted by theory")
+#: Where each takes long.
+FEWER = ("gradients", "features", "both, weighted by theory")
 
 
 def ablations(network: NetworkSpec) -> ImageTable:
@@ -105,7 +106,7 @@ def split(network: NetworkSpec) -> ImageTable:
             )
             for defense, relative in DEFENSES[:2]
             for part in SPLITS
-            for name in SPLIT_PARTS
+            for name in FEWER
         ),
         trials=3,
         seed=9,
@@ -114,6 +115,6 @@ def split(network: NetworkSpec) -> ImageTable:
         pairs=tuple(
             (f"{one}, split {part:g}", f"{other}, split {part:g}")
             for part in SPLITS
-            for one, other in itertools.combinations(reversed(SPLIT_PARTS), 2)
+            for one, other in itertools.combinations(reversed(FEWER), 2)
         ),
     )
