@@ -199,6 +199,7 @@ def picture_rows(found: Iterable[Standing]) -> list[dict[str, Any]]:
             "PSNR weak": words(s.weak),
             "PSNR strongest": words(s.strong),
             "strongest": s.by or None,
+            "next": _next(s),
             "reached": _reached(s.match),
             "rank weak": s.rank_weak,
             "rank strongest": s.rank_strong,
@@ -206,6 +207,15 @@ def picture_rows(found: Iterable[Standing]) -> list[dict[str, Any]]:
         }
         for s in found
     ]
+
+
+def _next(standing: Standing) -> str | None:
+    """The attack that is best beside the strongest, where that is an attack, with its PSNR."""
+    others = {name: e.value for name, e in standing.match.errors.items() if name != standing.by}
+    if len(others) == len(standing.match.errors):
+        return None
+    name = max(others, key=others.__getitem__)
+    return f"{name} {others[name]:.1f}"
 
 
 def agreement(found: Iterable[Standing]) -> float | None:
