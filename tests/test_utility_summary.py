@@ -37,6 +37,7 @@ from verify.utility.family import Family
 from verify.utility.federation import Federation, TrainingError, TrainingPoint, learn
 from verify.utility.record import TrainingRecord
 from verify.utility.summary import (
+    MEAN_PICTURE,
     Curve,
     agreement,
     at_position,
@@ -197,6 +198,13 @@ def test_the_share_of_resamplings_that_reach_a_loss_is_told() -> None:
     curve = Curve(NOISE, (-1.0, 0.0), losses, errors, 0)
     some, every = picture_rows(s for loss in (3.5, 1.0) for s in standings(SMALL, [curve], loss))
     assert float(some["reached"]) == pytest.approx(0.75, abs=0.08) and every["reached"] is None
+
+
+@pytest.mark.parametrize(("weak", "strong", "told"), [(12.0, 20.0, "weak 12.0"), (3.0, 4.0, None)])
+def test_the_best_beside_the_strongest_is_told(weak: float, strong: float, told: str | None) -> None:
+    """Nothing where the mean picture is the strongest."""
+    (row,) = picture_rows(standings(SMALL, [_curve("a", weak, strong)], 5.0))
+    assert row["next"] == told and row["strongest"] == ("strong" if told else MEAN_PICTURE)
 
 
 def test_theory_is_told_at_the_strength_of_equal_loss() -> None:
