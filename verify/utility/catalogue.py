@@ -58,15 +58,15 @@ FAMILIES: tuple[Family, ...] = (
 #: Total variation as it is best without a defense, and as it is best under much noise.
 _PLAIN, _SMOOTH = 1e-5, 1e-2
 
-_LBFGS = ImageMatching(iterations=100, tv=1e-4, objective="squared", optimiser="lbfgs")
+_LBFGS = ImageMatching(iterations=100, tv=1e-4, objective="squared", optimiser="lbfgs", starts=2)
 
 #: The weak attack takes what it sees for the gradient, from one start, tuned without a defense, as published attacks do. The
-#: strong ones know the defense; the integrated one has one start without features and one with them.
+#: strong ones know the defense and, but for the smooth one, have two starts; one of the integrated attack has features.
 CONTENDERS: tuple[Contender, ...] = (
     Contender("cosine, as seen", ImageMatching(iterations=100, tv=_PLAIN, informed=False), strong=False),
     Contender("cosine", ImageMatching(iterations=100, tv=_PLAIN, starts=2)),
     Contender("cosine, smooth", ImageMatching(iterations=100, tv=_SMOOTH)),
-    Contender("integrated", Integrated(matching=replace(_LBFGS, starts=2))),
+    Contender("integrated", Integrated(matching=_LBFGS)),
     Contender("L-BFGS", _LBFGS),
 )
 
