@@ -270,12 +270,11 @@ def test_a_table_whose_tuning_is_not_whole_is_not_redrawn(
     assert table.candidates is not None
     tried = tmp_path / table.candidates.file
     run_table(table.candidates, tmp_path, device="cpu", progress=False)
-    first, *others = tried.read_text().splitlines(keepends=True)
-    for lines, there in ((others, False), ([first, *others], True)):
-        tried.write_text("".join(lines))
-        (tmp_path / table.file).write_text("")
-        told = redraw(tmp_path / table.file, tmp_path, "png")
-        assert told == "no trials of its points, not redrawn" if there else "one lacks 1; not redrawn" in told
+    (tmp_path / table.file).write_text("")
+    assert redraw(tmp_path / table.file, tmp_path, "png") == "no trials of its points, not redrawn"
+    _, *others = tried.read_text().splitlines(keepends=True)
+    tried.write_text("".join(others))
+    assert "one lacks 1; not redrawn" in redraw(tmp_path / table.file, tmp_path, "png")
 
 
 def test_the_networks_of_the_tables_have_an_attacked_layer() -> None:

@@ -145,8 +145,9 @@ def redraw(path: Path, out: Path, suffix: str) -> str:
         beside = path.with_name(table.candidates.file)
         if not beside.exists():
             return f"{beside.name}, its tuning, is not there: not redrawn"
+        tried = read_image_records(beside)
         try:
-            table = table.tuned(read_image_records(beside))
+            table = table.tuned(tried)
         except ValueError as error:
             return f"{beside.name}: {error}; not redrawn"
     records = read_image_records(path)

@@ -113,10 +113,13 @@ def _colour(B: int) -> ImageTable:
         trials=4,
         seed=6,
         claims=("C16",),
-        notes=(*_NOTES, *(() if B == 2 else ("tuned on batches of two pictures",))),
+        notes=_NOTES if B == 2 else (*_NOTES, "tuned on batches of two pictures"),
         tuning=Tuning("colour", tv=(1e-3, 1e-2, 1e-1), step=(3.0,)),
         pairs=_pairs(points),
     )
+
+
+_RESNET_NOTE = "batch norm with the statistics it was made with; defenses act on every parameter for itself"
 
 
 def _resnet(name: str, network: NetworkSpec, asked: tuple[tuple[Defense, int, bool], ...]) -> ImageTable:
@@ -134,9 +137,7 @@ def _resnet(name: str, network: NetworkSpec, asked: tuple[tuple[Defense, int, bo
         ),
         trials=2,
         seed=7,
-        notes=(
-            "batch norm with the statistics it was made with; defenses act on every parameter for itself",
-        ),
+        notes=(_RESNET_NOTE,),
     )  # fmt: skip
 
 
@@ -170,10 +171,7 @@ _BATCHES = ImageTable(
     trials=2,
     seed=7,
     claims=("C16",),
-    notes=(
-        "600 iterations of two starts, settings of the table of parts; batch norm with the statistics it was made with; "
-        "defenses act on every parameter for itself",
-    ),
+    notes=("600 iterations of two starts, settings of the table of parts", _RESNET_NOTE),
     pairs=tuple((FEWER[-1], part) for part in FEWER[:-1]),
 )  # fmt: skip
 

@@ -211,11 +211,11 @@ def picture_rows(found: Iterable[Standing]) -> list[dict[str, Any]]:
 
 def _next(standing: Standing) -> str | None:
     """The attack that is best beside the strongest, where that is an attack, with its PSNR."""
-    others = {name: e.value for name, e in standing.match.errors.items() if name != standing.by}
-    if len(others) == len(standing.match.errors):
+    errors = standing.match.errors
+    if standing.by not in errors:
         return None
-    name = max(others, key=others.__getitem__)
-    return f"{name} {others[name]:.1f}"
+    name = max((other for other in errors if other != standing.by), key=lambda other: errors[other].value)
+    return f"{name} {errors[name].value:.1f}"
 
 
 def agreement(found: Iterable[Standing]) -> float | None:
